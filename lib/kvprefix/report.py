@@ -90,17 +90,25 @@ def read_stats(folder):
     return stats
 
 
-def write_report(folder, title):
+def write_report(title, front, back):
     """Join the sections of a report folder to `report.md` and a self-contained `report.html`.
+
+    Parameters
+    ----------
+    title : str
+    front, back : Section
+        What stands before and after the sections of all other notebooks, which come in the order of their names.
 
     Returns
     -------
     pathlib.Path
         The HTML file.
     """
-    folder = resolve_output(folder)
+    folder, ends = front.folder, {front.name, back.name}
+    others = sorted(path.stem for path in (folder / "sections").glob("*.json") if path.stem not in ends)
+    names = [front.name, *others, back.name]
     with explain_os_errors(folder):
-        sections = [json.loads(path.read_text()) for path in sorted((folder / "sections").glob("*.json"))]
+        sections = [json.loads((folder / "sections" / f"{name}.json").read_text()) for name in names]
     parts = [f"# {title}"]
     for section in sections:
         if section["items"]:

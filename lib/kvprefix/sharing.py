@@ -27,6 +27,9 @@ class Sharing:
         Seconds.
     gap_s : (accesses - distinct,) ndarray of float64
         Seconds between consecutive accesses of one block, in the order of the later access.
+    gap_new_blocks : (accesses - distinct,) ndarray of int64
+        Distinct blocks that were stored for the first time between those accesses: at least so many blocks must fit
+        beside the block for it to survive.
     request_gaps : (n_requests,) ndarray of int64
         How many of them each request ends.
     """
@@ -38,6 +41,7 @@ class Sharing:
     first_access_s: np.ndarray
     last_access_s: np.ndarray
     gap_s: np.ndarray
+    gap_new_blocks: np.ndarray
     request_gaps: np.ndarray
 
     @property
@@ -103,6 +107,15 @@ def measure_sharing(trace, block_size):
     return Sharing(blocks, prompt_tokens, count_hits(blocks, prompt_tokens), *counted)
 
 
+def count_history_hits(trace, sharing):
+    """Return how many of each request's hit blocks lie in its own conversation's earlier turns, (n_requests,) int64.
+
+    These are the blocks inside what its prompt shares with the previous turn's; the rest of its hits come from other
+    conversations. 0 for a first turn.
+    """
+    return np.minimum(trace.tokens.shared[trace.rows] // sharing.blocks.block_size, sharing.hit_blocks)
+
+
 def measure_hits_with_outputs(trace, block_size):
     """Return the hit blocks of each request when generated tokens stay cached too, (n_requests,) int64.
 
@@ -138,18 +151,23 @@ def _leading_runs(ids, offsets, limits):
 def _count_accesses(ids, offsets, arrival_s, n_distinct):
     accesses = np.zeros(n_distinct, np.int64)
     first, last = np.empty(n_distinct), np.empty(n_distinct)
-    gaps = np.empty(len(ids) - n_distinct)
+    seen_at_last = np.empty(n_distinct, np.int64)
+    gaps, new_blocks = np.empty(len(ids) - n_distinct), np.empty(len(ids) - n_distinct, np.int64)
     request_gaps = np.zeros(len(arrival_s), np.int64)
-    count = 0
+    count, seen = 0, 0
     for i in range(len(arrival_s)):
+        seen_before = seen
+        for k in range(offsets[i], offsets[i + 1]):
+            seen = max(seen, ids[k] + 1)
         for k in range(offsets[i], offsets[i + 1]):
             block = ids[k]
             if accesses[block]:
                 gaps[count] = arrival_s[i] - last[block]
+                new_blocks[count] = seen_before - seen_at_last[block]
                 count += 1
                 request_gaps[i] += 1
             else:
                 first[block] = arrival_s[i]
-            last[block] = arrival_s[i]
+            last[block], seen_at_last[block] = arrival_s[i], seen
             accesses[block] += 1
-    return accesses, first, last, gaps, request_gaps
+    return accesses, first, last, gaps, new_blocks, request_gaps

@@ -16,18 +16,19 @@ def save_table(frame, path, caption, formats=None):
         Without suffix.
     caption : str
         Stands as a comment in the LaTeX file.
-    formats : mapping of str to str, optional
-        A format for a column's numbers in Markdown and LaTeX, as in ``"{:.1f}"``; `format_number` otherwise.
+    formats : mapping or sequence, optional
+        How numbers are shown in Markdown and LaTeX: by column name, or one a row. Each is a function of the number or a
+        format as in ``"{:.1f}"``; `format_number`'s own rule otherwise.
 
     Returns
     -------
     str
         The Markdown table.
     """
-    formats = formats or {}
-    shown = frame.copy().astype(object)
-    for column in shown.columns:
-        shown[column] = [format_number(value, formats.get(column)) for value in frame[column]]
+    formats, shown = formats or {}, frame.astype(object)
+    for column in frame.columns:
+        forms = [formats.get(column)] * len(frame) if isinstance(formats, dict) else formats
+        shown[column] = [format_number(value, form) for value, form in zip(frame[column], forms, strict=True)]
     right = [any(_is_number(value) for value in frame[column]) for column in frame.columns]
     markdown = shown.to_markdown(
         index=False, disable_numparse=True, colalign=["right" if is_right else "left" for is_right in right]
@@ -57,7 +58,7 @@ def format_number(value, form=None):
     if not _is_number(value):
         return str(value)
     if form:
-        return form.format(value)
+        return form(value) if callable(form) else form.format(value)
     return f"{int(value):,}" if float(value).is_integer() else f"{value:,.3g}"
 
 

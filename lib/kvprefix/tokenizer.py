@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
-from kvprefix.files import InputError, derived_folder, explain_os_errors, sha256_file
+from kvprefix.files import InputError, derived_folder, explain_os_errors, resolve_input, sha256_file
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -68,9 +68,9 @@ def find_tokenizer(name="bundled"):
     name = str(name)
     if name == "bundled":
         folder = _bundled_folder()
-    elif Path(name).is_dir():
-        folder = Path(name)
-    elif Path(name).exists() or name.startswith((".", "/", "~")):
+    elif resolve_input(name).is_dir():
+        folder = resolve_input(name)
+    elif resolve_input(name).exists() or name.startswith((".", "/", "~")):
         raise InputError(f"tokenizer {name}: is no folder with tokenizer files")
     else:
         folder = _download(name)

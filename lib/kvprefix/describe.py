@@ -1,0 +1,178 @@
+"""Describe what went in, in sentences and tables: data, method, definitions, the workload, limits.
+
+Every number comes from what was loaded or given, none is typed. What came out is `findings`.
+"""
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.files import InputError
+
+LIMITS = """\
+- The cache of these sections is unbounded and free: no eviction, no queueing, no engine's own rules.
+- ShareGPT has no time stamps; arrivals and think times are modelled. Its conversations are those that people chose to share.
+- A log without tools, images or sampling in parallel shares differently from one with them.
+- Cached tokens are not saved seconds: what a hit saves depends on model, hardware and batch.
+"""
+
+DEFINITIONS = """\
+| word | means |
+|:--|:--|
+| block | B consecutive tokens from a multiple of B on; only full blocks count. Two blocks are the same if the whole token prefixes up to their ends are equal |
+| sharing fraction | B · k / L of a request: k leading blocks resident when it arrives, L prompt tokens. Its mean is request-weighted and is not the token hit rate |
+| token hit rate | sum of cached tokens / sum of prompt tokens (token-weighted) |
+| block reuse rate | (N − U) / N: N block accesses, U distinct blocks (block-weighted) |
+| blocks reused fraction | distinct blocks accessed twice or more / U |
+| block hit count | accesses of a block, its first one included: 1 means never reused |
+| reuse gap | seconds between consecutive accesses of one block |
+"""
+
+
+def describe_load(dataset, tokenizer):
+    """Say what was read, skipped, repaired and cut, and whether a template was missing."""
+    lines = [f"{dataset['name']}: {dataset['records_read']:,} records read, {dataset['conversations']:,} conversations used."]
+    for reason, count in dataset["skipped"].items():
+        lines.append(f"Skipped, {reason}: {count:,} (first: {dataset['first_skipped'][reason]}).")
+    if dataset["cut_at_byte"] is not None:
+        lines.append(
+            f"The file is cut: it ends at byte {dataset['cut_at_byte']:,}, inside the record after the "
+            f"{dataset['records_read']:,} whole ones."
+        )
+    repaired = [f"{name.replace('_', ' ')}: {count:,}" for name, count in dataset["repaired"].items() if count]
+    if repaired:
+        lines.append(f"Repaired, {'; '.join(repaired)}.")
+    if dataset["exact_duplicates"]:
+        lines.append(f"{dataset['exact_duplicates']:,} conversations equal an earlier one (drop_duplicates skips them).")
+    if not tokenizer["has_template"]:
+        lines.append(f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in.")
+    return "\n".join(lines)
+
+
+def describe_dataset(stats):
+    """The dataset card of a report."""
+    multi = stats["multi_turn"]
+    parameters, dataset = multi["parameters"], multi["dataset"]
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in dataset["skipped"].items()) or "none"
+    repaired = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count) or "nothing"
+    end = "is whole" if dataset["cut_at_byte"] is None else f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
+    return (
+        f"- Data: `{parameters['data']}` ({dataset['name']}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
+        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {dataset['conversations']:,} conversations used"
+        f" ({'all' if parameters['max_conversations'] is None else 'the first so many, as asked'}).\n"
+        f"- Repairs: {repaired}. {dataset['exact_duplicates']:,} conversations equal an earlier one "
+        f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
+        f"- Tokenizer: `{parameters['tokenizer']}` (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
+        f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
+        f"- Size: {multi['requests']:,} multi-turn requests with {multi['prompt_tokens']['total']:,} prompt tokens and "
+        f"{multi['output_tokens']['total']:,} generated tokens; {multi['requests_without_reply']:,} requests have no reply in the log."
+    )
+
+
+def describe_method(stats):
+    """The methodology paragraph of a report."""
+    p = stats["multi_turn"]["parameters"]
+    if p["clock"] == "causal":
+        turns = (
+            f"the next turn follows after the service time ({p['ttft_s']:g} s to the first token and {p['time_per_output_token_s']:g} s a generated "
+            f"token) and a lognormal think time (median {p['think_median_s']:g} s, sigma {p['think_sigma']:g})"
+        )
+    else:
+        turns = f"the turns follow the naive clock `{p['clock']}`, which lets them arrive sooner than people write them"
+    return (
+        f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
+        f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start by a "
+        f"Poisson process of {p['arrival_rate']:g} a second; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
+        f"tokens, identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
+        f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
+        f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."
+    )
+
+
+def tabulate_load(dataset):
+    """Return what was read, skipped (by reason), used and repaired (by kind) as a table."""
+    rows = [("records read", dataset["records_read"])]
+    rows += [(f"skipped: {reason.replace('_', ' ')}", count) for reason, count in dataset["skipped"].items()]
+    rows += [("conversations used", dataset["conversations"])]
+    rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
+    rows += [("equal to an earlier conversation", dataset["exact_duplicates"])]
+    rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]
+    return pd.DataFrame(rows, columns=["what", "count"])
+
+
+def describe_turns(requests):
+    """Say how many turns conversations have."""
+    turns = requests.groupby("conversation_index").size().to_numpy()
+    top = np.sort(turns)[::-1][: max(1, len(turns) // 100)]
+    return (
+        f"{len(turns):,} conversations have {len(requests):,} turns: {turns.mean():.2f} on average, {np.median(turns):.0f} at the median, "
+        f"{turns.max():,} at most. {percent((turns == 1).mean())} have a single turn and can share nothing with themselves; the longest "
+        f"hundredth holds {percent(top.sum() / turns.sum())} of all requests."
+    )
+
+
+def describe_arrivals(traces):
+    """Say how long the trace is, and how single-turn and multi-turn arrivals differ."""
+    single, multi = (traces[mode].arrival_s for mode in ("single_turn", "multi_turn"))
+    starts = single[-1]
+    return (
+        f"The last of {len(single):,} conversations starts after {seconds(starts)}; until then requests arrive at "
+        f"{len(single) / starts:.2f} a second in single-turn mode and {(multi <= starts).sum() / starts:.2f} in multi-turn mode. "
+        f"{percent((multi > starts).mean())} of the multi-turn requests come later: conversations that go on after the last one has "
+        f"started. The last request arrives after {seconds(multi[-1])}."
+    )
+
+
+def describe_causality(trace, clock):
+    """Say how many turns arrive before the reply that they answer is complete."""
+    requests = trace.requests.sort_values(["conversation_index", "turn"])
+    service = clock.ttft_s + requests["output_tokens"] * clock.time_per_output_token_s
+    reply_ends = (requests["arrival_s"] + service).groupby(requests["conversation_index"]).shift()
+    early = int((requests["arrival_s"] < reply_ends - 1e-5).sum())
+    later = int((requests["turn"] > 0).sum())
+    if not early:
+        return f"None of the {later:,} later turns arrives before the reply that it answers is complete."
+    return f"**{early:,} of {later:,} later turns arrive before the reply that they answer is complete:** results are for comparison only."
+
+
+def list_parameters(stats):
+    """Return the parameters and versions of a run as a table."""
+    parameters = dict(stats["multi_turn"]["parameters"])
+    versions = parameters.pop("versions")
+    rows = [(name, _show(value)) for name, value in parameters.items()]
+    rows += [(f"version of {name}", version) for name, version in versions.items()]
+    return pd.DataFrame(rows, columns=["parameter", "value"])
+
+
+def check_parameters(stats, parameters):
+    """Raise InputError where statistics were made with other parameters than these."""
+    made = stats["multi_turn"]["parameters"]
+    differing = [name for name, value in parameters.as_dict().items() if made.get(name) != value]
+    if differing:
+        raise InputError(
+            f"the statistics in the output folder were made with another {', '.join(differing)}; "
+            "run notebook 20-prefix-sharing with these parameters first"
+        )
+
+
+def _show(value):
+    return "all" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def percent(share):
+    """Return a share as percent with one decimal, a dash for None.
+
+    >>> percent(0.4059), percent(None)
+    ('40.6 %', '–')
+    """
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def seconds(value):
+    """Return a time in the unit that reads best.
+
+    >>> seconds(0.83), seconds(113), seconds(5400)
+    ('0.83 s', '113 s', '90 min')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"

@@ -1,0 +1,19 @@
+"""The four figures whose names are fixed: which function draws each, and saving them all without a notebook."""
+
+from kvprefix.plot import draw_comparison, draw_gap_cdf, draw_hit_distribution, draw_sharing_cdf, save_figure
+from kvprefix.findings import caption_figure
+
+FIGURES = {
+    "sharing_fraction_cdf": draw_sharing_cdf,
+    "block_hit_distribution": draw_hit_distribution,
+    "reuse_gap_cdf": draw_gap_cdf,
+    "comparison": draw_comparison,
+}
+
+
+def draw_figures(results, folder):
+    """Draw and save the four figures, each as PNG and PDF with its numbers (CSV) and its caption (text)."""
+    stats = {mode: result.stats for mode, result in results.items()}
+    for name, draw in FIGURES.items():
+        figure, data = draw(results)
+        save_figure(figure, data, caption_figure(name, stats), folder / name)

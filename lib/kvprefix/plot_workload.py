@@ -1,0 +1,82 @@
+"""Draw a workload: a conversation's turns, turns and lengths over all of them, arrivals over time."""
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.plot import PAGE_IN, SERIES, add_legend, compute_ecdf, draw_lines, line_style, make_axes, percent_axes
+
+
+def draw_turns_of(requests, cached_tokens):
+    """Draw one conversation: cached and computed prompt tokens of each turn. Returns (figure, its data)."""
+    computed = requests["prompt_tokens"].to_numpy() - cached_tokens
+    turns = np.arange(1, len(requests) + 1)
+    figure, axes = make_axes()
+    multi, single = SERIES["multi_turn"], SERIES["single_turn"]
+    axes.bar(turns, cached_tokens, 0.7, label="cached", facecolor=multi["color"], edgecolor="white", linewidth=0.6)
+    axes.bar(turns, computed, 0.7, bottom=cached_tokens, label="to compute", facecolor=single["color"],
+             edgecolor="white", linewidth=0.6, hatch=single["hatch"])  # fmt: skip
+    axes.set(xlabel="turn", ylabel="prompt tokens")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(axis="x", visible=False)
+    add_legend(axes, 2)
+    return figure, pd.DataFrame({"turn": turns, "cached_tokens": cached_tokens, "computed_tokens": computed})
+
+
+def draw_turn_counts(requests):
+    """Draw the share of conversations with at least so many turns, both axes logarithmic. Returns (figure, data)."""
+    per_conversation = requests.groupby("conversation_index").size()
+    turns, conversations = np.unique(per_conversation, return_counts=True)
+    share = conversations[::-1].cumsum()[::-1] / conversations.sum()
+    figure, axes = make_axes()
+    style = {**line_style("multi_turn", ""), "label": None}
+    axes.step(turns, share, where="pre", marker="o", markersize=2, **style)
+    axes.set(xscale="log", yscale="log", xlabel="turns of a conversation, x (log scale)",
+             ylabel="share of conversations\nwith at least x (log scale)")  # fmt: skip
+    return figure, pd.DataFrame({"turns": turns, "conversations": conversations, "share_at_least": share})
+
+
+def draw_lengths(traces):
+    """Draw the distributions of prompt tokens (both modes) and of generated tokens. Returns (figure, its data)."""
+    figure, (left, right) = make_axes(PAGE_IN, 2.4, 2, sharey=True)
+    frames = []
+    for axes, column in ((left, "prompt_tokens"), (right, "output_tokens")):
+        lines = {}
+        for mode, trace in traces.items():
+            values = trace.requests[column]
+            lines[mode] = (compute_ecdf(values[values > 0]), f"median {values[values > 0].median():,.0f}")
+        frames.append(draw_lines(axes, lines, "tokens", "share_of_requests").assign(what=column))
+        name = "prompt" if column == "prompt_tokens" else "generated"
+        axes.set(xscale="log", ylim=(0, 1.01), xlabel=f"{name} tokens of a request (log scale)")
+        percent_axes(axes)
+        axes.legend(loc="upper left", fontsize=7, handlelength=2.4)
+    left.set_ylabel("share of requests")
+    return figure, pd.concat(frames, ignore_index=True)
+
+
+def draw_arrivals(traces, bins=120):
+    """Draw the requests a second over time, a line a mode. Returns (figure, its data)."""
+    end = max(np.percentile(trace.arrival_s, 99.5) for trace in traces.values())
+    edges = np.linspace(0, end, bins + 1)
+    lines = {}
+    for mode, trace in traces.items():
+        counts, _ = np.histogram(trace.arrival_s, edges)
+        rate = counts / (edges[1] - edges[0])
+        lines[mode] = ((edges[:-1] / 60, rate), f"{len(trace):,} requests")
+    figure, axes = make_axes(PAGE_IN, 2.2)
+    data = draw_lines(axes, lines, "minute", "requests_per_s")
+    axes.set(xlim=(0, end / 60), ylim=(0, None), xlabel="time (min)", ylabel="requests / s")
+    add_legend(axes, 2)
+    return figure, data
+
+
+def draw_turn_gaps(requests):
+    """Draw the time from one turn's arrival to the next one's, in one conversation. Returns (figure, its data)."""
+    gap = requests.sort_values(["conversation_index", "turn"]).groupby("conversation_index")["arrival_s"].diff().dropna()
+    x, y = compute_ecdf(np.maximum(gap, 1e-3))
+    figure, axes = make_axes()
+    if len(gap):
+        axes.step(x, y, where="post", **line_style("multi_turn", f"median {gap.median():,.0f} s"))
+        add_legend(axes)
+    axes.set(xscale="log", ylim=(0, 1.01), xlabel="from a turn to the next (s, log scale)", ylabel="share of turns")
+    percent_axes(axes)
+    return figure, pd.DataFrame({"gap_s": x, "share": y})
