@@ -43,7 +43,9 @@ def _make_parser():
     parser = argparse.ArgumentParser(prog="python -m kvprefix", description=__doc__.split(":")[0], allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="write a report folder's data files and figures, without notebooks", allow_abbrev=False)
+    run = commands.add_parser(
+        "run", help="write a report folder's data files and figures, without notebooks", allow_abbrev=False
+    )
     _add_parameters(run)
     run.add_argument("--output-dir", required=True, type=Path, help="folder for the files")
     run.add_argument("--skip-visualization", action="store_true", help="write no figures")

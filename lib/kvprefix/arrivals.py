@@ -25,8 +25,8 @@ class Clock:
         the service time alone. `at_once`: all turns arrive when the conversation starts. The last two exist for
         comparison: they make small caches look better than they are.
     think_median_s, think_sigma : float
-        Think time, from the end of a reply to the next message: lognormal, median in seconds and sigma of its logarithm.
-        The defaults are those published for chat traffic.
+        Think time, from the end of a reply to the next message: lognormal, its median in seconds and the sigma of its
+        logarithm. The defaults are those published for chat traffic.
     ttft_s : float
         Time to first token, in seconds.
     time_per_output_token_s : float

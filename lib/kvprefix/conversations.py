@@ -30,7 +30,7 @@ class Message(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """A repaired conversation: a unique id, messages of which no assistant's precedes the first user's, their digest."""
+    """A repaired conversation: a unique id, messages (no assistant's before the first user's) and their digest."""
 
     id: str
     messages: tuple[Message, ...]
@@ -89,7 +89,9 @@ def locate_data(data):
         return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
     path = resolve_input(data)
     if not path.is_file():
-        raise InputError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`")
+        raise InputError(
+            f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`"
+        )
     return path
 
 

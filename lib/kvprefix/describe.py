@@ -30,7 +30,9 @@ DEFINITIONS = """\
 
 def describe_load(dataset, tokenizer):
     """Say what was read, skipped, repaired and cut, and whether a template was missing."""
-    lines = [f"{dataset['name']}: {dataset['records_read']:,} records read, {dataset['conversations']:,} conversations used."]
+    lines = [
+        f"{dataset['name']}: {dataset['records_read']:,} records read, {dataset['conversations']:,} conversations used."
+    ]
     for reason, count in dataset["skipped"].items():
         lines.append(f"Skipped, {reason}: {count:,} (first: {dataset['first_skipped'][reason]}).")
     if dataset["cut_at_byte"] is not None:
@@ -42,9 +44,13 @@ def describe_load(dataset, tokenizer):
     if repaired:
         lines.append(f"Repaired, {'; '.join(repaired)}.")
     if dataset["exact_duplicates"]:
-        lines.append(f"{dataset['exact_duplicates']:,} conversations equal an earlier one (drop_duplicates skips them).")
+        lines.append(
+            f"{dataset['exact_duplicates']:,} conversations equal an earlier one (drop_duplicates skips them)."
+        )
     if not tokenizer["has_template"]:
-        lines.append(f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in.")
+        lines.append(
+            f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in."
+        )
     return "\n".join(lines)
 
 
@@ -53,8 +59,15 @@ def describe_dataset(stats):
     multi = stats["multi_turn"]
     parameters, dataset = multi["parameters"], multi["dataset"]
     skipped = ", ".join(f"{count:,} {reason}" for reason, count in dataset["skipped"].items()) or "none"
-    repaired = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count) or "nothing"
-    end = "is whole" if dataset["cut_at_byte"] is None else f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
+    repaired = (
+        ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count)
+        or "nothing"
+    )
+    end = (
+        "is whole"
+        if dataset["cut_at_byte"] is None
+        else f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
+    )
     return (
         f"- Data: `{parameters['data']}` ({dataset['name']}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
         f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {dataset['conversations']:,} conversations used"

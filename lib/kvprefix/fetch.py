@@ -27,10 +27,13 @@ def fetch_full_sharegpt(folder=None):
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{REPOSITORY}: could not be fetched from the hub ({reason}). It needs a network; what has arrived is kept in "
-            f"{folder} and the next try goes on from there. The bundled part (DATA=bundled) needs none"
+            f"{REPOSITORY}: could not be fetched from the hub ({reason}). It needs a network; what has arrived is kept "
+            f"in {folder} and the next try goes on from there. The bundled part (DATA=bundled) needs none"
         ) from error
     size, expected = path.stat().st_size, entry.lfs.sha256 if entry.lfs else None
     if size != entry.size or (expected and sha256_file(path) != expected):
-        raise InputError(f"{path}: differs from what the hub states ({entry.size} bytes, SHA-256 {expected}); delete it and try again")
+        raise InputError(
+            f"{path}: differs from what the hub states ({entry.size} bytes, SHA-256 {expected}); "
+            "delete it and try again"
+        )
     return path

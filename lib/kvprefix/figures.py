@@ -1,7 +1,7 @@
 """The four figures whose names are fixed: which function draws each, and saving them all without a notebook."""
 
-from kvprefix.plot import draw_comparison, draw_gap_cdf, draw_hit_distribution, draw_sharing_cdf, save_figure
 from kvprefix.findings import caption_figure
+from kvprefix.plot import draw_comparison, draw_gap_cdf, draw_hit_distribution, draw_sharing_cdf, save_figure
 
 FIGURES = {
     "sharing_fraction_cdf": draw_sharing_cdf,

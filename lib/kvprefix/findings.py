@@ -119,7 +119,11 @@ def conclude(stats):
     single, multi = stats["single_turn"], stats["multi_turn"]
     gain = multi["with_generated_tokens"]["token_hit_rate"] - multi["token_hit_rate"]
     bare = single["without_template_tokens"]["token_hit_rate"] or 0
-    matter = "conversations, not of common prompts" if bare < multi["token_hit_rate"] / 2 else "both conversations and common prompts"
+    matter = (
+        "conversations, not of common prompts"
+        if bare < multi["token_hit_rate"] / 2
+        else "both conversations and common prompts"
+    )
     return (
         f"Prefix sharing in this traffic is a matter of {matter}: {percent(multi['token_hit_rate'])} of the multi-turn "
         f"prompt tokens are cached, and {percent(bare)} of the first messages' tokens once the template is set aside. Keeping "

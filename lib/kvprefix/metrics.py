@@ -63,7 +63,15 @@ def tabulate_requests(trace, sharing):
     Columns: `request_id conversation_index conversation_id turn arrival_s prompt_tokens output_tokens prompt_blocks
     hit_blocks cached_tokens sharing_fraction`.
     """
-    columns = ["request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens"]
+    columns = [
+        "request_id",
+        "conversation_index",
+        "conversation_id",
+        "turn",
+        "arrival_s",
+        "prompt_tokens",
+        "output_tokens",
+    ]
     return trace.requests[columns].assign(
         prompt_blocks=sharing.blocks.prompt_blocks,
         hit_blocks=sharing.hit_blocks,

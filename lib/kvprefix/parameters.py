@@ -71,13 +71,21 @@ class Parameters:
 
     def timing(self):
         """Return the clock that these parameters describe."""
-        return Clock(
-            self.clock, self.think_median_s, self.think_sigma, self.ttft_s, self.time_per_output_token_s
-        )
+        return Clock(self.clock, self.think_median_s, self.think_sigma, self.ttft_s, self.time_per_output_token_s)
 
     def as_dict(self):
         """Return the parameters as JSON values."""
         return asdict(self)
+
+
+def pick_parameters(names):
+    """Make Parameters of the values that a notebook's cell gave: its `globals()`, of which other names are ignored.
+
+    >>> pick_parameters({"block_size": 32, "frame": None}).block_size
+    32
+    """
+    known = [field.name for field in fields(Parameters)]
+    return Parameters(**{name: names[name] for name in known if name in names})
 
 
 def parse_parameters(texts):

@@ -22,8 +22,8 @@ STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.4,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
-    "axes.grid": True, "grid.linewidth": 0.4, "grid.color": "#DDDDDD", "axes.axisbelow": True, "axes.edgecolor": "#333333",
-    "legend.frameon": False, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42, "ps.fonttype": 42,
+    "axes.grid": True, "grid.linewidth": 0.4, "grid.color": "#DDDDDD", "axes.axisbelow": True,
+    "axes.edgecolor": "#333333", "legend.frameon": False, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42, "ps.fonttype": 42,
     "hatch.linewidth": 0.6,
 }  # fmt: skip
 
@@ -76,12 +76,17 @@ def compute_ecdf(values, weights=None, points=2000):
 def draw_sharing_cdf(results):
     """Draw the distribution of the sharing fraction over requests, a line a mode. Returns (figure, its data)."""
     lines = {
-        mode: (compute_ecdf(result.sharing.sharing_fraction), f"mean {_percent(result.stats['sharing_fraction']['mean'])}")
+        mode: (
+            compute_ecdf(result.sharing.sharing_fraction),
+            f"mean {_percent(result.stats['sharing_fraction']['mean'])}",
+        )
         for mode, result in results.items()
     }
     figure, axes = make_axes()
     data = draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
-    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="sharing fraction (cached / prompt tokens)", ylabel="share of requests")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1.01), xlabel="sharing fraction (cached / prompt tokens)", ylabel="share of requests"
+    )
     percent_axes(axes, x=True)
     add_legend(axes, 2)
     return figure, data
@@ -145,7 +150,10 @@ def save_figure(figure, data, caption, path):
     `path` is without suffix; equal figures give equal files.
     """
     with mpl.rc_context(STYLE):
-        for suffix, meta in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
+        for suffix, meta in (
+            (".png", {"Software": None}),
+            (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+        ):
             with atomic_path(f"{path}{suffix}") as temporary:
                 figure.savefig(temporary, metadata=meta, facecolor="white")
     with atomic_path(f"{path}.csv") as temporary:
@@ -198,7 +206,9 @@ def add_legend(axes, columns=1):
     """Put the legend above the axes, where it covers no data."""
     with mpl.rc_context(STYLE):
         handles, labels = axes.get_legend_handles_labels()
-        axes.figure.legend(handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2)
+        axes.figure.legend(
+            handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2
+        )
 
 
 def percent_axes(axes, x=False):

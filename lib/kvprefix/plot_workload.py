@@ -48,7 +48,7 @@ def draw_lengths(traces):
         name = "prompt" if column == "prompt_tokens" else "generated"
         axes.set(xscale="log", ylim=(0, 1.01), xlabel=f"{name} tokens of a request (log scale)")
         percent_axes(axes)
-        axes.legend(loc="upper left", fontsize=7, handlelength=2.4)
+        axes.legend(loc="lower right", fontsize=7, handlelength=2.4, frameon=False)
     left.set_ylabel("share of requests")
     return figure, pd.concat(frames, ignore_index=True)
 
@@ -71,7 +71,9 @@ def draw_arrivals(traces, bins=120):
 
 def draw_turn_gaps(requests):
     """Draw the time from one turn's arrival to the next one's, in one conversation. Returns (figure, its data)."""
-    gap = requests.sort_values(["conversation_index", "turn"]).groupby("conversation_index")["arrival_s"].diff().dropna()
+    gap = (
+        requests.sort_values(["conversation_index", "turn"]).groupby("conversation_index")["arrival_s"].diff().dropna()
+    )
     x, y = compute_ecdf(np.maximum(gap, 1e-3))
     figure, axes = make_axes()
     if len(gap):

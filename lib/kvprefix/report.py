@@ -14,7 +14,7 @@ from IPython.display import Image, Markdown, display
 from markdown_it import MarkdownIt
 
 from kvprefix.files import InputError, explain_os_errors, resolve_output, write_bytes
-from kvprefix.plot import save_figure
+from kvprefix.plot import STYLE, save_figure
 from kvprefix.tables import save_table
 
 
@@ -121,7 +121,7 @@ def write_report(title, front, back):
 
 def _render_html(markdown, title, folder):
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    body = re.sub(r'<img src="([^"]+)"', lambda match: f'<img src="{_embed(folder / match[1])}"', body)
+    body = re.sub(r'<img src="([^"]+)"', lambda match: f"<img {_embed(folder / match[1])}", body)
     headings = []
 
     def anchor(match):
@@ -131,9 +131,13 @@ def _render_html(markdown, title, folder):
     body = re.sub(r"<h2>(.*?)</h2>", anchor, body)
     links = "".join(f'<li><a href="#section-{k}">{text}</a></li>' for k, text in enumerate(headings, start=1))
     page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
-    values = {"title": html.escape(title), "contents": links, "body": body}
+    heading, body = body.split("\n", 1)
+    values = {"title": html.escape(title), "heading": heading, "contents": links, "body": body}
     return re.sub(r"\{\{ (\w+) \}\}", lambda match: values[match[1]], page)
 
 
 def _embed(path):
-    return "data:image/png;base64," + base64.b64encode(Path(path).read_bytes()).decode()
+    """Return the attributes of an image with its bytes inside, as wide on the page as on paper (150 pixels an inch)."""
+    data = path.read_bytes()
+    width = int.from_bytes(data[16:20], "big") * 150 // STYLE["savefig.dpi"]  # a PNG states its width at byte 16
+    return f'width="{width}" src="data:image/png;base64,{base64.b64encode(data).decode()}"'

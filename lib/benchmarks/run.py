@@ -1,0 +1,137 @@
+"""Measure the main job: `python lib/benchmarks/run.py [--repeats N] [--output FILE]`.
+
+Each measurement is a process of its own; CPU is user and system time of all its threads, memory the peak of its
+resident set. The tokenising ratio compares both toolings in the same run, alternating. Absolute times hold for one
+machine on one day; the ratios travel.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+ENCODE_ONCE = """
+import json, time
+from kvprefix.conversations import locate_data, read_conversations
+from kvprefix.template import load_chat
+from kvprefix.tokenizer import find_tokenizer
+backend = load_chat(find_tokenizer()).tokenizer.backend_tokenizer
+texts = list({m.text: None for c in read_conversations(locate_data("bundled")) for m in c.messages})
+start = time.process_time()
+backend.encode_batch_fast(texts, add_special_tokens=False)
+print(json.dumps({"cpu_s": time.process_time() - start}))
+"""
+
+BOTH_WORKLOADS = """
+import json, time, transformers
+from kvprefix.parameters import Parameters
+from kvprefix.tokenizer import find_tokenizer
+from kvprefix.workload import MODES, load_workload, make_trace
+find_tokenizer()
+start = time.process_time()
+workload = load_workload(Parameters(), progress=False)
+requests = sum(len(make_trace(workload, mode)) for mode in MODES)
+print(json.dumps({"cpu_s": time.process_time() - start, "requests": requests}))
+"""
+
+KVPREFIX = [sys.executable, "-m", "kvprefix"]
+SIZES = (0.25, 0.5, 1.0)
+
+
+def main():
+    """Run all measurements and print (and write) them as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3, help="of the ratio's two sides")
+    parser.add_argument("--output", type=Path, help="also write the table here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        table = "\n".join(measure_all(Path(folder), options.repeats)) + "\n"
+    print(table)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(table)
+
+
+def measure_all(folder, repeats):
+    """Yield the lines of the report, in the order of the measurements."""
+    bar = tqdm(total=2 * repeats + len(SIZES) + 3, desc="measuring", leave=False)
+
+    def measure(command, derived):
+        result = run(command, folder / derived)
+        bar.update()
+        return result
+
+    run([sys.executable, "-c", "from kvprefix.tokenizer import find_tokenizer; find_tokenizer()"], folder / "kept")
+    sides = {"encode_batch_fast, once": [], "both token-level workloads": []}
+    for k in range(repeats):
+        sides["encode_batch_fast, once"].append(measure([sys.executable, "-c", ENCODE_ONCE], "kept"))
+        derived = f"fresh-{k}"
+        for tokenizer in (folder / "kept").glob("tokenizer-*"):
+            shutil.copytree(tokenizer, folder / derived / tokenizer.name)
+        sides["both token-level workloads"].append(measure([sys.executable, "-c", BOTH_WORKLOADS], derived))
+    yield f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.\n"
+    yield "| tokenising all bundled conversations | CPU s (all runs) | median | ratio | peak MB |"
+    yield "|:--|--:|--:|--:|--:|"
+    base = statistics.median(one["inner"]["cpu_s"] for one in sides["encode_batch_fast, once"])
+    for name, runs in sides.items():
+        cpu = [one["inner"]["cpu_s"] for one in runs]
+        shown = ", ".join(f"{value:.1f}" for value in cpu)
+        median = statistics.median(cpu)
+        yield f"| {name} | {shown} | {median:.1f} | {median / base:.2f} | {max(one['peak_mb'] for one in runs):,.0f} |"
+    yield "\n| whole run, nothing cached | conversations | CPU s | wall s | peak MB |\n|:--|--:|--:|--:|--:|"
+    for share in SIZES:
+        count = int(17395 * share)
+        command = [
+            *KVPREFIX,
+            "run",
+            "--skip-visualization",
+            "--output-dir",
+            str(folder / "out"),
+            "--max-conversations",
+            str(count),
+        ]
+        one = measure(command, f"size-{share}")
+        yield f"| {share:.0%} | {count:,} | {one['cpu_s']:.1f} | {one['wall_s']:.1f} | {one['peak_mb']:,.0f} |"
+    yield "\n| from cached tokens | CPU s | wall s | peak MB |\n|:--|--:|--:|--:|"
+    for name, extra in (
+        ("both modes, all eight data files", []),
+        ("the same at block size 32", ["--block-size", "32"]),
+    ):
+        one = measure([*command, *extra], "size-1.0")
+        yield f"| {name} | {one['cpu_s']:.1f} | {one['wall_s']:.1f} | {one['peak_mb']:,.0f} |"
+    one = measure([*KVPREFIX, "run", "--help"], "kept")
+    yield f"| import and show help | {one['cpu_s']:.2f} | {one['wall_s']:.2f} | {one['peak_mb']:,.0f} |"
+    bar.close()
+
+
+def run(command, derived):
+    """Run a command with a derived folder of its own; return its CPU and wall seconds, peak MB and printed JSON."""
+    start = time.perf_counter()
+    environment = {**os.environ, "KVPREFIX_DERIVED": str(derived)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+    out, err = process.stdout.read(), process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command[:4])} failed:\n{err[-2000:]}")
+    peak = usage.ru_maxrss / (1e3 if sys.platform != "darwin" else 1e6)
+    inner = json.loads(out) if out.startswith("{") else None
+    return {
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "wall_s": time.perf_counter() - start,
+        "peak_mb": peak,
+        "inner": inner,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The notebooks as committed, and each of them run on a small sample."""
+
+import ast
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kvprefix.files import InputError
+from kvprefix.notebooks import OWN_PARAMETERS, execute_notebook, read_declared
+from kvprefix.parameters import Parameters
+
+PROJECT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+SAMPLE = PROJECT / "data/sample/conversations.json"
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_clean(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not any(cell.outputs or cell.execution_count for cell in code_cells(notebook))
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids) and all(cell_id.startswith(path.stem.split("-")[0].strip("_")) for cell_id in ids)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_reads_like_an_article(path):
+    notebook = read(path)
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert first.cell_type == "markdown" and first.source.startswith("# ") and "?" in first.source
+    assert last.cell_type == "markdown" and "What this does not show" in last.source
+    assert len(code_cells(notebook)) <= 16
+    for cell in code_cells(notebook):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 20 and max(map(len, lines)) <= 115
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}
+        assert not re.search(r"^\s*[%!]|sys\.path|['\"]/(home|tmp|usr)", cell.source, re.M)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_parameters_cell_holds_literals_that_are_the_library_s_defaults(path):
+    (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
+    given = {}
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1
+        given[node.targets[0].id] = ast.literal_eval(node.value)
+    assert all("#" in line for line in cell.source.splitlines())
+    assert given.pop("output_dir") == "reports/scratch"
+    assert Parameters(**given) == Parameters() and set(given) == {field.name for field in fields(Parameters)}
+    assert read_declared(path) == [*given, *OWN_PARAMETERS]
+
+
+def test_every_notebook_runs_on_the_sample_and_the_report_is_whole(tmp_path):
+    parameters = Parameters(data=str(SAMPLE), block_size=8)
+    for path in NOTEBOOKS:
+        assert execute_notebook(path, tmp_path / "notebooks" / path.name, parameters, tmp_path) == 0
+    for mode in ("single_turn", "multi_turn"):
+        for name in ("stats.json", "request_metrics.csv", "block_metrics.csv", "trace.jsonl"):
+            assert (tmp_path / f"{mode}_{name}").stat().st_size
+    for name in ("sharing_fraction_cdf", "block_hit_distribution", "reuse_gap_cdf", "comparison"):
+        assert (tmp_path / f"{name}.png").stat().st_size and (tmp_path / f"{name}.pdf").stat().st_size
+    markdown = (tmp_path / "report.md").read_text()
+    assert "8 conversations" in markdown and "unknown_speaker" in markdown
+    assert not re.search(r"\bnan\b", markdown, re.I)
+    for target in re.findall(r"\]\((figures/[^)]+)\)", markdown):
+        assert (tmp_path / target).exists()
+
+
+def test_a_failed_notebook_leaves_its_copy_as_evidence(tmp_path, capsys):
+    notebook = read(NOTEBOOKS[0])
+    notebook.cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
+    notebook.cells.append(nbformat.v4.new_code_cell("1 / 0"))
+    source, target = tmp_path / "10-broken.ipynb", tmp_path / "out" / "10-broken.ipynb"
+    nbformat.write(notebook, source)
+    assert execute_notebook(source, target, Parameters(), tmp_path) == 1
+    assert not target.exists() and (tmp_path / "out/10-broken.failed.ipynb").exists()
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError" in error and "Traceback" not in error
+
+
+def test_a_notebook_without_parameters_is_refused(tmp_path):
+    path = tmp_path / "10-x.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), path)
+    with pytest.raises(InputError, match="0 cells tagged `parameters`"):
+        execute_notebook(path, tmp_path / "out.ipynb", Parameters(), tmp_path)

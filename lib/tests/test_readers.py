@@ -1,0 +1,170 @@
+import gzip
+import itertools
+import json
+import random
+import zlib
+
+import pytest
+import zstandard
+from samples import record
+
+from kvprefix.files import InputError
+from kvprefix.readers import ReadState, read_records
+
+RECORDS = [record(f"h\u00e9llo \u2028 {k}", 'a "quoted"\nreply \u0085 \U0001f600', id=k) for k in range(4)]
+FORMS = {
+    "array": lambda records: json.dumps(records, ensure_ascii=False).encode(),
+    "lines": lambda records: "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records).encode(),
+}
+PACKINGS = {"plain": bytes, "gz": gzip.compress, "zst": zstandard.compress}
+UNPACK_CUT = {
+    "plain": bytes,
+    "gz": lambda data: zlib.decompressobj(31).decompress(data),
+    "zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+}
+
+form = pytest.mark.parametrize("form", FORMS)
+packing = pytest.mark.parametrize("packing", PACKINGS)
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Return a function from a file's bytes to its records and read state."""
+
+    def read(data):
+        path = tmp_path / "data.txt"  # the name tells nothing
+        path.write_bytes(data)
+        state = ReadState()
+        return list(read_records(path, state)), state
+
+    return read
+
+
+@form
+@packing
+def test_every_form_gives_the_same_numbered_records(read, form, packing):
+    data = PACKINGS[packing](FORMS[form](RECORDS))
+    records, state = read(data)
+    assert records == list(enumerate(RECORDS))
+    assert state == ReadState(bytes_read=len(data), cut_at_byte=None)
+
+
+@form
+@packing
+def test_byte_order_mark_and_blank_space_are_passed_over(read, form, packing):
+    data = b"\xef\xbb\xbf \r\n" + FORMS[form](RECORDS) + b"\n \n"
+    assert read(PACKINGS[packing](data))[0] == list(enumerate(RECORDS))
+
+
+def test_members_of_one_compressed_file_are_read_on(read):
+    for pack in (gzip.compress, zstandard.compress):
+        data = pack(FORMS["lines"](RECORDS[:2])) + pack(FORMS["lines"](RECORDS[2:]))
+        assert read(data)[0] == list(enumerate(RECORDS))
+
+
+def test_array_cut_at_any_byte_gives_its_whole_records(read):
+    data = FORMS["array"](RECORDS)
+    one = [len(json.dumps(r, ensure_ascii=False).encode()) for r in RECORDS]
+    ends = [1 + sum(one[: k + 1]) + 2 * k for k in range(len(one))]  # "[", the records, ", " between them
+    for cut in range(1, len(data)):
+        records, state = read(data[:cut])
+        assert [record for _, record in records] == RECORDS[: sum(end <= cut for end in ends)]
+        assert state.cut_at_byte == cut
+
+
+def test_lines_cut_at_any_byte_give_their_whole_records(read):
+    lines = FORMS["lines"](RECORDS).splitlines(keepends=True)
+    ends = list(itertools.accumulate(map(len, lines)))
+    for cut in range(ends[0], ends[-1]):
+        records, state = read(b"".join(lines)[:cut])
+        assert [record for _, record in records] == RECORDS[: sum(end - 1 <= cut for end in ends)]
+        is_whole = cut in ends or cut + 1 in ends  # a last line without its newline is whole
+        assert state.cut_at_byte == (None if is_whole else cut)
+
+
+@form
+@pytest.mark.parametrize("packing, size", [("gz", 12), ("gz", 3000), ("zst", 3000)])  # 12 kB, 3 MB
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.999])
+def test_cut_compressed_file_gives_all_that_can_be_unpacked(read, form, packing, size, share):
+    rng = random.Random(0)
+    many = [record(rng.randbytes(500).hex(), id=k) for k in range(size)]
+    packed = PACKINGS[packing](b" " + FORMS[form](many))
+    packed = packed[: int(len(packed) * share)]
+    unpacked = UNPACK_CUT[packing](packed)
+    n_whole = unpacked.count(b"]}")  # each record ends so, and nothing else does
+    assert 0 < n_whole < size or share == 0.999
+    records, state = read(packed)
+    assert [record for _, record in records] == many[:n_whole]
+    assert state.cut_at_byte == len(unpacked)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_file_cut_in_its_second_member_is_said_to_be_cut(read, pack):
+    lines = FORMS["lines"](RECORDS)
+    second = pack(FORMS["lines"](RECORDS))
+    records, state = read(pack(lines) + second[: len(second) // 2])
+    assert [record for _, record in records][:4] == RECORDS
+    assert state.cut_at_byte is not None
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_compressed_file_cut_before_its_first_record_is_said_to_be_cut(tmp_path, pack):
+    path = tmp_path / "name"
+    path.write_bytes(pack(FORMS["lines"](RECORDS))[:13])
+    with pytest.raises(InputError, match="name: .*cut"):
+        list(read_records(path))
+
+
+def test_array_is_streamed(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_bytes(FORMS["array"]([record("x" * 1000) for _ in range(5000)]))  # 5 MB
+    state = ReadState()
+    records = read_records(path, state)
+    assert next(records)[0] == 0
+    assert state.bytes_read < 500_000
+
+
+def test_line_that_is_no_json_gives_none_and_the_rest_goes_on(read):
+    lines = FORMS["lines"](RECORDS).split(b"\n")
+    lines[1] = lines[1][:-5]
+    lines[2] = b'{"not utf-8": "\xff"}'
+    records, state = read(b"\n".join(lines))
+    assert records == [(0, RECORDS[0]), (1, None), (2, None), (3, RECORDS[3])]
+    assert state.cut_at_byte is None
+
+
+def test_deeply_nested_line_is_no_json(read):
+    records, _ = read(b'{"a": 1}\n{"a":' + b"[" * 50_000 + b'\n{"a": 2}\n')
+    assert records == [(0, {"a": 1}), (1, None), (2, {"a": 2})]
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        (b"", "is empty"),
+        (b" \r\n\t\n", "is empty"),
+        (gzip.compress(b""), "is empty"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "neither a JSON array nor JSON Lines"),
+        (b"\xff\xfe[\x00]\x00", "neither a JSON array nor JSON Lines"),
+        (b'"text"', "neither a JSON array nor JSON Lines"),
+        (b'{\n "conversations": []\n}\n', "line 1 is not a JSON object"),
+        (b'{"conversations": [', "line 1 is not a JSON object"),
+        (b'[{"id": 0}, {"id": 1}, {"id" 2}, {"id": 3}]', "record 2 is not valid JSON"),
+        (b'[{"id": 0}, {"id": "\xff"}]', "record 1 is not valid JSON"),
+        (b'[{"id": 0}] and more', "record 1 is not valid JSON"),
+        (b"\x1f\x8b\x08" + b"\x00" * 7 + b"\xff" * 20, "cannot be decompressed"),
+        (b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "cannot be decompressed"),
+    ],
+)
+def test_unreadable_file_is_refused_by_name(tmp_path, data, said):
+    path = tmp_path / "some-name.json"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=f"some-name.json: .*{said}"):
+        list(read_records(path))
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="absent.json: No such file"):
+        list(read_records(tmp_path / "absent.json"))
+    with pytest.raises(InputError, match="Is a directory"):
+        list(read_records(tmp_path))
