@@ -93,7 +93,7 @@ env: .venv/.ready ## build .venv from environment.yml
 .venv/.ready: environment.yml lib/pyproject.toml $(if $(VENV_IS),FORCE)
 	@for python in $(PYTHONS); do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	        UV=$(call quoted,UV) exec "$$python" lib/environment.py build; \
+	        UV=$(call quoted,UV) exec "$$python" lib/build_venv.py; \
 	    fi; \
 	done; \
 	echo "No Python 3.11 or newer among:" $(PYTHONS)". Install one, or name it: make env PYTHON=/path/to/python3.12" >&2; \
@@ -157,7 +157,7 @@ test: .venv/.ready ## run the whole test suite
 	cd lib && ../$(RUN) -m pytest $(ARGS)
 
 lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/scratch/
-	PATH="$$PWD/.venv/bin:$$PATH" $(RUN) -m jupyterlab $(ARGS)
+	PATH="$$PWD/.venv/bin:$$PATH" $(RUN) -m jupyterlab --LabApp.news_url=None $(ARGS)
 
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch

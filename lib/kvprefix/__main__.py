@@ -49,6 +49,7 @@ def _make_parser():
     _add_parameters(run)
     run.add_argument("--output-dir", required=True, type=Path, help="folder for the files")
     run.add_argument("--skip-visualization", action="store_true", help="write no figures")
+    run.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
     run.set_defaults(call=_run)
 
     prepare = commands.add_parser("prepare", help="tokenise a workload into the cache", allow_abbrev=False)
@@ -83,8 +84,8 @@ def _read_parameters(options):
     texts = {}
     if options.parameters_file:
         with explain_os_errors(options.parameters_file):
-            lines = options.parameters_file.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, start=1):
+            text = options.parameters_file.read_text(encoding="utf-8", errors="surrogateescape")
+        for number, line in enumerate(text.rstrip("\n").split("\n") if text else [], start=1):
             name, equals, value = line.partition("=")
             if not equals:
                 raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
@@ -101,7 +102,7 @@ def _run(options):
     workload = load_workload(parameters)
     _tell_counts(workload)
     results = analyse(workload)
-    write_results(results, workload, options.output_dir)
+    write_results(results, workload, options.output_dir, parquet=options.parquet)
     if not options.skip_visualization:
         from kvprefix.figures import draw_figures
 

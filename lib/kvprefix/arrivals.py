@@ -12,6 +12,7 @@ import pandas as pd
 from kvprefix.files import InputError
 
 CLOCKS = ("causal", "back_to_back", "at_once")
+MAX_ARRIVAL_S = 1e12  # 30,000 years; beyond, microseconds are lost
 
 
 @dataclass(frozen=True)
@@ -109,4 +110,10 @@ def schedule_turns(requests, arrival_rate, clock, rng):
             stacklevel=2,
         )
     delay[is_first] = draw_poisson_starts(int(is_first.sum()), arrival_rate, starts_rng)
-    return pd.Series(delay).groupby(requests["conversation_index"].to_numpy()).cumsum().round(6).to_numpy()
+    arrival_s = pd.Series(delay).groupby(requests["conversation_index"].to_numpy()).cumsum().round(6).to_numpy()
+    if not (arrival_s < MAX_ARRIVAL_S).all():
+        raise InputError(
+            f"arrivals reach {arrival_s.max():g} s, more than {MAX_ARRIVAL_S:g}: the rate ({arrival_rate:g}/s) is too "
+            "low or the think and service times are too long"
+        )
+    return arrival_s

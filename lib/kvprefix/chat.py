@@ -5,6 +5,7 @@ encoded once however many prompts hold it. A template without fences between its
 prompt: the same code, the slow way. Arrival times are not known here.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,8 @@ def _encode_pieces(prompts, conversations, chat):
     Returns
     -------
     ids, masks : dict of str to ndarray
-        Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool).
+        Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool). A piece
+        is told by its text, so a message that equals what the template writes by itself counts as the template's.
     """
     owner = {piece: prompt for prompt in prompts for piece in prompt.pieces if piece not in chat.fences}
     ids = {content: np.array([token], np.int32) for content, token in chat.fences.items()}
@@ -106,10 +108,13 @@ def _encode_pieces(prompts, conversations, chat):
         ids.update(zip(owner, chat.encode(list(owner)), strict=True))
         masks.update({piece: _mask_by_frame(piece, ids[piece], chat) for piece in owner})
     else:
-        for (piece, prompt), encoding in zip(owner.items(), chat.encode_with_offsets(list(owner)), strict=True):
-            texts = [m.text for m in conversations[prompt.conversation].messages[: prompt.messages]]
+        encoded = chat.encode_with_offsets(list(owner))
+        for piece, encoding in zip(owner, encoded, strict=True):
             ids[piece] = np.array(encoding.ids, np.int32)
-            masks[piece] = _mask_by_offsets(piece, np.array(encoding.offsets).reshape(-1, 2), texts)
+        offsets = {p: np.array(e.offsets).reshape(-1, 2) for p, e in zip(owner, encoded, strict=True)}
+        for prompt in {id(prompt): prompt for prompt in owner.values()}.values():
+            messages = conversations[prompt.conversation].messages[: prompt.messages]
+            masks.update(_mask_by_offsets(prompt.pieces, offsets, _find_texts(prompt.pieces, messages, chat)))
     replies = {p.reply: None for p in prompts if p.reply is not None and _reply_piece(p) not in ids}
     ids.update(zip(replies, chat.encode(list(replies)), strict=True))
     return ids, masks
@@ -128,18 +133,43 @@ def _mask_by_frame(piece, ids, chat):
     return mask
 
 
-def _mask_by_offsets(piece, offsets, texts):
-    """Mark the tokens that overlap none of the messages' texts, which stand in `piece` in order."""
-    is_message = np.zeros(len(piece) + 1, bool)
-    position = 0
+def _mask_by_offsets(pieces, offsets, is_text):
+    """Mark the tokens that hold no character of a message; `is_text` says which characters of the prompt do."""
+    texts_before = np.concatenate(([0], np.cumsum(is_text)))
+    masks, start = {}, 0
+    for piece in pieces:
+        if piece in offsets:
+            first, last = offsets[piece].T + start
+            masks[piece] = texts_before[last] == texts_before[first]
+        start += len(piece)
+    return masks
+
+
+def _find_texts(pieces, messages, chat):
+    """Return which characters of a prompt are a message's, (characters,) bool.
+
+    The template is rendered once more with a mark for each message. Where putting the texts (as they are, or stripped)
+    in the marks' places gives the prompt, their places are known; a template that writes something else, such as
+    history without its reasoning, has its texts searched for in order.
+    """
+    prompt = "".join(pieces)
+    marks = [f"kvprefixmessage{k}end" for k in range(len(messages))]
+    marked = [{"role": m.role, "content": mark} for m, mark in zip(messages, marks, strict=True)]
+    try:
+        parts = re.split("kvprefixmessage([0-9]+)end", chat.render([marked])[0])
+    except TemplateRefusal:
+        parts = []
+    for texts in ([m.text for m in messages], [m.text.strip() for m in messages]):
+        filled = [texts[int(part)] if k % 2 else part for k, part in enumerate(parts)]
+        if "".join(filled) == prompt:
+            return np.repeat(np.arange(len(filled)) % 2 == 1, [len(part) for part in filled])
+    is_text, position = np.zeros(len(prompt), bool), 0
     for text in texts:
-        start = piece.find(text, position)
-        start, length = (start, len(text)) if start >= 0 else (piece.find(text.strip(), position), len(text.strip()))
+        start = prompt.find(text, position)
         if start >= 0:
-            is_message[start : start + length] = True
-            position = start + length
-    seen = np.concatenate(([0], np.cumsum(is_message)))
-    return seen[offsets[:, 1]] == seen[offsets[:, 0]]
+            is_text[start : start + len(text)] = True
+            position = start + len(text)
+    return is_text
 
 
 def _reply_piece(prompt):

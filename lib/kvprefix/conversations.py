@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvprefix.files import InputError, resolve_input
-from kvprefix.readers import ReadState, read_records
+from kvprefix.readers import HALF, ReadState, read_records
 
 ROLES = {
     "system": "system", "developer": "system",
@@ -69,6 +69,7 @@ class LoadCounts:
             "skipped": dict(sorted(self.skipped.items())),
             "repaired": dict(sorted(self.repaired.items())),
             "exact_duplicates": self.exact_duplicates,
+            "read_to_end": self.reading.at_end,
             "cut_at_byte": self.reading.cut_at_byte,
             "first_skipped": dict(sorted(self.first_skipped.items())),
             "conversations": self.conversations,
@@ -122,8 +123,8 @@ def read_conversations(path, *, max_conversations=None, drop_duplicates=False, r
     """
     counts = LoadCounts() if counts is None else counts
     seen_ids, seen_messages = set(), set()
-    records = _count_records(read_records(path, counts.reading), counts)
-    for number, record in _rejoin(records, counts) if rejoin_split else records:
+    records = read_records(path, counts.reading)
+    for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):
         try:
             messages = _repair(_parse(record), counts)
             digest = digest_messages(messages)
@@ -162,7 +163,7 @@ def _parse(record):
         raise _Refused("not_json", "the line is not valid JSON")
     raw = None
     if isinstance(record, dict):
-        raw = record.get("conversations", record.get("messages"))
+        raw = record.get("conversations") or record.get("messages", record.get("conversations"))
     if not isinstance(raw, list):
         raise _Refused("not_a_conversation", "expected an object with a list `conversations` or `messages`")
     if not raw:
@@ -173,8 +174,8 @@ def _parse(record):
 def _parse_message(message, k):
     if not isinstance(message, dict):
         raise _Refused("malformed_message", f"message {k} is no object")
-    speaker = message.get("from", message.get("role"))
-    text = message.get("value", message.get("content"))
+    speaker = message.get("role") if message.get("from") is None else message["from"]
+    text = message.get("content") if message.get("value") is None else message["value"]
     if isinstance(text, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in text):
         text = "".join(part["text"] for part in text)
     if not isinstance(speaker, str) or not isinstance(text, str):
@@ -196,19 +197,24 @@ def _repair(messages, counts):
 
 
 def _without_surrogates(message, counts):
+    text = _replace_halves(message.text)
+    counts.repaired["lone_surrogates_replaced"] += text != message.text
+    return message._replace(text=text)
+
+
+def _replace_halves(text):
     """Replace half characters (lone UTF-16 surrogates), which no tokenizer takes, by U+FFFD."""
+    text = text.replace(HALF, "\ufffd")
     try:
-        message.text.encode()
+        text.encode()
     except UnicodeEncodeError:
-        counts.repaired["lone_surrogates_replaced"] += 1
-        text = message.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return message._replace(text=text)
-    return message
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _unique_id(record, number, seen, counts):
     given = record.get("id", record.get("conversation_id"))
-    base = str(given) if isinstance(given, str | int) and given != "" else f"record-{number}"
+    base = _replace_halves(str(given)) if isinstance(given, str | int) and given != "" else f"record-{number}"
     name, repeat = base, 1
     while name in seen:
         repeat += 1
@@ -227,16 +233,19 @@ def _rejoin(records, counts):
     held = None
     for number, record in records:
         part = _split_part(record)
-        if held and part and (joined := _join_parts(held[1], part)):
+        if held and held[1] and part and (joined := _join_parts(held[1], part)):
+            counts.records_read += 1
             counts.skip("joined_to_the_record_before", number, f"goes on from {part[0]}_{held[1][1]}")
-            held = (held[0], joined, {**record, "id": held[2]["id"], "conversations": joined[2]})
+            held = (held[0], joined, {**held[2], "conversations": joined[2]})
             continue
-        if held:
-            yield held[0], held[2]
-        held = (number, part, record) if part else None
-        if not part:
-            yield number, record
+        yield from _release(held, counts)
+        held = (number, part, record)
+    yield from _release(held, counts)
+
+
+def _release(held, counts):
     if held:
+        counts.records_read += 1
         yield held[0], held[2]
 
 

@@ -10,8 +10,8 @@ from kvprefix.files import InputError
 
 LIMITS = """\
 - The cache of these sections is unbounded and free: no eviction, no queueing, no engine's own rules.
-- ShareGPT has no time stamps; arrivals and think times are modelled. Its conversations are those that people chose to share.
-- A log without tools, images or sampling in parallel shares differently from one with them.
+- Arrivals and think times are modelled, whatever stamps the log may have had.
+- A log without tools, images or sampling in parallel shares differently from one with them. ShareGPT's conversations are those that people chose to share.
 - Cached tokens are not saved seconds: what a hit saves depends on model, hardware and batch.
 """
 
@@ -63,15 +63,14 @@ def describe_dataset(stats):
         ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count)
         or "nothing"
     )
-    end = (
-        "is whole"
-        if dataset["cut_at_byte"] is None
-        else f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
-    )
+    end = "is whole" if dataset["read_to_end"] else "was read as far as needed"
+    if dataset["cut_at_byte"] is not None:
+        end = f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
+    asked = "all" if parameters["max_conversations"] is None else f"{parameters['max_conversations']:,} were asked for"
     return (
         f"- Data: `{parameters['data']}` ({dataset['name']}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
         f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {dataset['conversations']:,} conversations used"
-        f" ({'all' if parameters['max_conversations'] is None else 'the first so many, as asked'}).\n"
+        f" ({asked}).\n"
         f"- Repairs: {repaired}. {dataset['exact_duplicates']:,} conversations equal an earlier one "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
         f"- Tokenizer: `{parameters['tokenizer']}` (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
@@ -108,7 +107,8 @@ def tabulate_load(dataset):
     rows += [("conversations used", dataset["conversations"])]
     rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
     rows += [("equal to an earlier conversation", dataset["exact_duplicates"])]
-    rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]
+    if dataset["read_to_end"]:
+        rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]
     return pd.DataFrame(rows, columns=["what", "count"])
 
 
@@ -142,6 +142,8 @@ def describe_causality(trace, clock):
     reply_ends = (requests["arrival_s"] + service).groupby(requests["conversation_index"]).shift()
     early = int((requests["arrival_s"] < reply_ends - 1e-5).sum())
     later = int((requests["turn"] > 0).sum())
+    if not later:
+        return "No conversation has a second turn."
     if not early:
         return f"None of the {later:,} later turns arrives before the reply that it answers is complete."
     return f"**{early:,} of {later:,} later turns arrive before the reply that they answer is complete:** results are for comparison only."

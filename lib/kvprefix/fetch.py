@@ -6,23 +6,22 @@ from kvprefix.files import InputError, find_project, sha256_file
 
 REPOSITORY = "anon8231489123/ShareGPT_Vicuna_unfiltered"
 FILENAME = "ShareGPT_V3_unfiltered_cleaned_split.json"
+N_BYTES = 672_837_942
+SHA256 = "35f0e213ce091ed9b9af2a1f0755e9d39f9ccec34ab281cd4ca60d70f6479ba4"
 
 
 def fetch_full_sharegpt(folder=None):
     """Download the file to `data/raw` (or `folder`) and return its path; a download that broke off goes on.
 
-    The hub states the size and the SHA-256 of the file's content; both are checked against what arrived.
-
     Raises
     ------
     InputError
-        No network, no such file, or content that differs from what the hub states.
+        No network, no such file, or content of another size or checksum than N_BYTES and SHA256.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
 
     folder = Path(folder or (find_project() or Path.cwd()) / "data" / "raw")
     try:
-        (entry,) = HfApi().get_paths_info(REPOSITORY, FILENAME, repo_type="dataset")
         path = Path(hf_hub_download(REPOSITORY, FILENAME, repo_type="dataset", local_dir=folder))
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -30,10 +29,8 @@ def fetch_full_sharegpt(folder=None):
             f"{REPOSITORY}: could not be fetched from the hub ({reason}). It needs a network; what has arrived is kept "
             f"in {folder} and the next try goes on from there. The bundled part (DATA=bundled) needs none"
         ) from error
-    size, expected = path.stat().st_size, entry.lfs.sha256 if entry.lfs else None
-    if size != entry.size or (expected and sha256_file(path) != expected):
+    if path.stat().st_size != N_BYTES or sha256_file(path) != SHA256:
         raise InputError(
-            f"{path}: differs from what the hub states ({entry.size} bytes, SHA-256 {expected}); "
-            "delete it and try again"
+            f"{path}: is not the expected file ({N_BYTES:,} bytes, SHA-256 {SHA256}); delete it and try again"
         )
     return path

@@ -4,9 +4,11 @@ It does not know what any file holds.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 
@@ -58,11 +60,12 @@ def atomic_path(path):
     path = Path(path)
     with explain_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         try:
             yield Path(name)
-            os.chmod(name, 0o666 & ~_umask())
+            os.chmod(name, 0o666 & ~_UMASK)
             os.replace(name, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
@@ -92,7 +95,18 @@ def sha256_file(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _umask():
+def _sweep(path):
+    """Remove temporary files of `path` that a run killed more than an hour ago left."""
+    for stale in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - stale.stat().st_mtime > 3600:
+                stale.unlink()
+
+
+def _read_umask():
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+_UMASK = _read_umask()  # once: reading it means setting it, which threads must not do at the same time

@@ -41,16 +41,19 @@ def state_conditions(stats):
 def describe_summary(stats):
     """The report's first paragraph: the question and the answer in numbers."""
     single, multi = stats["single_turn"], stats["multi_turn"]
+    bare = single["without_template_tokens"]
+    without = (
+        f" (without the tokens that the chat template itself adds, {percent(bare['sharing_fraction']['mean'])} and "
+        f"{percent(bare['token_hit_rate'])})"
+    )
     return (
-        f"Of the prompt tokens of {multi['requests']:,} multi-turn requests from {multi['dataset']['conversations']:,} "
-        f"conversations, **{percent(multi['token_hit_rate'])}** lie in blocks of {multi['parameters']['block_size']} tokens that an "
-        f"earlier request had already computed (token-weighted, cold start, prompts only). The average request finds "
-        f"{percent(multi['sharing_fraction']['mean'])} of its prompt cached (median {percent(multi['sharing_fraction']['median'])}). "
-        f"With one request a conversation the averages are {percent(single['sharing_fraction']['mean'])} and "
-        f"{percent(single['token_hit_rate'])} of the tokens; without the tokens that the chat template itself adds, "
-        f"{percent(single['without_template_tokens']['sharing_fraction']['mean'])} and "
-        f"{percent(single['without_template_tokens']['token_hit_rate'])}. With generated tokens cached too, the multi-turn token hit rate "
-        f"is {percent(multi['with_generated_tokens']['token_hit_rate'])}."
+        f"Of the prompt tokens of {multi['requests']:,} multi-turn requests from {multi['dataset']['conversations']:,} conversations, "
+        f"**{percent(multi['token_hit_rate'])}** lie in blocks of {multi['parameters']['block_size']} tokens that an earlier request had already "
+        f"computed (by token, cold start, prompts only). The average request finds {percent(multi['sharing_fraction']['mean'])} of its prompt "
+        f"cached (median {percent(multi['sharing_fraction']['median'])}). With one request a conversation it finds "
+        f"{percent(single['sharing_fraction']['mean'])}, and {percent(single['token_hit_rate'])} of all tokens are cached"
+        f"{without if bare['prompt_tokens'] else ''}. With generated tokens cached too, the multi-turn token hit rate is "
+        f"{percent(multi['with_generated_tokens']['token_hit_rate'])}."
     )
 
 
@@ -60,37 +63,44 @@ def explain_multi_turn(result):
     later = trace.requests["turn"].to_numpy() > 0
     if not later.any():
         return "Every conversation has a single turn, so multi-turn and single-turn mode are the same here."
-    cached = sharing.cached_tokens
-    history = count_history_hits(trace, sharing) * sharing.blocks.block_size
-    fraction, prompt = sharing.sharing_fraction, sharing.prompt_tokens
-    first_mean = percent(fraction[~later].mean())
-    return (
-        f"{percent(later.mean())} of the requests are second or later turns, and they hold {percent(prompt[later].sum() / prompt.sum())} of "
-        f"the prompt tokens. A later turn repeats everything before it, so on average "
-        f"{percent(fraction[later].mean())} of its prompt is cached, against {first_mean} in a first turn. "
-        f"{percent(history.sum() / max(cached.sum(), 1))} of all cached tokens are a conversation's own earlier turns; other conversations "
-        f"contribute {percent(1 - history.sum() / max(cached.sum(), 1))}. What a later turn does not find is the last reply and "
-        f"the new message, {np.median((prompt - cached)[later]):,.0f} tokens at the median: with prompts only, the reply was generated "
-        f"but never stored. With generated tokens cached as well, the token hit rate rises from {percent(stats['token_hit_rate'])} "
-        f"to {percent(stats['with_generated_tokens']['token_hit_rate'])}."
+    fraction, prompt, cached = sharing.sharing_fraction, sharing.prompt_tokens, sharing.cached_tokens
+    said = [
+        f"{percent(later.mean())} of the requests are second or later turns, and they hold "
+        f"{percent(prompt[later].sum() / prompt.sum())} of the prompt tokens. A later turn repeats everything before it: on average "
+        f"{percent(fraction[later].mean())} of its prompt is cached, against {percent(fraction[~later].mean())} in a first turn (means by "
+        f"request, cold start)."
+    ]
+    if cached.any():
+        own = count_history_hits(trace, sharing).sum() * sharing.blocks.block_size / cached.sum()
+        said.append(
+            f"{percent(own)} of all cached tokens are a conversation's own earlier turns, {percent(1 - own)} are blocks of other "
+            f"conversations or the template."
+        )
+    said.append(
+        f"A later turn leaves {np.median((prompt - cached)[later]):,.0f} tokens to compute at the median: the last reply, which prompts-only "
+        f"accounting does not store, the new message, and what does not fill a block."
     )
+    return " ".join(said)
 
 
 def explain_single_turn(result):
-    """Why single-turn shares little: how many hits are the template's own, what is left without it."""
+    """Why single-turn shares little or much: how many hits are alike, what is left without the template."""
     _, sharing, stats = result
-    hits, size = sharing.hit_blocks, sharing.blocks.block_size
+    hits, size, bare = sharing.hit_blocks, sharing.blocks.block_size, stats["without_template_tokens"]
     most_common = int(np.bincount(hits).argmax())
-    bare = stats["without_template_tokens"]
-    return (
-        f"{percent((hits == most_common).mean())} of the single-turn requests hit exactly {most_common} "
-        f"block{'s' if most_common != 1 else ''} ({most_common * size} tokens){', what all prompts of a chat template begin with' if most_common else ''}. "
-        f"Prompts are short ({stats['prompt_tokens']['median']:,.0f} tokens at the median), so the mean sharing fraction is "
-        f"{percent(stats['sharing_fraction']['mean'])}, while {percent(stats['token_hit_rate'])} of all tokens are cached. Without the template's tokens the mean is {percent(bare['sharing_fraction']['mean'])} and "
-        f"{percent(bare['token_hit_rate'])} of the tokens are cached: first messages that begin alike, among them those of the "
-        f"{stats['dataset']['exact_duplicates']:,} conversations that equal an earlier one. {percent((hits > most_common).mean())} of the requests "
-        f"share more than the most common number of blocks."
-    )
+    said = [
+        f"{percent((hits == most_common).mean())} of the single-turn requests hit exactly {most_common} block"
+        f"{'s' if most_common != 1 else ''} ({most_common * size} tokens), {percent((hits > most_common).mean())} hit more. Their prompts have "
+        f"{stats['prompt_tokens']['median']:,.0f} tokens at the median; the mean sharing fraction is "
+        f"{percent(stats['sharing_fraction']['mean'])} (by request), the token hit rate {percent(stats['token_hit_rate'])} (by token)."
+    ]
+    if bare["prompt_tokens"]:
+        said.append(
+            f"Without the template's own tokens, {percent(bare['sharing_fraction']['mean'])} of a prompt and "
+            f"{percent(bare['token_hit_rate'])} of all tokens are cached: this is what first messages themselves have in common, "
+            f"including those of the {stats['dataset']['exact_duplicates']:,} conversations that equal an earlier one."
+        )
+    return " ".join(said)
 
 
 def explain_gaps(result):
@@ -104,35 +114,39 @@ def explain_gaps(result):
     within = ", ".join(f"{percent((gap <= limit).mean())} within {name}" for limit, name in limits)
     half, most = np.percentile(sharing.gap_new_blocks, [50, 95])
     size = sharing.blocks.block_size
-    return (
+    said = [
         f"Half of all block reuses come within {seconds(block['median'])} of the last access ({seconds(request['median'])} when each request "
-        f"counts once); {within}. So a policy that evicts what was not used for longest, as LRU does, gives up only the reuses in the "
-        f"tail: keeping every block for an hour after its last use would lose {percent((gap > 3600).mean())} of them. The gap alone does not decide a hit, "
-        f"though; what is stored meanwhile does. Between the two accesses of the median reuse {half:,.0f} new blocks ({half * size:,.0f} tokens) "
-        f"arrive, and for one reuse in twenty more than {most:,.0f} ({most * size:,.0f} tokens): an LRU cache smaller than the first number "
-        f"loses at least half of the sharing, because it evicts blocks between the turns of a conversation."
-    )
+        f"counts once); {within}. Evicting what was not used for longest, as LRU does, gives up the tail first: keeping every block for an hour "
+        f"after its last use would lose {percent((gap > 3600).mean())} of the reuses. The gap alone does not decide a hit, though; what is "
+        f"stored meanwhile does. Between the two accesses of the median reuse {half:,.0f} new blocks ({half * size:,.0f} tokens) arrive, and for "
+        f"one reuse in twenty more than {most:,.0f} ({most * size:,.0f} tokens)."
+    ]
+    if half >= 1:
+        said.append(f"An LRU cache of fewer than {half:,.0f} blocks therefore loses at least half of the block reuses.")
+    return " ".join(said)
 
 
 def conclude(stats):
     """The conclusion of a report, from the main numbers."""
     single, multi = stats["single_turn"], stats["multi_turn"]
-    gain = multi["with_generated_tokens"]["token_hit_rate"] - multi["token_hit_rate"]
-    bare = single["without_template_tokens"]["token_hit_rate"] or 0
-    matter = (
-        "conversations, not of common prompts"
-        if bare < multi["token_hit_rate"] / 2
-        else "both conversations and common prompts"
-    )
-    return (
-        f"Prefix sharing in this traffic is a matter of {matter}: {percent(multi['token_hit_rate'])} of the multi-turn "
-        f"prompt tokens are cached, and {percent(bare)} of the first messages' tokens once the template is set aside. Keeping "
-        f"generated tokens as well adds {100 * gain:.1f} points. A block that is reused at all is accessed "
-        f"{_mean_when_reused(multi):.1f} times on average; {percent(1 - (multi['blocks_reused_fraction'] or 0))} of the distinct blocks are "
-        f"never accessed again, which is what an eviction policy could get rid of first. These are ceilings for prompts: an engine with "
-        f"a finite cache hits less, the more so the longer people think between turns (median reuse gap "
-        f"{seconds(multi['reuse_gap_s']['median'])})."
-    )
+    rate, kept = multi["token_hit_rate"] or 0, multi["with_generated_tokens"]["token_hit_rate"] or 0
+    bare = single["without_template_tokens"]["token_hit_rate"]
+    said = [f"{percent(rate)} of the multi-turn prompt tokens are cached (by token, cold start, prompts only)."]
+    if bare is not None:
+        said.append(f"Of the first messages' tokens alone, without the template, {percent(bare)} are.")
+        if bare < rate / 2:
+            said.append(
+                "So prefix sharing in this traffic is a matter of conversations that go on, not of common prompts."
+            )
+    said.append(f"Keeping generated tokens as well makes it {percent(kept)} ({100 * (kept - rate):+.1f} points).")
+    if multi["blocks_reused_fraction"]:
+        said.append(
+            f"A block that is reused at all is accessed {_mean_when_reused(multi):.1f} times on average; "
+            f"{percent(1 - multi['blocks_reused_fraction'])} of the distinct blocks are never accessed again, which is what an eviction policy "
+            f"could get rid of first. Half of the block reuses come within {seconds(multi['reuse_gap_s']['median'])}."
+        )
+    said.append("All of this is for an unbounded cache: with a finite one, less of either accounting remains.")
+    return " ".join(said)
 
 
 def _mean_when_reused(stats):
@@ -153,25 +167,31 @@ def explain_hit_counts(results):
         hottest = accesses[: max(1, len(accesses) // 100)].sum() / accesses.sum()
         lines.append(
             f"In {_name(mode)} mode {percent(1 - stats['blocks_reused_fraction'])} of the {len(accesses):,} distinct blocks are accessed only once; "
-            f"the mean is {accesses.mean():.2f} accesses, the maximum {accesses[0]:,} (a block that the template writes, if nearly all of the "
-            f"{stats['requests']:,} requests have it), and the most used hundredth of the blocks takes {percent(hottest)} of all accesses."
+            f"the mean is {accesses.mean():.2f} accesses, the maximum {accesses[0]:,} of {stats['requests']:,} requests, and the most used hundredth of the blocks takes {percent(hottest)} of all accesses."
         )
     return " ".join(lines)
 
 
 def explain_accountings(stats):
     """What generated tokens add, and what the template's own tokens add, in both modes."""
-    single, multi = stats["single_turn"], stats["multi_turn"]
-    bare_single, bare_multi = single["without_template_tokens"], multi["without_template_tokens"]
-    return (
-        f"In multi-turn mode, keeping generated tokens raises the token hit rate from {percent(multi['token_hit_rate'])} to "
-        f"{percent(multi['with_generated_tokens']['token_hit_rate'])}: the next turn finds the reply too. Single-turn requests gain "
-        f"{100 * (single['with_generated_tokens']['token_hit_rate'] - single['token_hit_rate']):.1f} points from it. The template's own tokens "
-        f"are {percent(1 - bare_single['prompt_tokens']['total'] / single['prompt_tokens']['total'])} of the single-turn prompt tokens; without "
-        f"them the mean sharing fraction falls from {percent(single['sharing_fraction']['mean'])} to "
-        f"{percent(bare_single['sharing_fraction']['mean'])} in single-turn mode, and from {percent(multi['sharing_fraction']['mean'])} to "
-        f"{percent(bare_multi['sharing_fraction']['mean'])} in multi-turn mode."
-    )
+    said = []
+    for mode, one in stats.items():
+        kept, bare = one["with_generated_tokens"], one["without_template_tokens"]
+        said.append(
+            f"In {_name(mode)} mode, keeping generated tokens too changes the token hit rate from {percent(one['token_hit_rate'])} to "
+            f"{percent(kept['token_hit_rate'])}."
+        )
+        if bare["prompt_tokens"]:
+            template = 1 - bare["prompt_tokens"]["total"] / one["prompt_tokens"]["total"]
+            said.append(
+                f"The template's own tokens are {percent(template)} of its prompt tokens; without them the mean sharing fraction is "
+                f"{percent(bare['sharing_fraction']['mean'])} instead of {percent(one['sharing_fraction']['mean'])}."
+            )
+        else:
+            said.append("Which tokens are the template's is not known with this tokenizer.")
+    if stats["multi_turn"]["parameters"]["clock"] != "causal":
+        said.append("Under this clock a turn may count tokens of a reply that is not generated yet.")
+    return " ".join(said)
 
 
 def tabulate_comparison(stats):

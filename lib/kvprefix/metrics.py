@@ -156,6 +156,10 @@ def _describe_with_outputs(trace, block_size):
 
 
 def _describe_without_template(trace, block_size):
+    """Where the tokenizer does not tell which tokens are the template's, nothing is known: all None."""
+    if not trace.tokens.own_is_template.any():
+        nothing = dict.fromkeys(["token_hit_rate", "block_reuse_rate"])
+        return {"prompt_tokens": None, **nothing, "sharing_fraction": summarize([])}
     sharing = measure_sharing(trace.without_template(), block_size)
     return {
         "prompt_tokens": _summarize_with_total(pd.Series(sharing.prompt_tokens)),

@@ -42,7 +42,7 @@ def execute_notebook(source, target, parameters, output_dir):
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     try:
         papermill.execute_notebook(
-            source, failed, chosen, kernel_name="python3", cwd=source.resolve().parent,
+            source, failed, chosen, kernel_name="python3",
             progress_bar=sys.stderr.isatty(), extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except PapermillExecutionError as error:

@@ -60,7 +60,7 @@ class Parameters:
         if self.max_conversations is not None:
             _check_whole("max_conversations", self.max_conversations, 1, "a whole number, 1 or more, or `all`")
         _check_whole("seed", self.seed, 0, "a whole number, 0 or more")
-        check_block_size(self.block_size)
+        object.__setattr__(self, "block_size", check_block_size(self.block_size))
         rate = self.arrival_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
             raise InputError(f"arrival_rate is {rate!r}; expected a number of conversations a second above 0")
@@ -113,7 +113,7 @@ def _parse(text, kind):
     if kind is str:
         return text
     try:
-        return float(text) if kind is float else int(text)
+        return text if "_" in text else float(text) if kind is float else int(text)
     except ValueError:
         return text
 

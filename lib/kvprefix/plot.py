@@ -10,6 +10,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from kvprefix.describe import percent
 from kvprefix.files import atomic_path
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
@@ -23,8 +24,8 @@ STYLE = {
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.4,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
     "axes.grid": True, "grid.linewidth": 0.4, "grid.color": "#DDDDDD", "axes.axisbelow": True,
-    "axes.edgecolor": "#333333", "legend.frameon": False, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42, "ps.fonttype": 42,
-    "hatch.linewidth": 0.6,
+    "axes.edgecolor": "#333333", "legend.frameon": False, "figure.dpi": 200, "savefig.dpi": 300, "pdf.fonttype": 42,
+    "ps.fonttype": 42, "hatch.linewidth": 0.6,
 }  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def draw_sharing_cdf(results):
     lines = {
         mode: (
             compute_ecdf(result.sharing.sharing_fraction),
-            f"mean {_percent(result.stats['sharing_fraction']['mean'])}",
+            f"mean {percent(result.stats['sharing_fraction']['mean'])}",
         )
         for mode, result in results.items()
     }
@@ -216,7 +217,3 @@ def percent_axes(axes, x=False):
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if x:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-
-
-def _percent(value):
-    return "–" if value is None else f"{100 * value:.1f} %"

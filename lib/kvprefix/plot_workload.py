@@ -42,8 +42,8 @@ def draw_lengths(traces):
     for axes, column in ((left, "prompt_tokens"), (right, "output_tokens")):
         lines = {}
         for mode, trace in traces.items():
-            values = trace.requests[column]
-            lines[mode] = (compute_ecdf(values[values > 0]), f"median {values[values > 0].median():,.0f}")
+            values = trace.requests[column][trace.requests[column] > 0]
+            lines[mode] = (compute_ecdf(values), f"median {values.median():,.0f}" if len(values) else "none")
         frames.append(draw_lines(axes, lines, "tokens", "share_of_requests").assign(what=column))
         name = "prompt" if column == "prompt_tokens" else "generated"
         axes.set(xscale="log", ylim=(0, 1.01), xlabel=f"{name} tokens of a request (log scale)")

@@ -7,6 +7,7 @@ constant memory.
 import gzip
 import json
 import lzma
+import re
 import zlib
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from kvprefix.files import InputError, explain_os_errors
 
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
+HALF = "\ufdd0"  # stands for half a character (a lone UTF-16 surrogate): a code point that is no character itself
+_HALF_ESCAPE = b"\\ufdd0"
 
 
 @dataclass
@@ -29,17 +32,20 @@ class ReadState:
         Bytes of the file (compressed, if it is) taken in so far.
     cut_at_byte : int or None
         The (uncompressed) byte at which a broken-off file ended, None for a whole one.
+    at_end : bool
+        Whether the file was read to its end.
     """
 
     bytes_read: int = 0
     cut_at_byte: int | None = None
+    at_end: bool = False
 
 
 class _Source:
     """A byte stream that knows how much was read and whether its end was met, or met too early."""
 
-    def __init__(self, raw, path, file, state):
-        self.raw, self.path, self.file, self.state = raw, path, file, state
+    def __init__(self, pull, path, file, state):
+        self.pull, self.path, self.file, self.state = pull, path, file, state
         self.n_bytes, self.ended, self.cut, self.pushed = 0, False, False, b""
 
     def read(self, size=65536):
@@ -54,7 +60,7 @@ class _Source:
 
     def _pull(self, size):
         try:
-            data = self.raw.read(size)
+            data = self.pull(size)
         except EOFError:
             data, self.cut = b"", True
         except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
@@ -62,6 +68,10 @@ class _Source:
         self.n_bytes += len(data)
         self.state.bytes_read = self.file.tell()
         return data
+
+    def whole_escapes(self):
+        """Return a view of this stream for the JSON parser, which takes no half characters: each becomes HALF."""
+        return _WithoutHalves(self)
 
     def first_character(self):
         """Return the first byte that is no white space (b'' if none), leaving it unread."""
@@ -81,6 +91,25 @@ class _Source:
             yield from ((line, True) for line in whole)
         if rest:
             yield rest, False
+
+
+class _WithoutHalves:
+    """A source in which every lone UTF-16 surrogate escape is replaced, so that the parser does not stop at it."""
+
+    _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
+    _ANY = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
+    _ESCAPE = re.compile(rb"\\(?:(%b\\%b)|(%b)|.)" % (_HIGH, _LOW, _ANY), re.DOTALL)
+
+    def __init__(self, source):
+        self.source = source
+
+    def read(self, size=65536):
+        data = self.source.read(size)
+        while b"\\" in data[-12:] and (more := self.source.read(64)):
+            data += more  # no escape, nor a pair of them, is cut in two
+        if b"\\ud" not in data and b"\\uD" not in data:
+            return data
+        return self._ESCAPE.sub(lambda match: _HALF_ESCAPE if match[2] else match[0], data)
 
 
 def read_records(path, state=None):
@@ -103,7 +132,8 @@ def read_records(path, state=None):
         source = _Source(_decompress(file), path, file, state)
         first = source.first_character()
         if not first:
-            raise InputError(f"{path}: is empty; expected a JSON array or JSON Lines of conversations")
+            ended = f"is cut at byte {source.n_bytes}, before its first record" if source.cut else "is empty"
+            raise InputError(f"{path}: {ended}; expected a JSON array or JSON Lines of conversations")
         if first == b"[":
             yield from _read_array(source, state)
         elif first == b"{":
@@ -113,22 +143,40 @@ def read_records(path, state=None):
                 f"{path}: is neither a JSON array nor JSON Lines (it starts with {source.read()[:12]!r}); "
                 "expected '[' or '{'"
             )
+        state.at_end = True
 
 
 def _decompress(file):
     magic = file.read(4)
     file.seek(0)
     if magic[:2] == b"\x1f\x8b":
-        return gzip.open(file)
+        return gzip.open(file).read1  # read() would lose what stands before a cut
     if magic == b"\x28\xb5\x2f\xfd":
-        return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return file
+        frames = _decompress_zstd(file)
+        return lambda size: next(frames, b"")
+    return file.read
+
+
+def _decompress_zstd(file):
+    """Yield the content of a file of zstandard frames; EOFError where it ends inside one."""
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    while data := file.read(65536):
+        while data:
+            if frame.eof:
+                frame = zstandard.ZstdDecompressor().decompressobj()
+            content, data = frame.decompress(data), b""
+            if frame.eof:
+                data = frame.unused_data
+            if content:
+                yield content
+    if not frame.eof:
+        raise EOFError
 
 
 def _read_array(source, state):
     number = -1
     try:
-        for number, record in enumerate(ijson.items(source, "item", use_float=True)):  # noqa: B007
+        for number, record in enumerate(ijson.items(source.whole_escapes(), "item", use_float=True)):  # noqa: B007
             yield number, record
     except ijson.JSONError as error:
         if not source.ended:
@@ -150,10 +198,12 @@ def _read_lines(source, state):
         number += 1
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if not terminated and number:
                 state.cut_at_byte = source.n_bytes
                 return
+            if number == 0 and source.cut:
+                raise InputError(f"{source.path}: is cut at byte {source.n_bytes}, inside its first record") from error
             if number == 0:
                 raise InputError(
                     f"{source.path}: line 1 is not a JSON object ({error}); expected a JSON array of records, "

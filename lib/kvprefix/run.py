@@ -8,7 +8,7 @@ from pyarrow import csv
 from kvprefix.files import atomic_path, explain_os_errors, write_bytes
 from kvprefix.metrics import describe_mode, tabulate_blocks, tabulate_requests
 from kvprefix.sharing import Sharing, measure_sharing
-from kvprefix.trace import Trace, encode_messages, write_engine_trace
+from kvprefix.trace import Trace, encode_messages, write_engine_trace, write_trace
 from kvprefix.workload import MODES, make_trace
 
 
@@ -30,7 +30,7 @@ def analyse(workload):
     return results
 
 
-def write_results(results, workload, folder):
+def write_results(results, workload, folder, *, parquet=False):
     """Write the eight data files: for each mode its statistics, request table, block table and trace.
 
     Parameters
@@ -39,6 +39,8 @@ def write_results(results, workload, folder):
     workload : Workload
         Its data file is read again for the messages.
     folder : pathlib.Path
+    parquet : bool
+        Also write `*_trace.parquet`, the traces with their tokens, as `read_trace` reads them.
     """
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,6 +51,8 @@ def write_results(results, workload, folder):
             tabulate_requests(trace, sharing).to_csv(temporary, index=False, lineterminator="\n")
         with atomic_path(folder / f"{mode}_block_metrics.csv") as temporary:
             _write_numbers(tabulate_blocks(sharing), temporary)
+        if parquet:
+            write_trace(trace, folder / f"{mode}_trace.parquet")
         write_bytes(folder / f"{mode}_stats.json", json.dumps(stats, indent=2, allow_nan=False) + "\n")
 
 

@@ -59,7 +59,7 @@ class Chat:
         """Cut a prompt into pieces and fences, in order, without empty ones."""
         if not self.fences:
             return [text]
-        return [piece for piece in self._fence_pattern.split(text) if piece]
+        return [piece for piece in self._fence_pattern.split(text) if piece] or [text]
 
     def encode(self, texts):
         """Return the ids of each text, as int32 arrays."""

@@ -152,6 +152,7 @@ def _convert_qwen(vocabulary):
     from tokenizers import normalizers
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")  # else tiktoken keeps a copy under a shared temporary folder
     special = [ENDOFTEXT, IMSTART, IMEND]
     backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
     backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before it splits

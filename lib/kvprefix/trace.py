@@ -19,6 +19,7 @@ REQUEST_COLUMNS = [
     "request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens",
     "messages",
 ]  # fmt: skip
+TOKEN_COLUMNS = ["parent", "shared_tokens", "own_token_ids", "own_is_template", "output_token_ids"]
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,14 @@ def write_trace(trace, path):
     if orphans.any():
         raise ValueError(f"request {int(orphans.argmax())} of the trace goes on from one that is not before it")
     table = pa.Table.from_pandas(trace.requests[REQUEST_COLUMNS], preserve_index=False)
-    for name, column in (
-        ("parent", pa.array(parent, pa.int64())),
-        ("shared_tokens", pa.array(tokens.shared[rows], pa.int64())),
-        ("own_token_ids", _lists(tokens.own, tokens.own_offsets, rows, pa.int32())),
-        ("own_is_template", _lists(tokens.own_is_template, tokens.own_offsets, rows, pa.bool_())),
-        ("output_token_ids", _lists(tokens.output, tokens.output_offsets, rows, pa.int32())),
-    ):
+    columns = [
+        pa.array(parent, pa.int64()),
+        pa.array(tokens.shared[rows], pa.int64()),
+        _lists(tokens.own, tokens.own_offsets, rows, pa.int32()),
+        _lists(tokens.own_is_template, tokens.own_offsets, rows, pa.bool_()),
+        _lists(tokens.output, tokens.output_offsets, rows, pa.int32()),
+    ]
+    for name, column in zip(TOKEN_COLUMNS, columns, strict=True):
         table = table.append_column(name, column)
     table = table.replace_schema_metadata({"kvprefix": json.dumps(trace.info, sort_keys=True)})
     with atomic_path(path) as temporary:
@@ -218,7 +220,7 @@ def read_trace(path):
         except (pa.ArrowInvalid, OSError) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else error
             raise InputError(f"{path}: cannot be read as a Parquet trace: {reason}") from error
-    missing = {"parent", "shared_tokens", "own_token_ids", *REQUEST_COLUMNS} - set(table.column_names)
+    missing = {*TOKEN_COLUMNS, *REQUEST_COLUMNS} - set(table.column_names)
     if missing:
         raise InputError(f"{path}: is no kvprefix trace: lacks the columns {', '.join(sorted(missing))}")
     own_offsets, own = flat_lists(table["own_token_ids"])
@@ -258,7 +260,7 @@ _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 def write_engine_trace(trace, encoded_messages, path):
     """Write the trace as JSON Lines that can drive a server: a request a line, in arrival order.
 
-    Keys: `request_id conversation_index turn timestamp` (s) `messages prompt_tokens output_tokens`.
+    Keys: `request_id conversation_id turn timestamp` (s) `messages prompt_tokens output_tokens`.
 
     Parameters
     ----------
@@ -267,11 +269,14 @@ def write_engine_trace(trace, encoded_messages, path):
         The messages of each conversation as `encode_messages` returns them, by `conversation_index`.
     path : path-like
     """
-    columns = ["request_id", "conversation_index", "turn", "arrival_s", "messages", "prompt_tokens", "output_tokens"]
+    columns = ["request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "messages"]
+    columns += ["prompt_tokens", "output_tokens"]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        for name, index, turn, arrival, count, prompt, output in trace.requests[columns].itertuples(index=False):
+        for name, index, conversation, turn, arrival, count, prompt, output in zip(
+            *(trace.requests[column].tolist() for column in columns), strict=True
+        ):
             file.write(
-                f'{{"request_id": "{name}", "conversation_index": {index}, "turn": {turn}, "timestamp": {arrival}, '
-                f'"messages": [{", ".join(encoded_messages[index][:count])}], '
+                f'{{"request_id": "{name}", "conversation_id": {_encode_json(conversation)}, "turn": {turn}, '
+                f'"timestamp": {arrival}, "messages": [{", ".join(encoded_messages[index][:count])}], '
                 f'"prompt_tokens": {prompt}, "output_tokens": {output}}}\n'
             )

@@ -4,10 +4,9 @@ Tokenising is the heavy step. It is done in parts of a few hundred conversations
 under a key of everything that determines it, so a killed run resumes and no run does it twice.
 """
 
-import contextlib
 import hashlib
+import io
 import json
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 
 from kvprefix.arrivals import schedule_turns
 from kvprefix.conversations import LoadCounts, locate_data, read_conversations
-from kvprefix.files import InputError, atomic_path, derived_folder, sha256_file, write_bytes
+from kvprefix.files import InputError, derived_folder, sha256_file, write_bytes
 from kvprefix.tokenizer import find_tokenizer
 from kvprefix.trace import REQUEST_COLUMNS, Tokens, Trace, flat_lists
 
@@ -86,18 +85,36 @@ def load_workload(parameters, *, progress=True):
     data_sha256 = sha256_file(path)
     folder = derived_folder() / f"tokens-{token_key}"
     manifest_path = folder / f"workload-{_key([data_sha256, *options])}.json"
-    for _ in range(2):  # the second time only where a cached part turns out damaged
-        if not manifest_path.exists():
+    for _ in range(2):  # the second time only where cached parts turn out damaged
+        manifest = _read_manifest(manifest_path)
+        if manifest is None:
             manifest = _make_parts(parameters, path, source, folder, progress)
             manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
-            write_bytes(manifest_path, json.dumps(manifest, indent=1))
-        with contextlib.suppress(_DamagedPart):
-            return _assemble(json.loads(manifest_path.read_text()), folder, manifest_path, parameters)
+            write_bytes(manifest_path, json.dumps({"content": manifest, "key": _key(manifest)}, indent=1))
+        whole = [_is_whole(folder / name) for name in manifest["parts"]]  # every one: all damaged ones go at once
+        if all(whole):
+            manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
+            return _assemble(manifest, folder, parameters)
+        manifest_path.unlink()
     raise InputError(f"{folder}: cached parts are damaged again after they were made anew; check the disk")
 
 
-class _DamagedPart(Exception):
-    """A cached file that cannot be read; it was removed."""
+def _read_manifest(path):
+    """Return what a manifest holds, None where there is none or it was cut or altered."""
+    try:
+        manifest = json.loads(path.read_text())
+        return manifest["content"] if manifest["key"] == _key(manifest["content"]) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _is_whole(file):
+    """Return whether a part's bytes have the checksum that its name ends with; remove it where they have not."""
+    if file.exists() and sha256_file(file)[:16] == file.stem.rpartition("-")[2]:
+        return True
+    tqdm.write(f"{file.name}: this cached part was cut, altered or removed; making it again")
+    file.unlink(missing_ok=True)
+    return False
 
 
 def _key(values):
@@ -121,22 +138,26 @@ def _make_parts(parameters, path, source, folder, progress):
     bar = tqdm(total=size, unit="B", unit_scale=True, desc="tokenising", disable=not progress, leave=False)
     conversations = _read(parameters, path, counts)
     with bar, ThreadPoolExecutor(2) as pool:
-        waiting = deque()
         while part := list(islice(conversations, PART_CONVERSATIONS)):
-            digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16)
-            file = folder / f"part-{digest.hexdigest()}.parquet"
-            parts.append(file.name)
-            if not file.exists():
+            digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
+            kept = [file.name for file in folder.glob(f"part-{digest}-*.parquet") if _is_whole(file)]
+            if kept:
+                parts.append(kept[0])
+            else:
                 chat = chat or _load_chat(source)
-                waiting.append(pool.submit(_encode_part, part, chat, file))
-            if len(waiting) > 3:
-                waiting.popleft().result()
+                parts.append(pool.submit(_encode_part, part, chat, folder / f"part-{digest}"))
+            if len(parts) > 3:
+                _finish(parts[-4])
             bar.update(counts.reading.bytes_read - bar.n)
-        for job in waiting:
-            job.result()
-    if not parts:
+        names = [_finish(part) for part in parts]
+    if not names:
         raise InputError(_describe_nothing_usable(path, counts))
-    return {"parts": parts, "dataset": {"name": path.name, **counts.as_dict()}, "tokenizer_sha256": source.fingerprint}
+    return {"parts": names, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
+
+
+def _finish(part):
+    """Return a part's file name, waiting for it where it is still being made."""
+    return part if isinstance(part, str) else part.result()
 
 
 def _load_chat(source):
@@ -145,15 +166,18 @@ def _load_chat(source):
     return load_chat(source)
 
 
-def _encode_part(part, chat, file):
+def _encode_part(part, chat, stem):
+    """Tokenise and keep a part; return the name of its file, which ends with the checksum of its content."""
     from kvprefix.chat import encode_conversations
 
     table, refused = encode_conversations(part, chat)
     note = {"refused": refused, "conversations": len(part), "has_template": chat.has_template}
     table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
-    with atomic_path(file) as temporary:
-        pq.write_table(table, temporary, compression="zstd", use_dictionary=False,
-                       write_statistics=False, write_page_checksum=True)  # fmt: skip
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd", use_dictionary=False, write_statistics=False)
+    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.parquet")
+    write_bytes(file, content.getvalue())
+    return file.name
 
 
 def _describe_nothing_usable(path, counts):
@@ -162,21 +186,11 @@ def _describe_nothing_usable(path, counts):
     return f"{path}: no usable conversation among {counts.records_read} whole records: {reasons or 'none read'}{cut}"
 
 
-def _read_part(file, manifest_path):
-    try:
-        return pq.read_table(file, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        tqdm.write(f"{file.name}: cached part is damaged or gone ({str(error).splitlines()[0]}); making it again")
-        file.unlink(missing_ok=True)
-        manifest_path.unlink(missing_ok=True)
-        raise _DamagedPart from error
-
-
-def _assemble(manifest, folder, manifest_path, parameters):
+def _assemble(manifest, folder, parameters):
     """Join the cached parts to one workload."""
     tables, refused, n_conversations, has_template = [], {}, 0, True
     for name in manifest["parts"]:
-        table = _read_part(folder / name, manifest_path)
+        table = pq.read_table(folder / name)
         note = json.loads(table.schema.metadata[b"kvprefix"])
         index = pa.compute.add(table["conversation"], pa.scalar(n_conversations, pa.int32()))
         tables.append(table.set_column(0, "conversation", index).replace_schema_metadata())

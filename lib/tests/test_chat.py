@@ -219,23 +219,6 @@ def test_without_template_tokens_the_messages_tokens_are_left(bundled_conversati
         assert left == np.concatenate(qwen.encode([m.text for m in messages])).tolist()
 
 
-def test_literal_special_token_in_a_message_is_the_messages(qwen):
-    prompts, masks = rebuild(encode_conversations([conversation(f"a{END}b")], qwen)[0])
-    left = [token for token, flag in zip(prompts[0], masks[0], strict=True) if not flag]
-    assert left == [64, 151645, 65]  # a <|im_end|> b
-
-
-def test_system_message_equal_to_the_default_is_a_message(qwen):
-    given = conversation(
-        "Hello", system="You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
-    )
-    _, masks = rebuild(encode_conversations([given, conversation("Hello")], qwen)[0])
-    # 3 tokens: <|im_start|> system \n; twice 5: <|im_end|> \n <|im_start|> user (or assistant) \n
-    n_system = len(qwen.encode([QWEN_SYSTEM_PROMPT])[0])
-    assert masks[0] == [True] * 3 + [False] * n_system + [True] * 5 + [False] + [True] * 5
-    assert masks[1] == [True] * (3 + n_system + 5) + [False] + [True] * 5
-
-
 def test_outputs_are_the_replies_and_the_end_token(bundled_conversations, qwen):
     conversations = bundled_conversations[:200] + AWKWARD
     rows = encode_conversations(conversations, qwen)[0].to_pylist()

@@ -35,7 +35,7 @@ def test_the_trace_can_drive_a_server(tmp_path):
     run(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "multi_turn_trace.jsonl").read_text().split("\n") if line]
     assert [list(line) for line in lines[:1]] == [
-        ["request_id", "conversation_index", "turn", "timestamp", "messages", "prompt_tokens", "output_tokens"]
+        ["request_id", "conversation_id", "turn", "timestamp", "messages", "prompt_tokens", "output_tokens"]
     ]
     assert all(line["messages"][-1]["role"] == "user" for line in lines)
     assert [line["timestamp"] for line in lines] == sorted(line["timestamp"] for line in lines)
@@ -145,3 +145,13 @@ def test_fetch_without_a_network_says_so(capsys):
     assert main(["fetch"]) == 2
     error = capsys.readouterr().err
     assert "needs a network" in error and "Traceback" not in error
+
+
+def test_the_traces_are_written_as_parquet_where_asked(tmp_path):
+    from kvprefix.sharing import measure_sharing
+    from kvprefix.trace import read_trace
+
+    run(tmp_path, "--parquet")
+    trace = read_trace(tmp_path / "multi_turn_trace.parquet")
+    stats = json.loads((tmp_path / "multi_turn_stats.json").read_text())
+    assert measure_sharing(trace, 16).token_hit_rate == stats["token_hit_rate"] and trace.info["mode"] == "multi_turn"

@@ -46,7 +46,7 @@ def test_every_form_gives_the_same_numbered_records(read, form, packing):
     data = PACKINGS[packing](FORMS[form](RECORDS))
     records, state = read(data)
     assert records == list(enumerate(RECORDS))
-    assert state == ReadState(bytes_read=len(data), cut_at_byte=None)
+    assert state == ReadState(bytes_read=len(data), cut_at_byte=None, at_end=True)
 
 
 @form
