@@ -89,6 +89,7 @@ def explain_single_turn(result):
     hits, size, bare = sharing.hit_blocks, sharing.blocks.block_size, stats["without_template_tokens"]
     most_common = int(np.bincount(hits).argmax())
     said = [
+        "A first message has no history: it can share only what other conversations begin with. "
         f"{percent((hits == most_common).mean())} of the single-turn requests hit exactly {most_common} block"
         f"{'s' if most_common != 1 else ''} ({most_common * size} tokens), {percent((hits > most_common).mean())} hit more. Their prompts have "
         f"{stats['prompt_tokens']['median']:,.0f} tokens at the median; the mean sharing fraction is "

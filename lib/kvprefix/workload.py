@@ -15,7 +15,8 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute  # noqa: F401  (pa.compute)
+from pyarrow import feather
 from tqdm.auto import tqdm
 
 from kvprefix.arrivals import schedule_turns
@@ -140,7 +141,7 @@ def _make_parts(parameters, path, source, folder, progress):
     with bar, ThreadPoolExecutor(2) as pool:
         while part := list(islice(conversations, PART_CONVERSATIONS)):
             digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
-            kept = [file.name for file in folder.glob(f"part-{digest}-*.parquet") if _is_whole(file)]
+            kept = [file.name for file in folder.glob(f"part-{digest}-*.arrow") if _is_whole(file)]
             if kept:
                 parts.append(kept[0])
             else:
@@ -174,8 +175,8 @@ def _encode_part(part, chat, stem):
     note = {"refused": refused, "conversations": len(part), "has_template": chat.has_template}
     table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
     content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd", use_dictionary=False, write_statistics=False)
-    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.parquet")
+    feather.write_feather(table, content, compression="lz4")
+    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.arrow")
     write_bytes(file, content.getvalue())
     return file.name
 
@@ -190,7 +191,7 @@ def _assemble(manifest, folder, parameters):
     """Join the cached parts to one workload."""
     tables, refused, n_conversations, has_template = [], {}, 0, True
     for name in manifest["parts"]:
-        table = pq.read_table(folder / name)
+        table = feather.read_table(folder / name)
         note = json.loads(table.schema.metadata[b"kvprefix"])
         index = pa.compute.add(table["conversation"], pa.scalar(n_conversations, pa.int32()))
         tables.append(table.set_column(0, "conversation", index).replace_schema_metadata())

@@ -63,7 +63,7 @@ def undisturbed(parameters, tmp_path, monkeypatch):
 
 
 def parts_in(derived):
-    return sorted(derived.glob("tokens-*/part-*.parquet"))
+    return sorted(derived.glob("tokens-*/part-*.arrow"))
 
 
 def temporaries_in(derived):
@@ -167,7 +167,7 @@ def test_run_that_fails_midway_resumes(
     derived, parameters, tmp_path, monkeypatch, undisturbed, encoded_parts
 ):
     def fail_at_the_third(path, data):
-        if path.suffix == ".parquet" and len(parts_in(derived)) == 2:
+        if path.suffix == ".arrow" and len(parts_in(derived)) == 2:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(b"half a part")
                 raise RuntimeError("killed")
