@@ -19,7 +19,6 @@ PART_SCHEMA = pa.schema(
         ("conversation_id", pa.string()),
         ("turn", pa.int32()),  # 0-based
         ("messages", pa.int32()),  # the prompt is the conversation's first so many messages
-        ("has_reply", pa.bool_()),
         ("shared_tokens", pa.int32()),  # leading tokens equal to the previous turn's prompt
         ("own_tokens", pa.list_(pa.int32())),  # the prompt's tokens after those
         ("own_is_template", pa.list_(pa.bool_())),  # True where the template, not a message, wrote the token
@@ -64,7 +63,7 @@ def encode_conversations(conversations, chat):
         previous = prompt.pieces
         name = conversations[prompt.conversation].id
         output = _output_ids(prompt, ids, chat)
-        rows.append((prompt.conversation, name, prompt.turn, prompt.messages, prompt.reply is not None, shared,
+        rows.append((prompt.conversation, name, prompt.turn, prompt.messages, shared,
                      own, template, output))  # fmt: skip
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(PART_SCHEMA)
     arrays = [_column(values, field.type) for values, field in zip(columns, PART_SCHEMA, strict=True)]

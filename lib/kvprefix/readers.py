@@ -6,7 +6,6 @@ constant memory.
 
 import gzip
 import json
-import lzma
 import re
 import zlib
 from dataclasses import dataclass
@@ -42,11 +41,11 @@ class ReadState:
 
 
 class _Source:
-    """A byte stream that knows how much was read and whether its end was met, or met too early."""
+    """A byte stream that knows how much was read and whether it ended too early."""
 
     def __init__(self, pull, path, file, state):
         self.pull, self.path, self.file, self.state = pull, path, file, state
-        self.n_bytes, self.ended, self.cut, self.pushed = 0, False, False, b""
+        self.n_bytes, self.cut, self.pushed = 0, False, b""
 
     def read(self, size=65536):
         if size == 0:
@@ -54,24 +53,18 @@ class _Source:
         if self.pushed:
             data, self.pushed = self.pushed[:size], self.pushed[size:]
             return data
-        data = self._pull(size)
-        self.ended = self.ended or not data
-        return data
+        return self._pull(size)
 
     def _pull(self, size):
         try:
             data = self.pull(size)
         except EOFError:
             data, self.cut = b"", True
-        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
+        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{self.path}: cannot be decompressed at byte {self.n_bytes} ({error})") from error
         self.n_bytes += len(data)
         self.state.bytes_read = self.file.tell()
         return data
-
-    def whole_escapes(self):
-        """Return a view of this stream for the JSON parser, which takes no half characters: each becomes HALF."""
-        return _WithoutHalves(self)
 
     def first_character(self):
         """Return the first byte that is no white space (b'' if none), leaving it unread."""
@@ -94,17 +87,21 @@ class _Source:
 
 
 class _WithoutHalves:
-    """A source in which every lone UTF-16 surrogate escape is replaced, so that the parser does not stop at it."""
+    """A source as the JSON parser reads it: it takes no half characters, so each lone surrogate escape becomes HALF.
+
+    `ended` says whether the parser was given all there is: what it then misses is cut off, not malformed.
+    """
 
     _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
     _ANY = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
     _ESCAPE = re.compile(rb"\\(?:(%b\\%b)|(%b)|.)" % (_HIGH, _LOW, _ANY), re.DOTALL)
 
     def __init__(self, source):
-        self.source = source
+        self.source, self.ended = source, False
 
     def read(self, size=65536):
         data = self.source.read(size)
+        self.ended = self.ended or (size > 0 and not data)
         while b"\\" in data[-12:] and (more := self.source.read(64)):
             data += more  # no escape, nor a pair of them, is cut in two
         if b"\\ud" not in data and b"\\uD" not in data:
@@ -174,12 +171,12 @@ def _decompress_zstd(file):
 
 
 def _read_array(source, state):
-    number = -1
+    number, given = -1, _WithoutHalves(source)
     try:
-        for number, record in enumerate(ijson.items(source.whole_escapes(), "item", use_float=True)):  # noqa: B007
+        for number, record in enumerate(ijson.items(given, "item", use_float=True)):  # noqa: B007
             yield number, record
     except ijson.JSONError as error:
-        if not source.ended:
+        if not given.ended:
             reason = str(error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else error)
             raise InputError(
                 f"{source.path}: record {number + 1} is not valid JSON ({reason.splitlines()[0]}); "

@@ -27,7 +27,7 @@ from kvprefix.trace import REQUEST_COLUMNS, Tokens, Trace, flat_lists
 
 MODES = ("single_turn", "multi_turn")
 PART_CONVERSATIONS = 512
-PART_VERSION = 2  # raise when the meaning or the form of a part changes
+PART_VERSION = 3  # raise when the meaning or the form of a part changes
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,10 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         list(read_records(tmp_path / "absent.json"))
     with pytest.raises(InputError, match="Is a directory"):
         list(read_records(tmp_path))
+
+
+def test_a_malformed_record_near_the_end_is_not_taken_for_a_cut(tmp_path):
+    path = tmp_path / "data.json"
+    path.write_bytes(b'[{"id": "a"}, {"id" "b"}, {"id": "c\\n"}]')  # an escape within the last 12 bytes
+    with pytest.raises(InputError, match="record 1 is not valid JSON"):
+        list(read_records(path))
