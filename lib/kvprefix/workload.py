@@ -7,7 +7,6 @@ under a key of everything that determines it, so a killed run resumes and no run
 import hashlib
 import io
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import islice
@@ -26,8 +25,8 @@ from kvprefix.tokenizer import find_tokenizer
 from kvprefix.trace import REQUEST_COLUMNS, Tokens, Trace, flat_lists
 
 MODES = ("single_turn", "multi_turn")
-PART_CONVERSATIONS = 512
-PART_VERSION = 3  # raise when the meaning or the form of a part changes
+PART_CONVERSATIONS = 1024
+PART_VERSION = 4  # raise when the meaning or the form of a part changes
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,14 @@ def load_workload(parameters, *, progress=True):
     data_sha256 = sha256_file(path)
     folder = derived_folder() / f"tokens-{token_key}"
     manifest_path = folder / f"workload-{_key([data_sha256, *options])}.json"
-    for _ in range(2):  # the second time only where cached parts turn out damaged
-        manifest = _read_manifest(manifest_path)
-        if manifest is None:
-            manifest = _make_parts(parameters, path, source, folder, progress)
-            manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
-            write_bytes(manifest_path, json.dumps({"content": manifest, "key": _key(manifest)}, indent=1))
-        whole = [_is_whole(folder / name) for name in manifest["parts"]]  # every one: all damaged ones go at once
-        if all(whole):
-            manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
-            return _assemble(manifest, folder, parameters)
-        manifest_path.unlink()
-    raise InputError(f"{folder}: cached parts are damaged again after they were made anew; check the disk")
+    manifest = _read_manifest(manifest_path)
+    damaged = [name for name in manifest["parts"] if not _is_whole(folder / name)] if manifest else []
+    if manifest is None or damaged:
+        manifest = _make_parts(parameters, path, source, folder, progress)
+        manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
+        write_bytes(manifest_path, json.dumps({"content": manifest, "key": _key(manifest)}, indent=1))
+    manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
+    return _assemble(manifest, folder, parameters)
 
 
 def _read_manifest(path):
@@ -138,27 +133,18 @@ def _make_parts(parameters, path, source, folder, progress):
     size = path.stat().st_size
     bar = tqdm(total=size, unit="B", unit_scale=True, desc="tokenising", disable=not progress, leave=False)
     conversations = _read(parameters, path, counts)
-    with bar, ThreadPoolExecutor(2) as pool:
+    with bar:
         while part := list(islice(conversations, PART_CONVERSATIONS)):
             digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
             kept = [file.name for file in folder.glob(f"part-{digest}-*.arrow") if _is_whole(file)]
-            if kept:
-                parts.append(kept[0])
-            else:
+            if not kept:
                 chat = chat or _load_chat(source)
-                parts.append(pool.submit(_encode_part, part, chat, folder / f"part-{digest}"))
-            if len(parts) > 3:
-                _finish(parts[-4])
+                kept = [_encode_part(part, chat, folder / f"part-{digest}")]
+            parts.append(kept[0])
             bar.update(counts.reading.bytes_read - bar.n)
-        names = [_finish(part) for part in parts]
-    if not names:
+    if not parts:
         raise InputError(_describe_nothing_usable(path, counts))
-    return {"parts": names, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
-
-
-def _finish(part):
-    """Return a part's file name, waiting for it where it is still being made."""
-    return part if isinstance(part, str) else part.result()
+    return {"parts": parts, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
 
 
 def _load_chat(source):

@@ -3,7 +3,6 @@ import resource
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future
 
 import pytest
 import samples
@@ -175,7 +174,6 @@ def test_run_that_fails_midway_resumes(
 
     with monkeypatch.context() as patch:
         patch.setattr(workload_module, "write_bytes", fail_at_the_third)
-        patch.setattr(workload_module, "ThreadPoolExecutor", lambda _: _OneThread())
         with pytest.raises(RuntimeError, match="killed"):
             load_workload(parameters, progress=False)
     assert len(parts_in(derived)) == 2 and not temporaries_in(derived)
@@ -183,21 +181,6 @@ def test_run_that_fails_midway_resumes(
     assert trace_bytes(parameters, tmp_path) == undisturbed
     assert len(encoded_parts) == 2
     assert len(parts_in(derived)) == 4 and not temporaries_in(derived)
-
-
-class _OneThread:
-    """Run each job at once."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, job, *arguments):
-        done = Future()
-        done.set_result(job(*arguments))
-        return done
 
 
 KILLED_RUN = """
