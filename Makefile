@@ -39,6 +39,8 @@ TIME_PER_OUTPUT_TOKEN_S = 0.03
 DROP_DUPLICATES = false
 ## true: join ShareGPT's split records again
 REJOIN_SPLIT = false
+## the model in whose KV cache capacities are shown: a known name or a config.json
+KV_MODEL = Llama-3.1-8B
 ## more words for the command behind test, lab, bench and lint
 ARGS =
 ## the Python that builds .venv, 3.11 or newer
@@ -47,7 +49,7 @@ PYTHON ?= python3
 UV ?= uv
 
 WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
-WRITTEN_IF_GIVEN := CLOCK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S DROP_DUPLICATES REJOIN_SPLIT
+WRITTEN_IF_GIVEN := CLOCK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
 KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) ARGS PYTHON UV
 
 # What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
@@ -121,7 +123,8 @@ report: $(LAST) ## write reports/NAME/: all results, figures, tables, report.htm
 	@echo 'The report is up to date: $(OUT)/report.html (and report.md, figures/, tables/)'
 
 quick: ## the same for the first 100 conversations, as reports/quick/
-	@$(MAKE) --no-print-directory report NAME=$(if $(filter NAME,$(GIVEN)),$(NAME),quick) \
+	@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j2) report \
+	    NAME=$(if $(filter NAME,$(GIVEN)),$(NAME),quick) \
 	    MAX_CONVERSATIONS=$(if $(filter MAX_CONVERSATIONS,$(GIVEN)),$(call quoted,MAX_CONVERSATIONS),100)
 
 # The parameters, one `name=value` a line; touched only when they change.

@@ -61,10 +61,14 @@ def _uv_steps(uv):
 def _pip_steps():
     """Return the commands of a build with venv and pip."""
     install = [*PIP, "install", "--no-deps"]
+    # On all cores, where pip would use one; without it each notebook compiles its imports anew where Python may not
+    # write beside them.
+    compile_all = f"import compileall; compileall.compile_dir({str(VENV / 'lib')!r}, quiet=2, workers=0)"
     return [
         [sys.executable, "-m", "venv", str(VENV)],
         [*install, "--no-compile", "-r", "REQUIREMENTS"],
         [*install, "--no-build-isolation", "-e", str(PROJECT / "lib")],
+        [str(VENV / "bin" / "python"), "-c", compile_all],
     ]
 
 

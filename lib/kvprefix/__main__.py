@@ -1,6 +1,7 @@
-"""The command: ``python -m kvprefix run | prepare | notebook | fetch``. It only parses and calls the library."""
+"""The command: ``python -m kvprefix run | curve | prepare | notebook | fetch``; it parses and calls the library."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ _HELP = {
     "time_per_output_token_s": "seconds a generated token",
     "drop_duplicates": "true: skip conversations equal to an earlier one",
     "rejoin_split": "true: join ShareGPT's split records again",
+    "kv_model": "the model in whose KV cache capacities are shown: a known name or a config.json",
 }
 
 
@@ -51,6 +53,17 @@ def _make_parser():
     run.add_argument("--skip-visualization", action="store_true", help="write no figures")
     run.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
     run.set_defaults(call=_run)
+
+    curve = commands.add_parser(
+        "curve", help="rate a trace at many cache sizes under several eviction policies", allow_abbrev=False
+    )
+    curve.add_argument("trace", type=Path, help="our Parquet, or Mooncake's JSON Lines (also .gz, .zst)")
+    curve.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
+    curve.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
+    curve.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
+    curve.add_argument("--block-size", help="tokens a block (default: the Parquet's own, or 512)")
+    curve.add_argument("--format", choices=("table", "json"), default="table")
+    curve.set_defaults(call=_curve)
 
     prepare = commands.add_parser("prepare", help="tokenise a workload into the cache", allow_abbrev=False)
     _add_parameters(prepare)
@@ -108,6 +121,22 @@ def _run(options):
 
         draw_figures(results, options.output_dir)
     print(f"results are in {options.output_dir}")
+
+
+def _curve(options):
+    from kvprefix.sweep import format_result, is_compiled, measure_file, read_number, split_list
+
+    policies = split_list(options.policy)
+    if not is_compiled(policies):
+        print("note: the replays are compiled first, once; this takes up to half a minute", file=sys.stderr)
+    result = measure_file(
+        options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
+        block_size=None if options.block_size is None else read_number(options.block_size, int),
+        warmup=read_number(options.warmup, float), progress=True,
+    )  # fmt: skip
+    for note in result["trace"]["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(result, indent=1, allow_nan=False) if options.format == "json" else format_result(result))
 
 
 def _prepare(options):

@@ -4,7 +4,7 @@ The one form that all bounded replays and curves read, made of our own trace or 
 known here.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numba import njit
@@ -181,12 +181,48 @@ def _number(ids, offsets):
     return dense, parent[:count].copy(), depth[:count].copy(), -1
 
 
-def select_requests(accesses, requests):
-    """Return the accesses of some of the requests (ascending positions), blocks numbered anew."""
+def select_requests(accesses, requests, arrival_s=None):
+    """Return some of the requests, in any order, as accesses of their own.
+
+    Parameters
+    ----------
+    accesses : Accesses
+    requests : (n,) ndarray of int64
+        Positions, in the order in which they shall arrive.
+    arrival_s : (n,) ndarray of float64, optional
+        Their arrival times, ascending; their own if not given. They run for as long as before.
+
+    Returns
+    -------
+    Accesses
+        Blocks numbered anew, as first seen.
+    """
     lengths = accesses.blocks[requests]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
-    take = np.arange(offsets[-1]) + np.repeat(accesses.offsets[:-1][requests] - offsets[:-1], lengths)
-    ids, parent, depth = number_blocks(accesses.ids[take].astype(np.int64), offsets)
-    of = (accesses.last_weight, accesses.prompt_tokens), (accesses.arrival_s, accesses.finish_s, accesses.conversation)
-    (last, prompt), times = ([array[requests] for array in group] for group in of)
-    return Accesses(accesses.block_size, ids, offsets, last, prompt, parent, depth, *times, accesses.info)
+    ids, parent, depth = _gather(accesses.ids, accesses.offsets, accesses.parent, accesses.depth, requests, offsets)
+    runs_s = (accesses.finish_s - accesses.arrival_s)[requests]
+    arrival_s = accesses.arrival_s[requests] if arrival_s is None else arrival_s
+    return replace(
+        accesses, ids=ids, offsets=offsets, last_weight=accesses.last_weight[requests],
+        prompt_tokens=accesses.prompt_tokens[requests], parent=parent, depth=depth, arrival_s=arrival_s,
+        finish_s=arrival_s + runs_s, conversation=accesses.conversation[requests],
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _gather(ids, offsets, parent, depth, requests, new_offsets):
+    renamed = np.full(len(parent), -1, np.int32)
+    new_ids = np.empty(new_offsets[-1], np.int32)
+    new_parent, new_depth = np.empty(len(parent), np.int32), np.empty(len(parent), np.int32)
+    count = 0
+    for i in range(len(requests)):
+        start = offsets[requests[i]]
+        for k in range(new_offsets[i + 1] - new_offsets[i]):
+            block = ids[start + k]
+            if renamed[block] < 0:
+                renamed[block] = count
+                new_depth[count] = depth[block]
+                new_parent[count] = renamed[parent[block]] if parent[block] >= 0 else -1
+                count += 1
+            new_ids[new_offsets[i] + k] = renamed[block]
+    return new_ids, new_parent[:count].copy(), new_depth[:count].copy()

@@ -104,7 +104,7 @@ def _render_all(conversations, chat):
         messages = [{"role": message.role, "content": message.text} for message in conversation.messages]
         ends = conversation.request_ends()
         try:
-            texts = chat.render([messages[:end] for end in ends])
+            texts = chat.render_turns(messages, ends)
         except TemplateRefusal as refusal:
             refused[index] = str(refusal)
             continue

@@ -9,7 +9,7 @@ import pandas as pd
 from kvprefix.files import InputError
 
 LIMITS = """\
-- The cache of these sections is unbounded and free: no eviction, no queueing, no engine's own rules.
+- Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored.
 - Arrivals and think times are modelled, whatever stamps the log may have had.
 - A log without tools, images or sampling in parallel shares differently from one with them. ShareGPT's conversations are those that people chose to share.
 - Cached tokens are not saved seconds: what a hit saves depends on model, hardware and batch.
@@ -25,6 +25,8 @@ DEFINITIONS = """\
 | blocks reused fraction | distinct blocks accessed twice or more / U |
 | block hit count | accesses of a block, its first one included: 1 means never reused |
 | reuse gap | seconds between consecutive accesses of one block |
+| capacity | blocks that a bounded cache holds; times the block size in tokens, times the KV bytes a token of a model in GiB |
+| stack distance | distinct blocks accessed since a block's last access, itself included: LRU hits if it is at most the capacity |
 """
 
 

@@ -146,7 +146,7 @@ def conclude(stats):
             f"{percent(1 - multi['blocks_reused_fraction'])} of the distinct blocks are never accessed again, which is what an eviction policy "
             f"could get rid of first. Half of the block reuses come within {seconds(multi['reuse_gap_s']['median'])}."
         )
-    said.append("All of this is for an unbounded cache: with a finite one, less of either accounting remains.")
+    said.append("These rates are an unbounded cache's: with a bounded one less of either accounting remains, as the sections on cache size and eviction show.")
     return " ".join(said)
 
 

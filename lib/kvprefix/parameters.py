@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from kvprefix.arrivals import Clock
 from kvprefix.blocks import check_block_size
 from kvprefix.files import InputError
+from kvprefix.units import load_model
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Parameters:
         Skip conversations equal to an earlier one.
     rejoin_split : bool
         Join ShareGPT's split records again.
+    kv_model : str
+        The model whose KV cache capacities are shown in: a name of `units.list_models`, or a `config.json`.
 
     Raises
     ------
@@ -51,6 +54,7 @@ class Parameters:
     time_per_output_token_s: float = Clock.time_per_output_token_s
     drop_duplicates: bool = False
     rejoin_split: bool = False
+    kv_model: str = "Llama-3.1-8B"
 
     def __post_init__(self):
         object.__setattr__(self, "data", str(self.data))
@@ -68,6 +72,7 @@ class Parameters:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")
         self.timing()
+        load_model(self.kv_model)
 
     def timing(self):
         """Return the clock that these parameters describe."""

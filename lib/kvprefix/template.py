@@ -18,6 +18,20 @@ _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 
 
+class _Watched(list):
+    """Messages that note how much a template has written (`chunks`) each time it asks for the next of them."""
+
+    def __init__(self, messages):
+        super().__init__(messages)
+        self.chunks, self.starts = [], []
+
+    def __iter__(self):
+        for message in super().__iter__():
+            self.starts.append(len(self.chunks))
+            yield message
+        self.starts.append(len(self.chunks))
+
+
 class TemplateRefusal(Exception):
     """A chat template raised an error on a conversation (some insist on strictly alternating roles)."""
 
@@ -53,9 +67,32 @@ class Chat:
         try:
             if self._template is None:
                 return self.tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
-            return [self._template(messages=messages) for messages in conversations]
+            return [self._template.render(self._context(messages)) for messages in conversations]
         except Exception as error:  # a template's own raise_exception, or whatever else its code meets
             raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
+
+    def render_turns(self, messages, ends):
+        """Return the prompt text of ``messages[:end]`` for each of the ends, ready for the model's reply.
+
+        A template that goes through the messages one by one is rendered once: what it had written when it asked for
+        message k, and what it writes after the last, is the prompt of the first k.
+        """
+        watched = _Watched(messages[: ends[-1]])
+        if self._goes_one_by_one:
+            try:
+                for chunk in self._template.generate(self._context(watched)):
+                    watched.chunks.append(chunk)
+            except Exception as error:
+                raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
+        if len(watched.starts) != len(watched) + 1:  # not such a template, or it left its loop early
+            return self.render([messages[:end] for end in ends])
+        tail = "".join(watched.chunks[watched.starts[-1] :])
+        text, done, texts = "", 0, []
+        for end in ends:
+            text += "".join(watched.chunks[done : watched.starts[end]])
+            done = watched.starts[end]
+            texts.append(text + tail)
+        return texts
 
     def split(self, text):
         """Cut a prompt into pieces and fences, in order, without empty ones."""
@@ -84,9 +121,27 @@ class Chat:
 
         if type(self.tokenizer).apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template:
             return None
-        template = _compile_jinja_template(self.tokenizer.get_chat_template())
-        settings = {"tools": None, "documents": None, "add_generation_prompt": True}
-        return functools.partial(template.render, **{**self.tokenizer.special_tokens_map, **settings})
+        return _compile_jinja_template(self.tokenizer.get_chat_template())
+
+    def _context(self, messages):
+        settings = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": True}
+        return {**self._special_tokens, **settings}
+
+    @functools.cached_property
+    def _special_tokens(self):
+        return self.tokenizer.special_tokens_map
+
+    @functools.cached_property
+    def _goes_one_by_one(self):
+        """Whether what the template writes for a message depends on that message, the first one and those before only.
+
+        By its text: `messages` stands in one plain loop and in `messages[0]`, and nothing can tell how many follow or
+        carry a state to what comes after the loop.
+        """
+        source = re.sub(r"\bmessages\s*\[\s*0\s*\]", "", self.tokenizer.get_chat_template())
+        loops = re.findall(r"{%[-+]?\s*for\s+\w+\s+in\s+messages\s*[-+]?%}", source)
+        carries = re.search(r"\b(loop|recursive|namespace|joiner|cycler|macro|generation)\b", source)
+        return self._template is not None and len(loops) == 1 == source.count("messages") and not carries
 
     @functools.cached_property
     def frame_ids(self):

@@ -93,10 +93,8 @@ def load_tokenizer(source):
     (tokenizer, has_template) : (PreTrainedTokenizerBase, bool)
     """
     transformers = _import_transformers()
-    from tokenizers import Tokenizer
-
     if source.name == "bundled":  # its class and settings are known: AutoTokenizer would read it twice
-        return _make_qwen(Tokenizer.from_file(str(source.folder / "tokenizer.json"))), True
+        return _make_qwen(tokenizer_file=str(source.folder / "tokenizer.json")), True
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=False, local_files_only=True
@@ -160,12 +158,12 @@ def _convert_qwen(vocabulary):
     special = [ENDOFTEXT, IMSTART, IMEND]
     backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
     backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before it splits
-    return _make_qwen(backend)
+    return _make_qwen(tokenizer_object=backend)
 
 
-def _make_qwen(backend):
+def _make_qwen(**source):
     return _import_transformers().PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+        **source,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         chat_template=QWEN_TEMPLATE,

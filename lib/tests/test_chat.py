@@ -287,3 +287,34 @@ def test_each_message_is_encoded_once(qwen, monkeypatch):
     encode_conversations([conversation(*texts)], qwen)
     for text in texts[:-1]:
         assert sum(text in piece for piece in encoded) == 1
+
+
+ONE_BY_ONE = "{% for message in messages %}{{ message.role }}: {{ message.content }};{% endfor %}!"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (ONE_BY_ONE, True),
+        ("{% if messages[0].role == 'system' %}S{% endif %}" + ONE_BY_ONE, True),
+        (ONE_BY_ONE.replace("{% endfor %}", "{% if loop.last %}L{% endif %}{% endfor %}"), False),
+        (ONE_BY_ONE + "{{ messages | length }}", False),
+        (ONE_BY_ONE + "{{ messages[-1].role }}", False),
+        ("{% set rest = messages %}" + ONE_BY_ONE, False),
+        ("{% set ns = namespace(n=0) %}" + ONE_BY_ONE, False),
+        ("{% for message in messages[1:] %}{{ message.content }}{% endfor %}", False),
+    ],
+)
+def test_turns_rendered_at_once_equal_each_rendered_alone(tmp_path, template, expected):
+    chat = load_chat(find_tokenizer(samples.save_small_tokenizer(tmp_path / "t", template)))
+    assert chat._goes_one_by_one is expected
+    messages = [{"role": r, "content": c} for r, c in zip("system user assistant user".split(), "abcd", strict=True)]
+    ends = [2, 4]
+    assert chat.render_turns(messages, ends) == chat.render([messages[:end] for end in ends])
+
+
+def test_a_template_that_leaves_its_loop_is_rendered_turn_by_turn(tmp_path):
+    template = ONE_BY_ONE.replace("{% endfor %}", "{% if message.content == 'b' %}{% break %}{% endif %}{% endfor %}")
+    chat = load_chat(find_tokenizer(samples.save_small_tokenizer(tmp_path / "t", template)))
+    messages = [{"role": "user", "content": c} for c in "abcd"]
+    assert chat.render_turns(messages, [1, 3]) == ["user: a;!", "user: a;user: b;!"]

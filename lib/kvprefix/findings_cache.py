@@ -1,0 +1,222 @@
+"""Say what the cache study found, in sentences and tables: every number comes from the studies' tables.
+
+A difference is called one only where its interval (conversations resampled, 95 %) leaves zero out and every seed agrees.
+"""
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.describe import percent, seconds
+from kvprefix.policies import POLICIES
+from kvprefix.study import SEEDS
+from kvprefix.units import list_models, to_gib
+
+
+def state_study(workload, accesses):
+    """Return the conditions of the cache study, for captions."""
+    parameters = workload.parameters
+    return (
+        f"n = {len(accesses):,} multi-turn requests of {workload.dataset['conversations']:,} conversations; block size "
+        f"{parameters.block_size} tokens, {parameters.arrival_rate:g} conversations/s, {parameters.clock} clock, cold start, "
+        f"prompts only; {SEEDS} seeds from {parameters.seed} on."
+    )
+
+
+def spread(values, form=percent):
+    """Return mean and range of a measure over seeds as text.
+
+    >>> spread([0.1, 0.2, 0.3])
+    '20.0 % (10.0 %–30.0 %)'
+    """
+    low, high = form(np.min(values)), form(np.max(values))
+    return form(np.mean(values)) if low == high else f"{form(np.mean(values))} ({low}–{high})"
+
+
+def tabulate_needs(needs, block_size, model):
+    """Tabulate the capacity that reaches 50, 90, 95 and 99 % of the unbounded token hit rate."""
+    rows = []
+    for share, one in needs.groupby("share"):
+        blocks = one["capacity_blocks"]
+        rows.append({
+            "share of the unbounded rate": percent(share),
+            "blocks: mean": round(blocks.mean()), "least": int(blocks.min()), "most": int(blocks.max()),
+            "tokens: mean": round(blocks.mean() * block_size),
+            f"GiB, {model.name}": float(to_gib(blocks.mean(), block_size, model.bytes_per_token)),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def tabulate_margin(curve, block_size, model, rows=9):
+    """Tabulate hit rates along the LRU curve, and what the next GiB adds at each."""
+    grid = np.sort(curve["capacity_blocks"].unique())
+    chosen = grid[np.unique(np.linspace(0, len(grid) - 1, rows).round().astype(int))]
+    by_size = curve.groupby("capacity_blocks")["token"]
+    mean, deviation = by_size.mean(), by_size.std()
+    first = curve.dropna(subset="low").set_index("capacity_blocks")
+    gib = to_gib(chosen, block_size, model.bytes_per_token)
+    gained = np.append(np.diff(mean[chosen].to_numpy()) / np.diff(gib), np.nan)
+    return pd.DataFrame({
+        "blocks": chosen, "tokens": chosen * block_size, f"GiB, {model.name}": gib,
+        "token hit rate": mean[chosen].to_numpy(), "± over seeds (sd)": deviation[chosen].to_numpy(),
+        "95 % low": first["low"][chosen].to_numpy(), "95 % high": first["high"][chosen].to_numpy(),
+        "points a further GiB": 100 * gained,
+    })  # fmt: skip
+
+
+def tabulate_tiers(curve, tiers_gib, block_size, model):
+    """Tabulate what each tier of an exclusive LRU hierarchy hits. `curve` is a `curves.Curve`."""
+    sizes = [int(gib * 2**30 // (block_size * model.bytes_per_token)) for gib in tiers_gib]
+    rates = curve.tiers(sizes)
+    names = [f"tier {k}" for k in range(1, len(sizes) + 1)]
+    return pd.DataFrame({
+        "tier": [*names, "a larger hierarchy", "computed"], f"GiB, {model.name}": [*tiers_gib, None, None],
+        "blocks": [*sizes, None, None], "share of prompt tokens": [*rates, 1 - rates.sum()],
+    })  # fmt: skip
+
+
+def tabulate_models(needs, block_size):
+    """Tabulate, for well-known models, the GiB that reach 95 % of the unbounded rate."""
+    blocks = needs[needs["share"] == 0.95]["capacity_blocks"].mean()
+    models = list_models()
+    models["GiB for 95 %"] = [float(to_gib(blocks, block_size, one)) for one in models["bytes a token"]]
+    columns = ["model", "layers", "KV heads", "head size", "attention", "bytes a token", "GiB for 95 %", "source"]
+    return models[columns]
+
+
+def describe_lru(curve, needs, ceiling, block_size, model):
+    """How much memory buys how much."""
+    if not ceiling["token"]:
+        return "Nothing is ever hit, so every capacity has a hit rate of 0."
+    size = {share: one["capacity_blocks"].mean() for share, one in needs.groupby("share")}
+    gib = {share: to_gib(blocks, block_size, model.bytes_per_token) for share, blocks in size.items()}
+    last = curve[curve["capacity_blocks"] == curve["capacity_blocks"].max()]["token"]
+    return (
+        f"Without a bound, {percent(ceiling['token'])} of the prompt tokens are hit. LRU reaches half of that with "
+        f"{size[0.5]:,.0f} blocks ({size[0.5] * block_size:,.0f} tokens; {gib[0.5]:,.1f} GiB of {model.name}'s KV cache), 90 % with "
+        f"{size[0.9]:,.0f} ({gib[0.9]:,.1f} GiB), 95 % with {size[0.95]:,.0f} ({gib[0.95]:,.1f} GiB) and 99 % with {size[0.99]:,.0f} "
+        f"({gib[0.99]:,.1f} GiB): the last part costs most. These are means of {SEEDS} draws of the arrival times. At the largest capacity "
+        f"the rate is {spread(last)}: what differs between draws is the order of the requests, and that matters only where "
+        "blocks are evicted."
+    )
+
+
+def describe_reuse(gap_s, distances, reuse, block_size):
+    """What the reuse gap, the stack distance and the hottest blocks each decide."""
+    if not len(gap_s):
+        return "No block is accessed twice: there are no gaps and no distances."
+    half, most = np.percentile(distances, [50, 95])
+    tenth = reuse[1][len(reuse[1]) // 10]
+    return (
+        f"The gap decides what a time to live keeps: half of the reuses come within {seconds(np.median(gap_s))}, 95 % within "
+        f"{seconds(np.percentile(gap_s, 95))}, at any capacity. The stack distance decides what LRU keeps: it is how many distinct blocks were "
+        f"accessed since, so half of the reuses need {half:,.0f} blocks ({half * block_size:,.0f} tokens), 95 % need {most:,.0f}, however long that takes. "
+        f"The most accessed tenth of the blocks holds {percent(tenth)} of the reuses."
+    )
+
+
+def tabulate_block_sizes(frame):
+    """Tabulate every block size: unbounded rates, overhead, loss, and LRU at equal memory."""
+    whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
+    table = pd.DataFrame({
+        "block size": whole.index, "token hit rate": whole["token"].to_numpy(),
+        "mean sharing fraction": whole["request_mean"].to_numpy(), "block reuse rate": whole["block"].to_numpy(),
+        "blocks (hashes) a request": whole["blocks"].to_numpy(), "tokens lost a request": whole["lost_tokens"].to_numpy(),
+        "half a block": (whole.index.to_numpy() - 1) / 2,
+    })  # fmt: skip
+    for memory, one in frame.dropna(subset="memory_tokens").groupby("memory_tokens"):
+        rates, first = one.groupby("block_size")["token"], one.dropna(subset="low").set_index("block_size")
+        table[f"LRU, {memory:,.0f} tokens"] = rates.mean()[table["block size"]].to_numpy()
+        table[f"± sd, {memory:,.0f}"] = rates.std()[table["block size"]].to_numpy()
+        table[f"95 %, {memory:,.0f}"] = [
+            f"{100 * first['low'][size]:.1f}–{100 * first['high'][size]:.1f}" for size in table["block size"]
+        ]
+    return table
+
+
+def describe_block_sizes(frame):
+    """What larger blocks cost and save."""
+    whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
+    small, large = whole.index.min(), whole.index.max()
+    usual = 16 if 16 in whole.index else small
+    said = [
+        f"With blocks of {small} token{'s' if small > 1 else ''}, {percent(whole['token'][small])} of the prompt tokens are hit in an unbounded cache; with "
+        f"blocks of {usual}, {percent(whole['token'][usual])}; with blocks of {large}, {percent(whole['token'][large])}. A request hashes and looks up "
+        f"{whole['blocks'][small]:,.0f}, {whole['blocks'][usual]:,.1f} and {whole['blocks'][large]:,.1f} blocks. Against blocks of {small}, blocks of {usual} lose "
+        f"{whole['lost_tokens'][usual]:,.1f} cached tokens a request (half a block: {(usual - 1) / 2:g}), blocks of {large} lose "
+        f"{whole['lost_tokens'][large]:,.1f} (half a block: {(large - 1) / 2:g}). Half a block is what is lost where two prompts part at any place within a block "
+        "with equal chance; a prompt that shares less than a block has less to lose."
+    ]
+    bounded = frame.dropna(subset="memory_tokens")
+    for memory, one in bounded.groupby("memory_tokens"):
+        rates = one.pivot(index="seed", columns="block_size", values="token")
+        best = rates.mean().idxmax()
+        gain = rates[small] - rates[usual]
+        if best != usual and len(rates) > 1 and (gain > 0).all():
+            said.append(
+                f"At equal memory of {memory:,.0f} tokens, LRU hits {spread(rates[usual])} of the tokens with blocks of {usual} and "
+                f"{spread(rates[small])} with blocks of {small} (mean and range over seeds)."
+            )
+    return " ".join(said)
+
+
+def tabulate_policies(frame, ceiling):
+    """Tabulate every policy and capacity: rate, spread, and the difference to LRU with its interval."""
+    rows = []
+    for (capacity, policy), one in frame.groupby(["capacity_blocks", "policy"], sort=False):
+        lru = frame[(frame["capacity_blocks"] == capacity) & (frame["policy"] == "lru")].set_index("seed")["token"]
+        gain = one.set_index("seed")["token"] - lru
+        first = one.dropna(subset="low").iloc[0]
+        rows.append({
+            "blocks": capacity, "policy": POLICIES[policy].label, "token hit rate": one["token"].mean(),
+            "± sd": one["token"].std(), "95 % low": first["low"], "95 % high": first["high"],
+            "against LRU": 100 * gain.mean(), "low": 100 * first["gain_low"], "high": 100 * first["gain_high"],
+            "verdict": _judge(gain, first), "of the unbounded rate": one["token"].mean() / (ceiling["token"] or 1),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _judge(gain, first):
+    if first["policy"] in ("lru", "opt"):
+        return {"lru": "–", "opt": "bound"}[first["policy"]]
+    if (gain > 0).all() and first["gain_low"] > 0:
+        return "better"
+    if (gain < 0).all() and first["gain_high"] < 0:
+        return "worse"
+    return "not separated" if (gain != 0).any() else "equal"
+
+
+def describe_policies(table):
+    """How much a better policy could win, and which of those tried do."""
+    said = []
+    optimum, others = POLICIES["opt"].label, table[~table["policy"].isin([POLICIES["opt"].label, POLICIES["lru"].label])]
+    for capacity, one in table.groupby("blocks"):
+        rates = one.set_index("policy")
+        best = rates.loc[optimum]
+        said.append(
+            f"With {capacity:,} blocks LRU hits {percent(rates['token hit rate'][POLICIES['lru'].label])} and the optimum "
+            f"{percent(best['token hit rate'])}: no policy can win more than {best['against LRU']:.1f} points."
+        )
+    better = others[others["verdict"] == "better"]
+    if len(better):
+        listed = "; ".join(
+            f"{row.policy} with {row.blocks:,} blocks ({row.gain:+.2f} points)"
+            for row in better.rename(columns={"against LRU": "gain"}).itertuples()
+        )
+        said.append(f"Better than LRU, by an interval that leaves zero out: {listed}.")
+    else:
+        said.append("None of the other policies is better than LRU at any of these capacities.")
+    worse = others[others["verdict"] == "worse"]["policy"].value_counts()
+    if len(worse):
+        listed = ", ".join(f"{policy} ({count})" for policy, count in worse.items())
+        said.append(f"Worse than LRU, with the number of capacities where that holds: {listed}.")
+    open_ = others[others["verdict"] == "not separated"]["policy"].value_counts()
+    if len(open_):
+        said.append(f"Not separated from LRU: {', '.join(f'{policy} ({count})' for policy, count in open_.items())}.")
+    return " ".join(said)
+
+
+def list_policies():
+    """Tabulate what each policy is."""
+    return pd.DataFrame(
+        [{"policy": p.label, "setting": p.setting, "definition": p.definition} for p in POLICIES.values()]
+    )

@@ -1,0 +1,49 @@
+"""Intervals for hit rates: a bootstrap that resamples conversations.
+
+The requests of a conversation depend on each other (a later turn repeats the earlier ones), so resampling requests
+would give intervals that are too narrow. What is resampled is the hits of one replay: the traffic stays as it was.
+"""
+
+import numpy as np
+
+DRAWS = 1000
+
+
+def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
+    """Draw token hit rates of resampled conversations.
+
+    Parameters
+    ----------
+    hit_tokens : (n_requests, k) ndarray
+        Cached tokens of each request in each of k cases; the cases are resampled together, so their differences are
+        paired.
+    prompt_tokens : (n_requests,) ndarray
+    groups : (n_requests,) ndarray
+        The conversation of each request: what is resampled, with replacement.
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    (draws, k) ndarray of float64
+        Sum of hit tokens over sum of prompt tokens of each draw. Efron and Tibshirani (1993), cluster form.
+    """
+    _, group = np.unique(groups, return_inverse=True)
+    n = int(group.max(initial=-1)) + 1
+    columns = [np.bincount(group, hit_tokens[:, k], n) for k in range(hit_tokens.shape[1])]
+    sums = np.column_stack([np.bincount(group, prompt_tokens, n), *columns])
+    rng, rates = np.random.default_rng(seed), np.zeros((draws, hit_tokens.shape[1]))
+    for k in range(draws if n else 0):
+        drawn = np.bincount(rng.integers(n, size=n), minlength=n) @ sums
+        rates[k] = drawn[1:] / max(drawn[0], 1)
+    return rates
+
+
+def interval(draws, level=0.95):
+    """Return the (low, high) percentiles of draws, along their first axis.
+
+    >>> interval(np.arange(101), 0.5)
+    (25.0, 75.0)
+    """
+    low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)], axis=0)
+    return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)

@@ -1,0 +1,200 @@
+"""Hit rates of a trace at many capacities under many policies: the library behind ``python -m kvprefix curve``.
+
+It chooses the reader, rates what the caches of `curves` and `cache` hit, and shows the result as a table.
+"""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kvprefix.accesses import make_accesses
+from kvprefix.blocks import check_block_size
+from kvprefix.cache import check_capacity, replay
+from kvprefix.curves import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
+from kvprefix.files import InputError, explain_os_errors
+from kvprefix.mooncake import BLOCK_SIZE, read_mooncake
+from kvprefix.policies import POLICIES, find_policy
+from kvprefix.prefixtree import replay_tree
+
+_RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
+
+
+def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0, progress=False):
+    """Sweep a trace file; return all that the command prints as JSON.
+
+    Parameters
+    ----------
+    path : path-like
+        Our Parquet, or JSON Lines in Mooncake's form.
+    policies : sequence of str
+    capacities : sequence of int, optional
+        Blocks; `default_capacities` if not given.
+    block_size, warmup, progress
+        As in `load_accesses` and `sweep`.
+
+    Returns
+    -------
+    dict
+        `trace` (what was read, with `notes` on what was put right), `unbounded` (the rates of a cache that never
+        evicts) and `curves` (of `sweep`).
+    """
+    _check(policies, capacities or [], warmup)
+    accesses = load_accesses(path, block_size)
+    trace = {
+        "path": str(path),
+        "requests": len(accesses),
+        "block_accesses": len(accesses.ids),
+        "distinct_blocks": accesses.n_distinct,
+        "block_size": accesses.block_size,
+        "warmup": warmup,
+        "notes": accesses.info.get("notes", []),
+    }
+    capacities = default_capacities(accesses) if capacities is None else capacities
+    return {
+        "trace": trace,
+        "unbounded": rate_unbounded(accesses, warmup=warmup),
+        "curves": sweep(accesses, policies, capacities, warmup=warmup, progress=progress),
+    }
+
+
+def load_accesses(path, block_size=None):
+    """Read a trace of either kind, told apart by its first bytes.
+
+    Parameters
+    ----------
+    path : path-like
+    block_size : int, optional
+        Tokens a block. If not given: what a Parquet trace was made for (16 if it does not say), 512 for a Mooncake one.
+    """
+    if block_size is not None:
+        check_block_size(block_size)
+    with explain_os_errors(path), open(path, "rb") as file:
+        is_parquet = file.peek(4)[:4] == b"PAR1"
+    if not is_parquet:
+        return read_mooncake(path, BLOCK_SIZE if block_size is None else block_size)
+    from kvprefix.trace import read_trace
+
+    trace = read_trace(path)
+    if not len(trace):
+        raise InputError(f"{path}: holds no requests")
+    if block_size is None:
+        block_size = trace.info.get("parameters", {}).get("block_size", 16)
+    return make_accesses(trace, block_size)
+
+
+def default_capacities(accesses):
+    """Return up to eight round numbers of blocks, 1 or 3 times a power of ten, that end at the distinct blocks.
+
+    >>> from kvprefix.trace import make_trace_of
+    >>> default_capacities(make_accesses(make_trace_of([range(500)]), 10))
+    [1, 3, 10, 30]
+    """
+    most = max(accesses.n_distinct, 1)
+    numbers = [first * 10**k for k in range(len(str(most))) for first in (1, 3)]
+    return [number for number in numbers if number <= most][-8:]
+
+
+def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
+    """Rate every policy at every capacity.
+
+    Parameters
+    ----------
+    accesses : Accesses
+    policies : sequence of str
+        Names in POLICIES; their settings are the defaults.
+    capacities : sequence of int
+        Blocks.
+    warmup : float
+        The share of the requests that fill the cache before any is counted: 0 a cold start, 0.5 the last half.
+    progress : bool
+        Show a bar on stderr, where that is a terminal.
+
+    Returns
+    -------
+    list of dict
+        `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in `Curve`), policy after
+        policy, in the order given. LRU's are of one pass over the trace, the other policies' of a replay each.
+
+    Examples
+    --------
+    >>> from kvprefix.trace import make_trace_of
+    >>> accesses = make_accesses(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
+    >>> [(row["policy"], row["block"]) for row in sweep(accesses, ["lru", "opt"], [2])]
+    [('lru', 0.25), ('opt', 0.3333333333333333)]
+    """
+    _check(policies, capacities, warmup)
+    distances = measure_distances(accesses) if "lru" in policies else None
+    rows, disable = [], None if progress else True
+    bar = tqdm(total=len(policies) * len(capacities), desc="replaying", leave=False, disable=disable)
+    for policy in policies:
+        for capacity in capacities:
+            if policy == "lru":
+                hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
+            else:
+                hits = replay(accesses, capacity, policy)
+            rows.append({"policy": policy, "capacity_blocks": capacity, **rate_hits(accesses, hits, warmup=warmup)})
+            bar.update()
+    bar.close()
+    return rows
+
+
+def _check(policies, capacities, warmup):
+    for policy in policies:
+        find_policy(policy)
+    for capacity in capacities:
+        check_capacity(capacity)
+    first_counted((), warmup)
+
+
+def split_list(text, kind=str):
+    """Split a command's comma-separated list; a part that is not of `kind` stays text, to be refused by name.
+
+    >>> split_list("1000, 3e4", int)
+    [1000, '3e4']
+    """
+    return [read_number(part.strip(), kind) for part in text.split(",")]
+
+
+def read_number(text, kind):
+    """Read a text as `kind`; one that does not fit stays text."""
+    try:
+        return text if "_" in text and kind is not str else kind(text)
+    except ValueError:
+        return text
+
+
+def is_compiled(policies):
+    """Say whether earlier runs left the compiled code that these policies need, so that nothing waits for it."""
+    functions = [count_seen] if set(policies) == {"lru"} else [count_seen, replay_tree]
+    return all(_is_cached(function) for function in functions)
+
+
+def _is_cached(function):
+    source, start = Path(function.py_func.__code__.co_filename), function.py_func.__code__.co_firstlineno
+    kept = Path(function.stats.cache_path).glob(f"{source.stem}.{function.py_func.__name__}-{start}.*.nbi")
+    return any(file.stat().st_mtime >= source.stat().st_mtime for file in kept)
+
+
+def format_result(result):
+    """Return what `measure_file` returns as text: the facts, then a Markdown table."""
+    from tabulate import tabulate  # a tenth of a second
+
+    trace, warmup = result["trace"], result["trace"]["warmup"]
+    counted = f"the last {1 - warmup:.0%} of the requests" if warmup else "all requests, from an empty cache on"
+    ceiling = zip(_RATES.values(), _show_rates(result["unbounded"]), strict=True)
+    facts = [
+        f"{trace['path']}: {trace['requests']:,} requests, {trace['block_accesses']:,} block accesses, "
+        f"{trace['distinct_blocks']:,} distinct blocks of {trace['block_size']} tokens",
+        f"Hit rates of {counted}: by block access, by prompt token, and the mean over requests",
+        f"A cache that never evicts: {', '.join(f'{name} {rate}' for name, rate in ceiling)}",
+    ]
+    rows = [
+        [POLICIES[row["policy"]].label, f"{row['capacity_blocks']:,}", *_show_rates(row)] for row in result["curves"]
+    ]
+    headers = ["policy", "capacity (blocks)", *_RATES.values()]
+    align = ["left", *["right"] * (len(headers) - 1)]
+    return "\n".join([*facts, "", tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)])
+
+
+def _show_rates(rates):
+    return [f"{100 * rates[name]:.2f} %" for name in _RATES]

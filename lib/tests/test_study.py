@@ -1,0 +1,141 @@
+"""The cache study's tables on a small workload: what they hold, that they agree with each other, that they are kept."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvprefix import findings_cache, plot_cache, study
+from kvprefix.accesses import make_accesses
+from kvprefix.cache import replay
+from kvprefix.curves import compute_lru_curve, measure_distances, rate_hits, rate_unbounded
+from kvprefix.intervals import bootstrap_rates, interval
+from kvprefix.policies import POLICIES
+from kvprefix.trace import make_trace_of
+from kvprefix.units import load_model
+from kvprefix.workingset import count_working_set, rank_reuse
+from kvprefix.workload import make_trace
+
+
+@pytest.fixture(scope="module")
+def workload(bundled_workload):
+    return bundled_workload
+
+
+def test_draws_of_the_clock_hold_the_same_requests_in_another_order(workload):
+    drawn = list(study.draw_accesses(workload, 16, seeds=3))
+    assert [seed for seed, _ in drawn] == [0, 1, 2]
+    first = drawn[0][1]
+    for _, other in drawn[1:]:
+        assert not np.array_equal(other.arrival_s, first.arrival_s) and (np.diff(other.arrival_s) >= 0).all()
+        assert other.n_distinct == first.n_distinct and sorted(other.prompt_tokens) == sorted(first.prompt_tokens)
+        assert rate_unbounded(other)["block"] == rate_unbounded(first)["block"]
+
+
+def test_another_seed_s_accesses_are_those_of_its_own_trace(workload):
+    from dataclasses import replace
+
+    (_, _), (seed, drawn) = study.draw_accesses(workload, 16, seeds=2)
+    own = make_accesses(
+        make_trace(replace(workload, parameters=replace(workload.parameters, seed=seed)), "multi_turn"), 16
+    )
+    for name in ("ids", "offsets", "parent", "depth", "last_weight", "prompt_tokens", "arrival_s", "conversation"):
+        np.testing.assert_array_equal(getattr(drawn, name), getattr(own, name))
+    np.testing.assert_allclose(drawn.finish_s, own.finish_s)
+
+
+def test_lru_study_agrees_with_replays_and_is_kept(workload, monkeypatch):
+    frame = study.study_lru(workload, points=5)
+    assert set(frame["seed"]) == set(range(study.SEEDS))
+    _, accesses = next(study.draw_accesses(workload, 16, seeds=1))
+    for row in frame[frame["seed"] == 0].itertuples():
+        rates = rate_hits(accesses, replay(accesses, row.capacity_blocks))
+        assert rates["token"] == pytest.approx(row.token) and row.low <= row.token <= row.high
+    monkeypatch.setattr(study, "_over_seeds", None)  # a second call computes nothing
+    pd.testing.assert_frame_equal(study.study_lru(workload, points=5), frame)
+
+
+def test_a_cut_table_is_made_again(workload):
+    frame = study.study_needs(workload)
+    (path,) = study.derived_folder().glob("study-needs-*.parquet")
+    path.write_bytes(path.read_bytes()[:100])
+    pd.testing.assert_frame_equal(study.study_needs(workload), frame)
+
+
+def test_policies_are_paired_and_opt_is_the_bound(workload):
+    frame = study.study_policies(workload, [50, 500])
+    assert len(frame) == study.SEEDS * 2 * len(POLICIES)
+    for _, one in frame.groupby(["seed", "capacity_blocks"]):
+        rates = one.set_index("policy")["block"]
+        assert (rates <= rates["opt"] + 1e-12).all()
+    table = findings_cache.tabulate_policies(frame, {"token": 0.5})
+    assert set(table[table["policy"] == "OPT"]["verdict"]) == {"bound"}
+    assert "no policy can win more than" in findings_cache.describe_policies(table)
+    figure, _ = plot_cache.draw_policies(frame, {"token": 0.5}, 16, load_model("Llama-3.1-8B"))
+    assert len(figure.axes[0].lines) == len(POLICIES) + 1
+
+
+def test_block_sizes_lose_about_half_a_block(workload):
+    frame = study.study_block_sizes(workload, [2_000, 20_000], sizes=(1, 4, 16))
+    whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
+    assert whole["lost_tokens"][1] == 0
+    assert whole["lost_tokens"][4] == pytest.approx(1.5, abs=0.3)
+    assert whole["blocks"][1] > 3.9 * whole["blocks"][4]
+    bounded = frame[(frame["memory_tokens"] == 2_000) & (frame["block_size"] == 4) & (frame["seed"] == 0)]
+    accesses = make_accesses(make_trace(workload, "multi_turn"), 4)
+    assert bounded["token"].item() == pytest.approx(rate_hits(accesses, replay(accesses, 500))["token"])
+
+
+def test_a_verdict_needs_an_interval_without_zero_and_every_seed():
+    def frame(gains, low, high):
+        rows = []
+        for seed, gain in enumerate(gains):
+            ends = (low, high) if seed == 0 else (np.nan, np.nan)
+            for policy, token in (("lru", 0.5), ("lfu", 0.5 + gain)):
+                rows.append((seed, policy, 10, token, 0.4 if seed == 0 else np.nan, 0.6, *ends))
+        columns = ["seed", "policy", "capacity_blocks", "token", "low", "high", "gain_low", "gain_high"]
+        return findings_cache.tabulate_policies(pd.DataFrame(rows, columns=columns), {"token": 0.5})
+
+    assert frame([0.1, 0.2], 0.05, 0.2)["verdict"][1] == "better"
+    assert frame([-0.1, -0.2], -0.2, -0.05)["verdict"][1] == "worse"
+    assert frame([0.1, 0.2], -0.01, 0.2)["verdict"][1] == "not separated"
+    assert frame([0.1, -0.2], 0.05, 0.2)["verdict"][1] == "not separated"
+    assert frame([0.0, 0.0], 0.0, 0.0)["verdict"][1] == "equal"
+
+
+def test_resampling_conversations_is_wider_than_resampling_requests():
+    # 50 conversations of 20 equal requests: the effective sample is 50, so the interval is sqrt(20) times as wide.
+    rng = np.random.default_rng(0)
+    hit = np.repeat(rng.integers(0, 2, 50), 20)[:, None] * 10
+    prompt, conversation = np.full(1000, 10), np.repeat(np.arange(50), 20)
+    wide = np.diff(interval(bootstrap_rates(hit, prompt, conversation)[:, 0]))[0]
+    naive = np.diff(interval(bootstrap_rates(hit, prompt, np.arange(1000))[:, 0]))[0]
+    assert wide / naive == pytest.approx(np.sqrt(20), rel=0.15)
+
+
+def test_working_set_counts_distinct_blocks_in_the_window():
+    rng = np.random.default_rng(1)
+    trace = make_trace_of(rng.integers(0, 3, (60, 4)).tolist(), arrival_s=np.sort(rng.uniform(0, 50, 60)))
+    accesses, times_s = make_accesses(trace, 1), np.linspace(0, 60, 25)
+    expected = []
+    for end in times_s:
+        inside = (accesses.arrival_s > end - 7) & (accesses.arrival_s <= end)
+        held = np.repeat(inside, accesses.blocks)
+        expected.append(len(set(accesses.ids[held])))
+    assert count_working_set(accesses, 7, times_s).tolist() == expected
+
+
+def test_the_hottest_blocks_hold_their_share():
+    # Accesses 5, 3, 1: reuses 4, 2, 0; the hottest third holds 4 of 6.
+    blocks, held = rank_reuse(np.array([1, 5, 3]))
+    np.testing.assert_allclose(held, [0, 4 / 6, 1, 1])
+    np.testing.assert_allclose(blocks, [0, 1 / 3, 2 / 3, 1])
+
+
+def test_a_trace_without_reuse_has_curves_and_figures_of_zeros():
+    accesses = make_accesses(make_trace_of([[1, 2, 3], [4, 5, 6]]), 1)
+    assert compute_lru_curve(accesses).token.tolist() == [0.0]
+    assert not measure_distances(accesses).any()
+    assert findings_cache.describe_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)), 1).startswith(
+        "No block"
+    )
+    plot_cache.draw_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)))
