@@ -167,6 +167,7 @@ data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 
 bench: .venv/.ready ## measure the library's speed
 	$(RUN) lib/benchmarks/run.py $(ARGS)
+	$(RUN) lib/benchmarks/cache.py
 
 lint: .venv/.ready ## check the library's style
 	$(RUN) -m ruff check lib $(ARGS)

@@ -1,4 +1,7 @@
-"""The command: ``python -m kvprefix run | curve | prepare | notebook | fetch``; it parses and calls the library."""
+"""The command: ``python -m kvprefix run | curve | replay | prepare | notebook | fetch``.
+
+It parses and calls the library.
+"""
 
 import argparse
 import json
@@ -64,6 +67,20 @@ def _make_parser():
     curve.add_argument("--block-size", help="tokens a block (default: the Parquet's own, or 512)")
     curve.add_argument("--format", choices=("table", "json"), default="table")
     curve.set_defaults(call=_curve)
+
+    replay = commands.add_parser(
+        "replay", help="say what each request of a file hits in vLLM's prefix cache", allow_abbrev=False
+    )
+    replay.add_argument("requests", type=Path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
+    replay.add_argument("--engine", choices=("vllm",), default="vllm")
+    replay.add_argument("--block-size", default="16", help="tokens a block (default: %(default)s)")
+    replay.add_argument(
+        "--num-gpu-blocks", default="unlimited", help="blocks, the null block counted, or `unlimited` (the default)"
+    )
+    replay.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
+    replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
+    replay.add_argument("--out", required=True, type=Path, help="file for the answers, JSON Lines (gzip if .gz)")
+    replay.set_defaults(call=_replay)
 
     prepare = commands.add_parser("prepare", help="tokenise a workload into the cache", allow_abbrev=False)
     _add_parameters(prepare)
@@ -137,6 +154,22 @@ def _curve(options):
     for note in result["trace"]["notes"]:
         print(f"note: {note}", file=sys.stderr)
     print(json.dumps(result, indent=1, allow_nan=False) if options.format == "json" else format_result(result))
+
+
+def _replay(options):
+    from kvprefix.requestfiles import replay_file
+    from kvprefix.sweep import read_number
+
+    blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
+    totals = replay_file(
+        options.requests, options.out, read_number(options.block_size, int), blocks,
+        outputs=not options.ignore_outputs, legacy_free=options.legacy_free,
+    )  # fmt: skip
+    print(
+        f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "
+        f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
+        f"answers are in {options.out}"
+    )
 
 
 def _prepare(options):

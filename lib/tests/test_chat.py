@@ -118,9 +118,7 @@ def test_other_tokenizers_are_cut_only_where_it_is_safe(family, template, bundle
     samples.save_tokenizer(tmp_path, train(), template)
     chat = load(tmp_path)
     assert set(chat.fences) & set(samples.SPECIAL) == set(fences)
-    assert_equals_template(
-        bundled_conversations[:20] + AWKWARD, chat, AutoTokenizer.from_pretrained(tmp_path)
-    )
+    assert_equals_template(bundled_conversations[:20] + AWKWARD, chat, AutoTokenizer.from_pretrained(tmp_path))
 
 
 @pytest.mark.parametrize("option", ["lstrip", "rstrip", "normalized", "single_word"])
@@ -130,9 +128,7 @@ def test_token_that_minds_its_neighbours_is_no_fence(option, bundled_conversatio
     samples.save_tokenizer(tmp_path, backend)
     chat = load(tmp_path)
     assert START in chat.fences and END not in chat.fences
-    assert_equals_template(
-        bundled_conversations[:10] + AWKWARD, chat, AutoTokenizer.from_pretrained(tmp_path)
-    )
+    assert_equals_template(bundled_conversations[:10] + AWKWARD, chat, AutoTokenizer.from_pretrained(tmp_path))
 
 
 def test_saved_truncation_and_padding_do_not_count(tmp_path):
@@ -203,9 +199,7 @@ def test_template_tokens_are_those_outside_the_messages(which, name, bundled_con
     conversations = MASKED[which](bundled_conversations)
     _, masks = rebuild(encode_conversations(conversations, chat)[0])
     names = [(c.id, end) for c in conversations for end in c.request_ends()]
-    for case, mask, expected in zip(
-        names, masks, expected_masks(conversations, PAIRS[name], chat), strict=True
-    ):
+    for case, mask, expected in zip(names, masks, expected_masks(conversations, PAIRS[name], chat), strict=True):
         assert mask == expected, case
 
 
@@ -243,9 +237,7 @@ def test_next_prompt_starts_with_prompt_and_output(bundled_conversations, qwen):
     n_compared = 0
     for k in range(len(rows) - 1):
         reply = rows[k]["output_tokens"]
-        starts_blank = (
-            reply and qwen.tokenizer.decode(reply)[0].isspace()
-        )  # merges with the template's newline
+        starts_blank = reply and qwen.tokenizer.decode(reply)[0].isspace()  # merges with the template's newline
         if rows[k + 1]["turn"] == rows[k]["turn"] + 1 and reply and not starts_blank:
             before = prompts[k] + reply
             assert prompts[k + 1][: len(before)] == before
@@ -281,9 +273,7 @@ def test_each_message_is_encoded_once(qwen, monkeypatch):
     n_turns, encoded = 20, []
     texts = [f"message {k} " * 50 for k in range(2 * n_turns)]
     encode = type(qwen).encode
-    monkeypatch.setattr(
-        type(qwen), "encode", lambda chat, batch: encoded.extend(batch) or encode(chat, batch)
-    )
+    monkeypatch.setattr(type(qwen), "encode", lambda chat, batch: encoded.extend(batch) or encode(chat, batch))
     encode_conversations([conversation(*texts)], qwen)
     for text in texts[:-1]:
         assert sum(text in piece for piece in encoded) == 1
@@ -308,7 +298,7 @@ ONE_BY_ONE = "{% for message in messages %}{{ message.role }}: {{ message.conten
 def test_turns_rendered_at_once_equal_each_rendered_alone(tmp_path, template, expected):
     chat = load_chat(find_tokenizer(samples.save_small_tokenizer(tmp_path / "t", template)))
     assert chat._goes_one_by_one is expected
-    messages = [{"role": r, "content": c} for r, c in zip("system user assistant user".split(), "abcd", strict=True)]
+    messages = [{"role": r, "content": c} for r, c in zip(["system", "user", "assistant", "user"], "abcd", strict=True)]
     ends = [2, 4]
     assert chat.render_turns(messages, ends) == chat.render([messages[:end] for end in ends])
 
