@@ -194,7 +194,7 @@ def describe_policies(table):
         best = rates.loc[optimum]
         said.append(
             f"With {capacity:,} blocks LRU hits {percent(rates['token hit rate'][POLICIES['lru'].label])} and the optimum "
-            f"{percent(best['token hit rate'])}: no policy can win more than {best['against LRU']:.1f} points."
+            f"{percent(best['token hit rate'])}: {best['against LRU']:.1f} points are there to win."
         )
     better = others[others["verdict"] == "better"]
     if len(better):

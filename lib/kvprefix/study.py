@@ -44,6 +44,15 @@ def spread_capacities(n_distinct, points, least=100):
     return np.unique(np.geomspace(min(least, most), most, points).round().astype(np.int64))
 
 
+def round_size(size):
+    """Round a number of tokens to two digits, for a memory that reads well.
+
+    >>> round_size(161_199)
+    160000
+    """
+    return int(float(f"{size:.2g}"))
+
+
 def draw_accesses(workload, block_size, seeds=SEEDS):
     """Yield (seed, Accesses) of the workload's multi-turn requests under several draws of its clock.
 

@@ -1,0 +1,257 @@
+"""Replay requests through a real engine's prefix cache: token ids in, the cached tokens of each request out.
+
+What vLLM (V1, full attention) does, block by block:
+
+- A block is known by its whole token prefix, and by the request's cache salt and LoRA adapter.
+- A request hits its leading run of cached full blocks, but never all of its tokens: at most floor((L-1)/B) blocks.
+- It is admitted if its new blocks, and its hits that nobody holds, are no more than the free blocks. Then its full
+  prompt blocks are visible at once, and its new ones are taken from the head of the free queue.
+- Of K generated tokens the last one's KV is never computed: a finished request leaves floor((P+K-1)/B) full blocks.
+- On finish its blocks join the free queue's tail, last block first; what holds no full block goes to the head and is
+  used first (up to vLLM 0.22: to the tail like the others).
+- Equal blocks are not merged: each keeps its place in the queue, and a lookup finds the oldest.
+- One block of the pool, the null block, is never used.
+
+Not modelled: limits on the requests or tokens of a step, chunked prefill, sliding windows, images.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kvprefix.blocks import check_block_size, identify_blocks
+from kvprefix.files import InputError
+from kvprefix.trace import Tokens
+from kvprefix.vllm import replay_one_by_one, replay_overlapping
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests in the order in which they arrive, as `make_requests` makes them.
+
+    Attributes
+    ----------
+    tokens : Tokens
+    rows : (n,) ndarray of int64
+        The row of each request in `tokens`.
+    contexts : (n,) ndarray of int64
+        Only requests of equal context can share blocks: 0, 1, ... for each salt and adapter.
+    """
+
+    tokens: Tokens
+    rows: np.ndarray
+    contexts: np.ndarray
+
+    def __len__(self):
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay gave.
+
+    Attributes
+    ----------
+    cached_tokens : (n,) ndarray of int64
+        Each request's cached prompt tokens when it was first admitted; -1 for a prompt that never fits.
+    prompt_tokens : (n,) ndarray of int64
+    block_size : int
+    num_gpu_blocks : int or None
+        The null block counted; None is unlimited.
+    cached_hashes, blocks_with_hash : int
+        Distinct full blocks in the cache at the end, and the physical blocks that hold them.
+    outputs_cut : int
+        Requests whose generation would outgrow the whole pool: it ends where the pool is full.
+    admitted_s, finished_s : (n,) ndarray of float64, optional
+        Of overlapping requests; NaN where the prompt never fits.
+    preemptions : (n,) ndarray of int64, optional
+        How often each overlapping request lost its blocks to an earlier one and was computed again.
+    """
+
+    cached_tokens: np.ndarray
+    prompt_tokens: np.ndarray
+    block_size: int
+    num_gpu_blocks: int | None
+    cached_hashes: int
+    blocks_with_hash: int
+    outputs_cut: int
+    admitted_s: np.ndarray | None = field(default=None, repr=False)
+    finished_s: np.ndarray | None = field(default=None, repr=False)
+    preemptions: np.ndarray | None = field(default=None, repr=False)
+
+
+def make_requests(prompts, outputs=None, *, cache_salts=None, lora_names=None):
+    """Make requests of token ids.
+
+    Parameters
+    ----------
+    prompts, outputs : sequence of sequence of int
+        A prompt and an output a request, 0 <= id < 2**31; no outputs are empty ones.
+    cache_salts, lora_names : sequence of str or None, optional
+        Of each request; None and "" are no salt, no adapter.
+
+    Raises
+    ------
+    InputError
+        A token id that is no whole number of 31 bits; lists of different lengths.
+    """
+    n = len(prompts)
+    columns = {"outputs": outputs, "cache_salts": cache_salts, "lora_names": lora_names}
+    for name, column in columns.items():
+        if column is not None and len(column) != n:
+            raise InputError(f"{name} has {len(column)} entries for {n} prompts; expected one a prompt")
+    own_offsets, own = _flatten(prompts, "prompt")
+    output_offsets, output = _flatten([()] * n if outputs is None else outputs, "output")
+    no_parents = np.full(n, -1), np.zeros(n, np.int64)
+    tokens = Tokens(*no_parents, own_offsets, own, np.zeros(len(own), bool), output_offsets, output)
+    return Requests(tokens, np.arange(n), number_contexts(n, cache_salts, lora_names))
+
+
+def number_contexts(n, *columns):
+    """Number the distinct combinations of n requests' salts, adapters, ...: 0, 1, ... as first seen.
+
+    >>> number_contexts(4, ["x", None, "x", ""], None)
+    array([0, 1, 0, 1])
+    """
+    given = [[value or None for value in column] for column in columns if column is not None]
+    if not given:
+        return np.zeros(n, np.int64)
+    codes = {}
+    return np.array([codes.setdefault(key, len(codes)) for key in zip(*given, strict=True)], np.int64)
+
+
+def _flatten(lists, name):
+    """Return lists of token ids as (offsets, ids)."""
+    offsets = np.concatenate(([0], np.cumsum([len(one) for one in lists], dtype=np.int64))).astype(np.int64)
+    ids = np.empty(offsets[-1], np.int32)
+    for i, one in enumerate(lists):
+        try:
+            struct.pack_into(f"{len(one)}i", ids, 4 * int(offsets[i]), *one)  # the fastest way there is for a list
+        except struct.error as error:
+            raise InputError(f"{name} {i}: {error}; expected token ids, whole numbers from 0 to 2**31 - 1") from error
+    if len(ids) and ids.min() < 0:
+        raise InputError(f"{name}s hold the token id {ids.min()}; expected whole numbers from 0 to 2**31 - 1")
+    return offsets, ids
+
+
+def replay_vllm(requests, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False, overlap=None):
+    """Replay requests through vLLM's prefix cache.
+
+    Parameters
+    ----------
+    requests : Requests or Trace
+    block_size : int
+        Tokens.
+    num_gpu_blocks : int, optional
+        Blocks of the pool, the null block counted: one less is usable. Unlimited if not given.
+    outputs : bool
+        Whether tokens are generated (and cached); otherwise a request is over when its prompt is computed.
+    legacy_free : bool
+        Free as vLLM up to 0.22 did.
+    overlap : Overlap, optional
+        When requests arrive and how long they run; without it each one finishes before the next starts.
+
+    Returns
+    -------
+    Replayed
+
+    Raises
+    ------
+    InputError
+        A block size or a number of blocks out of range; arrivals that go backwards.
+
+    Examples
+    --------
+    Blocks of 2 tokens. The second request hits one block, for its last token must be computed; that leaves a second
+    copy of (3, 4). The third hits both.
+
+    >>> requests = make_requests([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, 4, 5]])
+    >>> result = replay_vllm(requests, 2)
+    >>> result.cached_tokens, result.cached_hashes, result.blocks_with_hash
+    (array([0, 2, 4]), 2, 3)
+    """
+    block_size, num_gpu_blocks = check_block_size(block_size), check_num_gpu_blocks(num_gpu_blocks)
+    blocks = identify_blocks(requests, block_size, outputs=outputs)
+    ids, n_distinct = _separate_contexts(blocks, getattr(requests, "contexts", None))
+    tokens, rows = requests.tokens, requests.rows
+    prompts = tokens.prompt_lengths()[rows]
+    generated = np.diff(tokens.output_offsets)[rows] if outputs else np.zeros(len(rows), np.int64)
+    computed = prompts + np.maximum(generated - 1, 0)
+    n_blocks = min(num_gpu_blocks or 2**31, 1 + int((-(-computed // block_size)).sum()))
+    if n_blocks >= 2**31:
+        raise InputError("the requests hold 2**31 blocks or more; expected fewer")
+    room = np.maximum((n_blocks - 1) * block_size, prompts)
+    cut = computed > room
+    computed, generated = np.minimum(computed, room), np.where(cut, room - prompts, generated)
+    arrays = ids, blocks.offsets, prompts, computed
+    if overlap is None:
+        hits, counts = replay_one_by_one(*arrays, block_size, n_blocks, n_distinct, legacy_free)
+        times = ()
+    else:
+        arrival_s = _check_arrivals(overlap.arrival_s, len(rows))
+        hits, *times, counts = replay_overlapping(
+            *arrays, generated, block_size, n_blocks, n_distinct, legacy_free, arrival_s, overlap.first_token_s,
+            overlap.time_per_token_s,
+        )  # fmt: skip
+    cached = np.where(hits < 0, -1, hits * block_size)
+    return Replayed(cached, prompts, block_size, num_gpu_blocks, *counts, int((cut & (hits >= 0)).sum()), *times)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """When requests arrive and how long they run once admitted.
+
+    An admitted request holds its prompt's blocks at once. Its first token comes `first_token_s` later, the next ones
+    every `time_per_token_s`; it takes another block when a token needs one, and it finishes `time_per_token_s` after
+    its last token. Who finds no room waits, first come first served. A running request that finds none takes the blocks
+    of the one admitted last (or gives its own back, if it is that), which goes to the head of the waiting ones, to be
+    admitted with the tokens it has. At one moment finishes come first, then generated tokens in the order of
+    admission, then admissions; after a preemption nobody is admitted for `time_per_token_s`, unless nothing runs.
+
+    Attributes
+    ----------
+    arrival_s : (n,) ndarray of float64
+        Seconds, ascending.
+    first_token_s, time_per_token_s : float
+        Seconds, above 0.
+    """
+
+    arrival_s: np.ndarray
+    first_token_s: float = 0.5
+    time_per_token_s: float = 0.03
+
+    def __post_init__(self):
+        for name in ("first_token_s", "time_per_token_s"):
+            value = getattr(self, name)
+            if not 0 < value < np.inf:
+                raise InputError(f"{name} is {value!r}; expected seconds above 0")
+
+
+def check_num_gpu_blocks(num_gpu_blocks):
+    """Return a number of blocks of 2 or more, or None for unlimited, or raise InputError."""
+    if num_gpu_blocks is None:
+        return None
+    whole = isinstance(num_gpu_blocks, int | np.integer) and not isinstance(num_gpu_blocks, bool)
+    if not whole or num_gpu_blocks < 2:
+        raise InputError(
+            f"number of GPU blocks is {num_gpu_blocks!r}; expected a whole number, 2 or more (one is the null block), "
+            "or unlimited"
+        )
+    return int(num_gpu_blocks)
+
+
+def _check_arrivals(arrival_s, n):
+    arrival_s = np.array(arrival_s, float)
+    if arrival_s.shape != (n,) or not np.isfinite(arrival_s).all() or (np.diff(arrival_s) < 0).any():
+        raise InputError(f"arrival_s must be {n} ascending numbers of seconds, one a request")
+    return arrival_s
+
+
+def _separate_contexts(blocks, contexts):
+    """Return (ids, how many are distinct) with the blocks of different contexts told apart."""
+    if contexts is None or not len(contexts) or contexts.max() == 0:
+        return blocks.ids, blocks.n_distinct
+    of_block = np.repeat(contexts, np.diff(blocks.offsets))
+    distinct, ids = np.unique(blocks.ids + blocks.n_distinct * of_block, return_inverse=True)
+    return ids.astype(np.int32), len(distinct)

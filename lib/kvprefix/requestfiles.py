@@ -1,0 +1,196 @@
+"""Requests as JSON Lines of token ids, and an engine's answers to them: the files of ``python -m kvprefix replay``.
+
+A line is `{"request_id": ..., "prompt_token_ids": [...]}`, optionally with `output_token_ids`, `cache_salt` and
+`lora_name`; other fields are not read. The order of the lines is the order of replay. Arrow reads the file; only where
+that fails, or something is wrong, is it gone through line by line, to name the line.
+"""
+
+import gzip
+import io
+import json
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute  # noqa: F401  (pa.compute)
+import pyarrow.json
+
+from kvprefix.engine import Requests, make_requests, number_contexts, replay_vllm
+from kvprefix.files import InputError, explain_os_errors, write_bytes
+from kvprefix.trace import Tokens, flat_lists
+
+_IDS = pa.list_(pa.int32())
+_FIELDS = {"request_id": pa.string(), "prompt_token_ids": _IDS, "output_token_ids": _IDS, "cache_salt": pa.string(),
+           "lora_name": pa.string()}  # fmt: skip
+_EXPECTED = 'a line is {"request_id": name, "prompt_token_ids": [id, ...], "output_token_ids": [id, ...]}'
+_NEVER_FITS = "the prompt needs {} blocks and the pool has {}"
+
+
+def replay_file(source, target, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False):
+    """Replay a file of requests through vLLM's prefix cache, one at a time, and write what each one hits.
+
+    Parameters
+    ----------
+    source, target : path-like
+        The requests, plain or gzip or zstandard; the answers, gzip if the name ends in `.gz`. The last line of these
+        is `{"totals": ...}`; rates count the tokens of the requests that were admitted.
+    block_size, num_gpu_blocks, outputs, legacy_free
+        As in `replay_vllm`.
+
+    Returns
+    -------
+    dict
+        The totals.
+    """
+    names, requests = read_requests(source)
+    result = replay_vllm(requests, block_size, num_gpu_blocks, outputs=outputs, legacy_free=legacy_free)
+    lines = []
+    for name, length, cached in zip(names, result.prompt_tokens.tolist(), result.cached_tokens.tolist(), strict=True):
+        line = {"request_id": name, "num_prompt_tokens": length, "num_cached_tokens": cached if cached >= 0 else None}
+        if cached < 0:
+            line["error"] = _NEVER_FITS.format(-(-length // block_size), num_gpu_blocks - 1)
+        lines.append(json.dumps(line))
+    totals = _sum_up(result, outputs, legacy_free)
+    text = "\n".join([*lines, json.dumps({"totals": totals})]) + "\n"
+    write_bytes(target, gzip.compress(text.encode(), mtime=0) if str(target).endswith(".gz") else text)
+    return totals
+
+
+def _sum_up(result, outputs, legacy_free):
+    admitted = result.cached_tokens >= 0
+    queries, hits = int(result.prompt_tokens[admitted].sum()), int(result.cached_tokens[admitted].sum())
+    return {
+        "engine": "vllm",
+        "mode": "sequential",
+        "block_size": result.block_size,
+        "num_gpu_blocks": result.num_gpu_blocks,
+        "capacity": "unlimited" if result.num_gpu_blocks is None else str(result.num_gpu_blocks),
+        "outputs": "cached" if outputs else "ignored",
+        "legacy_free": legacy_free,
+        "requests": len(admitted),
+        "errors": int((~admitted).sum()),
+        "outputs_cut": result.outputs_cut,
+        "prefix_cache_queries": queries,
+        "prefix_cache_hits": hits,
+        "hit_rate": round(hits / queries, 6) if queries else None,
+        "hit_blocks": hits // result.block_size,
+        "requests_with_hit": int((result.cached_tokens > 0).sum()),
+        "cached_hashes_at_end": result.cached_hashes,
+        "blocks_with_hash_at_end": result.blocks_with_hash,
+    }
+
+
+def read_requests(path):
+    """Read a file of requests.
+
+    Parameters
+    ----------
+    path : path-like
+        JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
+
+    Returns
+    -------
+    (list, Requests)
+        The requests' ids as the file has them, and the requests.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the line that is no such request.
+    """
+    with explain_os_errors(path):
+        try:
+            return _read_fast(path) or _read_slowly(path)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: is cut or damaged: {error}") from error
+
+
+def _read_fast(path):
+    """Return what `read_requests` does, or None where Arrow fails or something is wrong."""
+    parse = pa.json.ParseOptions(explicit_schema=pa.schema(_FIELDS), unexpected_field_behavior="ignore")
+    try:
+        with _open(path) as stream:
+            table = pa.json.read_json(stream, pa.json.ReadOptions(use_threads=False, block_size=16 << 20), parse)
+    except (pa.ArrowException, OSError):
+        return None
+    names, prompts, outputs = (table[name] for name in list(_FIELDS)[:3])
+    if not len(table) or names.null_count or prompts.null_count:
+        return None
+    empty = pa.scalar([], _IDS)
+    own_offsets, own = _flat(prompts)
+    output_offsets, output = _flat(outputs.fill_null(empty) if outputs.null_count else outputs)
+    if own is None or output is None or (np.diff(own_offsets) == 0).any():
+        return None
+    n = len(table)
+    tokens = Tokens(
+        np.full(n, -1), np.zeros(n, np.int64), own_offsets, own, np.zeros(len(own), bool), output_offsets, output
+    )
+    contexts = [column.to_pylist() for column in (table["cache_salt"], table["lora_name"]) if column.null_count < n]
+    return names.to_pylist(), Requests(tokens, np.arange(n), number_contexts(n, *contexts))
+
+
+def _flat(column):
+    """Return a list column as (offsets, token ids), ids None where one is missing or below 0."""
+    if any(chunk.flatten().null_count for chunk in column.chunks):
+        return None, None
+    offsets, ids = flat_lists(column)
+    return offsets, None if len(ids) and ids.min() < 0 else ids.astype(np.int32, copy=False)
+
+
+def _read_slowly(path):
+    """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
+    requests = []
+    with _open(path) as stream, io.BufferedReader(stream) as file:
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    requests.append(_parse(line, f"{path}: line {number}"))
+        except OSError as error:
+            raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
+    if not requests:
+        raise InputError(f"{path}: holds no requests; {_EXPECTED}")
+    names, prompts, outputs, salts, adapters = zip(*requests, strict=True)
+    return list(names), make_requests(prompts, outputs, cache_salts=salts, lora_names=adapters)
+
+
+def _parse(line, where):
+    """Return a line's fields in the order of _FIELDS, or raise InputError."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+        raise InputError(f"{where} is not JSON ({reason}); {_EXPECTED}") from error
+    if not isinstance(request, dict):
+        raise InputError(f"{where} is no JSON object; {_EXPECTED}")
+    missing = [name for name in ("request_id", "prompt_token_ids") if request.get(name) is None]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}; {_EXPECTED}")
+    name, prompt, output, salt, adapter = (request.get(field) for field in _FIELDS)
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise InputError(f"{where} has request_id {_show(name)}; expected a text or a whole number")
+    for field, ids in (("prompt_token_ids", prompt), ("output_token_ids", output)):
+        if ids is not None and not isinstance(ids, list):
+            raise InputError(f"{where} has {field} {_show(ids)}; expected a list of token ids")
+        strange = [one for one in ids or () if type(one) is not int or not 0 <= one < 2**31]
+        if strange:
+            raise InputError(f"{where} has {_show(strange[0])} among its {field}; expected whole numbers of 31 bits")
+    if not prompt:
+        raise InputError(f"{where} has no prompt_token_ids; expected one or more")
+    for field, value in (("cache_salt", salt), ("lora_name", adapter)):
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{where} has {field} {_show(value)}; expected a text")
+    return name, prompt, output or [], salt, adapter
+
+
+def _show(value):
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _open(path):
+    """Open a file for reading, decompressed."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    kind = "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic == b"\x28\xb5\x2f\xfd" else None
+    return pa.input_stream(str(path), compression=kind)
