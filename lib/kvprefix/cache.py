@@ -45,7 +45,8 @@ def replay(accesses, capacity, policy="lru", *, setting=None, hold=False):
     Raises
     ------
     InputError
-        An unknown policy, a capacity below 1, a setting out of range; OPT with `hold`, for which it is no bound.
+        An unknown policy, a capacity below 1, a setting out of range; OPT (which is no bound then) or flat FIFO with
+        `hold`.
 
     Examples
     --------

@@ -5,6 +5,7 @@ cache of that many blocks, or more, hits it (Mattson et al., 1970). Other polici
 """
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numba import njit
@@ -86,7 +87,8 @@ class Curve:
     Attributes
     ----------
     block : (n,) ndarray of float64
-        Hit blocks over block accesses.
+        Hit blocks over block accesses. A full block that ends its prompt counts, though an engine computes its last
+        token again: without a bound this is the block reuse rate.
     token : (n,) ndarray of float64
         Tokens of hit blocks over prompt tokens.
     request_mean : (n,) ndarray of float64
@@ -123,7 +125,7 @@ class Curve:
         (len(sizes) + 1,) ndarray of float64
             The rates add to the ceiling; the last is what a larger hierarchy would still hit.
         """
-        rates = self.at(np.cumsum(sizes))[weighting]
+        rates = self.at(np.cumsum(np.asarray(sizes, np.int64)))[weighting]
         return np.diff(np.concatenate(([0.0], rates, [getattr(self, weighting)[-1]])))
 
 
@@ -169,7 +171,7 @@ def _weigh(distances, offsets, last_weight, prompt_tokens, block_size, start, si
 
 def first_counted(accesses, warmup):
     """Return the position of the first request that counts after a warm-up of a share of the requests."""
-    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or not 0 <= warmup < 1:
+    if isinstance(warmup, bool) or not isinstance(warmup, Real) or not 0 <= warmup < 1:
         raise InputError(f"warmup is {warmup!r}; expected a share of the requests, 0 or more and below 1")
     return int(len(accesses) * warmup)
 
@@ -181,7 +183,7 @@ def rate_hits(accesses, hit_blocks, *, warmup=0.0):
     ----------
     accesses : Accesses
     hit_blocks : (n_requests,) ndarray of int64
-        As `policies.replay` returns them.
+        As `cache.replay` returns them.
     warmup : float
 
     Returns
@@ -231,7 +233,10 @@ def _rates(accesses, start, block, token, share):
 
 def count_hits_at(accesses, distances, capacities):
     """Return each request's hit blocks under LRU at several capacities, (n_requests, n_capacities) int64."""
-    return _count_at(distances, accesses.offsets, np.sort(np.asarray(capacities, np.int64)))
+    capacities = np.asarray(capacities, np.int64)
+    order = np.argsort(capacities, kind="stable")
+    hits = _count_at(distances, accesses.offsets, capacities[order])
+    return hits[:, np.argsort(order, kind="stable")]
 
 
 @njit(cache=True, nogil=True)

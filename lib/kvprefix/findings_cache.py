@@ -115,14 +115,19 @@ def describe_reuse(gap_s, distances, reuse, block_size):
 
 
 def tabulate_block_sizes(frame):
-    """Tabulate every block size: unbounded rates, overhead, loss, and LRU at equal memory."""
+    """Tabulate every block size without a bound: rates, overhead, loss."""
     whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
-    table = pd.DataFrame({
+    return pd.DataFrame({
         "block size": whole.index, "token hit rate": whole["token"].to_numpy(),
         "mean sharing fraction": whole["request_mean"].to_numpy(), "block reuse rate": whole["block"].to_numpy(),
         "blocks (hashes) a request": whole["blocks"].to_numpy(), "tokens lost a request": whole["lost_tokens"].to_numpy(),
         "half a block": (whole.index.to_numpy() - 1) / 2,
     })  # fmt: skip
+
+
+def tabulate_equal_memory(frame):
+    """Tabulate LRU's token hit rate of every block size at equal memory, with its spread and interval."""
+    table = pd.DataFrame({"block size": frame["block_size"].unique()})
     for memory, one in frame.dropna(subset="memory_tokens").groupby("memory_tokens"):
         rates, first = one.groupby("block_size")["token"], one.dropna(subset="low").set_index("block_size")
         table[f"LRU, {memory:,.0f} tokens"] = rates.mean()[table["block size"]].to_numpy()

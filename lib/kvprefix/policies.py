@@ -1,12 +1,13 @@
-"""The eviction policies: what each is, by whom, and the score by which a cache chooses the leaf to evict.
+"""The eviction policies: what each is, by whom, and its setting.
 
-How a cache goes through a trace under a policy is `cache`'s and `prefixtree`'s business.
+The scores by which a cache chooses the leaf to evict, and how to add one, are at the top of `prefixtree`; the rules
+that all policies share in `cache`.
 """
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from kvprefix.files import InputError
 
@@ -38,27 +39,29 @@ POLICIES = {
     ),
     "slru": Policy(
         SLRU, "SLRU", 0.8,
-        "Segmented LRU (Karedla, Love and Wherry, 1994): new blocks are on probation, a hit one is protected; the "
-        "protected part is at most `setting` of the capacity, and what overflows goes back on probation. Leaves on "
-        "probation go first, least recently used first.",
+        "Segmented LRU (Karedla, Love and Wherry, 1994): new blocks are on probation, a hit one is protected; "
+        "the protected part is at most `setting` of the capacity, and what overflows, least recently used first, goes "
+        "back on probation as if just used. Leaves on probation go first, least recently used first.",
     ),
     "s3fifo": Policy(
         S3FIFO, "S3-FIFO", 0.1,
         "S3-FIFO (Yang et al., SOSP 2023): new blocks enter a small queue, at most `setting` of the capacity before "
         "its oldest leaf goes; one hit twice meanwhile moves to the main queue instead. The main queue's oldest leaf "
         "goes unless it was hit, which puts it back (up to three times). A block evicted from the small queue is "
-        "remembered, for as many evictions as the main queue is large, and enters the main queue when it comes back.",
+        "remembered, for as many evictions from that queue as the main queue is large, and enters the main queue when "
+        "it comes back.",
     ),
     "gdsf": Policy(
         GDSF, "GDSF (FLOPs)", 3.3e-5,
         "Greedy-Dual-Size-Frequency (Cherkasova, 1998): the score is the accesses since storing times the cost of "
-        "computing the block again, plus the score of the block evicted last. The cost is 1 + `setting` * the block's "
-        "position in tokens: attention over what is before it, relative to the rest (the default is Llama-3.1-8B's: "
-        "4 * 32 layers * 4096 FLOPs a token of context against 2 * 8.0e9).",
+        "computing the block again, plus the score of the block evicted last. The cost is 1 + `setting` * the "
+        "position of the block's middle in tokens: attention over what is before it, relative to the rest (the default "
+        "is Llama-3.1-8B's: 4 * 32 layers * 4096 FLOPs a token of context against 2 * 8.0e9).",
     ),
     "ttl": Policy(
         TTL, "TTL", 600.0,
-        "Time to live: a block that was not accessed for `setting` seconds is dropped; room is made as in LRU.",
+        "Time to live: a block that was not accessed for more than `setting` seconds is dropped; room is made as in "
+        "LRU.",
     ),
     "opt": Policy(
         OPT, "OPT", None,
@@ -67,28 +70,6 @@ POLICIES = {
         "access is always a leaf: no policy hits more blocks.",
     ),
 }  # fmt: skip
-
-
-@njit(cache=True, nogil=True, inline="always")
-def score_block(policy, now, stored, uses, next_use, cost, inflation):
-    """Return the score of a block as it is accessed: of all leaves the one with the lowest is evicted first.
-
-    A new policy that is a score needs a number and an entry in POLICIES, and a line here. Example, most recently used
-    first: ``MRU = 9``; ``"mru": Policy(MRU, "MRU", None, "...")``; ``if policy == MRU: return -now``.
-
-    Parameters: the request's position `now`, and that of the request that stored the block; its `uses` since, 1 as it
-    is stored; the position of the request that accesses it next; the relative `cost` of computing it; the score that
-    was evicted last.
-    """
-    if policy == FIFO:
-        return stored
-    if policy == LFU:
-        return uses + now / 2**31
-    if policy == GDSF:
-        return inflation + uses * cost
-    if policy == OPT:
-        return -next_use
-    return now
 
 
 def find_policy(name):
@@ -106,7 +87,7 @@ def check_setting(policy, setting=None):
     if default is None:
         raise InputError(f"policy {policy} has no setting")
     most = 1.0 if policy in ("slru", "s3fifo") else float("inf")
-    if isinstance(setting, bool) or not isinstance(setting, int | float) or not 0 <= setting <= most:
+    if isinstance(setting, bool) or not isinstance(setting, Real) or not 0 <= setting <= most:
         expected = "a share between 0 and 1" if most == 1.0 else "a number, 0 or more"
         raise InputError(f"policy {policy}: its setting is {setting!r}; expected {expected}")
     return setting

@@ -224,9 +224,9 @@ def test_s3fifo_takes_a_ghost_into_the_main_queue():
 
 
 def test_s3fifo_remembers_a_block_for_one_return():
-    # room for 4: small queue 2, main queue 2. e evicts a, the ghost a enters the main queue and evicts b. c is hit twice:
-    # f moves it, and evicts a from the main queue. d is hit twice: a moves it, evicts c, and is stored in the small
-    # queue, as the ghost was used up. g h i evict e f a; were a in the main queue, it would still be there
+    # room for 4: small queue 2, main queue 2. e evicts a; a comes back into the main queue and evicts b. c is hit
+    # twice: f moves it, and evicts a from the main queue. d is hit twice: a moves it, evicts c, and is stored in the
+    # small queue, its ghost used up. g h i evict e f a; from the main queue a would not have gone
     paths = "a b c d e a c c f d d a g h i a"
     assert hits(paths, 4, "s3fifo", setting=0.5) == [0, 0, 0, 0, 0, 0, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0]
 

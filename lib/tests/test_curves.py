@@ -22,6 +22,7 @@ from kvprefix.curves import (
 )
 from kvprefix.files import InputError
 from kvprefix.policies import POLICIES
+from kvprefix.trace import make_trace_of
 from kvprefix.workload import make_trace
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -298,3 +299,9 @@ def test_mooncake_policies_equal_the_anchors(anchors, mooncake, policy, anchor, 
     for capacity, expected in anchors[anchor].items():
         rate = rate_hits(mooncake, replay(mooncake, int(capacity), policy))["block"]
         assert rate == pytest.approx(expected, abs=tolerance)
+
+
+def test_hits_come_in_the_order_of_the_capacities_asked_for():
+    accesses = make_accesses(make_trace_of([[1, 2], [1, 3], [1, 2]]), 1)
+    hits = count_hits_at(accesses, measure_distances(accesses), [3, 1])
+    assert hits.tolist() == [[0, 0], [1, 1], [2, 1]]

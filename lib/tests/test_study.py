@@ -56,8 +56,8 @@ def test_lru_study_agrees_with_replays_and_is_kept(workload, monkeypatch):
 
 def test_a_cut_table_is_made_again(workload):
     frame = study.study_needs(workload)
-    (path,) = study.derived_folder().glob("study-needs-*.parquet")
-    path.write_bytes(path.read_bytes()[:100])
+    for path in study.derived_folder().glob("study-needs-*.parquet"):
+        path.write_bytes(path.read_bytes()[:100])
     pd.testing.assert_frame_equal(study.study_needs(workload), frame)
 
 
