@@ -41,6 +41,8 @@ DROP_DUPLICATES = false
 REJOIN_SPLIT = false
 ## the model in whose KV cache capacities are shown: a known name or a config.json
 KV_MODEL = Llama-3.1-8B
+## notebooks that run at a time (quick: 2)
+JOBS = 1
 ## more words for the command behind test, lab, bench and lint
 ARGS =
 ## the Python that builds .venv, 3.11 or newer
@@ -50,7 +52,7 @@ UV ?= uv
 
 WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
 WRITTEN_IF_GIVEN := CLOCK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
-KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) ARGS PYTHON UV
+KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) JOBS ARGS PYTHON UV
 
 # What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
 define LINE_BREAK
@@ -112,9 +114,10 @@ FIXED := $(foreach mode,single_turn multi_turn,$(addprefix $(mode)_, \
     stats.json request_metrics.csv block_metrics.csv trace.jsonl))
 FIXED += $(foreach figure,sharing_fraction_cdf block_hit_distribution reuse_gap_cdf comparison, \
     $(figure).png $(figure).pdf) tables figures
-LAST := $(OUT)/notebooks/90-report.ipynb
-OTHERS := $(filter-out $(LAST),$(patsubst %,$(OUT)/%,$(wildcard notebooks/[0-9]*.ipynb)))
-missing = $(filter-out $(wildcard $(OUT)/*),$(addprefix $(OUT)/,$1))
+SOURCES := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+LAST := $(OUT)/$(lastword $(SOURCES))
+FIXED += report.html report.md $(SOURCES)
+MISSING := $(filter-out $(wildcard $(addprefix $(OUT)/,$(FIXED))),$(addprefix $(OUT)/,$(FIXED)))
 
 report: $(LAST) ## write reports/NAME/: all results, figures, tables, report.html and report.md
 	@for file in report.html report.md; do \
@@ -123,7 +126,7 @@ report: $(LAST) ## write reports/NAME/: all results, figures, tables, report.htm
 	@echo 'The report is up to date: $(OUT)/report.html (and report.md, figures/, tables/)'
 
 quick: ## the same for the first 100 conversations, as reports/quick/
-	@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j2) report \
+	@$(MAKE) --no-print-directory report JOBS=$(if $(filter JOBS,$(GIVEN)),$(call quoted,JOBS),2) \
 	    NAME=$(if $(filter NAME,$(GIVEN)),$(NAME),quick) \
 	    MAX_CONVERSATIONS=$(if $(filter MAX_CONVERSATIONS,$(GIVEN)),$(call quoted,MAX_CONVERSATIONS),100)
 
@@ -148,11 +151,10 @@ $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
 	@$(RUN) -m kvprefix prepare --parameters-file $(WORK)/parameters.txt
 	@touch $@
 
-$(OTHERS): $(if $(call missing,$(FIXED)),FORCE)
-$(LAST): $(OTHERS) $(if $(call missing,report.html report.md),FORCE)
-$(OUT)/notebooks/%.ipynb: notebooks/%.ipynb $(WORK)/workload.stamp
-	@echo 'Running $<'
-	@$(RUN) -m kvprefix notebook $< $@ --parameters-file $(WORK)/parameters.txt --output-dir $(OUT)
+# A notebook that was executed after its source and the workload changed is left out, unless a fixed file is missing.
+$(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
+	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
+	    --jobs $(call quoted,JOBS) $(if $(filter-out %.ipynb,$(MISSING)),,--newer-than $(WORK)/workload.stamp)
 
 # ---- The rest.
 

@@ -1,4 +1,4 @@
-"""The command: ``python -m kvprefix run | curve | replay | prepare | notebook | fetch``.
+"""The command: ``python -m kvprefix run | curve | replay | prepare | notebooks | fetch``.
 
 It parses and calls the library.
 """
@@ -86,12 +86,13 @@ def _make_parser():
     _add_parameters(prepare)
     prepare.set_defaults(call=_prepare)
 
-    notebook = commands.add_parser("notebook", help="execute a notebook with parameters", allow_abbrev=False)
-    notebook.add_argument("source", type=Path)
-    notebook.add_argument("target", type=Path)
-    _add_parameters(notebook)
-    notebook.add_argument("--output-dir", required=True, type=Path, help="the report folder")
-    notebook.set_defaults(call=_notebook)
+    notebooks = commands.add_parser("notebooks", help="execute notebooks with parameters", allow_abbrev=False)
+    notebooks.add_argument("sources", type=Path, nargs="+", help="the last one runs when the others are done")
+    _add_parameters(notebooks)
+    notebooks.add_argument("--output-dir", required=True, type=Path, help="the report folder")
+    notebooks.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
+    notebooks.add_argument("--newer-than", type=Path, help="leave out what was executed after this file changed")
+    notebooks.set_defaults(call=_notebooks)
 
     fetch = commands.add_parser("fetch", help="download the full ShareGPT V3 to data/raw", allow_abbrev=False)
     fetch.set_defaults(call=_fetch)
@@ -184,10 +185,15 @@ def _tell_counts(workload):
     print(describe_load(workload.dataset, workload.tokenizer))
 
 
-def _notebook(options):
-    from kvprefix.notebooks import execute_notebook
+def _notebooks(options):
+    if not options.jobs.isdecimal() or not int(options.jobs):
+        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more")
+    from kvprefix.notebooks import execute_notebooks
 
-    return execute_notebook(options.source, options.target, _read_parameters(options), options.output_dir)
+    return execute_notebooks(
+        options.sources, _read_parameters(options), options.output_dir, jobs=int(options.jobs),
+        newer_than=options.newer_than,
+    )  # fmt: skip
 
 
 def _fetch(_options):

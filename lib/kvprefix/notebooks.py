@@ -1,16 +1,79 @@
-"""Execute a notebook with parameters through papermill: whole or not at all, a failed copy kept as evidence."""
+"""Execute notebooks with parameters through papermill: each whole or not at all, a failed copy kept as evidence."""
 
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
-import nbformat
+from jupyter_core.utils import ensure_event_loop
+from tqdm import tqdm
 
 from kvprefix.files import InputError, explain_os_errors
+from kvprefix.kernels import start_preloading
 
 OWN_PARAMETERS = {"output_dir"}
 
 
-def execute_notebook(source, target, parameters, output_dir):
+def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=None):
+    """Execute notebooks, several at a time; the last one when the others are done.
+
+    After a failed one no other is started.
+
+    Parameters
+    ----------
+    sources : sequence of pathlib.Path
+        The executed copies are `output_dir/notebooks/NAME.ipynb`.
+    parameters : Parameters
+    output_dir : pathlib.Path
+    jobs : int
+        Notebooks at a time.
+    newer_than : pathlib.Path, optional
+        Leave out what was executed after this file and the notebook itself changed; the last one only if all were.
+
+    Returns
+    -------
+    int
+        0, or 1 where a cell failed.
+
+    Raises
+    ------
+    InputError
+        As `execute_notebook`.
+    """
+    targets = {source: output_dir / "notebooks" / source.name for source in sources}
+    *others, last = sources
+    stale = [source for source in others if _is_stale(source, targets[source], newer_than)]
+    if not stale and not _is_stale(last, targets[last], newer_than):
+        return 0
+    start_preloading()
+    for source in (*stale, last):
+        read_declared(source)
+
+    bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
+    failed = threading.Event()
+
+    def execute(source):
+        if not failed.is_set() and execute_notebook(source, targets[source], parameters, output_dir, in_turn=jobs == 1):
+            failed.set()
+        bar.update()
+
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(execute, stale))
+            execute(last)
+        except BaseException:
+            failed.set()  # nothing more is started
+            raise
+    return int(failed.is_set())
+
+
+def _is_stale(source, target, newer_than):
+    if newer_than is None or not target.exists():
+        return True
+    return target.stat().st_mtime < max(source.stat().st_mtime, newer_than.stat().st_mtime)
+
+
+def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     """Execute a notebook; return 0, or 1 where a cell failed.
 
     Parameters
@@ -21,15 +84,14 @@ def execute_notebook(source, target, parameters, output_dir):
         Those of them that the notebook declares are passed.
     output_dir : pathlib.Path
         The report folder, passed as `output_dir`.
+    in_turn : bool
+        Show a bar of the notebook's cells: no other one runs meanwhile.
 
     Raises
     ------
     InputError
         A notebook that is not there, or declares no parameters.
     """
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
     declared = read_declared(source)
     values = {**parameters.as_dict(), "output_dir": str(output_dir.resolve())}
     chosen = {name: values[name] for name in declared if name in values}
@@ -40,22 +102,32 @@ def execute_notebook(source, target, parameters, output_dir):
         target.parent.mkdir(parents=True, exist_ok=True)
         failed.unlink(missing_ok=True)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    manager = start_preloading()
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    tqdm.write(f"{source.name}: running")
     try:
         papermill.execute_notebook(
-            source, failed, chosen, kernel_name="python3",
-            progress_bar=sys.stderr.isatty(), extra_arguments=["--IPKernelApp.log_level=50"],
+            source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
+            progress_bar={"desc": source.stem, "leave": False} if in_turn and sys.stderr.isatty() else False,
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except PapermillExecutionError as error:
         print(f"error: {source.name}: cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"the partly executed notebook is {failed}", file=sys.stderr)
         return 1
+    finally:
+        ensure_event_loop().close()  # of this thread
     os.replace(failed, target)
-    print(f"{source.name}: done")
+    tqdm.write(f"{source.name}: done")
     return 0
 
 
 def read_declared(source):
     """Return the names that a notebook's `parameters` cell assigns, in order."""
+    import nbformat  # two seconds, while the first kernel's imports are under way
+
     with explain_os_errors(source):
         notebook = nbformat.read(source, as_version=4)
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]

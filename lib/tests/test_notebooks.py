@@ -1,6 +1,7 @@
 """The notebooks as committed, and each of them run on a small sample."""
 
 import ast
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -9,11 +10,11 @@ import nbformat
 import pytest
 
 from kvprefix.files import InputError
-from kvprefix.notebooks import OWN_PARAMETERS, execute_notebook, read_declared
+from kvprefix.notebooks import OWN_PARAMETERS, execute_notebook, execute_notebooks, read_declared
 from kvprefix.parameters import Parameters
 
 PROJECT = Path(__file__).parents[2]
-NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem != "_template", path.stem))
 SAMPLE = PROJECT / "data/sample/conversations.json"
 
 
@@ -64,9 +65,7 @@ def test_the_parameters_cell_holds_literals_that_are_the_library_s_defaults(path
 
 
 def test_every_notebook_runs_on_the_sample_and_the_report_is_whole(tmp_path):
-    parameters = Parameters(data=str(SAMPLE), block_size=8)
-    for path in NOTEBOOKS:
-        assert execute_notebook(path, tmp_path / "notebooks" / path.name, parameters, tmp_path) == 0
+    assert execute_notebooks(NOTEBOOKS, Parameters(data=str(SAMPLE), block_size=8), tmp_path, jobs=2) == 0
     for mode in ("single_turn", "multi_turn"):
         for name in ("stats.json", "request_metrics.csv", "block_metrics.csv", "trace.jsonl"):
             assert (tmp_path / f"{mode}_{name}").stat().st_size
@@ -79,12 +78,45 @@ def test_every_notebook_runs_on_the_sample_and_the_report_is_whole(tmp_path):
         assert (tmp_path / target).exists()
 
 
+def write_notebook(path, code):
+    """Write a notebook that declares no parameter of a report but its folder, and runs `code`."""
+    declare = nbformat.v4.new_code_cell('output_dir = "x"', metadata={"tags": ["parameters"]})
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[declare, nbformat.v4.new_code_cell(code)], metadata=metadata), path)
+    return path
+
+
+def test_only_what_is_stale_is_executed_and_then_the_last_one(tmp_path, capsys):
+    note = "open(f'{output_dir}/log', 'a').write(%r)"
+    sources = [write_notebook(tmp_path / f"{name}.ipynb", note % name) for name in ("10-a", "20-b", "90-z")]
+    stamp, out = tmp_path / "stamp", tmp_path / "out"
+    stamp.touch()
+
+    def run():
+        (out / "log").unlink(missing_ok=True)
+        assert execute_notebooks(sources, Parameters(), out, newer_than=stamp) == 0
+        return (out / "log").read_text() if (out / "log").exists() else ""
+
+    assert run() == "10-a20-b90-z" and run() == ""
+    later = (out / "notebooks/20-b.ipynb").stat().st_mtime + 1
+    os.utime(sources[1], (later, later))
+    assert run() == "20-b90-z"
+    (out / "notebooks/10-a.ipynb").unlink()
+    os.utime(sources[1], (1, 1))
+    assert run() == "10-a90-z"
+    os.utime(stamp, (later + 1e6, later + 1e6))
+    assert run() == "10-a20-b90-z"
+
+
+def test_after_a_failed_notebook_no_other_is_started(tmp_path, capsys):
+    sources = [write_notebook(tmp_path / "10-a.ipynb", "1 / 0"), write_notebook(tmp_path / "90-z.ipynb", "2")]
+    assert execute_notebooks(sources, Parameters(), tmp_path / "out") == 1
+    assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["10-a.failed.ipynb"]
+
+
 def test_a_failed_notebook_leaves_its_copy_as_evidence(tmp_path, capsys):
-    notebook = read(NOTEBOOKS[0])
-    notebook.cells = [c for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    notebook.cells.append(nbformat.v4.new_code_cell("1 / 0"))
-    source, target = tmp_path / "10-broken.ipynb", tmp_path / "out" / "10-broken.ipynb"
-    nbformat.write(notebook, source)
+    source = write_notebook(tmp_path / "10-broken.ipynb", "1 / 0")
+    target = tmp_path / "out" / "10-broken.ipynb"
     assert execute_notebook(source, target, Parameters(), tmp_path) == 1
     assert not target.exists() and (tmp_path / "out/10-broken.failed.ipynb").exists()
     error = capsys.readouterr().err
