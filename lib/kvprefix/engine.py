@@ -135,7 +135,10 @@ def _flatten(lists, name):
     return offsets, ids
 
 
-def replay_vllm(requests, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False, overlap=None):
+def replay_vllm(
+    requests, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False, overlap=None, merge_duplicates=False,
+    blocks=None,
+):  # fmt: skip
     """Replay requests through vLLM's prefix cache.
 
     Parameters
@@ -151,6 +154,10 @@ def replay_vllm(requests, block_size, num_gpu_blocks=None, *, outputs=True, lega
         Free as vLLM up to 0.22 did.
     overlap : Overlap, optional
         When requests arrive and how long they run; without it each one finishes before the next starts.
+    merge_duplicates : bool
+        Keep one block of equal ones, which vLLM does not, to measure what they cost. Not with `overlap`.
+    blocks : Blocks, optional
+        Of ``identify_blocks(requests, block_size, outputs=outputs)``, where they are known already.
 
     Returns
     -------
@@ -172,7 +179,10 @@ def replay_vllm(requests, block_size, num_gpu_blocks=None, *, outputs=True, lega
     (array([0, 2, 4]), 2, 3)
     """
     block_size, num_gpu_blocks = check_block_size(block_size), check_num_gpu_blocks(num_gpu_blocks)
-    blocks = identify_blocks(requests, block_size, outputs=outputs)
+    if merge_duplicates and overlap is not None:
+        raise ValueError("duplicates are merged only where requests do not overlap")
+    if blocks is None:
+        blocks = identify_blocks(requests, block_size, outputs=outputs)
     ids, n_distinct = _separate_contexts(blocks, getattr(requests, "contexts", None))
     tokens, rows = requests.tokens, requests.rows
     prompts = tokens.prompt_lengths()[rows]
@@ -186,7 +196,7 @@ def replay_vllm(requests, block_size, num_gpu_blocks=None, *, outputs=True, lega
     computed, generated = np.minimum(computed, room), np.where(cut, room - prompts, generated)
     arrays = ids, blocks.offsets, prompts, computed
     if overlap is None:
-        hits, counts = replay_one_by_one(*arrays, block_size, n_blocks, n_distinct, legacy_free)
+        hits, counts = replay_one_by_one(*arrays, block_size, n_blocks, n_distinct, legacy_free, merge_duplicates)
         times = ()
     else:
         arrival_s = _check_arrivals(overlap.arrival_s, len(rows))

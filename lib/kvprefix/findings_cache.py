@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.describe import percent, seconds
+from kvprefix.intervals import judge_difference
 from kvprefix.policies import POLICIES
 from kvprefix.study import SEEDS
 from kvprefix.units import list_models, to_gib
@@ -183,11 +184,8 @@ def tabulate_policies(frame, ceiling):
 def _judge(gain, first):
     if first["policy"] in ("lru", "opt"):
         return {"lru": "–", "opt": "bound"}[first["policy"]]
-    if (gain > 0).all() and first["gain_low"] > 0:
-        return "better"
-    if (gain < 0).all() and first["gain_high"] < 0:
-        return "worse"
-    return "not separated" if (gain != 0).any() else "equal"
+    verdict = judge_difference(gain, first["gain_low"], first["gain_high"])
+    return {"higher": "better", "lower": "worse"}.get(verdict, verdict)
 
 
 def describe_policies(table):

@@ -47,3 +47,30 @@ def interval(draws, level=0.95):
     """
     low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)], axis=0)
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
+
+
+def judge_difference(differences, low, high):
+    """Say whether a difference is one: every seed must agree, and the interval must leave zero out.
+
+    Parameters
+    ----------
+    differences : (seeds,) array_like
+        Paired, of one sign or another.
+    low, high : float
+        95 % interval of the difference over resampled conversations.
+
+    Returns
+    -------
+    {"higher", "lower", "equal", "not separated"}
+
+    Examples
+    --------
+    >>> judge_difference([0.1, 0.2], 0.05, 0.2), judge_difference([0.1, 0.2], -0.05, 0.2)
+    ('higher', 'not separated')
+    """
+    differences = np.asarray(differences)
+    if (differences > 0).all() and low > 0:
+        return "higher"
+    if (differences < 0).all() and high < 0:
+        return "lower"
+    return "not separated" if (differences != 0).any() else "equal"

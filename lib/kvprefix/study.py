@@ -58,14 +58,31 @@ def draw_accesses(workload, block_size, seeds=SEEDS):
 
     The first seed is the workload's own. Blocks are identified once: other times only put requests in another order.
     """
+    first = workload.parameters.seed
+    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in range(first, first + seeds)})
+
+
+def draw_variants(workload, block_size, variants):
+    """Yield (name, Accesses) of the workload's multi-turn requests at the times that other parameters give.
+
+    Parameters
+    ----------
+    workload : Workload
+    block_size : int
+    variants : dict of name to dict
+        The parameters of the clock and the arrivals in which each variant differs.
+    """
     first = make_trace(workload, "multi_turn")
     accesses = make_accesses(first, block_size)
     position = np.empty(len(workload.requests), np.int64)
     position[first.rows] = np.arange(len(first))
-    yield workload.parameters.seed, accesses
-    for seed in range(workload.parameters.seed + 1, workload.parameters.seed + seeds):
-        trace = make_trace(replace(workload, parameters=replace(workload.parameters, seed=seed)), "multi_turn")
-        yield seed, select_requests(accesses, position[trace.rows], trace.arrival_s)
+    for name, changes in variants.items():
+        parameters = replace(workload.parameters, **changes)
+        if parameters == workload.parameters:
+            yield name, accesses
+            continue
+        trace = make_trace(replace(workload, parameters=parameters), "multi_turn")
+        yield name, select_requests(accesses, position[trace.rows], trace.arrival_s)
 
 
 def study_lru(workload, *, points=60):
@@ -89,7 +106,7 @@ def study_lru(workload, *, points=60):
             frame["low"], frame["high"] = interval(draws)
         return frame
 
-    return _keep(workload, "lru", [points], lambda: _over_seeds(workload, measure))
+    return keep_table(workload, "lru", [points], lambda: _over_seeds(workload, measure))
 
 
 def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
@@ -106,7 +123,7 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
         sizes = [curve.capacity_for(share) for share in shares]
         return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 
-    return _keep(workload, "needs", [list(shares)], lambda: _over_seeds(workload, measure))
+    return keep_table(workload, "needs", [list(shares)], lambda: _over_seeds(workload, measure))
 
 
 def study_policies(workload, capacities, policies=tuple(POLICIES)):
@@ -139,7 +156,7 @@ def study_policies(workload, capacities, policies=tuple(POLICIES)):
         return pd.DataFrame(rows)
 
     settings = {policy: POLICIES[policy].setting for policy in policies}
-    return _keep(workload, "policies", [capacities, settings], lambda: _over_seeds(workload, measure))
+    return keep_table(workload, "policies", [capacities, settings], lambda: _over_seeds(workload, measure))
 
 
 def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
@@ -190,7 +207,7 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
         bar.close()
         return pd.concat(frames, ignore_index=True)
 
-    return _keep(workload, "block-sizes", [list(sizes), memories], measure, block_size=None)
+    return keep_table(workload, "block-sizes", [list(sizes), memories], measure, block_size=None)
 
 
 def _over_seeds(workload, measure, block_size=None, *, threads=None, quiet=False):
@@ -211,7 +228,7 @@ def _over_seeds(workload, measure, block_size=None, *, threads=None, quiet=False
     return pd.concat(frames, ignore_index=True)
 
 
-def _keep(workload, name, options, make, **changes):
+def keep_table(workload, name, options, make, **changes):
     """Return a study's table from the derived folder, made first where it is not there."""
     known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
     known.pop("kv_model", None)

@@ -75,11 +75,13 @@ def _take_new(pool, table):
 
 
 @njit(cache=True, nogil=True)
-def _store(pool, ids, table):
-    """Make full blocks visible, each as the newest of its content."""
+def _store(pool, ids, table, merge=False):
+    """Make full blocks visible, each as the newest of its content; `merge` leaves out those that are cached already."""
     content, newer, older, oldest, newest = pool[3:8]
     for k in range(len(ids)):
         block, one = table[k], ids[k]
+        if merge and oldest[one] >= 0:
+            continue
         content[block], older[block], newer[block] = one, newest[one], -1
         if newest[one] >= 0:
             newer[newest[one]] = block
@@ -110,7 +112,7 @@ def _count_cached(pool):
 
 
 @njit(cache=True, nogil=True)
-def replay_one_by_one(ids, offsets, prompts, computed, block_size, n_blocks, n_distinct, legacy_free):
+def replay_one_by_one(ids, offsets, prompts, computed, block_size, n_blocks, n_distinct, legacy_free, merge):
     """Replay requests each of which finishes before the next starts; return the hit blocks (-1: never fits)."""
     pool = _make_pool(n_blocks, n_distinct)
     hits = np.full(len(prompts), -1)
@@ -123,7 +125,7 @@ def replay_one_by_one(ids, offsets, prompts, computed, block_size, n_blocks, n_d
         n_held = -(-computed[i] // block_size)
         _take_hits(pool, own[:hit], table)
         _take_new(pool, table[hit:n_held])
-        _store(pool, own[hit:], table[hit:])
+        _store(pool, own[hit:], table[hit:], merge)
         _release(pool, table[:n_held], legacy_free)
         hits[i] = hit
     return hits, _count_cached(pool)
