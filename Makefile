@@ -23,11 +23,15 @@ MAX_CONVERSATIONS = all
 BLOCK_SIZE = 16
 ## conversations that start, a second
 ARRIVAL_RATE = 2.0
+## how they start: poisson, gamma:CV, weibull:CV, day[:FILE], clients:N[:CV[:SKEW]] or stamps:FILE
+ARRIVALS = poisson
 ## of all random draws
 SEED = 0
 ## how the next turn follows: causal, back_to_back or at_once
 CLOCK = causal
-## think time before the next message: median, in seconds
+## think time before the next message: lognormal, exponential, constant or data:FILE
+THINK = lognormal
+## its median, in seconds
 THINK_MEDIAN_S = 110.0
 ## sigma of the think time's logarithm
 THINK_SIGMA = 1.5
@@ -51,7 +55,8 @@ PYTHON ?= python3
 UV ?= uv
 
 WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
-WRITTEN_IF_GIVEN := CLOCK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
+WRITTEN_IF_GIVEN := ARRIVALS CLOCK THINK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S \
+    DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
 KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) JOBS ARGS PYTHON UV
 
 # What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
@@ -137,12 +142,12 @@ $(WORK)/parameters.txt: FORCE
 	    awk '{ equals = index($$0, "="); print tolower(substr($$0, 1, equals)) substr($$0, equals + 1) }' > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-# The state of DATA and TOKENIZER where they are a file and a folder; a path may hold what prerequisites may not.
-STATE = import glob, os, sys; [print(ascii(f), os.path.getsize(f), os.path.getmtime(f)) for p in sys.argv[1:] \
-    for f in [p, *sorted(glob.glob(glob.escape(p) + "/*"))] if os.path.isfile(f)]
+# The state of the files and folders that parameters name; a path may hold what prerequisites may not.
+STATE = import glob, os, sys; [print(ascii(f), os.path.getsize(f), os.path.getmtime(f)) for a in sys.argv[1:] \
+    for p in (a, a.partition(":")[2]) for f in [p, *sorted(glob.glob(glob.escape(p) + "/*"))] if p and os.path.isfile(f)]
 $(WORK)/inputs.txt: FORCE | .venv/.ready
 	@mkdir -p $(@D)
-	@$(RUN) -c '$(STATE)' $(call quoted,DATA) $(call quoted,TOKENIZER) > $@.new
+	@$(RUN) -c '$(STATE)' $(foreach p,DATA TOKENIZER ARRIVALS THINK,$(call quoted,$p)) > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Bad input shows up here, before anything is written to reports/.

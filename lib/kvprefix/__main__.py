@@ -1,4 +1,4 @@
-"""The command: ``python -m kvprefix run | curve | replay | prepare | notebooks | fetch``.
+"""The command: ``python -m kvprefix run | curve | replay | convert | prepare | notebooks | fetch``.
 
 It parses and calls the library.
 """
@@ -16,8 +16,10 @@ _HELP = {
     "max_conversations": "the first so many usable conversations, or `all`",
     "block_size": "tokens a block",
     "arrival_rate": "conversations that start, a second",
+    "arrivals": "how they start: poisson, gamma:CV, weibull:CV, day[:FILE], clients:N[:CV[:SKEW]] or stamps:FILE",
     "seed": "of all random draws",
     "clock": "causal, back_to_back or at_once",
+    "think": "think time: lognormal, exponential, constant or data:FILE",
     "think_median_s": "median think time, seconds",
     "think_sigma": "sigma of the think time's logarithm",
     "ttft_s": "time to first token, seconds",
@@ -60,11 +62,11 @@ def _make_parser():
     curve = commands.add_parser(
         "curve", help="rate a trace at many cache sizes under several eviction policies", allow_abbrev=False
     )
-    curve.add_argument("trace", type=Path, help="our Parquet, or Mooncake's JSON Lines (also .gz, .zst)")
+    curve.add_argument("trace", type=Path, help="our Parquet, or Mooncake's or Bailian's JSON Lines (also .gz, .zst)")
     curve.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
     curve.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
     curve.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
-    curve.add_argument("--block-size", help="tokens a block (default: the Parquet's own, or 512)")
+    curve.add_argument("--block-size", help="tokens a block (default: the trace's own, else 512, Bailian's 16)")
     curve.add_argument("--format", choices=("table", "json"), default="table")
     curve.set_defaults(call=_curve)
 
@@ -81,6 +83,25 @@ def _make_parser():
     replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
     replay.add_argument("--out", required=True, type=Path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
+
+    convert = commands.add_parser("convert", help="write a trace in another tool's format", allow_abbrev=False)
+    convert.add_argument("source", type=Path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
+    convert.add_argument("target", type=Path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
+    convert.add_argument(
+        "--to", required=True, metavar="FORMAT",
+        help="mooncake, bailian, vllm-custom, vllm-multi-turn, openai-batch or parquet",
+    )  # fmt: skip
+    convert.add_argument(
+        "--from", dest="kind", metavar="FORMAT",
+        help="parquet, engine, log, mooncake or bailian (default: found by content)",
+    )  # fmt: skip
+    convert.add_argument(
+        "--block-size", help="tokens a block of OUT, a multiple of IN's if it has any (default: IN's, else 512 or 16)"
+    )
+    convert.add_argument("--from-block-size", help="tokens a block of IN (default: what it says, else 512 or 16)")
+    convert.add_argument("--tokenizer", default="bundled", help=f"of messages: {_HELP['tokenizer']}")
+    convert.add_argument("--model", default="default", help="of a batch file, where IN names none")
+    convert.set_defaults(call=_convert)
 
     prepare = commands.add_parser("prepare", help="tokenise a workload into the cache", allow_abbrev=False)
     _add_parameters(prepare)
@@ -171,6 +192,21 @@ def _replay(options):
         f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
         f"answers are in {options.out}"
     )
+
+
+def _convert(options):
+    from kvprefix.formats import convert
+    from kvprefix.sweep import read_number
+
+    sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
+    done = convert(
+        options.source, options.target, options.to, kind=options.kind, block_size=sizes[0], from_block_size=sizes[1],
+        tokenizer=options.tokenizer, model=options.model,
+    )  # fmt: skip
+    blocks = "" if done.block_size is None else f", blocks of {done.block_size} tokens"
+    print(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")
+    for note in done.notes:
+        print(f"- {note}")
 
 
 def _prepare(options):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from kvprefix.blockhash import count_blocks, find_firsts, hash_blocks, merge_blocks
 from kvprefix.files import InputError
-from kvprefix.trace import copy_prompt
+from kvprefix.progress import show_progress
 
 
 @dataclass(frozen=True)
@@ -72,86 +73,60 @@ def identify_blocks(trace, block_size, *, outputs=False):
 
     Notes
     -----
-    A block's key is a 128-bit hash of its parent's key and its tokens (two independent 64-bit chains, as an engine
-    chains its hashes); two of a billion blocks collide with a probability below 1e-20. Blocks inside the part that a
-    prompt shares with its parent are taken over, not hashed again.
+    Three steps: the tokens' parts are hashed one after the other (`hash_blocks`), what they found is joined
+    (`merge_blocks`), and the blocks are numbered as the requests arrive. In memory are one part's tokens, an entry a
+    distinct block, and an id a block access.
     """
     block_size = check_block_size(block_size)
     tokens, rows = trace.tokens, trace.rows
-    prompt_lengths = tokens.prompt_lengths()[rows]
-    total = prompt_lengths
-    if outputs:
-        total = prompt_lengths + np.maximum(np.diff(tokens.output_offsets)[rows] - 1, 0)
-    offsets = np.concatenate(([0], np.cumsum(total // block_size)))
-    taken_from = _earlier_parents(tokens.parent, rows)
-    known = np.where(taken_from >= 0, tokens.shared[rows] // block_size, 0)
-    n_hashed = int((total // block_size - known).sum())
-    if n_hashed >= 2**31:
-        raise InputError(f"{n_hashed} blocks of {block_size} tokens are more than one trace can hold (2**31)")
-    ids, parent, depth = _identify(
-        rows, taken_from, known, prompt_lengths, offsets, tokens.parent, tokens.shared, tokens.own_offsets,
-        tokens.own, tokens.output_offsets, tokens.output, block_size, n_hashed,
-    )  # fmt: skip
-    return Blocks(block_size, ids, offsets, prompt_lengths // block_size, parent, depth)
-
-
-def _earlier_parents(parent, rows):
-    """Return the position in the trace of each request's parent, -1 where it is not earlier in the trace."""
-    position = np.full(len(parent), -1)
-    position[rows] = np.arange(len(rows))
-    found = np.where(parent[rows] >= 0, position[parent[rows]], -1)
-    return np.where(found < np.arange(len(rows)), found, -1)
-
-
-@njit(cache=True, nogil=True, inline="always")
-def _mix(h, value, multiplier):
-    """Fold a value into a 64-bit hash: multiply and shift, as in splitmix64 (Steele et al., 2014)."""
-    h = (h ^ np.uint64(value)) * multiplier
-    return h ^ (h >> np.uint64(29))
+    if (tokens.parent >= np.arange(len(tokens.parent))).any():
+        raise ValueError("a row of the tokens goes on from itself or a later row; expected one before it")
+    n_blocks, n_known = count_blocks(tokens, block_size, outputs)
+    needed = _mark_needed(rows, tokens.parent, n_known)
+    firsts = find_firsts(n_blocks, n_known, needed)
+    if firsts[-1] >= 2**31:
+        raise InputError(f"{firsts[-1]} blocks of {block_size} tokens are more than one trace can hold (2**31)")
+    found = (
+        hash_blocks(part, block_size, outputs=outputs, needed=needed[start : start + len(part.shared)])
+        for start, part in tokens.parts()
+    )
+    with show_progress(int(firsts[-1]), "identifying", " blocks") as bar:
+        ids, n_distinct = merge_blocks(found, int(firsts[-1]), bar)
+    offsets = np.concatenate(([0], np.cumsum(n_blocks[rows])))
+    ids, parent, depth = _arrange(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids, n_distinct)
+    return Blocks(block_size, ids, offsets, tokens.prompt_lengths()[rows] // block_size, parent, depth)
 
 
 @njit(cache=True, nogil=True)
-def _identify(
-    rows, taken_from, known, prompt_lengths, offsets, token_parent, token_shared, own_offsets, own,
-    output_offsets, output, block_size, n_hashed,
-):  # fmt: skip
-    """Walk the requests in order; look up or number each block in an open-addressing table of its key."""
-    size = 16
-    while size < 2 * n_hashed:
-        size *= 2
-    table = np.full(size, -1, np.int32)
-    mask = np.uint64(size - 1)
-    key_a, key_b = np.empty(n_hashed, np.uint64), np.empty(n_hashed, np.uint64)
-    parent, depth = np.empty(n_hashed, np.int32), np.empty(n_hashed, np.int32)
-    ids = np.empty(offsets[-1], np.int32)
-    mult_a, mult_b = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+def _mark_needed(rows, parent, n_known):
+    """Mark the rows of a trace and those whose blocks they go on from."""
+    needed = np.zeros(len(parent), np.bool_)
+    for row in rows:
+        while row >= 0 and not needed[row]:
+            needed[row] = True
+            row = parent[row] if n_known[row] > 0 else -1
+    return needed
+
+
+@njit(cache=True, nogil=True)
+def _arrange(rows, offsets, n_blocks, n_known, firsts, token_parent, ids, n_distinct):
+    """Lay out each request's blocks, gathered through its parents, and number them as first seen."""
+    out, number = np.empty(offsets[-1], np.int32), np.full(n_distinct, -1, np.int32)
+    parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
     count = 0
     for i in range(len(rows)):
-        row, first, n_blocks = rows[i], offsets[i], offsets[i + 1] - offsets[i]
-        last, a, b = -1, np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
-        if known[i] > 0:
-            ids[first : first + known[i]] = ids[offsets[taken_from[i]] : offsets[taken_from[i]] + known[i]]
-            last = ids[first + known[i] - 1]
-            a, b = key_a[last], key_b[last]
-        start = known[i] * block_size
-        prompt = copy_prompt(row, start, token_parent, token_shared, own_offsets, own)
-        position = 0
-        for block in range(known[i], n_blocks):
-            for _ in range(block_size):
-                if position < len(prompt):
-                    token = prompt[position]
-                else:
-                    token = output[output_offsets[row] + position - len(prompt)]
-                a, b = _mix(a, token, mult_a), _mix(b, token, mult_b)
-                position += 1
-            a, b = _mix(a, 0x5851F42D4C957F2D, mult_b), _mix(b, 0x14057B7EF767814F, mult_a)
-            slot = (a ^ (a >> np.uint64(32))) & mask
-            while table[slot] >= 0 and not (key_a[table[slot]] == a and key_b[table[slot]] == b):
-                slot = (slot + np.uint64(1)) & mask
-            if table[slot] < 0:
-                table[slot] = count
-                key_a[count], key_b[count], parent[count], depth[count] = a, b, last, block
+        row, stop = rows[i], n_blocks[rows[i]]
+        while stop > 0:
+            start = min(n_known[row], stop)
+            for k in range(start, stop):
+                out[offsets[i] + k] = ids[firsts[row] + k - n_known[row]]
+            row, stop = token_parent[row], start
+        last = -1
+        for k in range(offsets[i], offsets[i + 1]):
+            block = number[out[k]]
+            if block < 0:
+                block = number[out[k]] = count
+                parent[count], depth[count] = last, k - offsets[i]
                 count += 1
-            last = table[slot]
-            ids[first + block] = last
-    return ids, parent[:count].copy(), depth[:count].copy()
+            out[k] = last = block
+    return out, parent[:count].copy(), depth[:count].copy()

@@ -6,6 +6,7 @@ Every number comes from what was loaded or given, none is typed. What came out i
 import numpy as np
 import pandas as pd
 
+from kvprefix.arrivals import count_early_turns, parse_arrivals
 from kvprefix.files import InputError
 
 LIMITS = """\
@@ -82,20 +83,55 @@ def describe_dataset(stats):
     )
 
 
+def describe_starts(parameters):
+    """Say how conversations start, from a mapping of the parameters: to follow "conversations start"."""
+    starts, rate = parse_arrivals(parameters["arrivals"]), f"{parameters['arrival_rate']:g} a second"
+    if starts.kind == "poisson":
+        return f"by a Poisson process of {rate}"
+    if starts.kind in ("gamma", "weibull"):
+        return f"{rate}, with {starts.kind.replace('weibull', 'Weibull')} gaps of coefficient of variation {starts.cv:g}"
+    if starts.kind == "day":
+        return f"by a Poisson process whose rate follows {starts.file or 'a working day'}, {rate} on the day's average"
+    if starts.kind == "clients":
+        return (
+            f"at {starts.clients:,} clients, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
+            f"coefficient of variation {starts.cv:g}"
+        )
+    return f"at the times that {starts.file} holds"
+
+
+def _describe_think(p):
+    kind, _, file = p["think"].partition(":")
+    if kind == "lognormal":
+        return f"a lognormal think time (median {p['think_median_s']:g} s, sigma {p['think_sigma']:g})"
+    if kind == "exponential":
+        return f"an exponential think time (median {p['think_median_s']:g} s)"
+    return f"a think time of {p['think_median_s']:g} s" if kind == "constant" else f"a think time drawn from {file}"
+
+
+def state_clock(parameters):
+    """Say in few words how requests arrive, from a mapping of the parameters: for captions."""
+    starts = parse_arrivals(parameters["arrivals"])
+    how = "" if starts.kind == "poisson" else f" ({parameters['arrivals']})"
+    rate = f"stamps of {starts.file}" if starts.kind == "stamps" else f"{parameters['arrival_rate']:g} conversations/s{how}"
+    think = "" if parameters["think"] == "lognormal" or parameters["clock"] != "causal" else f" ({parameters['think']} think time)"
+    return f"{rate}, {parameters['clock']} clock{think}"
+
+
 def describe_method(stats):
     """The methodology paragraph of a report."""
     p = stats["multi_turn"]["parameters"]
     if p["clock"] == "causal":
         turns = (
             f"the next turn follows after the service time ({p['ttft_s']:g} s to the first token and {p['time_per_output_token_s']:g} s a generated "
-            f"token) and a lognormal think time (median {p['think_median_s']:g} s, sigma {p['think_sigma']:g})"
+            f"token) and {_describe_think(p)}"
         )
     else:
         turns = f"the turns follow the naive clock `{p['clock']}`, which lets them arrive sooner than people write them"
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
-        f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start by a "
-        f"Poisson process of {p['arrival_rate']:g} a second; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
+        f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
+        f"{describe_starts(p)}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
         f"tokens, identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."
@@ -139,10 +175,8 @@ def describe_arrivals(traces):
 
 def describe_causality(trace, clock):
     """Say how many turns arrive before the reply that they answer is complete."""
-    requests = trace.requests.sort_values(["conversation_index", "turn"])
-    service = clock.ttft_s + requests["output_tokens"] * clock.time_per_output_token_s
-    reply_ends = (requests["arrival_s"] + service).groupby(requests["conversation_index"]).shift()
-    early = int((requests["arrival_s"] < reply_ends - 1e-5).sum())
+    requests = trace.requests
+    early = count_early_turns(requests, clock.ttft_s, clock.time_per_output_token_s)
     later = int((requests["turn"] > 0).sum())
     if not later:
         return "No conversation has a second turn."

@@ -6,6 +6,7 @@ It does not know what any file holds.
 import contextlib
 import glob
 import hashlib
+import json
 import os
 import tempfile
 import time
@@ -89,10 +90,38 @@ def explain_os_errors(path):
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def sha256_file(path):
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with explain_os_errors(path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_file(path, *, shown=False):
+    """Return the SHA-256 of a file's bytes, in hexadecimal; `shown` allows for a progress bar."""
+    with explain_os_errors(path), open(path, "rb", buffering=0) as file:
+        if not shown:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        from kvprefix.progress import show_progress
+
+        digest = hashlib.sha256()
+        with show_progress(os.fstat(file.fileno()).st_size, f"checking {Path(path).name}", "B") as bar:
+            while data := file.read(2**22):
+                digest.update(data)
+                bar.update(len(data))
+        return digest.hexdigest()
+
+
+def seal_key(values):
+    """Return a short key of JSON values: equal values have equal keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_sealed(path, content):
+    """Write JSON values with their key, so that `read_sealed` sees whether they are whole."""
+    write_bytes(path, json.dumps({"content": content, "key": seal_key(content)}, indent=1))
+
+
+def read_sealed(path):
+    """Return what `write_sealed` wrote, None where there is nothing or it was cut or altered."""
+    try:
+        sealed = json.loads(Path(path).read_text())
+        return sealed["content"] if sealed["key"] == seal_key(sealed["content"]) else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _sweep(path):

@@ -6,7 +6,7 @@ Each function takes statistics as `metrics.describe_mode` returns them, `{"singl
 import numpy as np
 import pandas as pd
 
-from kvprefix.describe import percent, seconds
+from kvprefix.describe import percent, seconds, state_clock
 from kvprefix.sharing import count_history_hits
 
 PERCENTS = dict.fromkeys(["mean sharing fraction", "median sharing fraction", "token hit rate"], percent)
@@ -33,7 +33,7 @@ def state_conditions(stats):
     parameters = multi["parameters"]
     return (
         f"n = {single['requests']:,} single-turn and {multi['requests']:,} multi-turn requests; block size "
-        f"{parameters['block_size']} tokens, {parameters['arrival_rate']:g} conversations/s, {parameters['clock']} clock, seed "
+        f"{parameters['block_size']} tokens, {state_clock(parameters)}, seed "
         f"{parameters['seed']}; unbounded cache, cold start, prompts only."
     )
 
@@ -190,8 +190,9 @@ def explain_accountings(stats):
             )
         else:
             said.append("Which tokens are the template's is not known with this tokenizer.")
-    if stats["multi_turn"]["parameters"]["clock"] != "causal":
-        said.append("Under this clock a turn may count tokens of a reply that is not generated yet.")
+    early = stats["multi_turn"]["early_turns"]
+    if early:
+        said.append(f"**{early:,} turns arrive before the reply that they follow is complete:** they count tokens that are not generated yet.")
     return " ".join(said)
 
 

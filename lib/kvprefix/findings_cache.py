@@ -6,10 +6,10 @@ A difference is called one only where its interval (conversations resampled, 95 
 import numpy as np
 import pandas as pd
 
-from kvprefix.describe import percent, seconds
+from kvprefix.describe import percent, seconds, state_clock
 from kvprefix.intervals import judge_difference
 from kvprefix.policies import POLICIES
-from kvprefix.study import SEEDS
+from kvprefix.study import ACCESS_BUDGET, BLOCK_SIZES, SEEDS, count_accesses, fit_sizes
 from kvprefix.units import list_models, to_gib
 
 
@@ -18,7 +18,7 @@ def state_study(workload, accesses):
     parameters = workload.parameters
     return (
         f"n = {len(accesses):,} multi-turn requests of {workload.dataset['conversations']:,} conversations; block size "
-        f"{parameters.block_size} tokens, {parameters.arrival_rate:g} conversations/s, {parameters.clock} clock, cold start, "
+        f"{parameters.block_size} tokens, {state_clock(parameters.as_dict())}, cold start, "
         f"prompts only; {SEEDS} seeds from {parameters.seed} on."
     )
 
@@ -122,7 +122,7 @@ def tabulate_block_sizes(frame):
         "block size": whole.index, "token hit rate": whole["token"].to_numpy(),
         "mean sharing fraction": whole["request_mean"].to_numpy(), "block reuse rate": whole["block"].to_numpy(),
         "blocks (hashes) a request": whole["blocks"].to_numpy(), "tokens lost a request": whole["lost_tokens"].to_numpy(),
-        "half a block": (whole.index.to_numpy() - 1) / 2,
+        "half a block": (whole.index.to_numpy() - whole.index.min()) / 2,
     })  # fmt: skip
 
 
@@ -148,8 +148,8 @@ def describe_block_sizes(frame):
         f"With blocks of {small} token{'s' if small > 1 else ''}, {percent(whole['token'][small])} of the prompt tokens are hit in an unbounded cache; with "
         f"blocks of {usual}, {percent(whole['token'][usual])}; with blocks of {large}, {percent(whole['token'][large])}. A request hashes and looks up "
         f"{whole['blocks'][small]:,.0f}, {whole['blocks'][usual]:,.1f} and {whole['blocks'][large]:,.1f} blocks. Against blocks of {small}, blocks of {usual} lose "
-        f"{whole['lost_tokens'][usual]:,.1f} cached tokens a request (half a block: {(usual - 1) / 2:g}), blocks of {large} lose "
-        f"{whole['lost_tokens'][large]:,.1f} (half a block: {(large - 1) / 2:g}). Half a block is what is lost where two prompts part at any place within a block "
+        f"{whole['lost_tokens'][usual]:,.1f} cached tokens a request (half a block: {(usual - small) / 2:g}), blocks of {large} lose "
+        f"{whole['lost_tokens'][large]:,.1f} (half a block: {(large - small) / 2:g}). Half a block is what is lost where two prompts part at any place within a block "
         "with equal chance; a prompt that shares less than a block has less to lose."
     ]
     bounded = frame.dropna(subset="memory_tokens")
@@ -163,6 +163,24 @@ def describe_block_sizes(frame):
                 f"{spread(rates[small])} with blocks of {small} (mean and range over seeds)."
             )
     return " ".join(said)
+
+
+def name_smallest(frame):
+    """Return the smallest block of a study of block sizes in words: what larger ones are compared with."""
+    small = frame["block_size"].min()
+    return "one token" if small == 1 else f"{small} tokens"
+
+
+def describe_left_out(workload):
+    """Say which block sizes were left out, and why; nothing where none was."""
+    out = [size for size in BLOCK_SIZES if size not in fit_sizes(workload)]
+    if not out:
+        return ""
+    listed = "; ".join(f"{size}: {count_accesses(workload, size):,}" for size in out)
+    return (
+        f" Left out, because these conversations have more than {ACCESS_BUDGET:,} block accesses with them, which would need too much "
+        f"memory (block size: accesses): {listed}. Losses are against the smallest size that is left."
+    )
 
 
 def tabulate_policies(frame, ceiling):

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 import kvprefix
+from kvprefix.arrivals import count_early_turns
 from kvprefix.sharing import measure_hits_with_outputs, measure_sharing
 
 _QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
@@ -80,20 +81,21 @@ def tabulate_requests(trace, sharing):
     )
 
 
-def tabulate_blocks(sharing):
-    """Return the per-block table (pyarrow), by first access.
+def tabulate_blocks(sharing, start=0, stop=None):
+    """Return the per-block table (pyarrow), by first access: of all blocks, or of those from `start` to `stop`.
 
     Columns: `block_id depth accesses first_access_s last_access_s mean_reuse_gap_s` (null for a block accessed once).
     """
-    reused = sharing.accesses > 1
-    gap = (sharing.last_access_s - sharing.first_access_s) / np.maximum(sharing.accesses - 1, 1)
+    some = slice(start, stop)
+    accesses, first_s, last_s = sharing.accesses[some], sharing.first_access_s[some], sharing.last_access_s[some]
+    gap = (last_s - first_s) / np.maximum(accesses - 1, 1)
     return pa.table({
-        "block_id": np.arange(len(reused)),
-        "depth": sharing.blocks.depth,
-        "accesses": sharing.accesses,
-        "first_access_s": sharing.first_access_s,
-        "last_access_s": sharing.last_access_s,
-        "mean_reuse_gap_s": pa.array(gap.round(6), mask=~reused),
+        "block_id": np.arange(start, start + len(accesses)),
+        "depth": sharing.blocks.depth[some],
+        "accesses": accesses,
+        "first_access_s": first_s,
+        "last_access_s": last_s,
+        "mean_reuse_gap_s": pa.array(gap.round(6), mask=accesses <= 1),
     })  # fmt: skip
 
 
@@ -117,6 +119,7 @@ def describe_mode(trace, sharing):
         "dataset": info["dataset"],
         "requests": len(trace),
         "requests_without_reply": int((requests["output_tokens"] == 0).sum()),
+        "early_turns": count_early_turns(requests, parameters["ttft_s"], parameters["time_per_output_token_s"]),
         "duration_s": float(trace.arrival_s[-1]),
         "prompt_tokens": _summarize_with_total(requests["prompt_tokens"]),
         "output_tokens": _summarize_with_total(requests["output_tokens"]),

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 
-from kvprefix.arrivals import Clock
+from kvprefix.arrivals import Clock, parse_arrivals
 from kvprefix.blocks import check_block_size
 from kvprefix.files import InputError
 from kvprefix.units import load_model
@@ -24,9 +24,11 @@ class Parameters:
         Tokens a block.
     arrival_rate : float
         Conversations that start, a second.
+    arrivals : str
+        How they start: see `kvprefix.arrivals.parse_arrivals`.
     seed : int
         Of all random draws, 0 or more.
-    clock, think_median_s, think_sigma, ttft_s, time_per_output_token_s
+    clock, think, think_median_s, think_sigma, ttft_s, time_per_output_token_s
         See `kvprefix.arrivals.Clock`.
     drop_duplicates : bool
         Skip conversations equal to an earlier one.
@@ -46,8 +48,10 @@ class Parameters:
     max_conversations: int | None = None
     block_size: int = 16
     arrival_rate: float = 2.0
+    arrivals: str = "poisson"
     seed: int = 0
     clock: str = "causal"
+    think: str = Clock.think
     think_median_s: float = Clock.think_median_s
     think_sigma: float = Clock.think_sigma
     ttft_s: float = Clock.ttft_s
@@ -72,11 +76,17 @@ class Parameters:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")
         self.timing()
+        parse_arrivals(self.arrivals)
         load_model(self.kv_model)
 
     def timing(self):
         """Return the clock that these parameters describe."""
-        return Clock(self.clock, self.think_median_s, self.think_sigma, self.ttft_s, self.time_per_output_token_s)
+        times = self.think_median_s, self.think_sigma, self.ttft_s, self.time_per_output_token_s
+        return Clock(self.clock, *times, self.think)
+
+    def timing_files(self):
+        """Return the files that arrivals and think times are read from."""
+        return [file for file in (parse_arrivals(self.arrivals).file, self.timing().file) if file]
 
     def as_dict(self):
         """Return the parameters as JSON values."""

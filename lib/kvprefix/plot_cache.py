@@ -94,15 +94,17 @@ def draw_block_sizes(frame):
 
 def draw_loss(frame):
     """Draw the cached tokens that larger blocks lose, against half a block a request. Returns (figure, data)."""
-    whole = frame[frame["memory_tokens"].isna() & (frame["block_size"] > 1)]
+    small = frame["block_size"].min()
+    whole = frame[frame["memory_tokens"].isna() & (frame["block_size"] > small)]
     figure, axes = make_axes()
     sizes = whole["block_size"]
     axes.plot(sizes, whole["lost_tokens"], marker="o", markersize=3, color="#10507A", label="measured")
-    axes.plot(sizes, (sizes - 1) / 2, color="#666666", linestyle=(0, (4, 1.5)), label="half a block: (B - 1) / 2")
+    label = f"half a block: (B - {small}) / 2"
+    axes.plot(sizes, (sizes - small) / 2, color="#666666", linestyle=(0, (4, 1.5)), label=label)
     axes.set(yscale="log", ylabel="cached tokens lost a request\n(log scale)")
     _block_size_axis(axes, sizes)
     add_legend(axes, 2)
-    return figure, whole.assign(half_a_block=(sizes - 1) / 2)[["block_size", "lost_tokens", "half_a_block"]]
+    return figure, whole.assign(half_a_block=(sizes - small) / 2)[["block_size", "lost_tokens", "half_a_block"]]
 
 
 def draw_working_set(times_s, sizes, block_size, model):

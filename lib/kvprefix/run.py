@@ -5,11 +5,15 @@ from typing import NamedTuple
 
 from pyarrow import csv
 
+from kvprefix.enginetrace import SpilledMessages, write_engine_trace
 from kvprefix.files import atomic_path, explain_os_errors, write_bytes
 from kvprefix.metrics import describe_mode, tabulate_blocks, tabulate_requests
+from kvprefix.progress import show_progress
 from kvprefix.sharing import Sharing, measure_sharing
-from kvprefix.trace import Trace, encode_messages, write_engine_trace, write_trace
+from kvprefix.trace import Trace, write_trace
 from kvprefix.workload import MODES, make_trace
+
+ROWS_AT_A_TIME = 2**18  # of a CSV file
 
 
 class Result(NamedTuple):
@@ -44,20 +48,42 @@ def write_results(results, workload, folder, *, parquet=False):
     """
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    messages = {index: encode_messages(one) for index, one in workload.iterate_messages()}
+    messages = SpilledMessages(_follow(workload))
     for mode, (trace, sharing, stats) in results.items():
         write_engine_trace(trace, messages, folder / f"{mode}_trace.jsonl")
         with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:
-            tabulate_requests(trace, sharing).to_csv(temporary, index=False, lineterminator="\n")
+            _write_requests(tabulate_requests(trace, sharing), temporary)
         with atomic_path(folder / f"{mode}_block_metrics.csv") as temporary:
-            _write_numbers(tabulate_blocks(sharing), temporary)
+            _write_blocks(sharing, temporary)
         if parquet:
             write_trace(trace, folder / f"{mode}_trace.parquet")
         write_bytes(folder / f"{mode}_stats.json", json.dumps(stats, indent=2, allow_nan=False) + "\n")
 
 
-def _write_numbers(table, path):
-    """Write an Arrow table of numbers as CSV, with full precision; nulls are empty. Millions of rows a second."""
-    with open(path, "wb") as file:
-        file.write((",".join(table.column_names) + "\n").encode())
-        csv.write_csv(table, file, csv.WriteOptions(include_header=False))
+def _follow(workload):
+    """Yield the messages of every conversation, with a progress bar."""
+    total = int(workload.requests["conversation_index"].iloc[-1]) + 1
+    with show_progress(total, "reading messages", " conversations") as bar:
+        for _, messages in workload.iterate_messages():
+            yield messages
+            bar.update()
+
+
+def _write_requests(frame, path):
+    with show_progress(len(frame), "writing requests", " requests") as bar:
+        for start in range(0, max(len(frame), 1), ROWS_AT_A_TIME):
+            some = frame.iloc[start : start + ROWS_AT_A_TIME]
+            some.to_csv(path, mode="a", header=start == 0, index=False, lineterminator="\n")
+            bar.update(len(some))
+
+
+def _write_blocks(sharing, path):
+    """Write the block table as CSV, with full precision; nulls are empty. Millions of rows a second."""
+    n = sharing.blocks.n_distinct
+    with open(path, "wb") as file, show_progress(n, "writing blocks", " blocks") as bar:
+        for start in range(0, max(n, 1), ROWS_AT_A_TIME):
+            table = tabulate_blocks(sharing, start, start + ROWS_AT_A_TIME)
+            if not start:
+                file.write((",".join(table.column_names) + "\n").encode())
+            csv.write_csv(table, file, csv.WriteOptions(include_header=False))
+            bar.update(len(table))

@@ -24,13 +24,14 @@ from kvprefix.curves import (
     rate_hits,
     rate_unbounded,
 )
-from kvprefix.files import atomic_path, derived_folder
+from kvprefix.files import atomic_path, derived_folder, resolve_input, sha256_file
 from kvprefix.intervals import bootstrap_rates, interval
 from kvprefix.policies import POLICIES
 from kvprefix.workload import make_trace
 
 SEEDS = 10  # draws of the arrival process
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+ACCESS_BUDGET = 200_000_000  # block accesses of a trace that is studied; its draws take about 30 bytes an access
 STUDY_VERSION = 2  # raise when the meaning of a table changes
 
 
@@ -85,6 +86,25 @@ def draw_variants(workload, block_size, variants):
         yield name, select_requests(accesses, position[trace.rows], trace.arrival_s)
 
 
+def count_accesses(workload, block_size):
+    """Return the number of block accesses of the workload's multi-turn requests."""
+    return int((workload.requests["prompt_tokens"].to_numpy() // block_size).sum())
+
+
+def fit_sizes(workload, sizes=BLOCK_SIZES):
+    """Return the block sizes whose accesses are within the budget, as a list; the smaller the size, the more of them.
+
+    A trace with more than ACCESS_BUDGET accesses would need too much memory: three draws of it are there at a time.
+    """
+    return [size for size in sizes if count_accesses(workload, size) <= ACCESS_BUDGET]
+
+
+def count_threads(workload, block_size=None):
+    """Return how many draws a study works on at a time: as many as there are cores, fewer where they are large."""
+    accesses = count_accesses(workload, block_size or workload.parameters.block_size)
+    return max(1, min(os.cpu_count() or 1, ACCESS_BUDGET // max(2 * accesses, 1)))
+
+
 def study_lru(workload, *, points=60):
     """Measure LRU's hit rate over capacity, by one pass a seed.
 
@@ -106,7 +126,8 @@ def study_lru(workload, *, points=60):
             frame["low"], frame["high"] = interval(draws)
         return frame
 
-    return keep_table(workload, "lru", [points], lambda: _over_seeds(workload, measure))
+    threads = count_threads(workload)
+    return keep_table(workload, "lru", [points], lambda: _over_seeds(workload, measure, threads=threads))
 
 
 def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
@@ -123,7 +144,8 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
         sizes = [curve.capacity_for(share) for share in shares]
         return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 
-    return keep_table(workload, "needs", [list(shares)], lambda: _over_seeds(workload, measure))
+    threads = count_threads(workload)
+    return keep_table(workload, "needs", [list(shares)], lambda: _over_seeds(workload, measure, threads=threads))
 
 
 def study_policies(workload, capacities, policies=tuple(POLICIES)):
@@ -155,8 +177,9 @@ def study_policies(workload, capacities, policies=tuple(POLICIES)):
                              "low": low, "high": high, **gains})  # fmt: skip
         return pd.DataFrame(rows)
 
-    settings = {policy: POLICIES[policy].setting for policy in policies}
-    return keep_table(workload, "policies", [capacities, settings], lambda: _over_seeds(workload, measure))
+    settings, threads = {policy: POLICIES[policy].setting for policy in policies}, count_threads(workload)
+    options = [capacities, settings]
+    return keep_table(workload, "policies", options, lambda: _over_seeds(workload, measure, threads=threads))
 
 
 def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
@@ -168,6 +191,7 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
     memories : sequence of int
         Tokens that the cache holds; a capacity is their number over the block size.
     sizes : sequence of int
+        Those that are too small for a workload this large are left out, see `fit_sizes`.
 
     Returns
     -------
@@ -177,7 +201,7 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
         `blocks` (full blocks a request, each hashed and looked up) and `lost_tokens` (cached tokens a request fewer
         than with the first size).
     """
-    memories = [int(memory) for memory in memories]
+    memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
 
     def measure():
         frames, cached = [], {}
@@ -203,7 +227,8 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
                 draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
                 return frame.assign(**dict(zip(("low", "high"), interval(draws), strict=True)))
 
-            frames.append(_over_seeds(workload, measure_seed, size, threads=1 if size < 4 else None, quiet=True))
+            threads = 1 if size < 4 else count_threads(workload, size)
+            frames.append(_over_seeds(workload, measure_seed, size, threads=threads, quiet=True))
         bar.close()
         return pd.concat(frames, ignore_index=True)
 
@@ -232,6 +257,7 @@ def keep_table(workload, name, options, make, **changes):
     """Return a study's table from the derived folder, made first where it is not there."""
     known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
     known.pop("kv_model", None)
+    known["files"] = [sha256_file(resolve_input(file)) for file in workload.parameters.timing_files()]
     parts = [STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     path = derived_folder() / f"study-{name}-{key}.parquet"

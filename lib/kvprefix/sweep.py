@@ -3,16 +3,20 @@
 It chooses the reader, rates what the caches of `curves` and `cache` hit, and shows the result as a table.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from kvprefix.accesses import make_accesses
+from kvprefix.arrivals import count_early_turns
+from kvprefix.bailian import read_bailian
 from kvprefix.blocks import check_block_size
 from kvprefix.cache import check_capacity, replay
 from kvprefix.curves import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
-from kvprefix.files import InputError, explain_os_errors
-from kvprefix.mooncake import BLOCK_SIZE, read_mooncake
+from kvprefix.files import InputError
+from kvprefix.formats import find_format
+from kvprefix.mooncake import read_mooncake
 from kvprefix.policies import POLICIES, find_policy
 from kvprefix.prefixtree import replay_tree
 
@@ -25,7 +29,7 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
     Parameters
     ----------
     path : path-like
-        Our Parquet, or JSON Lines in Mooncake's form.
+        As in `load_accesses`.
     policies : sequence of str
     capacities : sequence of int, optional
         Blocks; `default_capacities` if not given.
@@ -58,20 +62,25 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
 
 
 def load_accesses(path, block_size=None):
-    """Read a trace of either kind, told apart by its first bytes.
+    """Read a trace of any kind that has blocks or tokens, told apart by its first bytes and its first line.
 
     Parameters
     ----------
     path : path-like
+        Our Parquet, or JSON Lines in Mooncake's or Bailian's form.
     block_size : int, optional
-        Tokens a block. If not given: what a Parquet trace was made for (16 if it does not say), 512 for a Mooncake one.
+        Tokens a block. If not given: what the trace was made for or says, else 16, for a Mooncake one 512.
     """
     if block_size is not None:
         check_block_size(block_size)
-    with explain_os_errors(path), open(path, "rb") as file:
-        is_parquet = file.peek(4)[:4] == b"PAR1"
-    if not is_parquet:
-        return read_mooncake(path, BLOCK_SIZE if block_size is None else block_size)
+    kind = find_format(path)
+    if kind in ("engine", "log"):
+        raise InputError(
+            f"{path}: holds messages, neither tokens nor blocks; make a trace with tokens of it first: "
+            f"python -m kvprefix convert {path} {Path(path).stem}.parquet --to parquet"
+        )
+    if kind != "parquet":
+        return read_bailian(path, block_size) if kind == "bailian" else read_mooncake(path, block_size)
     from kvprefix.trace import read_trace
 
     trace = read_trace(path)
@@ -79,7 +88,12 @@ def load_accesses(path, block_size=None):
         raise InputError(f"{path}: holds no requests")
     if block_size is None:
         block_size = trace.info.get("parameters", {}).get("block_size", 16)
-    return make_accesses(trace, block_size)
+    accesses, notes = make_accesses(trace, block_size), list(trace.info.get("notes", []))
+    made = trace.info.get("parameters", {})
+    early = count_early_turns(trace.requests, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
+    if early:
+        notes.append(f"{early:,} turns arrive before the reply that they follow is complete: for comparison only")
+    return replace(accesses, info={**accesses.info, "notes": notes})
 
 
 def default_capacities(accesses):

@@ -3,9 +3,9 @@
 A trace is made by `workload`, or read from Parquet; everything after it (blocks, sharing, replay) takes one.
 """
 
-import functools
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,65 +15,16 @@ import pyarrow.parquet as pq
 from numba import njit
 
 from kvprefix.files import InputError, atomic_path, explain_os_errors
+from kvprefix.mapped import release
+from kvprefix.progress import show_progress
+from kvprefix.tokens import Tokens, make_tokens
 
 REQUEST_COLUMNS = [
     "request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens",
     "messages",
 ]  # fmt: skip
 TOKEN_COLUMNS = ["parent", "shared_tokens", "own_token_ids", "own_is_template", "output_token_ids"]
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The token ids of many requests, each stored once: a prompt is the start of another one and its own rest.
-
-    Row r's prompt is the first ``shared[r]`` tokens of row ``parent[r]``'s prompt, then its own tokens. In a chat the
-    parent is the previous turn; a row without one has parent -1 and shared 0.
-
-    Attributes
-    ----------
-    parent : (n,) ndarray of int64
-    shared : (n,) ndarray of int64
-        Tokens.
-    own_offsets, output_offsets : (n + 1,) ndarray of int64
-        Row r's own tokens are ``own[own_offsets[r]:own_offsets[r + 1]]``; outputs likewise.
-    own : ndarray of int32
-    own_is_template : ndarray of bool
-        For each own token, whether the chat template wrote it rather than a message.
-    output : ndarray of int32
-        Generated tokens, the end-of-turn token included; empty where the log has no reply.
-    """
-
-    parent: np.ndarray
-    shared: np.ndarray
-    own_offsets: np.ndarray
-    own: np.ndarray
-    own_is_template: np.ndarray
-    output_offsets: np.ndarray
-    output: np.ndarray
-
-    def prompt_lengths(self):
-        """Return the number of prompt tokens of every row, (n,) int64."""
-        return self.shared + np.diff(self.own_offsets)
-
-    def prompt(self, row):
-        """Return the prompt of a row as an int32 array."""
-        return copy_prompt(row, 0, self.parent, self.shared, self.own_offsets, self.own)
-
-    def generated(self, row):
-        """Return the output of a row as an int32 array."""
-        return self.output[self.output_offsets[row] : self.output_offsets[row + 1]]
-
-    @functools.cached_property
-    def without_template(self):
-        """The same prompts without the tokens that the chat template wrote (outputs unchanged)."""
-        keep = ~self.own_is_template
-        kept_before = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))
-        shared = _kept_in_shared(self.parent, self.shared, self.own_offsets, kept_before)
-        return Tokens(
-            self.parent, shared, kept_before[self.own_offsets], self.own[keep], self.own_is_template[keep],
-            self.output_offsets, self.output,
-        )  # fmt: skip
+ROW_GROUP = 2**16  # requests of a trace's file that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -88,7 +39,7 @@ class Trace:
         many of the conversation's messages the prompt holds).
     rows : (n,) ndarray of int64
         The row of each request in `tokens`.
-    tokens : Tokens
+    tokens : Tokens or MessageTokens
         May hold more rows than the trace uses; both modes of a workload share one.
     info : dict
         What made the trace: JSON values.
@@ -122,47 +73,6 @@ class Trace:
         return Trace(requests, self.rows, tokens, {**self.info, "template_tokens": False})
 
 
-@njit(cache=True, nogil=True)
-def copy_prompt(row, start, parent, shared, own_offsets, own):
-    """Return the tokens of a row's prompt from position `start` on, gathered through its parents."""
-    stop = shared[row] + own_offsets[row + 1] - own_offsets[row]
-    out = np.empty(max(stop - start, 0), np.int32)
-    while stop > start:
-        low = max(start, shared[row])
-        if low < stop:
-            first = own_offsets[row] + low - shared[row]
-            out[low - start : stop - start] = own[first : first + stop - low]
-            stop = low
-        row = parent[row]
-    return out
-
-
-@njit(cache=True)
-def _kept_in_shared(parent, shared, own_offsets, kept_before):
-    kept = np.zeros(len(shared), np.int64)
-    for child in range(len(shared)):
-        stop, row = shared[child], parent[child]
-        while stop > 0:
-            if stop > shared[row]:
-                first = own_offsets[row]
-                kept[child] += kept_before[first + stop - shared[row]] - kept_before[first]
-                stop = shared[row]
-            row = parent[row]
-    return kept
-
-
-def make_tokens(prompts, outputs):
-    """Make Tokens of plain lists of ids, one prompt and one output a request; none shares another's storage.
-
-    >>> make_tokens([[1, 2], [1, 2, 3]], [[], [7]]).prompt(1)
-    array([1, 2, 3], dtype=int32)
-    """
-    own_offsets, own = _flatten(prompts)
-    output_offsets, output = _flatten(outputs)
-    none = np.full(len(prompts), -1), np.zeros(len(prompts), np.int64)
-    return Tokens(*none, own_offsets, own, np.zeros(len(own), bool), output_offsets, output)
-
-
 def make_trace_of(prompts, arrival_s=None, outputs=None):
     """Make a trace of plain lists of token ids, a conversation each: for small cases and tests.
 
@@ -184,11 +94,6 @@ def make_trace_of(prompts, arrival_s=None, outputs=None):
     return Trace(requests, np.arange(n), make_tokens(prompts, outputs), {})
 
 
-def _flatten(lists):
-    offsets = np.concatenate(([0], np.cumsum([len(one) for one in lists], dtype=np.int64))).astype(np.int64)
-    return offsets, np.array([token for one in lists for token in one], np.int32)
-
-
 def write_trace(trace, path):
     """Write a trace to one Parquet file, a row a request in arrival order, tokens stored as in `Tokens`."""
     tokens, rows = trace.tokens, trace.rows
@@ -198,9 +103,24 @@ def write_trace(trace, path):
     orphans = (tokens.shared[rows] > 0) & ((parent < 0) | (parent >= np.arange(len(rows))))
     if orphans.any():
         raise ValueError(f"request {int(orphans.argmax())} of the trace goes on from one that is not before it")
-    table = pa.Table.from_pandas(trace.requests[REQUEST_COLUMNS], preserve_index=False)
+    note = {"kvprefix": json.dumps(trace.info, sort_keys=True)}
+    table = _make_table(trace, parent, slice(0, ROW_GROUP)).replace_schema_metadata(note)
+    options = {"compression": "zstd", "write_page_checksum": True}
+    bar = show_progress(len(rows), f"writing {Path(path).name}", " requests")
+    with atomic_path(path) as temporary, bar, pq.ParquetWriter(temporary, table.schema, **options) as file:
+        for start in range(0, max(len(rows), 1), ROW_GROUP):
+            file.write_table(_make_table(trace, parent, slice(start, start + ROW_GROUP)).cast(table.schema))
+            for array in (tokens.own, tokens.own_is_template, tokens.output):
+                release(array)
+            bar.update(min(ROW_GROUP, len(rows) - start))
+
+
+def _make_table(trace, parent, some):
+    """Return some of the requests with their tokens as an Arrow table."""
+    tokens, rows = trace.tokens, trace.rows[some]
+    table = pa.Table.from_pandas(trace.requests[REQUEST_COLUMNS].iloc[some], preserve_index=False)
     columns = [
-        pa.array(parent, pa.int64()),
+        pa.array(parent[some], pa.int64()),
         pa.array(tokens.shared[rows], pa.int64()),
         _lists(tokens.own, tokens.own_offsets, rows, pa.int32()),
         _lists(tokens.own_is_template, tokens.own_offsets, rows, pa.bool_()),
@@ -208,9 +128,7 @@ def write_trace(trace, path):
     ]
     for name, column in zip(TOKEN_COLUMNS, columns, strict=True):
         table = table.append_column(name, column)
-    table = table.replace_schema_metadata({"kvprefix": json.dumps(trace.info, sort_keys=True)})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    return table
 
 
 def read_trace(path):
@@ -244,40 +162,18 @@ def flat_lists(column):
 
 def _lists(flat, offsets, rows, kind):
     """Return the rows' lists as an Arrow column, in the rows' order."""
-    lengths = np.diff(offsets)[rows]
-    starts = np.concatenate(([0], np.cumsum(lengths)))
-    take = np.arange(starts[-1]) + np.repeat(offsets[rows] - starts[:-1], lengths)
-    return pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(flat[take], kind))
+    starts = np.concatenate(([0], np.cumsum(np.diff(offsets)[rows])))
+    return pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(_gather(flat, offsets, rows), kind))
 
 
-def encode_messages(messages):
-    """Return each message as JSON text, `{"role": ..., "content": ...}`."""
-    return [_encode_json({"role": role, "content": text}) for role, text in messages]
-
-
-_encode_json = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def write_engine_trace(trace, encoded_messages, path):
-    """Write the trace as JSON Lines that can drive a server: a request a line, in arrival order.
-
-    Keys: `request_id conversation_id turn timestamp` (s) `messages prompt_tokens output_tokens`.
-
-    Parameters
-    ----------
-    trace : Trace
-    encoded_messages : mapping of int to list of str
-        The messages of each conversation as `encode_messages` returns them, by `conversation_index`.
-    path : path-like
-    """
-    columns = ["request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "messages"]
-    columns += ["prompt_tokens", "output_tokens"]
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        for name, index, conversation, turn, arrival, count, prompt, output in zip(
-            *(trace.requests[column].tolist() for column in columns), strict=True
-        ):
-            file.write(
-                f'{{"request_id": "{name}", "conversation_id": {_encode_json(conversation)}, "turn": {turn}, '
-                f'"timestamp": {arrival}, "messages": [{", ".join(encoded_messages[index][:count])}], '
-                f'"prompt_tokens": {prompt}, "output_tokens": {output}}}\n'
-            )
+@njit(cache=True, nogil=True)
+def _gather(flat, offsets, rows):
+    total = 0
+    for row in rows:
+        total += offsets[row + 1] - offsets[row]
+    out, position = np.empty(total, flat.dtype), 0
+    for row in rows:
+        length = offsets[row + 1] - offsets[row]
+        out[position : position + length] = flat[offsets[row] : offsets[row + 1]]
+        position += length
+    return out

@@ -1,7 +1,8 @@
 """From a data file to a tokenised workload, kept in the cache; from a workload to a trace.
 
 Tokenising is the heavy step. It is done in parts of a few hundred conversations, each kept in the derived folder
-under a key of everything that determines it, so a killed run resumes and no run does it twice.
+under a key of everything that determines it, so a killed run resumes and no run does it twice. A workload's parts are
+then joined to arrays that are mapped, not read (`tokenstore`).
 """
 
 import hashlib
@@ -18,11 +19,13 @@ import pyarrow.compute  # noqa: F401  (pa.compute)
 from pyarrow import feather
 from tqdm.auto import tqdm
 
-from kvprefix.arrivals import schedule_turns
+from kvprefix.arrivals import parse_arrivals, schedule_turns
 from kvprefix.conversations import LoadCounts, locate_data, read_conversations
-from kvprefix.files import InputError, derived_folder, sha256_file, write_bytes
+from kvprefix.files import InputError, derived_folder, read_sealed, seal_key, sha256_file, write_bytes, write_sealed
 from kvprefix.tokenizer import find_tokenizer
-from kvprefix.trace import REQUEST_COLUMNS, Tokens, Trace, flat_lists
+from kvprefix.tokens import Tokens
+from kvprefix.tokenstore import join_parts, open_joined
+from kvprefix.trace import REQUEST_COLUMNS, Trace
 
 MODES = ("single_turn", "multi_turn")
 PART_CONVERSATIONS = 1024
@@ -38,7 +41,7 @@ class Workload:
     requests : pandas.DataFrame
         A row a multi-turn request, by conversation and turn: REQUEST_COLUMNS without `arrival_s`.
     tokens : Tokens
-        Their tokens, row for row.
+        Their tokens, row for row, in files that are mapped.
     dataset : dict
         Name, checksum and counts of the data (`LoadCounts.as_dict`).
     tokenizer : dict
@@ -80,28 +83,22 @@ def load_workload(parameters, *, progress=True):
     path = locate_data(parameters.data)
     source = find_tokenizer(parameters.tokenizer)
     versions = {name: metadata.version(name) for name in ("transformers", "tokenizers")}
-    token_key = _key([source.fingerprint, versions, PART_VERSION])
+    token_key = seal_key([source.fingerprint, versions, PART_VERSION])
     options = [parameters.max_conversations, parameters.drop_duplicates, parameters.rejoin_split]
-    data_sha256 = sha256_file(path)
+    data_sha256 = sha256_file(path, shown=progress)
     folder = derived_folder() / f"tokens-{token_key}"
-    manifest_path = folder / f"workload-{_key([data_sha256, *options])}.json"
-    manifest = _read_manifest(manifest_path)
-    damaged = [name for name in manifest["parts"] if not _is_whole(folder / name)] if manifest else []
-    if manifest is None or damaged:
-        manifest = _make_parts(parameters, path, source, folder, progress)
-        manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
-        write_bytes(manifest_path, json.dumps({"content": manifest, "key": _key(manifest)}, indent=1))
+    manifest_path = folder / f"workload-{seal_key([data_sha256, *options])}.json"
+    manifest = read_sealed(manifest_path)
+    joined = open_joined(folder, manifest["parts"], progress=progress) if manifest else None
+    if joined is None:
+        damaged = [name for name in manifest["parts"] if not _is_whole(folder / name)] if manifest else []
+        if manifest is None or damaged:
+            manifest = _make_parts(parameters, path, source, folder, progress)
+            manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
+            write_sealed(manifest_path, manifest)
+        joined = join_parts(folder, manifest["parts"], progress=progress)
     manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
-    return _assemble(manifest, folder, parameters)
-
-
-def _read_manifest(path):
-    """Return what a manifest holds, None where there is none or it was cut or altered."""
-    try:
-        manifest = json.loads(path.read_text())
-        return manifest["content"] if manifest["key"] == _key(manifest["content"]) else None
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
+    return _assemble(manifest, joined, parameters)
 
 
 def _is_whole(file):
@@ -111,10 +108,6 @@ def _is_whole(file):
     tqdm.write(f"{file.name}: this cached part was cut, altered or removed; making it again")
     file.unlink(missing_ok=True)
     return False
-
-
-def _key(values):
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _read(parameters, path, counts=None):
@@ -173,58 +166,62 @@ def _describe_nothing_usable(path, counts):
     return f"{path}: no usable conversation among {counts.records_read} whole records: {reasons or 'none read'}{cut}"
 
 
-def _assemble(manifest, folder, parameters):
-    """Join the cached parts to one workload."""
-    tables, refused, n_conversations, has_template = [], {}, 0, True
-    for name in manifest["parts"]:
-        table = feather.read_table(folder / name)
-        note = json.loads(table.schema.metadata[b"kvprefix"])
-        index = pa.compute.add(table["conversation"], pa.scalar(n_conversations, pa.int32()))
-        tables.append(table.set_column(0, "conversation", index).replace_schema_metadata())
-        refused |= {n_conversations + int(k): reason for k, reason in note["refused"].items()}
-        n_conversations += note["conversations"]
-        has_template = has_template and note["has_template"]
-    table = pa.concat_tables(tables)
-    dataset = _count_refused(manifest["dataset"], refused)
-    if not len(table):
-        reason = next(iter(refused.values()))
+def _assemble(manifest, joined, parameters):
+    """Make a workload of its joined parts."""
+    if not len(joined.rows):
+        reason = joined.note["first_refused"][1]
         raise InputError(f"tokenizer {parameters.tokenizer}: its chat template refuses every conversation: {reason}")
-    tokenizer = {"name": parameters.tokenizer, "sha256": manifest["tokenizer_sha256"], "has_template": has_template}
-    return Workload(*_tables_to_requests(table), dataset, tokenizer, parameters)
+    tokenizer = {
+        "name": parameters.tokenizer,
+        "sha256": manifest["tokenizer_sha256"],
+        "has_template": joined.note["has_template"],
+    }
+    dataset = _count_refused(manifest["dataset"], joined.note)
+    return Workload(*_make_requests(joined), dataset, tokenizer, parameters)
 
 
-def _count_refused(dataset, refused):
+def _count_refused(dataset, note):
     """Count conversations that the template refused as skipped; their index stays theirs, without requests."""
-    if not refused:
+    if not note["refused"]:
         return dataset
-    first, reason = next(iter(refused.items()))
+    first, reason = note["first_refused"]
     return {
         **dataset,
-        "skipped": {**dataset["skipped"], "refused_by_template": len(refused)},
+        "skipped": {**dataset["skipped"], "refused_by_template": note["refused"]},
         "first_skipped": {**dataset["first_skipped"], "refused_by_template": f"conversation {first}: {reason}"},
-        "conversations": dataset["conversations"] - len(refused),
+        "conversations": dataset["conversations"] - note["refused"],
     }
 
 
-def _tables_to_requests(table):
-    own_offsets, own = flat_lists(table["own_tokens"])
-    output_offsets, output = flat_lists(table["output_tokens"])
-    turn = table["turn"].to_numpy()
+def _make_requests(joined):
+    """Return the table of requests and their tokens."""
+    rows = {name: joined.rows[name].to_numpy() for name in joined.rows.column_names if name != "conversation_id"}
+    turn, index = rows["turn"].astype(np.int64), rows["conversation"].astype(np.int64)
+    own_offsets, output_offsets = (
+        np.concatenate(([0], np.cumsum(rows[name], dtype=np.int64))) for name in ("own_tokens", "output_tokens")
+    )
     parent = np.where(turn > 0, np.arange(len(turn)) - 1, -1)
-    shared = table["shared_tokens"].to_numpy().astype(np.int64)
-    template = flat_lists(table["own_is_template"])[1]
-    tokens = Tokens(parent, shared, own_offsets, own, template, output_offsets, output)
-    index = table["conversation"].to_numpy()
+    arrays = joined.arrays
+    tokens = Tokens(
+        parent, rows["shared_tokens"].astype(np.int64), own_offsets, arrays["own_tokens"], arrays["own_is_template"],
+        output_offsets, arrays["output_tokens"],
+    )  # fmt: skip
     requests = pd.DataFrame({
-        "request_id": [f"c{conversation}t{k}" for conversation, k in zip(index, turn, strict=True)],
-        "conversation_index": index.astype(np.int64),
-        "conversation_id": table["conversation_id"].to_pandas(),
-        "turn": turn.astype(np.int64),
+        "request_id": _name_requests(joined.rows["conversation"], joined.rows["turn"]),
+        "conversation_index": index,
+        "conversation_id": joined.rows["conversation_id"].to_pandas(),
+        "turn": turn,
         "prompt_tokens": tokens.prompt_lengths(),
         "output_tokens": np.diff(output_offsets),
-        "messages": table["messages"].to_numpy().astype(np.int64),
+        "messages": rows["messages"].astype(np.int64),
     })  # fmt: skip
     return requests, tokens
+
+
+def _name_requests(conversation, turn):
+    """Return `c{conversation}t{turn}` of every request."""
+    texts = ["c", conversation.cast(pa.string()), "t", turn.cast(pa.string()), ""]  # the last one separates: nothing
+    return pa.compute.binary_join_element_wise(*texts).to_pandas()
 
 
 def make_trace(workload, mode):
@@ -249,7 +246,8 @@ def make_trace(workload, mode):
     if mode == "single_turn":
         chosen = chosen[chosen["turn"] == 0]
     rng = np.random.default_rng(parameters.seed)
-    arrival = schedule_turns(chosen, parameters.arrival_rate, parameters.timing(), rng)
+    starts = parse_arrivals(parameters.arrivals)
+    arrival = schedule_turns(chosen, parameters.arrival_rate, parameters.timing(), rng, starts)
     order = np.lexsort((chosen["turn"], chosen["conversation_index"], arrival))
     requests = chosen.assign(arrival_s=arrival)[REQUEST_COLUMNS].iloc[order]
     info = {

@@ -1,12 +1,19 @@
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from twin import account, small_traces
+from twin import account, identify_in_arrival_order, small_traces
 
+from kvprefix import tokens as tokens_module
+from kvprefix.blockhash import hash_blocks, merge_blocks
 from kvprefix.blocks import check_block_size, identify_blocks
 from kvprefix.files import InputError
+from kvprefix.tokens import Tokens, make_tokens
 from kvprefix.trace import make_trace_of
+from kvprefix.workload import make_trace
 
 A, B, C, D, E, F, X, Y = range(8)
 
@@ -79,8 +86,8 @@ def test_parents_and_depths():
     assert blocks.n_distinct == 5
 
 
-@given(small_traces(), st.integers(1, 5), st.booleans(), st.booleans())
-def test_ids_agree_with_the_twin(small, block_size, outputs, without_template):
+@given(small_traces(), st.integers(1, 5), st.booleans(), st.booleans(), st.sampled_from([1, 20, 2**22]))
+def test_ids_agree_with_the_twin(small, block_size, outputs, without_template, part_tokens):
     trace, prompts = small.trace, small.prompts
     if without_template:
         trace = trace.without_template()
@@ -88,7 +95,9 @@ def test_ids_agree_with_the_twin(small, block_size, outputs, without_template):
             [token for token, flag in zip(prompt, flags, strict=True) if not flag]
             for prompt, flags in zip(prompts, small.is_template, strict=True)
         ]
-    blocks = identify_blocks(trace, block_size, outputs=outputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens_module, "PART_TOKENS", part_tokens)
+        blocks = identify_blocks(trace, block_size, outputs=outputs)
     expected = account(prompts, trace.arrival_s, block_size, small.outputs if outputs else None)
     assert by_request(blocks) == expected.ids
     assert blocks.prompt_blocks.tolist() == [len(prompt) // block_size for prompt in prompts]
@@ -100,6 +109,51 @@ def test_ids_agree_with_the_twin(small, block_size, outputs, without_template):
     }
     found = zip(blocks.parent.tolist(), blocks.depth.tolist(), strict=True)
     assert dict(enumerate(found)) == paths
+
+
+def test_parts_are_hashed_alone_and_merged_in_order():
+    # Blocks of 2. Part 1: [A B | C D] and, going on from it, [E F]; part 2: [A B | E F]. Hashed alone, each numbers its
+    # own keys; merged, "A B" is one block, and "E F" after "A B C D" is not "E F" after "A B".
+    one = Tokens(np.array([-1, 0]), np.array([0, 4]), np.array([0, 4, 6]), np.array([A, B, C, D, E, F], np.int32),
+                 np.zeros(6, bool), np.zeros(3, int), np.zeros(0, np.int32))  # fmt: skip
+    two = make_tokens([[A, B, E, F]], [[]])
+    found = [pickle.loads(pickle.dumps(hash_blocks(part, 2))) for part in (one, two)]
+    assert [part.ids.tolist() for part in found] == [[0, 1, 2], [0, 1]]
+    assert [len(part.keys) for part in found] == [3, 2]
+    assert found[0].keys[0].tolist() == found[1].keys[0].tolist()
+    ids, n_distinct = merge_blocks(found, 5)
+    assert (ids.tolist(), n_distinct) == ([0, 1, 2, 0, 3], 4)
+
+
+def test_row_that_goes_on_from_a_later_one_is_refused():
+    later = dataclasses.replace(make_tokens([[A], [A, B]], [[], []]), parent=np.array([1, -1]), shared=np.array([1, 0]))
+    with pytest.raises(ValueError, match="goes on from itself or a later row"):
+        identify_blocks(dataclasses.replace(make_trace_of([[A], [A, B]]), tokens=later), 1)
+
+
+def test_rows_that_are_not_needed_are_not_hashed():
+    tokens = make_tokens([[A, B], [C, D], [A, B]], [[]] * 3)
+    assert hash_blocks(tokens, 2, needed=np.array([True, False, True])).ids.tolist() == [0, 0]
+
+
+@given(small_traces(), st.integers(1, 5), st.booleans())
+def test_blocks_agree_with_one_pass_in_arrival_order(small, block_size, outputs):
+    blocks = identify_blocks(small.trace, block_size, outputs=outputs)
+    expected = identify_in_arrival_order(small.trace, block_size, outputs)
+    for name, value in expected.items():
+        found = getattr(blocks, name)
+        assert np.array_equal(found, value) and (np.isscalar(value) or found.dtype == value.dtype), name
+
+
+@pytest.mark.parametrize("outputs", [False, True])
+def test_blocks_of_real_conversations_agree_with_one_pass(bundled_workload, monkeypatch, outputs):
+    monkeypatch.setattr(tokens_module, "PART_TOKENS", 10_000)
+    for mode in ("single_turn", "multi_turn"):
+        trace = make_trace(bundled_workload, mode)
+        for block_size in (7, 16):
+            blocks = identify_blocks(trace, block_size, outputs=outputs)
+            expected = identify_in_arrival_order(trace, block_size, outputs)
+            assert all(np.array_equal(getattr(blocks, name), value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("block_size", [0, -1, 2.0, "16", None, True, float("nan")])

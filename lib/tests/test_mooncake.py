@@ -10,9 +10,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvprefix import mooncake
+from kvprefix import blockfiles
 from kvprefix.files import InputError
-from kvprefix.mooncake import read_mooncake
+from kvprefix.mooncake import MOONCAKE, read_mooncake
 
 
 def line(ids, length=None, stamp=0, **more):
@@ -82,9 +82,10 @@ def test_fields_order_blank_lines_and_line_ends_do_not_matter(tmp_path):
 def test_both_readers_agree(tmp_path_factory, requests, blank):
     path = tmp_path_factory.mktemp("trace") / "t"
     write(path, *(line(ids, max(4 * len(ids) - short, 0), t) for ids, short, t in requests), end="\n\n"[: 1 + blank])
-    fast, slow = mooncake._read_fast(path, 4), mooncake._read_slowly(path, 4)
-    assert [column.tolist() for column in fast] == [column.tolist() for column in slow]
-    assert [column.dtype for column in fast] == [column.dtype for column in slow]
+    fast, slow = blockfiles._read_fast(path, MOONCAKE, 4), blockfiles._read_slowly(path, MOONCAKE, 4)
+    assert fast[1] == slow[1] and list(fast[0]) == ["timestamp", "input_length", "hash_ids", "blocks"]
+    for name, column in fast[0].items():
+        assert (column.tolist(), column.dtype) == (slow[0][name].tolist(), slow[0][name].dtype)
 
 
 @pytest.mark.parametrize("ids", [range(400_000), range(10**6, 10**6 + 700_000)])  # 3.1 MB, and 6.3 MB, at 9 bytes an id
@@ -95,7 +96,7 @@ def test_a_line_of_several_megabytes(tmp_path, ids):
 
 def test_what_arrow_refuses_and_python_reads_is_read(tmp_path):
     path = write(tmp_path / "t", line([1], 3, text="\ud800"), line([1, 2], 8))
-    assert mooncake._read_fast(path, 4) is None and read_mooncake(path, 4).prompt_tokens.tolist() == [3, 8]
+    assert blockfiles._read_fast(path, MOONCAKE, 4) is None and read_mooncake(path, 4).prompt_tokens.tolist() == [3, 8]
 
 
 def test_stamps_out_of_order_are_sorted_and_counted(tmp_path):

@@ -85,6 +85,28 @@ def test_block_sizes_lose_about_half_a_block(workload):
     assert bounded["token"].item() == pytest.approx(rate_hits(accesses, replay(accesses, 500))["token"])
 
 
+def test_block_sizes_with_too_many_accesses_are_left_out_and_named(workload, monkeypatch):
+    prompts = workload.requests["prompt_tokens"]
+    accesses = {size: sum(length // size for length in prompts) for size in (1, 2, 4)}
+    assert study.fit_sizes(workload) == list(study.BLOCK_SIZES)
+    assert findings_cache.describe_left_out(workload) == ""
+    for module in (study, findings_cache):
+        monkeypatch.setattr(module, "ACCESS_BUDGET", accesses[4])
+    assert study.fit_sizes(workload) == [4, 8, 16, 32, 64, 128, 256, 512]
+    assert study.count_threads(workload, 4) == 1
+    frame = study.study_block_sizes(workload, [2_000], sizes=(1, 2, 4, 16))
+    assert sorted(set(frame["block_size"])) == [4, 16]
+    assert findings_cache.name_smallest(frame) == "4 tokens"
+    whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
+    assert whole["lost_tokens"][4] == 0 and whole["lost_tokens"][16] > 0
+    said = findings_cache.describe_left_out(workload)
+    assert f"1: {accesses[1]:,}; 2: {accesses[2]:,}." in said and f"more than {accesses[4]:,} block accesses" in said
+    # half a block of 16 against blocks of 4: (16 - 4) / 2 = 6
+    assert findings_cache.tabulate_block_sizes(frame)["half a block"].tolist() == [0, 6]
+    _, data = plot_cache.draw_loss(frame)
+    assert data["half_a_block"].tolist() == [6]
+
+
 def test_a_verdict_needs_an_interval_without_zero_and_every_seed():
     def frame(gains, low, high):
         rows = []

@@ -1,24 +1,14 @@
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
-from samples import conversation
 from twin import small_traces
 
+from kvprefix import trace as trace_module
 from kvprefix.files import InputError
-from kvprefix.trace import (
-    REQUEST_COLUMNS,
-    Tokens,
-    Trace,
-    encode_messages,
-    make_trace_of,
-    read_trace,
-    write_engine_trace,
-    write_trace,
-)
+from kvprefix.tokens import Tokens
+from kvprefix.trace import REQUEST_COLUMNS, Trace, make_trace_of, read_trace, write_trace
 
 
 def prompts_of(trace):
@@ -139,20 +129,14 @@ def test_trace_that_cannot_be_written_is_an_input_error(tmp_path):
         write_trace(three_turns(), tmp_path / "file" / "trace.parquet")
 
 
-def test_engine_trace_holds_what_a_server_needs(tmp_path):
-    messages = conversation('say "hi"\n', "\u2028 \U0001f600", "bye", system="short").messages
-    requests = make_trace_of([[1, 2], [1, 2, 3]], arrival_s=[0.25, 1e-5 + 7], outputs=[[5], []]).requests
-    requests = requests.assign(conversation_index=4, conversation_id="x", turn=[0, 1], messages=[2, 4])
-    trace = Trace(requests, np.arange(2), make_trace_of([[1, 2], [1, 2, 3]]).tokens, {})
-    write_engine_trace(trace, {4: encode_messages(messages)}, tmp_path / "trace.jsonl")
-    lines = (tmp_path / "trace.jsonl").read_bytes().decode().split("\n")
-    assert lines.pop() == ""
-    as_json = [{"role": role, "content": text} for role, text in messages]
-    first, second = map(json.loads, lines)
-    assert first["messages"] == as_json[:2]
-    assert second["messages"] == as_json
-    assert (first["timestamp"], second["timestamp"]) == (0.25, 7.00001)
-    assert (first["turn"], second["turn"]) == (0, 1)
-    assert (second["prompt_tokens"], second["output_tokens"]) == (3, 0)
-    assert first["request_id"] == "c0t0"
-    assert {line["conversation_id"] for line in (first, second)} == {"x"}
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(small_traces(in_order=True))
+def test_row_groups_hold_the_same_trace(tmp_path, small):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trace_module, "ROW_GROUP", 2)
+        write_trace(small.trace, tmp_path / "groups.parquet")
+    assert pq.ParquetFile(tmp_path / "groups.parquet").num_row_groups == -(-len(small.trace) // 2)
+    write_trace(small.trace, tmp_path / "whole.parquet")
+    groups, whole = read_trace(tmp_path / "groups.parquet"), read_trace(tmp_path / "whole.parquet")
+    assert groups.requests.equals(whole.requests) and prompts_of(groups) == prompts_of(whole) == small.prompts
+    assert pq.read_table(tmp_path / "groups.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))

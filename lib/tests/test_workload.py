@@ -1,5 +1,6 @@
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,12 @@ def undisturbed(parameters, tmp_path, monkeypatch):
 
 def parts_in(derived):
     return sorted(derived.glob("tokens-*/part-*.arrow"))
+
+
+def forget_joined(derived):
+    """Remove what the parts were joined to, so that the next load reads the parts."""
+    for folder in derived.glob("tokens-*/joined-*"):
+        shutil.rmtree(folder)
 
 
 def temporaries_in(derived):
@@ -223,6 +230,7 @@ def test_cut_part_is_made_again(derived, parameters, tmp_path, undisturbed, enco
     part = parts_in(derived)[1]
     whole = part.read_bytes()
     part.write_bytes(damage(whole))
+    forget_joined(derived)
     encoded_parts.clear()
     assert trace_bytes(parameters, tmp_path) == undisturbed
     assert f"{part.name}: this cached part was cut, altered" in capsys.readouterr().out
@@ -233,6 +241,7 @@ def test_cut_part_is_made_again(derived, parameters, tmp_path, undisturbed, enco
 def test_part_that_is_gone_is_made_again(derived, parameters, tmp_path, undisturbed, capsys):
     load_workload(parameters, progress=False)
     parts_in(derived)[0].unlink()
+    forget_joined(derived)
     assert trace_bytes(parameters, tmp_path) == undisturbed
     assert "removed; making it again" in capsys.readouterr().out
 
@@ -241,6 +250,7 @@ def test_all_damaged_parts_are_made_again(derived, parameters, tmp_path, undistu
     load_workload(parameters, progress=False)
     for part in parts_in(derived):
         part.write_bytes(b"damaged")
+    forget_joined(derived)
     assert trace_bytes(parameters, tmp_path) == undisturbed
 
 
@@ -251,6 +261,7 @@ def test_flipped_bit_anywhere_in_a_part_changes_nothing(derived, parameters, tmp
     wrong = {}
     for position in range(0, len(whole), 41):
         part.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        forget_joined(derived)
         try:
             if trace_bytes(parameters, tmp_path) != undisturbed:
                 wrong[position] = "another trace"

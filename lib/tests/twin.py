@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from kvprefix.trace import Tokens, Trace
+from kvprefix.tokens import Tokens
+from kvprefix.trace import Trace
 
 
 class Account(NamedTuple):
@@ -45,6 +46,29 @@ def account(prompts, arrival_s, block_size, outputs=None):
         counted.ids.append([number[prefix] for prefix in prefixes])
         counted.request_gaps.append(len(counted.gaps) - gaps_before)
     return counted
+
+
+def identify_in_arrival_order(trace, block_size, outputs):
+    """Identify blocks in one pass over the requests, keyed by (parent block, tokens): Blocks' fields as a dict."""
+    number, ids, offsets, prompt_blocks, parent, depth = {}, [], [0], [], [], []
+    for i in range(len(trace)):
+        prompt, generated = trace.prompt(i).tolist(), trace.generated(i).tolist() if outputs else []
+        kept, last = prompt + generated[:-1], -1
+        for position in range(len(kept) // block_size):
+            key = last, tuple(kept[position * block_size : (position + 1) * block_size])
+            if key not in number:
+                number[key] = len(number)
+                parent.append(last)
+                depth.append(position)
+            last = number[key]
+            ids.append(last)
+        offsets.append(len(ids))
+        prompt_blocks.append(len(prompt) // block_size)
+    whole = {"ids": ids, "parent": parent, "depth": depth}
+    return {
+        "block_size": block_size, "offsets": np.array(offsets), "prompt_blocks": np.array(prompt_blocks),
+        **{name: np.array(values, np.int32) for name, values in whole.items()},
+    }  # fmt: skip
 
 
 class Small(NamedTuple):

@@ -1,0 +1,152 @@
+"""Measure time and memory over the number of conversations: `python lib/benchmarks/scale.py [--sizes N,N]`.
+
+The data is the bundled part of ShareGPT, repeated: each copy has ids of its own and a mark before each message, so that
+no block but those of the template's first tokens is shared between copies. Two steps are measured for each size, each
+a process of its own: tokenising (`prepare`, nothing cached), and all that comes after it (`run`, from the tokenised
+parts: joining them, both modes, all files and figures). Memory is the peak over the whole process tree, anonymous and
+file-backed pages apart; the second kind is a cache that the system takes back when it needs room. Linux only.
+
+The full ShareGPT V3 has 94,145 conversations, the default sizes are a quarter, a half and all of that. Ten times as
+many need 60 GB of disk and hours:
+
+    python lib/benchmarks/scale.py --sizes 941450 --folder /path/with/room
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from itertools import count
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kvprefix.conversations import locate_data
+from kvprefix.readers import read_records
+
+FULL = 94_145
+BUNDLED = 17_395  # usable conversations of the bundled part
+
+
+def main():
+    """Measure every size and print (and write) the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default=f"{FULL // 4},{FULL // 2},{FULL}", help="conversations (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="for data and results; removed again (default: a temporary one)")
+    parser.add_argument("--output", type=Path, help="also write the table here")
+    parser.add_argument("--keep", action="store_true", help="keep data and results")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="kvprefix-scale-"))
+    lines = []
+    for line in measure_sizes([int(size) for size in options.sizes.split(",")], folder, options.keep):
+        print(line, flush=True)
+        lines.append(line)
+    if options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text("\n".join(lines) + "\n")
+
+
+def measure_sizes(sizes, folder, keep):
+    """Yield the lines of the table."""
+    yield "| conversations | step | wall s | CPU s | CPU ms a conversation | peak MB | anonymous | file-backed |"
+    yield "|--:|:--|--:|--:|--:|--:|--:|--:|"
+    for n in sizes:
+        here = folder / str(n)
+        data = write_copies(here / "data.json", n)
+        options = ["--data-path", str(data), "--max-conversations", str(n)]
+        steps = {
+            "tokenise": ["prepare", *options],
+            "all after it": ["run", *options, "--output-dir", str(here / "out")],
+        }
+        for name, arguments in steps.items():
+            for joined in here.glob("derived/tokens-*/joined-*"):
+                shutil.rmtree(joined)  # joining the parts belongs to what comes after tokenising
+            one = measure([sys.executable, "-m", "kvprefix", *arguments], here / "derived")
+            yield (
+                f"| {n:,} | {name} | {one['wall_s']:.0f} | {one['cpu_s']:.0f} | {1e3 * one['cpu_s'] / n:.2f} | "
+                f"{one['both_mb']:,.0f} | {one['anonymous_mb']:,.0f} | {one['file_mb']:,.0f} |"
+            )
+        if not keep:
+            shutil.rmtree(here)
+
+
+def write_copies(path, n):
+    """Write a JSON array with at least n usable conversations: the bundled records, again and again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with open(path, "w", encoding="utf-8") as file, tqdm(total=n, desc="writing data", leave=False) as bar:
+        for copy in count():
+            for _, record in read_records(locate_data("bundled")):
+                file.write(("[" if written == 0 else ",\n") + json.dumps(_mark(record, copy), ensure_ascii=False))
+                written += 1
+                bar.update()
+            if (copy + 1) * BUNDLED >= n:
+                break
+        file.write("]\n")
+    return path
+
+
+def _mark(record, copy):
+    """Return a record as a copy of its own: another id, other texts; copy 0 is the record as it was."""
+    if not copy:
+        return record
+    messages = [{**m, "value": f"[{copy}] {m['value']}" if m["value"].strip() else ""} for m in record["conversations"]]
+    return {**record, "id": f"{copy}-{record['id']}", "conversations": messages}
+
+
+def measure(command, derived):
+    """Run a command; return its wall and CPU seconds and the peak memory of its process tree in MB."""
+    start, peaks = time.perf_counter(), {"both_mb": 0, "anonymous_mb": 0, "file_mb": 0}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "KVPREFIX_DERIVED": str(derived)},
+    )  # fmt: skip
+    ended = threading.Event()
+
+    def watch():
+        while not ended.wait(0.05):
+            anonymous, file = map(sum, zip(*map(_read_memory, _list_tree(process.pid)), strict=True))
+            for name, value in zip(peaks, (anonymous + file, anonymous, file), strict=True):
+                peaks[name] = max(peaks[name], value / 1e3)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    out = process.stdout.read()
+    ended.set()
+    watcher.join()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{out[-2000:]}")
+    return {"wall_s": time.perf_counter() - start, "cpu_s": usage.ru_utime + usage.ru_stime, **peaks}
+
+
+def _list_tree(pid):
+    """Yield a process's id and those of all its descendants."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # it has ended
+            continue
+        for child in children:
+            yield from _list_tree(int(child))
+
+
+def _read_memory(pid):
+    """Return a process's resident (anonymous, file-backed and shared) kB; nothing once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    kb = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "Rss" in name}
+    return kb.get("RssAnon", 0), kb.get("RssFile", 0) + kb.get("RssShmem", 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Say what the timing study found, in sentences and tables: every number comes from the study's tables.
+
+A difference is called one only where its interval (conversations resampled, 95 %) leaves zero out and every seed agrees.
+"""
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.describe import percent, seconds
+from kvprefix.findings_cache import spread
+from kvprefix.intervals import judge_difference
+
+POINTS_OFF = 1.5  # points of hit rate within which the approximation is said to agree
+
+
+def tabulate_variants(frame, capacities):
+    """Tabulate every variant at some capacities: rate, spread, interval, and the difference to the last variant."""
+    rows, base = [], frame["variant"].unique()[-1]
+    for capacity in capacities:
+        at = frame[frame["capacity_blocks"] == capacity]
+        rates = at.pivot(index="seed", columns="variant", values="token")
+        for name in frame["variant"].unique():
+            first = at[at["variant"] == name].dropna(subset="low").iloc[0]
+            gain = rates[name] - rates[base]
+            row = {"blocks": capacity, "variant": name, "token hit rate": rates[name].mean(), "± sd": rates[name].std(),
+                   "95 % low": first["low"], "95 % high": first["high"]}  # fmt: skip
+            verdict = judge_difference(gain, first["base_low"], first["base_high"]) if name != base else "–"
+            ends = (100 * first["base_low"], 100 * first["base_high"]) if name != base else (None, None)
+            rows.append(row | {f"against {base}": 100 * gain.mean(), "low": ends[0], "high": ends[1], "verdict": verdict})
+    return pd.DataFrame(rows)
+
+
+def choose_capacities(frame, count=3):
+    """Return a few of the capacities of a study's table: small, middle, large."""
+    grid = np.sort(frame["capacity_blocks"].unique())
+    return grid[np.unique(np.linspace(len(grid) // 4, 3 * len(grid) // 4, count).astype(int))]
+
+
+def describe_clocks(frame, block_size, tokens=32_768):
+    """What a naive clock promises and a causal one keeps, at a small cache; `frame` is a study of CLOCKS."""
+    grid = np.sort(frame["capacity_blocks"].unique())
+    capacity = grid[np.abs(np.log(grid * block_size / tokens)).argmin()]
+    at = frame[frame["capacity_blocks"] == capacity]
+    rates = at.groupby("variant")["token"].mean()
+    naive, base = frame["variant"].unique()[0], frame["variant"].unique()[-1]
+    if not rates[base]:
+        return f"With {capacity:,} blocks the causal clock hits nothing; all turns at once hit {percent(rates[naive])}."
+    table = tabulate_variants(frame, [capacity]).set_index("variant")
+    told = ", ".join(f"{name} {percent(rates[name])} ({table.loc[name, 'verdict']})" for name in rates.index if name != base)
+    return (
+        f"With {capacity:,} blocks ({capacity * block_size:,} tokens) the causal clock hits {spread(at[at['variant'] == base]['token'])} of the prompt "
+        f"tokens; against it, {told}. A clock that lets all turns of a conversation arrive together makes this cache look "
+        f"{rates[naive] / rates[base]:.1f} times as good as it is, because nothing comes between the turns that would evict them. Without "
+        "a bound the clocks agree: order decides only where blocks are evicted."
+    )
+
+
+def describe_rates(frame):
+    """What the arrival rate does; `frame` is a study of RATES."""
+    return _describe_range(frame, "conversations a second") + (
+        " A higher rate puts more other requests between two turns of a conversation, so the same cache is used up sooner; "
+        "the think time does not shrink with it."
+    )
+
+
+def describe_bursts(frame):
+    """What bursts do; `frame` is a study of BURSTS."""
+    said = _describe_range(frame, "coefficient of variation of the gaps between conversations' starts")
+    table = tabulate_variants(frame, choose_capacities(frame))
+    if not set(table["verdict"]) & {"higher", "lower"}:
+        said += (
+            " None of these differences is separated from zero: bursts of unrelated conversations are short beside the think times that "
+            "spread their turns over minutes."
+        )
+    return said
+
+
+def _describe_range(frame, what):
+    said, names = [], list(frame["variant"].unique())
+    for capacity in choose_capacities(frame):
+        table = tabulate_variants(frame, [capacity]).set_index("variant")
+        rates = table["token hit rate"]
+        verdicts = {name: table.loc[name, "verdict"] for name in names[:-1]}
+        note = f"{names[0]} against {names[-1]}: {verdicts[names[0]]}"
+        said.append(
+            f"With {capacity:,} blocks the token hit rate goes from {percent(rates[names[0]])} at {names[0]} to {percent(rates[names[-1]])} at "
+            f"{names[-1]} ({note})."
+        )
+    return f"By {what}: {' '.join(said)}"
+
+
+def tabulate_characteristic(frame, capacities=None):
+    """Tabulate the characteristic time and how far the approximation is off, where both could be measured."""
+    first = frame.dropna(subset=["time_s", "simulated"])
+    if capacities is not None:
+        first = first[first["capacity_blocks"].isin(capacities)]
+    return pd.DataFrame({
+        "variant": first["variant"], "blocks": first["capacity_blocks"], "characteristic time (s)": first["time_s"],
+        "window (s)": first["window_s"], "simulated": first["simulated"], "approximated": first["approximated"],
+        "points off": 100 * (first["approximated"] - first["simulated"]),
+        "independent accesses": first["independent"], "assumption": np.where(first["holds"], "holds", "does not hold"),
+    }).reset_index(drop=True)  # fmt: skip
+
+
+def describe_characteristic(frame):
+    """Where Che's approximation agrees with the simulation, and where it does not; at all capacities of the study."""
+    table = tabulate_characteristic(frame)
+    if not len(table):
+        return "Conversations start at one moment only: there is no window in which a characteristic time could be measured."
+    holds = table["assumption"] == "holds"
+    off = table["points off"].abs()
+    said = []
+    if holds.any():
+        within = int((off[holds] <= POINTS_OFF).sum())
+        said.append(
+            f"Where the characteristic time is at most half of the window, {within} of {int(holds.sum())} approximated block hit rates lie within "
+            f"{POINTS_OFF} points of the simulated ones; the largest difference is {off[holds].max():.2f} points."
+        )
+        worst = table[holds & (off > POINTS_OFF)]
+        if len(worst):
+            told = "; ".join(f"{row.variant}, {row.blocks:,} blocks: {row.off:+.2f}" for row in worst.rename(columns={"points off": "off"}).itertuples())
+            said.append(f"Further off although the time is short enough: {told}. There the load is not stationary within the window: one time is no fair mean of a changing one.")
+    if (~holds).any():
+        said.append(
+            f"Where the time is longer than that, {int((~holds).sum())} cases, the traffic is not stationary over it, and the difference reaches "
+            f"{off[~holds].max():.2f} points."
+        )
+    wrong = (table["independent accesses"] - table["simulated"]).abs().max()
+    said.append(
+        f"Access rates alone, taken as independent, are off by up to {100 * wrong:.1f} points: a chat's blocks are accessed in a burst of turns and then never "
+        "again, which no rate shows."
+    )
+    return " ".join(said)
+
+
+def describe_survival(frame, gap_s):
+    """How long a block survives, beside how soon blocks are accessed again; `frame` holds one variant."""
+    first = frame.dropna(subset="time_s")
+    if not len(first) or not len(gap_s):
+        return "No block is accessed twice, or none is evicted: there is nothing to compare."
+    rows = first.iloc[np.unique(np.linspace(0, len(first) - 1, 4).astype(int))]
+    told = "; ".join(
+        f"{seconds(row.time_s)} with {row.capacity_blocks:,} blocks ({percent((gap_s <= row.time_s).mean())} of the gaps are shorter)"
+        for row in rows.itertuples()
+    )
+    return f"A block that is not accessed survives {told}. Half of the gaps are shorter than {seconds(np.median(gap_s))}."
