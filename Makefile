@@ -6,7 +6,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report quick test lab data-full bench lint lock clean FORCE
+.PHONY: help env report quick engine-check test lab data-full bench lint lock clean FORCE
 
 # ---- Parameters: a `##` line and the default, which `make` prints. Make writes the second group down only when it is
 # given; the library's own defaults are the ones in force, and .ci/run checks that those shown here are the same.
@@ -45,9 +45,19 @@ DROP_DUPLICATES = false
 REJOIN_SPLIT = false
 ## the model in whose KV cache capacities are shown: a known name or a config.json
 KV_MODEL = Llama-3.1-8B
+## the live server that engine-check asks: http://host:port
+URL =
+## the first so many requests of the multi-turn trace are sent to it
+REQUESTS = 200
+## sequential (one at a time: the prediction is exact) or trace (at their arrival times)
+TIMING = sequential
+## trace: so many times as fast
+SPEED = 1
 ## notebooks that run at a time (quick: 2)
 JOBS = 1
-## more words for the command behind test, lab, bench and lint
+## where heavy steps run: `local`, or tcp://HOST:PORT, a Dask scheduler (lib/CLUSTER.md)
+SCHEDULER = local
+## more words for the command behind engine-check, test, lab, bench and lint
 ARGS =
 ## the Python that builds .venv, 3.11 or newer
 PYTHON ?= python3
@@ -57,7 +67,7 @@ UV ?= uv
 WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
 WRITTEN_IF_GIVEN := ARRIVALS CLOCK THINK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S \
     DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
-KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) JOBS ARGS PYTHON UV
+KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) URL REQUESTS TIMING SPEED JOBS SCHEDULER ARGS PYTHON UV
 
 # What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
 define LINE_BREAK
@@ -150,16 +160,29 @@ $(WORK)/inputs.txt: FORCE | .venv/.ready
 	@$(RUN) -c '$(STATE)' $(foreach p,DATA TOKENIZER ARRIVALS THINK,$(call quoted,$p)) > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
+# Where tasks run is no part of a report: it changes neither what is written nor its name.
+ON_CLUSTER := $(if $(filter SCHEDULER,$(GIVEN)),--scheduler $(call quoted,SCHEDULER))
+
 # Bad input shows up here, before anything is written to reports/.
 $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
     $(filter-out %/__pycache__,$(wildcard lib/kvprefix/*))
-	@$(RUN) -m kvprefix prepare --parameters-file $(WORK)/parameters.txt
+	@$(RUN) -m kvprefix prepare --parameters-file $(WORK)/parameters.txt $(ON_CLUSTER)
 	@touch $@
 
 # A notebook that was executed after its source and the workload changed is left out, unless a fixed file is missing.
 $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
-	    --jobs $(call quoted,JOBS) $(if $(filter-out %.ipynb,$(MISSING)),,--newer-than $(WORK)/workload.stamp)
+	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(if $(filter-out %.ipynb,$(MISSING)),,--newer-than $(WORK)/workload.stamp)
+
+# A live server's answers to the report's requests: of the parameters that are given, else of those of the report NAME.
+# The notebook that shows the recording is run again by the next report.
+CHECKED := $(WORK)/parameters.txt
+CHECKED := $(if $(filter $(WRITTEN) $(WRITTEN_IF_GIVEN),$(GIVEN)),$(CHECKED),$(if $(wildcard $(CHECKED)),,$(CHECKED)))
+engine-check: .venv/.ready $(CHECKED) ## send requests to a live server and compare its cached tokens with the replay's
+	@[ -n $(call quoted,URL) ] || { echo 'give the server: make engine-check URL=http://127.0.0.1:8000' >&2; exit 2; }
+	@$(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
+	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(ARGS)
+	@rm -f $(OUT)/notebooks/70-engine-check.ipynb
 
 # ---- The rest.
 
@@ -172,15 +195,14 @@ lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch
 
-bench: .venv/.ready ## measure the library's speed
-	$(RUN) lib/benchmarks/run.py $(ARGS)
-	$(RUN) lib/benchmarks/cache.py
+bench: .venv/.ready ## measure speed and memory against other tools, as reports/bench/
+	$(RUN) lib/benchmarks/bench.py $(ARGS)
 
 lint: .venv/.ready ## check the library's style
 	$(RUN) -m ruff check lib $(ARGS)
 
-clean: ## remove data/derived/* and every report but reports/default
+clean: ## remove data/derived/* and every report but reports/default and reports/bench
 	@for path in data/derived/* data/derived/.[!.]* reports/*; do \
-	    case "$$path" in (*/.gitkeep|reports/default) continue;; esac; \
+	    case "$$path" in (*/.gitkeep|reports/default|reports/bench) continue;; esac; \
 	    if [ -e "$$path" ] || [ -L "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
 	done

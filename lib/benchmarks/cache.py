@@ -7,8 +7,10 @@ that has `kvcache-simulator` and `libcachesim`, those two do the same sweep, and
 """
 
 import argparse
+import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -36,7 +38,12 @@ def main():
     parser.add_argument("--block-size", type=int, default=512, help="of the trace, tokens")
     parser.add_argument("--peers", help="a Python that has kvcache-simulator 0.1.3 and libcachesim")
     parser.add_argument("--output", type=Path, help="also write the tables here")
+    parser.add_argument("--write-copies", type=Path, metavar="FOLDER", help="only write the files of the sweeps there")
     options = parser.parse_args()
+    if options.write_copies:
+        capacities = write_copies(options.write_copies, options.trace, options.block_size)
+        print(json.dumps({"capacities": capacities}))
+        return
     with tempfile.TemporaryDirectory() as folder:
         table = "\n".join(measure_all(Path(folder), options)) + "\n"
     print(table)
@@ -65,24 +72,42 @@ def measure_all(folder, options):
     yield from measure_sweeps(folder, capacities, options)
 
 
-def measure_sweeps(folder, capacities, options):
-    """Yield the rows of our and the peers' sweeps, then a table of what they found."""
+def write_copies(folder, trace=None, block_size=512):
+    """Write the files of the sweeps; return their capacities."""
+    import replays
+
+    made = replays.read_mooncake(trace or replays.make_up_trace(folder / "made-up.jsonl", block_size), block_size)
+    if trace:
+        replays.make_up_trace(folder / "made-up.jsonl", block_size)
+    copies = replays.copy_trace(made, replays.IN_FILE)
+    replays.write_trace(copies, folder / "copies.jsonl")
+    replays.write_binary(copies, folder / "copies.bin")
+    return [max(int(copies.n_distinct * share), 1) for share in SHARES]
+
+
+def make_sweeps(folder, capacities, peers, block_size=512):
+    """Return our and the peers' command of a sweep, by name; the peers' Python runs once to compile itself."""
     file, small, binary = (str(folder / name) for name in ("copies.jsonl", "made-up.jsonl", "copies.bin"))
-    blocks, size = ",".join(map(str, capacities)), str(options.block_size)
+    blocks, size = ",".join(map(str, capacities)), str(block_size)
     ours = [*KVPREFIX, "curve", file, "--capacities", blocks, "--block-size", size, "--format", "json"]
     sweeps = {
         "kvprefix, LRU": [*ours, "--policy", "lru", "--warmup", "0.5"],
         "kvprefix, LRU and OPT": [*ours, "--policy", "lru,opt"],
     }
-    if options.peers:
-        budgets = ",".join(str((capacity + 0.5) * MODEL_BYTES * options.block_size / 2**30) for capacity in capacities)
-        simulate = [options.peers, "-m", "kvcache_sim", "run", "--model", MODEL, "--block-size", size, "--no-progress"]
+    if peers:
+        budgets = ",".join(str((capacity + 0.5) * MODEL_BYTES * block_size / 2**30) for capacity in capacities)
+        simulate = [peers, "-m", "kvcache_sim", "run", "--model", MODEL, "--block-size", size, "--no-progress"]
         simulate += ["--policies", "lru", "--budgets-gib", budgets, "--format", "json", "--trace"]
-        run([*simulate, small], folder)  # it compiles itself
+        subprocess.run([*simulate, small], capture_output=True)  # it compiles itself
         sweeps["kvcache-simulator, LRU"] = [*simulate, file]
-        sweeps["libcachesim, LRU (its own binary file)"] = [options.peers, "-c", LIBCACHESIM, binary, blocks]
+        sweeps["libcachesim, LRU (its own binary file)"] = [peers, "-c", LIBCACHESIM, binary, blocks]
+    return sweeps
+
+
+def measure_sweeps(folder, capacities, options):
+    """Yield the rows of our and the peers' sweeps, then a table of what they found."""
     found = []
-    for name, command in sweeps.items():
+    for name, command in make_sweeps(folder, capacities, options.peers, options.block_size).items():
         print(name, file=sys.stderr)
         one = run(command, folder)
         found.append(one["inner"])

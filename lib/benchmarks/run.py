@@ -21,14 +21,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 TOKENISE = """
-import json, time, transformers
-from kvprefix import workload
+import json, os, time, transformers
+from kvprefix import parts, workload
 from kvprefix.parameters import Parameters
 from kvprefix.template import load_chat
 from kvprefix.tokenizer import find_tokenizer
 
 backend = load_chat(find_tokenizer()).tokenizer.backend_tokenizer
-encode_part, seen, once_s = workload._encode_part, set(), []
+encode_part, seen, once_s = parts._encode_part, set(), []
 
 def encode_once(part):
     texts = list({m.text: None for c in part for m in c.messages if m.text not in seen})
@@ -42,7 +42,8 @@ def encode_both(part, chat, stem):
     results = [job() for job in (jobs if len(once_s) % 2 else jobs[::-1])]
     return next(result for result in results if result)
 
-workload._encode_part = encode_both
+parts._encode_part = encode_both
+os.environ["KVPREFIX_SCHEDULER"] = "here"
 start = time.process_time()
 made = workload.load_workload(Parameters(), progress=False)
 requests = sum(len(workload.make_trace(made, mode)) for mode in workload.MODES)

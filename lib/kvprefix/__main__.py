@@ -1,10 +1,12 @@
-"""The command: ``python -m kvprefix run | curve | replay | convert | prepare | notebooks | fetch``.
+"""The command: ``python -m kvprefix run | curve | replay | check | convert | prepare | notebooks | fetch``.
 
 It parses and calls the library.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +36,8 @@ def main(arguments=None):
     """Run the command; return its exit code: 0, 2 for a mistake in what was given, 1 for a failed notebook."""
     options = _make_parser().parse_args(arguments)
     try:
-        return options.call(options) or 0
+        with _place_tasks(getattr(options, "scheduler", None)):
+            return options.call(options) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,18 +74,39 @@ def _make_parser():
     curve.set_defaults(call=_curve)
 
     replay = commands.add_parser(
-        "replay", help="say what each request of a file hits in vLLM's prefix cache", allow_abbrev=False
+        "replay", help="say what each request of a file hits in vLLM's or SGLang's prefix cache", allow_abbrev=False
     )
     replay.add_argument("requests", type=Path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
-    replay.add_argument("--engine", choices=("vllm",), default="vllm")
-    replay.add_argument("--block-size", default="16", help="tokens a block (default: %(default)s)")
+    replay.add_argument("--engine", choices=("vllm", "sglang"), default="vllm", help="default: %(default)s")
+    replay.add_argument("--block-size", default="16", help="tokens a block, or a page of SGLang (default: %(default)s)")
     replay.add_argument(
-        "--num-gpu-blocks", default="unlimited", help="blocks, the null block counted, or `unlimited` (the default)"
-    )
+        "--num-gpu-blocks", default="unlimited",
+        help="blocks, vLLM's null block counted, or SGLang's pages (none is null), or `unlimited` (the default)",
+    )  # fmt: skip
     replay.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
     replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
     replay.add_argument("--out", required=True, type=Path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
+
+    check = commands.add_parser(
+        "check", help="send requests to a live server and compare its cached tokens with the replay's",
+        allow_abbrev=False,
+    )  # fmt: skip
+    check.add_argument("--url", required=True, help="an OpenAI-compatible server's address: http://127.0.0.1:8000")
+    check.add_argument("--output-dir", required=True, type=Path, help="the report folder: engine_check/ goes there")
+    check.add_argument("--requests", type=Path, metavar="FILE", help="token ids as `replay` takes them, not the trace")
+    check.add_argument("--max-requests", default="200", help="the first so many requests (default: %(default)s)")
+    check.add_argument("--timing", default="sequential", help="sequential (exact; the default) or trace")
+    check.add_argument("--speed", default="1", help="trace: so many times as fast (default: %(default)s)")
+    check.add_argument("--api", default="completions", help="completions (token ids; the default) or chat (messages)")
+    check.add_argument("--max-tokens", default="1", help="tokens to generate a request (default: %(default)s)")
+    check.add_argument("--model", help="default: the server's first")
+    check.add_argument("--num-gpu-blocks", metavar="N", help="blocks of the server's pool (default: as it says)")
+    check.add_argument("--timeout", default="120", help="seconds that an attempt may take (default: %(default)s)")
+    check.add_argument("--attempts", default="5", help="attempts of each request (default: %(default)s)")
+    check.add_argument("--restart", action="store_true", help="begin anew, not where an earlier check ended")
+    _add_parameters(check)  # of the trace; --block-size is the server's, the trace has none
+    check.set_defaults(call=_check)
 
     convert = commands.add_parser("convert", help="write a trace in another tool's format", allow_abbrev=False)
     convert.add_argument("source", type=Path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
@@ -120,7 +144,28 @@ def _make_parser():
     return parser
 
 
+@contextlib.contextmanager
+def _place_tasks(scheduler):
+    """Tell all that runs tasks, notebooks too, where they run; what is wrong with a cluster is said before any work."""
+    if scheduler is None:
+        yield
+        return
+    from kvprefix.tasks import VARIABLE, check_place
+
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = check_place(scheduler)
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE)
+        os.environ |= {VARIABLE: before} if before is not None else {}
+
+
 def _add_parameters(parser):
+    parser.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT",
+        help="run heavy steps on a Dask cluster, or `processes` (default: `local`, what suits this machine)",
+    )  # fmt: skip
     parser.add_argument("--parameters-file", type=Path, help="a file of name=value lines")
     for name, text in _HELP.items():
         flag = name.replace("_", "-")
@@ -185,13 +230,53 @@ def _replay(options):
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
     totals = replay_file(
         options.requests, options.out, read_number(options.block_size, int), blocks,
-        outputs=not options.ignore_outputs, legacy_free=options.legacy_free,
+        outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
     )  # fmt: skip
     print(
         f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "
         f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
         f"answers are in {options.out}"
     )
+
+
+def _check(options):
+    from kvprefix.serverclient import check_url
+    from kvprefix.sweep import read_number
+
+    check_url(options.url)
+    whole = {name: getattr(options, name) for name in ("max_tokens", "attempts", "block_size", "num_gpu_blocks")}
+    whole = {name: None if text is None else read_number(text, int) for name, text in whole.items()}
+    n = read_number(options.max_requests, int)
+    if isinstance(n, str) or n < 1:
+        raise InputError(f"number of requests is {n!r}; expected a whole number, 1 or more")
+    from kvprefix.servercheck import Check
+    from kvprefix.serverrequests import read_request_file, take_requests
+
+    check = Check(
+        options.url, options.model, options.api, options.timing, read_number(options.speed, float),
+        timeout_s=read_number(options.timeout, float), **whole,
+    )  # fmt: skip
+    if options.requests:
+        requests, source = read_request_file(options.requests, n), options.requests.name
+    else:
+        from kvprefix.workload import load_workload
+
+        parameters = _read_parameters(options)
+        requests = take_requests(load_workload(parameters), n, messages=check.api == "chat")
+        source = f"multi-turn trace of {Path(parameters.data).name}"
+    from kvprefix.enginecheck import check_engine
+
+    summary = check_engine(check, requests, options.output_dir, source, restart=options.restart, tell=_tell)
+    for warning in summary["warnings"]:
+        _tell(f"warning: {warning}")
+    if summary["verdict"] == "void":
+        _tell(f"WARNING: {summary['sentence']}")
+    print(summary["sentence"])
+    print(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
+
+
+def _tell(text):
+    print(text, file=sys.stderr)
 
 
 def _convert(options):

@@ -102,15 +102,19 @@ def make_accesses(trace, block_size):
     """
     blocks = identify_blocks(trace, block_size)
     prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
-    parameters = trace.info.get("parameters", {})
-    service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * trace.requests[
-        "output_tokens"
-    ].to_numpy().astype(float)
     return Accesses(
         blocks.block_size, blocks.ids, blocks.offsets, np.where(prompt_tokens % block_size, block_size, 0),
-        prompt_tokens, blocks.parent, blocks.depth, trace.arrival_s, trace.arrival_s + service_s,
+        prompt_tokens, blocks.parent, blocks.depth, trace.arrival_s, finish_times(trace),
         trace.requests["conversation_index"].to_numpy(), trace.info,
     )  # fmt: skip
+
+
+def finish_times(trace):
+    """Return when each request of our own trace finishes by its clock's service time, in seconds."""
+    parameters = trace.info.get("parameters", {})
+    output_tokens = trace.requests["output_tokens"].to_numpy().astype(float)
+    service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * output_tokens
+    return trace.arrival_s + service_s
 
 
 def number_blocks(ids, offsets):

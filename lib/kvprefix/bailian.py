@@ -102,7 +102,7 @@ def link_chats(chats, parents):
         previous[i] = latest.get(chat if parent == -1 else parent, -1)
         lost += parent != -1 and previous[i] < 0
         latest[chat] = i
-    return previous, lost
+    return previous, int(lost)
 
 
 def write_bailian(trace, path, *, progress=True):

@@ -1,7 +1,7 @@
-"""Hash blocks by their whole token prefix, part by part, and join the parts.
+"""Hash blocks by their whole token prefix, part by part, and number what was found, a range of keys at a time.
 
-Both steps are pure functions of arrays: parts can be hashed anywhere, in any order. Requests and their arrival are not
-known here.
+All are pure functions of arrays: parts can be hashed anywhere, in any order, and so can ranges be numbered. Requests
+and their arrival are not known here.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,8 @@ import numpy as np
 from numba import njit
 
 from kvprefix.tokens import copy_prompt
+
+RANGES = 16  # of keys, told apart by their first four bits: each is numbered by itself
 
 
 class HashedBlocks(NamedTuple):
@@ -57,34 +59,45 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     return HashedBlocks(*_hash(*map(_read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
 
 
-def merge_blocks(found, total, bar=None):
-    """Join what was found in the parts: number the keys over all of them.
+def sort_by_range(found):
+    """Put a part's keys in the order of their RANGES equal ranges, as first seen within each.
 
     Parameters
     ----------
-    found : iterable of HashedBlocks
-        In the parts' order.
-    total : int
-        How many ids they hold together.
-    bar : tqdm, optional
-        Counts them.
+    found : HashedBlocks
 
     Returns
     -------
+    keys : (n_distinct, 2) ndarray of uint64
+    bounds : (RANGES + 1,) ndarray of int64
+        Range r's keys are ``keys[bounds[r]:bounds[r + 1]]``.
     ids : (total,) ndarray of int32
-        Part after part, numbered as first seen in this order.
+        Row after row, the position of each block's key.
+    """
+    return _sort_by_range(found.keys, found.ids)
+
+
+def number_keys(keys):
+    """Number the keys of one range over all parts, as first seen.
+
+    Parameters
+    ----------
+    keys : sequence of (n, 2) ndarrays of uint64
+        Of each part, distinct.
+
+    Returns
+    -------
+    numbers : (sum of n,) ndarray of int32
+        Part after part; equal keys have equal numbers.
     n_distinct : int
     """
-    table, keys = np.full(_table_size(total), -1, np.int32), np.empty((total, 2), np.uint64)
-    ids = np.empty(total, np.int32)
-    n_ids = n_distinct = 0
-    for part in found:
-        number, n_distinct = _merge(part.keys, table, keys, n_distinct)
-        ids[n_ids : n_ids + len(part.ids)] = number[part.ids]
-        n_ids += len(part.ids)
-        if bar is not None:
-            bar.update(len(part.ids))
-    return ids, n_distinct
+    total = sum(map(len, keys))
+    table, known = np.full(_table_size(total), -1, np.int32), np.empty((total, 2), np.uint64)
+    numbers, done, n_distinct = np.empty(total, np.int32), 0, 0
+    for part in keys:
+        n_distinct = _number(_read_only(part), table, known, n_distinct, numbers[done : done + len(part)])
+        done += len(part)
+    return numbers, n_distinct
 
 
 def count_blocks(tokens, block_size, outputs):
@@ -174,9 +187,26 @@ def _hash(
 
 
 @njit(cache=True, nogil=True)
-def _merge(new, table, keys, count):
-    """Look up or number the keys of one part; return their numbers and how many there are now."""
-    number = np.empty(len(new), np.int32)
+def _sort_by_range(keys, ids):
+    bounds = np.zeros(RANGES + 1, np.int64)
+    for k in range(len(keys)):
+        bounds[(keys[k, 0] >> np.uint64(60)) + np.uint64(1)] += 1
+    bounds = np.cumsum(bounds)
+    following, position = bounds[:-1].copy(), np.empty(len(keys), np.int32)
+    sorted_keys, new_ids = np.empty_like(keys), np.empty_like(ids)
+    for k in range(len(keys)):
+        to = following[keys[k, 0] >> np.uint64(60)]
+        following[keys[k, 0] >> np.uint64(60)] += 1
+        position[k] = to
+        sorted_keys[to, 0], sorted_keys[to, 1] = keys[k, 0], keys[k, 1]
+    for k in range(len(ids)):
+        new_ids[k] = position[ids[k]]
+    return sorted_keys, bounds, new_ids
+
+
+@njit(cache=True, nogil=True)
+def _number(new, table, keys, count, numbers):
+    """Look up or number keys; fill in their numbers and return how many keys there are now."""
     for k in range(len(new)):
         a, b = new[k, 0], new[k, 1]
         slot = _find_slot(a, b, table, keys)
@@ -184,5 +214,5 @@ def _merge(new, table, keys, count):
             table[slot] = count
             keys[count, 0], keys[count, 1] = a, b
             count += 1
-        number[k] = table[slot]
-    return number, count
+        numbers[k] = table[slot]
+    return count

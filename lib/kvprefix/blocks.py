@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from kvprefix.blockhash import count_blocks, find_firsts, hash_blocks, merge_blocks
+from kvprefix.blockhash import count_blocks, find_firsts
+from kvprefix.blocktasks import identify_parts
 from kvprefix.files import InputError
-from kvprefix.progress import show_progress
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def identify_blocks(trace, block_size, *, outputs=False):
 
     Notes
     -----
-    Three steps: the tokens' parts are hashed one after the other (`hash_blocks`), what they found is joined
-    (`merge_blocks`), and the blocks are numbered as the requests arrive. In memory are one part's tokens, an entry a
-    distinct block, and an id a block access.
+    Three steps: the tokens' parts are hashed, the distinct keys of all parts are numbered (both as tasks, see
+    `blocktasks`), and the blocks are numbered anew as the requests arrive. In memory are the tokens of the parts that
+    are worked on, an entry a distinct block of each part, and an id a block access.
     """
     block_size = check_block_size(block_size)
     tokens, rows = trace.tokens, trace.rows
@@ -86,12 +86,7 @@ def identify_blocks(trace, block_size, *, outputs=False):
     firsts = find_firsts(n_blocks, n_known, needed)
     if firsts[-1] >= 2**31:
         raise InputError(f"{firsts[-1]} blocks of {block_size} tokens are more than one trace can hold (2**31)")
-    found = (
-        hash_blocks(part, block_size, outputs=outputs, needed=needed[start : start + len(part.shared)])
-        for start, part in tokens.parts()
-    )
-    with show_progress(int(firsts[-1]), "identifying", " blocks") as bar:
-        ids, n_distinct = merge_blocks(found, int(firsts[-1]), bar)
+    ids, n_distinct = identify_parts(tokens, block_size, outputs=outputs, needed=needed, total=int(firsts[-1]))
     offsets = np.concatenate(([0], np.cumsum(n_blocks[rows])))
     ids, parent, depth = _arrange(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids, n_distinct)
     return Blocks(block_size, ids, offsets, tokens.prompt_lengths()[rows] // block_size, parent, depth)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from kvprefix.accesses import Accesses, number_blocks
 from kvprefix.blocks import check_block_size, identify_blocks
@@ -104,7 +105,7 @@ def make_block_trace(trace, block_size):
     array([0, 1, 2, 0, 3, 0, 1, 2], dtype=int32)
     """
     block_size = check_block_size(block_size)
-    blocks = identify_blocks(_Rows(PaddedTokens(trace.tokens, block_size), trace.rows), block_size)
+    blocks = identify_blocks(_Rows(pad_prompts(trace.tokens, block_size), trace.rows), block_size)
     requests = trace.requests
     previous = _find_previous(requests["conversation_index"].tolist(), requests["turn"].tolist())
     return BlockTrace(
@@ -117,7 +118,7 @@ def make_block_trace(trace, block_size):
 class _Rows(NamedTuple):
     """What `identify_blocks` reads of a trace."""
 
-    tokens: object
+    tokens: Tokens
     rows: np.ndarray
 
 
@@ -158,51 +159,25 @@ def _find_previous(conversations, turns):
     return previous
 
 
-@dataclass(frozen=True)
-class PaddedTokens:
-    """Tokens whose prompts are filled up to whole blocks with -1, which is no token: read like `Tokens`, part by part.
+def pad_prompts(tokens, block_size):
+    """Return Tokens whose prompts are filled up to whole blocks with -1, which is no token.
 
     A prompt that shares another's beginning shares none of what fills that up, so nothing else changes.
-
-    Attributes
-    ----------
-    source : Tokens or MessageTokens
-    block_size : int
     """
-
-    source: Tokens
-    block_size: int
-
-    @property
-    def parent(self):  # noqa: D102
-        return self.source.parent
-
-    @property
-    def shared(self):  # noqa: D102
-        return self.source.shared
-
-    def prompt_lengths(self):
-        """Return the number of prompt tokens of every row, filled up, (n,) int64."""
-        lengths = self.source.prompt_lengths()
-        return lengths + -lengths % self.block_size
-
-    def parts(self):
-        """Yield (first row, Tokens of the rows from there on), as `Tokens.parts` does."""
-        for start, part in self.source.parts():
-            yield start, pad_prompts(part, self.block_size)
-
-
-def pad_prompts(tokens, block_size):
-    """Return Tokens with each prompt filled up to whole blocks with -1, in memory: for one part."""
-    lengths = np.diff(tokens.own_offsets)
     missing = -tokens.prompt_lengths() % block_size
-    before = np.concatenate(([0], np.cumsum(missing)))
-    own = np.full(len(tokens.own) + before[-1], -1, np.int32)
-    own[np.arange(len(tokens.own)) + np.repeat(before[:-1], lengths)] = tokens.own
-    return Tokens(
-        tokens.parent, tokens.shared, tokens.own_offsets + before, own, np.zeros(len(own), bool),
-        tokens.output_offsets, tokens.output,
-    )  # fmt: skip
+    own_offsets = tokens.own_offsets + np.concatenate(([0], np.cumsum(missing)))
+    own = _fill(tokens.own, tokens.own_offsets, own_offsets)
+    flags = np.zeros(len(own), bool)
+    return Tokens(tokens.parent, tokens.shared, own_offsets, own, flags, tokens.output_offsets, tokens.output)
+
+
+@njit(cache=True, nogil=True)
+def _fill(own, offsets, new_offsets):
+    out = np.full(new_offsets[-1], -1, np.int32)
+    for row in range(len(offsets) - 1):
+        length = offsets[row + 1] - offsets[row]
+        out[new_offsets[row] : new_offsets[row] + length] = own[offsets[row] : offsets[row + 1]]
+    return out
 
 
 def coarsen_blocks(trace, block_size):

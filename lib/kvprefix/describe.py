@@ -10,7 +10,7 @@ from kvprefix.arrivals import count_early_turns, parse_arrivals
 from kvprefix.files import InputError
 
 LIMITS = """\
-- Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored.
+- Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored; the section on engines applies an engine's rules.
 - Arrivals and think times are modelled, whatever stamps the log may have had.
 - A log without tools, images or sampling in parallel shares differently from one with them. ShareGPT's conversations are those that people chose to share.
 - Cached tokens are not saved seconds: what a hit saves depends on model, hardware and batch.

@@ -1,6 +1,6 @@
 """Write a trace as JSON Lines that can drive a server: its messages, its arrival times, no tokens.
 
-The messages wait in a file without a name, so that they need no memory; it is gone when the program ends, however.
+The messages wait in a file without a name, so that they need no memory; however the program ends, it is gone then.
 """
 
 import json
@@ -54,6 +54,11 @@ class SpilledMessages:
         first = self._firsts[conversation]
         return self._content[self._stops[first] : self._stops[first + count] - 2]
 
+    def release(self):
+        """Let go of the memory of what was read so far; when it is needed again, it is read again."""
+        if self._content and hasattr(mmap, "MADV_DONTNEED"):
+            self._content.madvise(mmap.MADV_DONTNEED)
+
 
 def write_engine_trace(trace, messages, path):
     """Write the trace as JSON Lines that can drive a server: a request a line, in arrival order.
@@ -82,4 +87,5 @@ def write_engine_trace(trace, messages, path):
                 )
                 tail = f'], "prompt_tokens": {prompt}, "output_tokens": {output}}}\n'
                 file.write(b"".join((head.encode(), messages.first(index, count), tail.encode())))
+            messages.release()
             bar.update(len(some))

@@ -12,6 +12,11 @@ import tempfile
 import time
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 
 class InputError(ValueError):
     """A mistake in what the user gave: the message says what is wrong and what would be right."""
@@ -63,9 +68,10 @@ def atomic_path(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
         try:
-            yield Path(name)
+            with open(handle, "rb") as held:
+                _lock(held)  # until it is whole, or this process dies
+                yield Path(name)
             os.chmod(name, 0o666 & ~_UMASK)
             os.replace(name, path)
         finally:
@@ -125,11 +131,23 @@ def read_sealed(path):
 
 
 def _sweep(path):
-    """Remove temporary files of `path` that a run killed more than an hour ago left."""
+    """Remove temporary files of `path` that a killed run left: nobody holds them, or they are an hour old."""
     for stale in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - stale.stat().st_mtime > 3600:
+        with contextlib.suppress(OSError), open(stale, "rb") as file:
+            age_s = time.time() - os.fstat(file.fileno()).st_mtime
+            if age_s > 3600 or (age_s > 2 and _lock(file)):
                 stale.unlink()
+
+
+def _lock(file):
+    """Lock an open file for this process as long as it is open; return whether that was possible."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system knows no locks
+        return False
+    return True
 
 
 def _read_umask():

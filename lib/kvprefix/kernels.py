@@ -44,7 +44,8 @@ class PreloadedManager(AsyncKernelManager):
 class _ForkProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd, **options):
         # cmd: python -m ipykernel_launcher ARGUMENTS
-        process = _context.Process(target=_run_kernel, args=(cmd[3:], options.get("cwd") or os.getcwd()), daemon=True)
+        place = options.get("cwd") or os.getcwd(), dict(os.environ)
+        process = _context.Process(target=_run_kernel, args=(cmd[3:], *place), daemon=True)
         await asyncio.to_thread(process.start)
         self.process = _Popen(process)
         self.pid = process.pid
@@ -77,9 +78,10 @@ class _Popen:
         self._process.kill()
 
 
-def _run_kernel(arguments, folder):
+def _run_kernel(arguments, folder, environment):
     from ipykernel.kernelapp import IPKernelApp
 
+    os.environ.update(environment)  # as it is now: the process that this one was forked from is older
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.chdir(folder)
     sys.argv = ["ipykernel_launcher", *arguments]

@@ -156,3 +156,13 @@ def replace_halves(text):
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def make_unique(name, seen):
+    """Return a name that is not among those seen (a repeat becomes `NAME#2`), and add it to them."""
+    unique, repeat = name, 1
+    while unique in seen:
+        repeat += 1
+        unique = f"{name}#{repeat}"
+    seen.add(unique)
+    return unique

@@ -135,8 +135,8 @@ def _describe(counts, refused, said, requests):
     other = sum(a is not None and a != b for a, b in zip(said, requests["prompt_tokens"].tolist(), strict=True))
     if other:
         notes.append(
-            f"{count(other, 'request')} have another prompt_tokens in the log than here: it was made with another "
-            "tokenizer or chat template (give the right one with --tokenizer)"
+            f"{count(other, 'request')} with another prompt_tokens in the log than here: it was made with another "
+            "tokenizer or chat template (--tokenizer gives the right one)"
         )
     return notes
 

@@ -4,6 +4,7 @@ What is mapped may be larger than memory. What the arrays hold is not known here
 """
 
 import mmap
+import os
 
 import numpy as np
 
@@ -13,6 +14,22 @@ def map_array(path, dtype):
     if not path.stat().st_size:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, "r").view(np.ndarray)
+
+
+def locate(array):
+    """Return (path, byte offset) of a contiguous array that lies in a mapped file; None for any other."""
+    base = array
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    if not isinstance(base, np.memmap) or not array.flags.c_contiguous or not array.size:
+        return None
+    start = array.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    return os.path.realpath(base.filename), base.offset + start
+
+
+def map_again(path, offset, dtype, shape):
+    """Map an array that `locate` found, in any process that sees the file."""
+    return np.memmap(path, dtype, "r", offset, shape).view(np.ndarray)
 
 
 def release(array):

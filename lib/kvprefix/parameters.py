@@ -1,10 +1,10 @@
 """The parameters of a run: their defaults, units and checks, in one place for Make, the command and notebooks."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from kvprefix.arrivals import Clock, parse_arrivals
 from kvprefix.blocks import check_block_size
-from kvprefix.files import InputError
+from kvprefix.files import InputError, resolve_input
 from kvprefix.units import load_model
 
 
@@ -87,6 +87,18 @@ class Parameters:
     def timing_files(self):
         """Return the files that arrivals and think times are read from."""
         return [file for file in (parse_arrivals(self.arrivals).file, self.timing().file) if file]
+
+    def with_absolute_files(self):
+        """Return the same arrivals and think times, their files as any process finds them; what only shows is left out.
+
+        `data`, `tokenizer` and `kv_model` name what a process that only computes does not need.
+        """
+        changes = {"kv_model": Parameters.kv_model}
+        for name in ("arrivals", "think"):
+            kind, colon, file = getattr(self, name).partition(":")
+            if file in self.timing_files():
+                changes[name] = f"{kind}{colon}{resolve_input(file).resolve()}"
+        return replace(self, **changes)
 
     def as_dict(self):
         """Return the parameters as JSON values."""

@@ -14,6 +14,7 @@ import ijson
 import zstandard
 
 from kvprefix.files import InputError, explain_os_errors
+from kvprefix.jsonlines import find_compression
 
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
@@ -144,11 +145,11 @@ def read_records(path, state=None):
 
 
 def _decompress(file):
-    magic = file.read(4)
+    kind = find_compression(file.read(4))
     file.seek(0)
-    if magic[:2] == b"\x1f\x8b":
+    if kind == "gzip":
         return gzip.open(file).read1  # read() would lose what stands before a cut
-    if magic == b"\x28\xb5\x2f\xfd":
+    if kind == "zstd":
         frames = _decompress_zstd(file)
         return lambda size: next(frames, b"")
     return file.read

@@ -15,19 +15,24 @@ import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 import pyarrow.json
 
+from kvprefix.blocks import check_block_size
 from kvprefix.engine import Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, write_bytes
+from kvprefix.jsonlines import open_stream
+from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
 _IDS = pa.list_(pa.int32())
 _FIELDS = {"request_id": pa.string(), "prompt_token_ids": _IDS, "output_token_ids": _IDS, "cache_salt": pa.string(),
            "lora_name": pa.string()}  # fmt: skip
 _EXPECTED = 'a line is {"request_id": name, "prompt_token_ids": [id, ...], "output_token_ids": [id, ...]}'
-_NEVER_FITS = "the prompt needs {} blocks and the pool has {}"
+ENGINES = ("vllm", "sglang")
 
 
-def replay_file(source, target, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False):
-    """Replay a file of requests through vLLM's prefix cache, one at a time, and write what each one hits.
+def replay_file(
+    source, target, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False, engine="vllm"
+):  # fmt: skip
+    """Replay a file of requests through an engine's prefix cache, one at a time, and write what each one hits.
 
     Parameters
     ----------
@@ -35,32 +40,63 @@ def replay_file(source, target, block_size, num_gpu_blocks=None, *, outputs=True
         The requests, plain or gzip or zstandard; the answers, gzip if the name ends in `.gz`. The last line of these
         is `{"totals": ...}`; rates count the tokens of the requests that were admitted.
     block_size, num_gpu_blocks, outputs, legacy_free
-        As in `replay_vllm`.
+        As in `replay_vllm`. SGLang's blocks are its pages, all of them usable; it has no `legacy_free`.
+    engine : str
+        One of ENGINES.
 
     Returns
     -------
     dict
         The totals.
+
+    Raises
+    ------
+    InputError
+        A file or a line that is no requests, a number out of range, or `legacy_free` with SGLang.
     """
-    names, requests = read_requests(source)
-    result = replay_vllm(requests, block_size, num_gpu_blocks, outputs=outputs, legacy_free=legacy_free)
+    if engine == "sglang":
+        if legacy_free:
+            raise InputError("--legacy-free is a rule of vLLM's; it has no meaning with the engine sglang")
+        page_size, capacity = check_block_size(block_size), _count_tokens(num_gpu_blocks, block_size)
+        names, requests = read_requests(source)
+        result = replay_sglang(requests, page_size, capacity, outputs=outputs)
+    else:
+        names, requests = read_requests(source)
+        result = replay_vllm(requests, block_size, num_gpu_blocks, outputs=outputs, legacy_free=legacy_free)
     lines = []
     for name, length, cached in zip(names, result.prompt_tokens.tolist(), result.cached_tokens.tolist(), strict=True):
         line = {"request_id": name, "num_prompt_tokens": length, "num_cached_tokens": cached if cached >= 0 else None}
         if cached < 0:
-            line["error"] = _NEVER_FITS.format(-(-length // block_size), num_gpu_blocks - 1)
+            line["error"] = _explain(engine, length, block_size, num_gpu_blocks)
         lines.append(json.dumps(line))
-    totals = _sum_up(result, outputs, legacy_free)
+    totals = _sum_up(engine, result, outputs, legacy_free)
     text = "\n".join([*lines, json.dumps({"totals": totals})]) + "\n"
     write_bytes(target, gzip.compress(text.encode(), mtime=0) if str(target).endswith(".gz") else text)
     return totals
 
 
-def _sum_up(result, outputs, legacy_free):
+def _count_tokens(n_pages, page_size):
+    """Return the tokens of so many pages of SGLang's pool, None for unlimited."""
+    if n_pages is None:
+        return None
+    if isinstance(n_pages, bool) or not isinstance(n_pages, int) or n_pages < 1:
+        raise InputError(f"number of GPU blocks is {n_pages!r}; expected a whole number, 1 or more, or unlimited")
+    return n_pages * page_size
+
+
+def _explain(engine, length, block_size, num_gpu_blocks):
+    """Say why a prompt never fits."""
+    if engine == "sglang":
+        most = longest_prompt(num_gpu_blocks * block_size, block_size)
+        return f"the prompt has {length} tokens and SGLang takes {most} at most with this pool"
+    return f"the prompt needs {-(-length // block_size)} blocks and the pool has {num_gpu_blocks - 1}"
+
+
+def _sum_up(engine, result, outputs, legacy_free):
     admitted = result.cached_tokens >= 0
     queries, hits = int(result.prompt_tokens[admitted].sum()), int(result.cached_tokens[admitted].sum())
     return {
-        "engine": "vllm",
+        "engine": engine,
         "mode": "sequential",
         "block_size": result.block_size,
         "num_gpu_blocks": result.num_gpu_blocks,
@@ -109,7 +145,7 @@ def _read_fast(path):
     """Return what `read_requests` does, or None where Arrow fails or something is wrong."""
     parse = pa.json.ParseOptions(explicit_schema=pa.schema(_FIELDS), unexpected_field_behavior="ignore")
     try:
-        with _open(path) as stream:
+        with open_stream(path) as stream:
             table = pa.json.read_json(stream, pa.json.ReadOptions(use_threads=False, block_size=16 << 20), parse)
     except (pa.ArrowException, OSError):
         return None
@@ -140,7 +176,7 @@ def _flat(column):
 def _read_slowly(path):
     """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
     requests = []
-    with _open(path) as stream, io.BufferedReader(stream) as file:
+    with open_stream(path) as stream, io.BufferedReader(stream) as file:
         number = 0
         try:
             for number, line in enumerate(file, start=1):
@@ -186,11 +222,3 @@ def _parse(line, where):
 def _show(value):
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _open(path):
-    """Open a file for reading, decompressed."""
-    with open(path, "rb") as file:
-        magic = file.read(4)
-    kind = "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic == b"\x28\xb5\x2f\xfd" else None
-    return pa.input_stream(str(path), compression=kind)

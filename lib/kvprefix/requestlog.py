@@ -17,7 +17,7 @@ from kvprefix import logfields
 from kvprefix.conversations import Message
 from kvprefix.files import InputError, explain_os_errors
 from kvprefix.jsonlines import count, read_objects
-from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Fault, Unsupported, replace_halves
+from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Fault, Unsupported, make_unique, replace_halves
 
 
 class Logged(NamedTuple):
@@ -176,14 +176,10 @@ class _Reader:
     def _name(self, record):
         """Return the record's name, made unique."""
         given = logfields.find_name(record)
-        name = base = f"r{len(self.names)}" if given is None else replace_halves(given)
-        repeat = 1
-        while name in self.names:
-            repeat += 1
-            name = f"{base}#{repeat}"
-        self.renamed += repeat > 1
-        self.names.add(name)
-        return name
+        name = f"r{len(self.names)}" if given is None else replace_halves(given)
+        unique = make_unique(name, self.names)
+        self.renamed += unique != name
+        return unique
 
     def describe(self, requests):
         """Return what was skipped, put right or left out."""

@@ -1,20 +1,14 @@
 """The cache study: what capacity, eviction and block size do to a workload, over several draws of its arrivals.
 
-Each study is a table, kept in the derived folder under a key of everything that determines it. Drawing and sentences
-are not made here. All are of the multi-turn mode, prompts only, cold start.
+Each study is a table, kept in the derived folder under a key of everything that determines it, and measured as tasks
+(`studytasks`). Drawing and sentences are not made here. All are of the multi-turn mode, prompts only, cold start.
 """
 
-import hashlib
-import json
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from kvprefix.accesses import make_accesses, select_requests
 from kvprefix.cache import replay
 from kvprefix.curves import (
     compute_lru_curve,
@@ -24,15 +18,12 @@ from kvprefix.curves import (
     rate_hits,
     rate_unbounded,
 )
-from kvprefix.files import atomic_path, derived_folder, resolve_input, sha256_file
 from kvprefix.intervals import bootstrap_rates, interval
 from kvprefix.policies import POLICIES
-from kvprefix.workload import make_trace
+from kvprefix.studytasks import SEEDS, draw, draw_variants, list_seeds, measure_table
 
-SEEDS = 10  # draws of the arrival process
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ACCESS_BUDGET = 200_000_000  # block accesses of a trace that is studied; its draws take about 30 bytes an access
-STUDY_VERSION = 2  # raise when the meaning of a table changes
 
 
 def spread_capacities(n_distinct, points, least=100):
@@ -55,35 +46,8 @@ def round_size(size):
 
 
 def draw_accesses(workload, block_size, seeds=SEEDS):
-    """Yield (seed, Accesses) of the workload's multi-turn requests under several draws of its clock.
-
-    The first seed is the workload's own. Blocks are identified once: other times only put requests in another order.
-    """
-    first = workload.parameters.seed
-    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in range(first, first + seeds)})
-
-
-def draw_variants(workload, block_size, variants):
-    """Yield (name, Accesses) of the workload's multi-turn requests at the times that other parameters give.
-
-    Parameters
-    ----------
-    workload : Workload
-    block_size : int
-    variants : dict of name to dict
-        The parameters of the clock and the arrivals in which each variant differs.
-    """
-    first = make_trace(workload, "multi_turn")
-    accesses = make_accesses(first, block_size)
-    position = np.empty(len(workload.requests), np.int64)
-    position[first.rows] = np.arange(len(first))
-    for name, changes in variants.items():
-        parameters = replace(workload.parameters, **changes)
-        if parameters == workload.parameters:
-            yield name, accesses
-            continue
-        trace = make_trace(replace(workload, parameters=parameters), "multi_turn")
-        yield name, select_requests(accesses, position[trace.rows], trace.arrival_s)
+    """Yield (seed, Accesses) of the workload's multi-turn requests under several draws of its clock, its own first."""
+    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in list_seeds(workload, seeds)})
 
 
 def count_accesses(workload, block_size):
@@ -105,6 +69,13 @@ def count_threads(workload, block_size=None):
     return max(1, min(os.cpu_count() or 1, ACCESS_BUDGET // max(2 * accesses, 1)))
 
 
+def _measure_seeds(workload, name, options, measure, *more):
+    """Return a study's table of `measure(workload, seed, *argument)`, seed after seed, for each of the arguments."""
+    arguments = [(seed, *argument) for seed in list_seeds(workload) for argument in more or [()]]
+    threads = count_threads(workload)
+    return measure_table(workload, name, options, measure, arguments, at_once=lambda *_: threads)
+
+
 def study_lru(workload, *, points=60):
     """Measure LRU's hit rate over capacity, by one pass a seed.
 
@@ -114,20 +85,21 @@ def study_lru(workload, *, points=60):
         `seed`, `capacity_blocks`, `block`, `token`, `request_mean` and, for the first seed, `low` and `high`: the 95 %
         interval of the token hit rate over resampled conversations.
     """
+    return _measure_seeds(workload, "lru", [points], measure_lru, (points,))
 
-    def measure(seed, accesses):
-        capacities = spread_capacities(accesses.n_distinct, points)
-        distances = measure_distances(accesses)
-        rates = compute_lru_curve(accesses, distances).at(capacities)
-        frame = pd.DataFrame({"seed": seed, "capacity_blocks": capacities, **rates, "low": np.nan, "high": np.nan})
-        if seed == workload.parameters.seed:
-            hits = accesses.hit_tokens(count_hits_at(accesses, distances, capacities))
-            draws = bootstrap_rates(hits, accesses.prompt_tokens, accesses.conversation)
-            frame["low"], frame["high"] = interval(draws)
-        return frame
 
-    threads = count_threads(workload)
-    return keep_table(workload, "lru", [points], lambda: _over_seeds(workload, measure, threads=threads))
+def measure_lru(workload, seed, points):
+    """Measure LRU on one draw; the rows of `study_lru` for its seed."""
+    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+    capacities = spread_capacities(accesses.n_distinct, points)
+    distances = measure_distances(accesses)
+    rates = compute_lru_curve(accesses, distances).at(capacities)
+    frame = pd.DataFrame({"seed": seed, "capacity_blocks": capacities, **rates, "low": np.nan, "high": np.nan})
+    if seed == workload.parameters.seed:
+        hits = accesses.hit_tokens(count_hits_at(accesses, distances, capacities))
+        draws = bootstrap_rates(hits, accesses.prompt_tokens, accesses.conversation)
+        frame["low"], frame["high"] = interval(draws)
+    return frame
 
 
 def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
@@ -138,14 +110,14 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
     pandas.DataFrame
         `seed`, `share`, `capacity_blocks`.
     """
+    return _measure_seeds(workload, "needs", [list(shares)], measure_needs, (shares,))
 
-    def measure(seed, accesses):
-        curve = compute_lru_curve(accesses)
-        sizes = [curve.capacity_for(share) for share in shares]
-        return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 
-    threads = count_threads(workload)
-    return keep_table(workload, "needs", [list(shares)], lambda: _over_seeds(workload, measure, threads=threads))
+def measure_needs(workload, seed, shares):
+    """Measure needs on one draw; the rows of `study_needs` for its seed."""
+    curve = compute_lru_curve(draw(workload, workload.parameters.block_size, seed=seed))
+    sizes = [curve.capacity_for(share) for share in shares]
+    return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 
 
 def study_policies(workload, capacities, policies=tuple(POLICIES)):
@@ -159,27 +131,24 @@ def study_policies(workload, capacities, policies=tuple(POLICIES)):
         LRU's.
     """
     capacities = [int(capacity) for capacity in capacities]
+    settings = {policy: POLICIES[policy].setting for policy in policies}
+    more = [(capacity, tuple(policies)) for capacity in capacities]
+    return _measure_seeds(workload, "policies", [capacities, settings], measure_policies, *more)
 
-    def measure(seed, accesses):
-        rows = []
-        for capacity in capacities:
-            hits = {policy: replay(accesses, capacity, policy) for policy in policies}
-            rates = {policy: rate_hits(accesses, one) for policy, one in hits.items()}
-            draws = None
-            if seed == workload.parameters.seed:
-                tokens = accesses.hit_tokens(np.column_stack(list(hits.values())))
-                draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
-            for k, policy in enumerate(policies):
-                low, high = interval(draws[:, k]) if draws is not None else (np.nan, np.nan)
-                gain = draws[:, k] - draws[:, policies.index("lru")] if draws is not None else [np.nan]
-                gains = dict(zip(("gain_low", "gain_high"), interval(gain), strict=True))
-                rows.append({"seed": seed, "policy": policy, "capacity_blocks": capacity, **rates[policy],
-                             "low": low, "high": high, **gains})  # fmt: skip
-        return pd.DataFrame(rows)
 
-    settings, threads = {policy: POLICIES[policy].setting for policy in policies}, count_threads(workload)
-    options = [capacities, settings]
-    return keep_table(workload, "policies", options, lambda: _over_seeds(workload, measure, threads=threads))
+def measure_policies(workload, seed, capacity, policies):
+    """Replay policies at one capacity on one draw; the rows of `study_policies` for both."""
+    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+    hits = {policy: replay(accesses, capacity, policy) for policy in policies}
+    frame = pd.DataFrame({"seed": seed, "policy": policies, "capacity_blocks": capacity})
+    frame = frame.join(pd.DataFrame([rate_hits(accesses, one) for one in hits.values()]))
+    frame[["low", "high", "gain_low", "gain_high"]] = np.nan
+    if seed == workload.parameters.seed:
+        tokens = accesses.hit_tokens(np.column_stack(list(hits.values())))
+        draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
+        frame["low"], frame["high"] = interval(draws)
+        frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [policies.index("lru")]])
+    return frame
 
 
 def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
@@ -202,70 +171,35 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
         than with the first size).
     """
     memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
+    arguments = [(size, seed, memories) for size in sizes for seed in list_seeds(workload)]
 
-    def measure():
-        frames, cached = [], {}
-        bar = tqdm(total=len(sizes) * SEEDS, desc="block sizes", leave=False, disable=None)
-        for size in sizes:
+    def at_once(size, *_):
+        return 1 if size < 4 else count_threads(workload, size)
 
-            def measure_seed(seed, accesses, size=size):
-                capacities = [max(memory // size, 1) for memory in memories]
-                hits = count_hits_at(accesses, measure_distances(accesses), capacities)
-                rates = [rate_hits(accesses, hits[:, k]) for k in range(len(capacities))]
-                frame = pd.DataFrame(rates).assign(block_size=size, seed=seed, memory_tokens=memories)
-                bar.update()
-                if seed != workload.parameters.seed:
-                    return frame
-                whole = rate_unbounded(accesses)
-                mean = whole["token"] * accesses.prompt_tokens.mean()
-                cached[size] = mean
-                row = {**whole, "block_size": size, "seed": seed, "memory_tokens": np.nan,
-                       "blocks": accesses.blocks.mean(), "lost_tokens": cached[sizes[0]] - mean}  # fmt: skip
-                frame = pd.concat([pd.DataFrame([row]), frame])
-                seen = count_seen(accesses.ids, accesses.offsets)
-                tokens = accesses.hit_tokens(np.column_stack([seen, hits]))
-                draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
-                return frame.assign(**dict(zip(("low", "high"), interval(draws), strict=True)))
-
-            threads = 1 if size < 4 else count_threads(workload, size)
-            frames.append(_over_seeds(workload, measure_seed, size, threads=threads, quiet=True))
-        bar.close()
-        return pd.concat(frames, ignore_index=True)
-
-    return keep_table(workload, "block-sizes", [list(sizes), memories], measure, block_size=None)
+    return measure_table(
+        workload, "block-sizes", [sizes, memories], measure_block_size, arguments, at_once=at_once,
+        finish=_compare_sizes, block_size=None,
+    )  # fmt: skip
 
 
-def _over_seeds(workload, measure, block_size=None, *, threads=None, quiet=False):
-    """Call `measure(seed, accesses)` for each seed, on all cores, and join the tables in the seeds' order."""
-    draws = draw_accesses(workload, block_size or workload.parameters.block_size)
-    threads = threads or os.cpu_count() or 1
-    bar = tqdm(total=SEEDS, desc="seeds", leave=False, disable=True if quiet else None)
-    frames, running = [], []
-    with bar, ThreadPoolExecutor(threads) as pool:
-        for seed, accesses in draws:
-            running.append(pool.submit(measure, seed, accesses))
-            if len(running) > threads:  # no more traces in memory than are worked on
-                frames.append(running.pop(0).result())
-                bar.update()
-        for one in running:
-            frames.append(one.result())
-            bar.update()
-    return pd.concat(frames, ignore_index=True)
+def measure_block_size(workload, size, seed, memories):
+    """Measure one block size on one draw; the rows of `study_block_sizes` for both, before sizes are compared."""
+    accesses = draw(workload, size, seed=seed)
+    hits = count_hits_at(accesses, measure_distances(accesses), [max(memory // size, 1) for memory in memories])
+    rates = [rate_hits(accesses, hits[:, k]) for k in range(len(memories))]
+    frame = pd.DataFrame(rates).assign(block_size=size, seed=seed, memory_tokens=memories)
+    if seed != workload.parameters.seed:
+        return frame
+    whole = rate_unbounded(accesses)
+    row = {**whole, "block_size": size, "seed": seed, "memory_tokens": np.nan, "blocks": accesses.blocks.mean(),
+           "lost_tokens": whole["token"] * accesses.prompt_tokens.mean()}  # fmt: skip
+    frame = pd.concat([pd.DataFrame([row]), frame])
+    tokens = accesses.hit_tokens(np.column_stack([count_seen(accesses.ids, accesses.offsets), hits]))
+    draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
+    return frame.assign(**dict(zip(("low", "high"), interval(draws), strict=True)))
 
 
-def keep_table(workload, name, options, make, **changes):
-    """Return a study's table from the derived folder, made first where it is not there."""
-    known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
-    known.pop("kv_model", None)
-    known["files"] = [sha256_file(resolve_input(file)) for file in workload.parameters.timing_files()]
-    parts = [STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options]
-    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    path = derived_folder() / f"study-{name}-{key}.parquet"
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError):  # not there, or cut: pyarrow's errors are ValueErrors
-        frame = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False)
-    return frame
+def _compare_sizes(frame):
+    """Turn each size's cached tokens a request into what it loses against the first size."""
+    cached = frame["lost_tokens"].dropna()
+    return frame.assign(lost_tokens=cached.iloc[0] - frame["lost_tokens"]) if len(cached) else frame

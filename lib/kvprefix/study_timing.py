@@ -4,18 +4,16 @@ The requests stay the same and only their times differ, so blocks are identified
 cold start.
 """
 
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from kvprefix.characteristic import compare_characteristic
 from kvprefix.curves import count_hits_at, measure_distances, rate_hits
 from kvprefix.intervals import bootstrap_rates, interval
-from kvprefix.study import SEEDS, draw_variants, keep_table, spread_capacities
+from kvprefix.study import count_threads, spread_capacities
+from kvprefix.studytasks import draw, list_seeds, measure_table
 
 TIMING_STUDY_VERSION = 1  # raise when the meaning of a table changes
 CLOCKS = {
@@ -47,23 +45,20 @@ def study_timing(workload, changes, *, points=24):
         the columns of `characteristic.compare_characteristic` (`holds` as 0 or 1).
     """
 
-    def make():
-        frames = []
-        seeds = range(workload.parameters.seed, workload.parameters.seed + SEEDS)
-        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # which is what is studied
-            drawn = threads.map(lambda seed: measure_timing(workload, seed, changes, points), seeds)
-            frames = list(tqdm(drawn, desc="clocks", total=SEEDS, leave=False, disable=None))
-        return pd.concat(frames, ignore_index=True)
-
-    return keep_table(workload, "timing", [TIMING_STUDY_VERSION, changes, points], make)
+    threads, arguments = count_threads(workload), [(seed, changes, points) for seed in list_seeds(workload)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # which is what is studied
+        return measure_table(
+            workload, "timing", [TIMING_STUDY_VERSION, changes, points], measure_timing, arguments,
+            at_once=lambda *_: threads,
+        )  # fmt: skip
 
 
 def measure_timing(workload, seed, changes, points):
     """Measure all variants with one seed; the rows of `study_timing` for it."""
     frames, cached, first = [], [], seed == workload.parameters.seed
-    variants = {name: {**change, "seed": seed} for name, change in changes.items()}
-    for name, accesses in draw_variants(workload, workload.parameters.block_size, variants):
+    for name, change in changes.items():
+        accesses = draw(workload, workload.parameters.block_size, **{**change, "seed": seed})
         capacities = spread_capacities(accesses.n_distinct, points)
         hits = count_hits_at(accesses, measure_distances(accesses), capacities)
         rates = [rate_hits(accesses, hits[:, k])["token"] for k in range(len(capacities))]

@@ -113,18 +113,9 @@ class MessageTokens:
 
     prompt_lengths = Tokens.prompt_lengths
     generated = Tokens.generated
-
-    @property
-    def parent(self):  # noqa: D102
-        return self.source.parent
-
-    @property
-    def output_offsets(self):  # noqa: D102
-        return self.source.output_offsets
-
-    @property
-    def output(self):  # noqa: D102
-        return self.source.output
+    parent = property(lambda self: self.source.parent)
+    output_offsets = property(lambda self: self.source.output_offsets)
+    output = property(lambda self: self.source.output)
 
     def prompt(self, row):
         """Return the prompt of a row as an int32 array."""

@@ -1,35 +1,30 @@
 """From a data file to a tokenised workload, kept in the cache; from a workload to a trace.
 
-Tokenising is the heavy step. It is done in parts of a few hundred conversations, each kept in the derived folder
-under a key of everything that determines it, so a killed run resumes and no run does it twice. A workload's parts are
-then joined to arrays that are mapped, not read (`tokenstore`).
+Tokenising is the heavy step. It is done in parts (`parts`), kept in the derived folder under a key of everything that
+determines them, so a killed run resumes and no run does it twice. A workload's parts are then joined to arrays that are
+mapped, not read (`tokenstore`). Another process opens a workload by where it is kept.
 """
 
-import hashlib
-import io
-import json
+import functools
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
-from pyarrow import feather
-from tqdm.auto import tqdm
 
 from kvprefix.arrivals import parse_arrivals, schedule_turns
-from kvprefix.conversations import LoadCounts, locate_data, read_conversations
-from kvprefix.files import InputError, derived_folder, read_sealed, seal_key, sha256_file, write_bytes, write_sealed
+from kvprefix.conversations import locate_data
+from kvprefix.files import InputError, derived_folder, read_sealed, seal_key, sha256_file, write_sealed
+from kvprefix.parts import PART_VERSION, is_whole, make_parts, read_workload
 from kvprefix.tokenizer import find_tokenizer
 from kvprefix.tokens import Tokens
 from kvprefix.tokenstore import join_parts, open_joined
 from kvprefix.trace import REQUEST_COLUMNS, Trace
 
 MODES = ("single_turn", "multi_turn")
-PART_CONVERSATIONS = 1024
-PART_VERSION = 4  # raise when the meaning or the form of a part changes
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,8 @@ class Workload:
     tokenizer : dict
         Name, fingerprint, and whether it brought a chat template.
     parameters : Parameters
+    manifest : pathlib.Path
+        What it was made of. Pickled, a workload is this path: the process that reads it maps the same files.
     """
 
     requests: pd.DataFrame
@@ -54,10 +51,15 @@ class Workload:
     dataset: dict
     tokenizer: dict
     parameters: object
+    manifest: Path
+
+    def __reduce__(self):
+        manifest = str(self.manifest.resolve())
+        return _open_workload, (manifest, self.dataset, self.tokenizer, self.parameters.with_absolute_files())
 
     def iterate_messages(self):
         """Read the conversations again from the data file: (`conversation_index`, messages) pairs."""
-        conversations = _read(self.parameters, locate_data(self.parameters.data))
+        conversations = read_workload(self.parameters, locate_data(self.parameters.data))
         return ((index, conversation.messages) for index, conversation in enumerate(conversations))
 
 
@@ -91,82 +93,31 @@ def load_workload(parameters, *, progress=True):
     manifest = read_sealed(manifest_path)
     joined = open_joined(folder, manifest["parts"], progress=progress) if manifest else None
     if joined is None:
-        damaged = [name for name in manifest["parts"] if not _is_whole(folder / name)] if manifest else []
+        damaged = [name for name in manifest["parts"] if not is_whole(folder / name)] if manifest else []
         if manifest is None or damaged:
-            manifest = _make_parts(parameters, path, source, folder, progress)
+            manifest = make_parts(parameters, path, source, folder, progress=progress)
             manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
             write_sealed(manifest_path, manifest)
         joined = join_parts(folder, manifest["parts"], progress=progress)
     manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
-    return _assemble(manifest, joined, parameters)
+    return _assemble(manifest, joined, parameters, manifest_path)
 
 
-def _is_whole(file):
-    """Return whether a part's bytes have the checksum that its name ends with; remove it where they have not."""
-    if file.exists() and sha256_file(file)[:16] == file.stem.rpartition("-")[2]:
-        return True
-    tqdm.write(f"{file.name}: this cached part was cut, altered or removed; making it again")
-    file.unlink(missing_ok=True)
-    return False
+def _open_workload(manifest, dataset, tokenizer, parameters):
+    """Open a workload that another process made or found whole: no data file and no tokenizer is needed."""
+    return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, parameters, Path(manifest))
 
 
-def _read(parameters, path, counts=None):
-    return read_conversations(
-        path,
-        max_conversations=parameters.max_conversations,
-        drop_duplicates=parameters.drop_duplicates,
-        rejoin_split=parameters.rejoin_split,
-        counts=counts,
-    )
+@functools.lru_cache(maxsize=1)
+def _map_requests(manifest):
+    content = read_sealed(manifest)
+    joined = open_joined(manifest.parent, content["parts"], check=False) if content else None
+    if joined is None:
+        raise InputError(f"{manifest}: what belongs to it was cut, altered or removed while it was worked on")
+    return _make_requests(joined)
 
 
-def _make_parts(parameters, path, source, folder, progress):
-    """Tokenise the parts that are not there yet; return the manifest of all."""
-    counts, parts, chat = LoadCounts(), [], None
-    size = path.stat().st_size
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc="tokenising", disable=not progress, leave=False)
-    conversations = _read(parameters, path, counts)
-    with bar:
-        while part := list(islice(conversations, PART_CONVERSATIONS)):
-            digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
-            kept = [file.name for file in folder.glob(f"part-{digest}-*.arrow") if _is_whole(file)]
-            if not kept:
-                chat = chat or _load_chat(source)
-                kept = [_encode_part(part, chat, folder / f"part-{digest}")]
-            parts.append(kept[0])
-            bar.update(counts.reading.bytes_read - bar.n)
-    if not parts:
-        raise InputError(_describe_nothing_usable(path, counts))
-    return {"parts": parts, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
-
-
-def _load_chat(source):
-    from kvprefix.template import load_chat
-
-    return load_chat(source)
-
-
-def _encode_part(part, chat, stem):
-    """Tokenise and keep a part; return the name of its file, which ends with the checksum of its content."""
-    from kvprefix.chat import encode_conversations
-
-    table, refused = encode_conversations(part, chat)
-    note = {"refused": refused, "conversations": len(part), "has_template": chat.has_template}
-    table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
-    content = io.BytesIO()
-    feather.write_feather(table, content, compression="lz4")
-    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.arrow")
-    write_bytes(file, content.getvalue())
-    return file.name
-
-
-def _describe_nothing_usable(path, counts):
-    reasons = "; ".join(f"{n} {reason} (first: {counts.first_skipped[reason]})" for reason, n in counts.skipped.items())
-    cut = f"; the file is cut at byte {counts.reading.cut_at_byte}" if counts.reading.cut_at_byte is not None else ""
-    return f"{path}: no usable conversation among {counts.records_read} whole records: {reasons or 'none read'}{cut}"
-
-
-def _assemble(manifest, joined, parameters):
+def _assemble(manifest, joined, parameters, path):
     """Make a workload of its joined parts."""
     if not len(joined.rows):
         reason = joined.note["first_refused"][1]
@@ -177,7 +128,7 @@ def _assemble(manifest, joined, parameters):
         "has_template": joined.note["has_template"],
     }
     dataset = _count_refused(manifest["dataset"], joined.note)
-    return Workload(*_make_requests(joined), dataset, tokenizer, parameters)
+    return Workload(*_make_requests(joined), dataset, tokenizer, parameters, path)
 
 
 def _count_refused(dataset, note):

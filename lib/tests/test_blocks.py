@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twin import account, identify_in_arrival_order, small_traces
 
 from kvprefix import tokens as tokens_module
-from kvprefix.blockhash import hash_blocks, merge_blocks
+from kvprefix.blockhash import RANGES, hash_blocks, number_keys, sort_by_range
 from kvprefix.blocks import check_block_size, identify_blocks
 from kvprefix.files import InputError
 from kvprefix.tokens import Tokens, make_tokens
@@ -111,9 +111,9 @@ def test_ids_agree_with_the_twin(small, block_size, outputs, without_template, p
     assert dict(enumerate(found)) == paths
 
 
-def test_parts_are_hashed_alone_and_merged_in_order():
+def test_parts_are_hashed_alone_and_their_keys_numbered_by_range():
     # Blocks of 2. Part 1: [A B | C D] and, going on from it, [E F]; part 2: [A B | E F]. Hashed alone, each numbers its
-    # own keys; merged, "A B" is one block, and "E F" after "A B C D" is not "E F" after "A B".
+    # own keys; numbered together, "A B" is one block, and "E F" after "A B C D" is not "E F" after "A B": 4 blocks.
     one = Tokens(np.array([-1, 0]), np.array([0, 4]), np.array([0, 4, 6]), np.array([A, B, C, D, E, F], np.int32),
                  np.zeros(6, bool), np.zeros(3, int), np.zeros(0, np.int32))  # fmt: skip
     two = make_tokens([[A, B, E, F]], [[]])
@@ -121,8 +121,21 @@ def test_parts_are_hashed_alone_and_merged_in_order():
     assert [part.ids.tolist() for part in found] == [[0, 1, 2], [0, 1]]
     assert [len(part.keys) for part in found] == [3, 2]
     assert found[0].keys[0].tolist() == found[1].keys[0].tolist()
-    ids, n_distinct = merge_blocks(found, 5)
-    assert (ids.tolist(), n_distinct) == ([0, 1, 2, 0, 3], 4)
+    blocks, of_range = [], []
+    for part in found:
+        keys, bounds, ids = sort_by_range(part)
+        assert keys[ids].tolist() == part.keys[part.ids].tolist()
+        ranges = np.repeat(np.arange(RANGES), np.diff(bounds))
+        assert ranges.tolist() == (keys[:, 0] >> np.uint64(60)).tolist()
+        blocks.append(keys[ids])
+        of_range.append([keys[bounds[r] : bounds[r + 1]] for r in range(RANGES)])
+    names = {}
+    for r, keys in enumerate(zip(*of_range, strict=True)):
+        numbers, n_distinct = number_keys(keys)
+        assert n_distinct == len(set(numbers.tolist()))
+        names |= {tuple(key): (r, n) for key, n in zip(np.concatenate(keys).tolist(), numbers.tolist(), strict=True)}
+    ab, cd, ef, ab_again, other_ef = [names[tuple(key)] for key in np.concatenate(blocks).tolist()]
+    assert ab == ab_again and len({ab, cd, ef, other_ef}) == 4
 
 
 def test_row_that_goes_on_from_a_later_one_is_refused():

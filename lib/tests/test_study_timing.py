@@ -79,6 +79,7 @@ def test_what_is_drawn_and_said_of_rates(workload):
 
 def test_where_nothing_repeats_something_true_is_said():
     columns = ["time_s", "simulated", "window_s", "approximated", "independent"]
-    empty = pd.DataFrame({"variant": ["a"], "capacity_blocks": [1], **dict.fromkeys(columns, [np.nan]), "holds": [False]})
+    unknown = dict.fromkeys(columns, [np.nan])
+    empty = pd.DataFrame({"variant": ["a"], "capacity_blocks": [1], **unknown, "holds": [0.0]})
     assert "no window" in findings_timing.describe_characteristic(empty)
     assert "nothing to compare" in findings_timing.describe_survival(empty, np.zeros(0))

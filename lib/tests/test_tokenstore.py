@@ -11,8 +11,8 @@ import pytest
 from pyarrow import feather
 from samples import record, write_records
 
+from kvprefix import parts as parts_module
 from kvprefix import tokenstore
-from kvprefix import workload as workload_module
 from kvprefix.files import InputError
 from kvprefix.mapped import map_array, release
 from kvprefix.parameters import Parameters
@@ -28,7 +28,7 @@ FILES = ["index.json", "output_tokens", "own_is_template", "own_tokens", "rows.a
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(workload_module, "PART_CONVERSATIONS", 3)
+    monkeypatch.setattr(parts_module, "PART_CONVERSATIONS", 3)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_altered_part_under_an_altered_join_is_made_again_too(derived, parameter
 
 KILLED = """
 import os, signal, sys
-from kvprefix import tokenstore, workload
+from kvprefix import parts, tokenstore, workload
 from kvprefix.parameters import Parameters
 
 write, left = tokenstore._InPlace.write, [int(sys.argv[3])]
@@ -141,7 +141,7 @@ def die(self, array):
     left[0] -= 1
     write(self, array)
 
-workload.PART_CONVERSATIONS, tokenstore._InPlace.write = 3, die
+parts.PART_CONVERSATIONS, tokenstore._InPlace.write = 3, die
 workload.load_workload(Parameters(data=sys.argv[1], tokenizer=sys.argv[2]), progress=False)
 """
 

@@ -9,7 +9,7 @@ import pytest
 import samples
 from samples import record, write_records
 
-from kvprefix import workload as workload_module
+from kvprefix import parts as parts_module
 from kvprefix.files import InputError, atomic_path, write_bytes
 from kvprefix.parameters import Parameters
 from kvprefix.trace import write_trace
@@ -27,7 +27,7 @@ PART = 3  # conversations: 12 records are 4 parts
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(workload_module, "PART_CONVERSATIONS", PART)
+    monkeypatch.setattr(parts_module, "PART_CONVERSATIONS", PART)
 
 
 @pytest.fixture
@@ -38,13 +38,13 @@ def parameters(tmp_path, small_folder):
 @pytest.fixture
 def encoded_parts(monkeypatch):
     """Return a list that fills with the name of each part that is tokenised."""
-    names, encode = [], workload_module._encode_part
+    names, encode = [], parts_module._encode_part
 
     def encode_part(part, chat, file):
         names.append(file.name)
         return encode(part, chat, file)
 
-    monkeypatch.setattr(workload_module, "_encode_part", encode_part)
+    monkeypatch.setattr(parts_module, "_encode_part", encode_part)
     return names
 
 
@@ -180,7 +180,7 @@ def test_run_that_fails_midway_resumes(
         write_bytes(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(workload_module, "write_bytes", fail_at_the_third)
+        patch.setattr(parts_module, "write_bytes", fail_at_the_third)
         with pytest.raises(RuntimeError, match="killed"):
             load_workload(parameters, progress=False)
     assert len(parts_in(derived)) == 2 and not temporaries_in(derived)
@@ -192,11 +192,11 @@ def test_run_that_fails_midway_resumes(
 
 KILLED_RUN = """
 import os, signal, sys, threading
-from kvprefix import workload
+from kvprefix import parts, workload
 from kvprefix.files import atomic_path
 from kvprefix.parameters import Parameters
 
-lock, written, write_bytes = threading.Lock(), [], workload.write_bytes
+lock, written, write_bytes = threading.Lock(), [], parts.write_bytes
 
 def die_at_the_third(path, data):
     with lock:
@@ -207,7 +207,7 @@ def die_at_the_third(path, data):
         write_bytes(path, data)
         written.append(path)
 
-workload.PART_CONVERSATIONS, workload.write_bytes = int(sys.argv[3]), die_at_the_third
+parts.PART_CONVERSATIONS, parts.write_bytes = int(sys.argv[3]), die_at_the_third
 workload.load_workload(Parameters(data=sys.argv[1], tokenizer=sys.argv[2]), progress=False)
 """
 

@@ -1,0 +1,78 @@
+"""Draw the engine study: the way from the unbounded accounting to an engine, and engines side by side."""
+
+import numpy as np
+
+from kvprefix.plot import PAGE_IN, add_legend, make_axes, percent_axes
+from kvprefix.study_engine import CHAIN, ENGINES
+
+_ENGINE_BARS = {
+    "vllm": ("#10507A", ""),
+    "vllm_legacy": ("#6FA8C9", ""),
+    "vllm_prompts": ("#6FA8C9", "////"),
+    "sglang_page": ("#E08A00", ""),
+    "sglang_token": ("#E08A00", "////"),
+}
+
+
+def draw_chain(frame):
+    """Draw what each cause wins or costs, a panel a pool; marks at the bars' ends: rate and 95 % interval.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Of `study_engine.study_engines`.
+
+    Returns
+    -------
+    figure, data
+    """
+    pools = frame["pool"].unique()
+    figure, panels = make_axes(PAGE_IN, 2.6, len(pools), sharex=True, sharey=True)
+    places = np.arange(len(CHAIN))[::-1]
+    for axes, pool in zip(np.atleast_1d(panels), pools, strict=True):
+        chosen = frame[(frame["pool"] == pool) & frame["case"].isin(CHAIN)]
+        rates = chosen.groupby("case")["token"].mean()[list(CHAIN)].to_numpy()
+        first = chosen.dropna(subset="low").set_index("case").loc[list(CHAIN)]
+        before = np.concatenate(([0], rates[:-1]))
+        gains = rates >= before
+        colors = ["#BBBBBB", *np.where(gains[1:], "#6FA8C9", "#E08A00")]
+        hatches = ["", *np.where(gains[1:], "", "////")]
+        look = {"color": colors, "edgecolor": "white", "linewidth": 0.4}
+        bars = axes.barh(places, rates - before, left=before, height=0.6, **look)
+        for bar, hatch in zip(bars, hatches, strict=True):
+            bar.set_hatch(hatch)
+        low, high = rates - first["low"].to_numpy(), first["high"].to_numpy() - rates
+        error = np.clip([low, high], 0, None)
+        axes.errorbar(rates, places, xerr=error, fmt="|", color="#222222", markersize=8, linewidth=0.8)
+        for place, rate in zip(places, rates, strict=True):
+            where = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5}
+            axes.annotate(f"{100 * rate:.1f}", (rate, place), (0, 8), **where)
+        axes.set(xlim=(0, 1), ylim=(-0.6, len(CHAIN) - 0.2), xlabel="token hit rate")
+        axes.set_title(f"{pool:,} blocks", fontsize=8)
+        axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
+        axes.set_yticks(places, [case.label for case in CHAIN.values()])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+    return figure, frame[frame["case"].isin(CHAIN)]
+
+
+def draw_engines(frame):
+    """Draw the engines' token hit rates at each pool, mean and range over seeds. Returns (figure, data)."""
+    figure, axes = make_axes(PAGE_IN, 2.8)
+    pools, width = np.sort(frame["pool"].unique()), 0.8 / len(_ENGINE_BARS)
+    for k, (name, (color, hatch)) in enumerate(_ENGINE_BARS.items()):
+        spread = frame[frame["case"] == name].groupby("pool")["token"].agg(["mean", "min", "max"])
+        error = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
+        bars = axes.bar(
+            np.arange(len(pools)) + (k - (len(_ENGINE_BARS) - 1) / 2) * width, spread["mean"], width, yerr=error,
+            label=ENGINES[name].label, facecolor=color, hatch=hatch, edgecolor="white", linewidth=0.4,
+            error_kw={"linewidth": 0.8},
+        )  # fmt: skip
+        axes.bar_label(bars, [f"{100 * rate:.1f}" for rate in spread["mean"]], fontsize=6, padding=1.5)
+    axes.set(xlabel="pool (blocks)", ylabel="token hit rate")
+    axes.set_xticks(np.arange(len(pools)), [f"{pool:,}" for pool in pools])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(axis="x", visible=False)
+    percent_axes(axes)
+    add_legend(axes, 3)
+    return figure, frame[frame["case"].isin(_ENGINE_BARS)]

@@ -1,0 +1,173 @@
+"""Read what an OpenAI-compatible server answers: a stream of events, an error's message, vLLM's metrics.
+
+Bytes and texts in, values out: nothing is sent or waited for here.
+"""
+
+import json
+import re
+import time
+from dataclasses import dataclass
+
+MOST_BYTES = 2**24  # of an answer: one token is some hundred bytes
+_SAMPLE = re.compile(r"^([a-zA-Z_:]\w*(?::\w+)*)(?:\{(.*)\})?\s+(\S+)", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+class Unanswered(Exception):
+    """A request without a usable answer; `reached` says whether the server may have computed its prompt."""
+
+    def __init__(self, reason, *, reached, wait_s=0.0):
+        super().__init__(reason)
+        self.reached, self.wait_s = reached, wait_s
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server answered.
+
+    Attributes
+    ----------
+    prompt_tokens, output_tokens : int
+        As the server counts them.
+    cached_tokens : int or None
+        None where it does not report them.
+    output_token_ids, prompt_token_ids : list of int or None
+        None where it does not give them.
+    ttft_s, duration_s : float
+        Seconds from sending to the first token, and to the end.
+    """
+
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int | None
+    output_token_ids: list | None
+    prompt_token_ids: list | None
+    ttft_s: float
+    duration_s: float
+
+
+def read_answer(chunks, started, timeout_s):
+    """Read a stream of server-sent events to its end: an Answer, or Unanswered where it is broken off or nonsense.
+
+    Parameters
+    ----------
+    chunks : iterator of bytes
+    started : float
+        When the request was sent, of `time.monotonic`.
+    timeout_s : float
+        Seconds from then on.
+    """
+    usage, prompt_ids, output_ids, first, done = None, None, [], None, False
+    for event in _read_events(chunks, started, timeout_s):
+        if event == "[DONE]":
+            done = True
+            break
+        try:
+            event = json.loads(event)
+        except (ValueError, RecursionError) as error:
+            raise Unanswered(f"answered nonsense: {event[:60]!r}", reached=True) from error
+        if not isinstance(event, dict):
+            raise Unanswered(f"answered nonsense: {json.dumps(event)[:60]!r}", reached=True)
+        if event.get("error"):
+            raise Unanswered(f"broke off with an error: {find_message(event)}", reached=True)
+        usage = event.get("usage") or usage
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+        prompt_ids = event.get("prompt_token_ids") or choice.get("prompt_token_ids") or prompt_ids
+        if first is None and _has_token(choice):
+            first = time.monotonic() - started
+        output_ids += choice["token_ids"] if isinstance(choice.get("token_ids"), list) else []
+    duration = time.monotonic() - started
+    if not done:
+        raise Unanswered("closed the connection before the end of its answer", reached=True)
+    if first is None:
+        raise Unanswered("answered no token", reached=True)
+    return _make_answer(usage, prompt_ids, output_ids, first, duration)
+
+
+def _make_answer(usage, prompt_ids, output_ids, first, duration):
+    numbers = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise Unanswered("answered without usage.prompt_tokens and usage.completion_tokens", reached=True)
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    if cached is not None and not (type(cached) is int and 0 <= cached <= numbers[0]):
+        raise Unanswered(f"answered nonsense: {cached!r} cached of {numbers[0]} prompt tokens", reached=True)
+    known = len(output_ids) == numbers[1] and _are_ids(output_ids)
+    prompt_ids = prompt_ids if isinstance(prompt_ids, list) and prompt_ids and _are_ids(prompt_ids) else None
+    return Answer(*numbers, cached, output_ids if known else None, prompt_ids, first, duration)
+
+
+def _are_ids(values):
+    return all(type(one) is int and 0 <= one < 2**31 for one in values)
+
+
+def _has_token(choice):
+    """Say whether a choice brings a token, rather than the role alone."""
+    delta = choice.get("delta") if isinstance(choice.get("delta"), dict) else {}
+    texts = choice.get("text"), delta.get("content"), delta.get("reasoning_content"), delta.get("reasoning")
+    return bool(choice.get("token_ids") or any(texts) or choice.get("finish_reason"))
+
+
+def _read_events(chunks, started, timeout_s):
+    """Yield what follows `data:` in each event."""
+    rest, n_bytes = b"", 0
+    for chunk in chunks:
+        n_bytes += len(chunk)
+        if time.monotonic() - started > timeout_s:
+            raise Unanswered(f"was not done within {timeout_s:g} s", reached=True)
+        if n_bytes > MOST_BYTES:
+            raise Unanswered(f"answered nonsense: more than {MOST_BYTES >> 20} MiB", reached=True)
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            text = line.strip().decode("utf-8", errors="replace")
+            if text.startswith("data:"):
+                yield text[5:].strip()
+            elif text and text[0] != ":" and not re.match(r"(event|id|retry)\b", text):
+                raise Unanswered(f"answered nonsense, no stream of events: {text[:60]!r}", reached=True)
+    if rest.strip() == b"data: [DONE]":
+        yield "[DONE]"
+    elif rest.strip() and not rest.startswith(b"data"):
+        text = rest.decode("utf-8", errors="replace")
+        raise Unanswered(f"answered nonsense, no stream of events: {text[:60]!r}", reached=True)
+
+
+def parse_metrics(text):
+    """Read vLLM's prefix cache out of a `/metrics` page.
+
+    Returns
+    -------
+    dict or None
+        `queries` and `hits` (tokens since the server's start, over its engines), `engines`, and `block_size` and
+        `num_gpu_blocks` (None where it does not say); None if the page tells nothing of a prefix cache.
+
+    Examples
+    --------
+    >>> parse_metrics('vllm:prefix_cache_queries_total{engine="0"} 64.0' + chr(10) +
+    ...               'vllm:prefix_cache_hits_total{engine="0"} 32.0' + chr(10) +
+    ...               'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="200"} 1.0')
+    {'queries': 64, 'hits': 32, 'engines': 1, 'block_size': 16, 'num_gpu_blocks': 200}
+    """
+    counters, caches = {"queries": [], "hits": []}, []
+    for name, labels, value in _SAMPLE.findall(text):
+        kind = re.fullmatch(r"vllm:(?:gpu_)?prefix_cache_(queries|hits)(?:_total)?", name)
+        if kind and re.fullmatch(r"[0-9.]+(e[+-]?[0-9]+)?", value):
+            counters[kind[1]].append(int(float(value)))
+        elif name == "vllm:cache_config_info":
+            caches.append(dict(_LABEL.findall(labels)))
+    if not counters["queries"] and not caches:
+        return None
+    sums = {name: sum(values) if values else None for name, values in counters.items()}
+    sizes = {
+        name: int(caches[0][name]) if caches and caches[0].get(name, "").isdecimal() and int(caches[0][name]) else None
+        for name in ("block_size", "num_gpu_blocks")
+    }
+    return {**sums, "engines": max(len(caches), len(counters["queries"]), 1), **sizes}
+
+
+def find_message(body):
+    """Return the message in the JSON body of an error, or its text, cut."""
+    while isinstance(body, dict):
+        body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
+    text = " ".join((body if isinstance(body, str) else json.dumps(body)).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

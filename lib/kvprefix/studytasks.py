@@ -1,0 +1,154 @@
+"""Make the table of a study out of tasks: each measures one draw of the clock, or a part of it, and is kept when done.
+
+A killed run goes on with the tasks that are left, and ends with the same table. What is measured is not known here.
+"""
+
+import itertools
+import shutil
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.accesses import finish_times, make_accesses, select_requests
+from kvprefix.files import InputError, atomic_path, derived_folder, resolve_input, seal_key, sha256_file
+from kvprefix.tasks import open_tasks
+from kvprefix.trace import Trace
+from kvprefix.workload import make_trace
+
+SEEDS = 10  # draws of the arrival process
+STUDY_VERSION = 2  # raise when the meaning of a table changes
+KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
+_kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, Accesses)
+
+
+def measure_table(workload, name, options, measure, arguments, *, at_once=None, finish=None, **changes):
+    """Return a study's table from the derived folder; where it is not there, measure it as tasks, then keep it.
+
+    Parameters
+    ----------
+    workload : Workload
+    name : str
+        Of the study.
+    options : list
+        JSON values that, with the workload and its parameters, determine the table.
+    measure : callable
+        A function of a module: ``measure(workload, *argument)`` is a DataFrame, some of the table's rows.
+    arguments : sequence of tuple
+        One of each task, in the order of the rows.
+    at_once : callable, optional
+        ``at_once(*argument)`` tasks like this one run on this machine at a time; as many as cores if not given.
+    finish : callable, optional
+        Makes the table of all rows.
+    **changes
+        Parameters whose values do not matter, or are others here.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    path = _find_path(workload, name, options, changes)
+    if (table := _read(path)) is not None:
+        return table
+    done = path.with_suffix("")
+    files = [done / f"{k}.parquet" for k in range(len(arguments))]
+    missing = [k for k, file in enumerate(files) if _read(file) is None]
+    for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
+        some = list(some)
+        with open_tasks(at_once=n) as tasks:
+            tasks.check(_check_files, _describe_files(workload.parameters.with_absolute_files()))
+            frames = tasks.map(_measure, [(measure, workload, arguments[k]) for k in some], f"studying {name}")
+            for k, frame in zip(some, frames, strict=True):
+                _write(frame, files[k])
+    with _lock:
+        _kept.clear()
+    table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    table = finish(table) if finish else table
+    _write(table, path)
+    shutil.rmtree(done, ignore_errors=True)
+    return table
+
+
+def list_seeds(workload, n=SEEDS):
+    """Return the seeds of the draws, the workload's own first."""
+    return range(workload.parameters.seed, workload.parameters.seed + n)
+
+
+def draw(workload, block_size, **changes):
+    """Return the Accesses of the workload's multi-turn requests at the times that some other parameters give.
+
+    Blocks are identified once a process and kept: other times only put requests in another order.
+
+    Parameters
+    ----------
+    workload : Workload
+    block_size : int
+    **changes
+        The parameters of the clock and the arrivals in which this draw differs, the seed above all.
+    """
+    key = id(workload.tokens), block_size
+    with _lock:
+        if key not in _kept:
+            while sum(4 * len(accesses.ids) for _, accesses in _kept.values()) > KEPT_BYTES:
+                _kept.popitem(last=False)
+            _kept[key] = workload.tokens, _identify(workload, block_size)
+        _kept.move_to_end(key)
+        accesses = _kept[key][1]
+    return _arrange(accesses, workload, changes)
+
+
+def draw_variants(workload, block_size, variants):
+    """Yield (name, Accesses) for each of the variants: the changes of `draw`, by name. Nothing is kept."""
+    accesses = _identify(workload, block_size)
+    for name, changes in variants.items():
+        yield name, _arrange(accesses, workload, changes)
+
+
+def _identify(workload, block_size):
+    """Return the accesses of all requests by conversation and turn, without times."""
+    requests = workload.requests.assign(arrival_s=0.0)
+    return make_accesses(Trace(requests, np.arange(len(requests)), workload.tokens, {}), block_size)
+
+
+def _arrange(accesses, workload, changes):
+    trace = make_trace(replace(workload, parameters=replace(workload.parameters, **changes)), "multi_turn")
+    accesses = select_requests(accesses, trace.rows, trace.arrival_s)
+    return replace(accesses, finish_s=finish_times(trace), info=trace.info)
+
+
+def _measure(task):
+    measure, workload, argument = task
+    return measure(workload, *argument)
+
+
+def _describe_files(parameters):
+    return [(file, sha256_file(file)) for file in parameters.timing_files()]
+
+
+def _check_files(files):
+    """Raise InputError where this process does not see the files that arrivals are read from."""
+    for file, checksum in files:
+        if sha256_file(file) != checksum:
+            raise InputError(f"{file} holds something else here; put it on storage that all machines mount")
+
+
+def _find_path(workload, name, options, changes):
+    known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
+    known.pop("kv_model", None)
+    known["files"] = [sha256_file(resolve_input(file)) for file in workload.parameters.timing_files()]
+    key = seal_key([STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options])
+    return derived_folder() / f"study-{name}-{key}.parquet"
+
+
+def _read(path):
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError):  # not there, or cut: pyarrow's errors are ValueErrors
+        return None
+
+
+def _write(frame, path):
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)

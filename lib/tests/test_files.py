@@ -1,0 +1,84 @@
+"""Files that appear whole or not at all, and what a killed run leaves of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kvprefix.files import InputError, atomic_path, read_sealed, sha256_file, write_bytes, write_sealed
+
+KILLED = """
+import os, signal, sys
+from kvprefix.files import atomic_path
+
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary.name, flush=True)
+    if sys.argv[2] == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    input()
+"""
+
+
+def start(path, then):
+    """Start a process that writes half of a file and dies or waits; return it and the temporary file."""
+    command = [sys.executable, "-c", KILLED, str(path), then]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, **pipes)
+    temporary = path.parent / process.stdout.readline().strip()
+    os.utime(temporary, (time.time() - 10,) * 2)  # files of the last two seconds are left alone
+    return process, temporary
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "table.csv"
+    process, temporary = start(path, "die")
+    assert process.wait() == -signal.SIGKILL and temporary.read_bytes() == b"half" and not path.exists()
+    process.stdin.close(), process.stdout.close()
+    write_bytes(path, "whole")
+    assert [one.name for one in tmp_path.iterdir()] == ["table.csv"] and path.read_text() == "whole"
+
+
+def test_what_a_living_run_writes_is_left_alone(tmp_path):
+    path = tmp_path / "table.csv"
+    process, temporary = start(path, "wait")
+    write_bytes(path, "mine")
+    assert temporary.exists() and path.read_text() == "mine"
+    process.communicate("")
+    assert process.returncode == 1  # input() met the end; its file is removed, ours stays
+    assert not temporary.exists() and path.read_text() == "mine"
+
+
+def test_file_of_an_hour_ago_is_removed_and_another_file_s_is_not(tmp_path):
+    for name in (".table.old.csv", ".table.old.json", ".other.old.csv"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1, 1))
+    write_bytes(tmp_path / "table.csv", b"")
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".other.old.csv", ".table.old.json", "table.csv"]
+
+
+def test_failure_leaves_the_old_file(tmp_path):
+    write_bytes(tmp_path / "table.csv", "old")
+    with pytest.raises(RuntimeError), atomic_path(tmp_path / "table.csv") as temporary:
+        temporary.write_text("new")
+        raise RuntimeError
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:-1], lambda text: text.replace("1", "2"), lambda text: "[]"])
+def test_sealed_values_are_read_whole_or_not_at_all(tmp_path, damage):
+    write_sealed(tmp_path / "values.json", {"a": [1, None, "\u00e9"]})
+    assert read_sealed(tmp_path / "values.json") == {"a": [1, None, "\u00e9"]}
+    (tmp_path / "values.json").write_text(damage((tmp_path / "values.json").read_text()))
+    assert read_sealed(tmp_path / "values.json") is None
+    assert read_sealed(tmp_path / "absent.json") is None
+
+
+def test_checksum_is_the_same_with_progress(tmp_path):
+    (tmp_path / "data").write_bytes(bytes(range(256)) * 50_000)  # more than is read at a time
+    assert sha256_file(tmp_path / "data") == sha256_file(tmp_path / "data", shown=True)
+    with pytest.raises(InputError, match="absent"):
+        sha256_file(tmp_path / "absent", shown=True)

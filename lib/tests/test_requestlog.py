@@ -1,0 +1,343 @@
+"""Logs of chat requests: what is read, which requests go on from one another, and their tokens."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import samples
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from kvprefix.conversations import Message
+from kvprefix.files import InputError
+from kvprefix.logthreads import make_chains, thread_requests
+from kvprefix.logtraces import read_log_trace, tokenise_log
+from kvprefix.requestlog import Logged, RequestLog, read_log
+from kvprefix.sharing import measure_sharing
+from kvprefix.tokenizer import find_tokenizer
+from kvprefix.trace import read_trace, write_trace
+
+
+def messages(*texts, system=None):
+    """Return messages in OpenAI's form that alternate between user and assistant."""
+    said = [{"role": ("user", "assistant")[k % 2], "content": text} for k, text in enumerate(texts)]
+    return [{"role": "system", "content": system}, *said] if system else said
+
+
+def write(path, *records):
+    path.write_bytes(b"".join((one if isinstance(one, str) else json.dumps(one)).encode() + b"\n" for one in records))
+    return path
+
+
+def read(tmp_path, *records):
+    return read_log(write(tmp_path / "log.jsonl", *records), progress=False)
+
+
+# ---- What a line holds
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"timestamp": 5, "messages": messages("Hi"), "completion": "Yes", "request_id": "a", "user": "u"},
+        {"time": 5, "request": {"messages": messages("Hi"), "user": "u"}, "response": "Yes", "id": "a"},
+        {"custom_id": "a", "body": {"messages": messages("Hi"), "user": "u"}, "created": 5.0, "output": "Yes"},
+        {
+            "id": "a", "request": {"method": "POST", "body": {"messages": messages("Hi"), "user": "u"}},
+            "response": {"created": 5, "choices": [{"message": {"role": "assistant", "content": "Yes"}}]},
+        },
+        {
+            "custom_id": "a", "created_at": "1970-01-01T00:00:05Z", "body": {"messages": messages("Hi"), "user": "u"},
+            "response": {"status_code": 200, "body": {"choices": [{"text": "Yes"}]}},
+        },
+        {
+            "id": "a", "user": "u", "timestamp": 5, "choices": [{"message": {"content": "Yes"}}],
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}],
+        },
+    ],
+)  # fmt: skip
+def test_every_form_gives_the_same_request(tmp_path, record):
+    log = read(tmp_path, record)
+    assert log.requests == [
+        Logged("a", 5.0, (Message("user", "Hi"),), "Yes", ("user", "u"), None, None, None, None, None)
+    ]
+    assert log.arrival_s.tolist() == [0] and log.info == {
+        "trace": "log.jsonl", "requests_read": 1, "skipped": {}, "notes": []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [100, 101.5, 160],
+        [1_700_000_000, 1_700_000_001.5, 1_700_000_060],
+        [1_700_000_000_000, 1_700_000_001_500, 1_700_000_060_000],
+        [1_700_000_000_000_000, 1_700_000_001_500_000, 1_700_000_060_000_000],
+        [1_700_000_000_000_000_000, 1_700_000_001_500_000_000, 1_700_000_060_000_000_000],
+        ["2026-03-01T10:00:00Z", "2026-03-01 11:00:01.5+01:00", "2026-03-01T10:01"],
+        [-3, -1.5, 57],
+    ],
+)
+def test_times_of_every_unit_count_from_the_first(tmp_path, times):
+    log = read(tmp_path, *({"timestamp": time, "messages": messages("Hi")} for time in times))
+    assert log.arrival_s.tolist() == [0, 1.5, 60]
+
+
+def test_an_engine_trace_keeps_its_stamps(tmp_path):
+    record = {
+        "request_id": "c0t0", "conversation_id": "c", "turn": 0, "timestamp": 0.123456789, "messages": messages("Hi"),
+        "prompt_tokens": 3, "output_tokens": 2,
+    }  # fmt: skip
+    assert read(tmp_path, record).arrival_s.tolist() == [0.123456789]
+
+
+def test_lines_are_sorted_by_time_and_lines_without_stay(tmp_path):
+    log = read(tmp_path, *({"timestamp": t, "messages": messages(str(t))} for t in (7, 5, 6)))
+    assert [r.name for r in log.requests] == ["r1", "r2", "r0"] and log.arrival_s.tolist() == [0, 1, 2]
+    assert log.info["notes"] == ["2 stamps out of order: sorted"]
+    log = read(tmp_path, {"messages": messages("b")}, {"messages": messages("a")})
+    assert [r.messages[0].text for r in log.requests] == ["b", "a"] and log.arrival_s.tolist() == [0, 0]
+    assert log.info["notes"] == ["no line has a time: all requests arrive at 0 s, in the lines' order"]
+
+
+def test_what_is_more_than_text_is_skipped_and_counted(tmp_path):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "x"}]}
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}
+    log = read(
+        tmp_path,
+        {"timestamp": 1, "messages": messages("Hi"), "tools": [{"type": "function"}]},
+        {"timestamp": 2, "messages": [*messages("Hi"), call]},
+        {"timestamp": 3, "messages": [image]},
+        {"timestamp": 4, "messages": messages("a\ud800"), "cache_salt": "s", "model": "m", "id": "x"},
+        {"timestamp": 5, "messages": [{"role": "user", "content": "b", "name": "n"}], "model": "n", "id": "x"},
+    )
+    assert [(r.name, r.messages[0].text) for r in log.requests] == [("x", "a\ufffd"), ("x#2", "b")]
+    assert log.info["requests_read"] == 5
+    assert log.info["skipped"] == {"with other content than text": 1, "with tools": 2}
+    assert log.info["notes"] == [
+        "skipped: 1 with other content than text, 2 with tools",
+        "1 request with a name that another one has: renamed",
+        "1 message with half characters (lone surrogates): replaced by U+FFFD",
+        "1 message with fields beside role and content: not kept",
+        "1 request with a cache_salt: not kept, they share as if without",
+        "2 models: their requests share as if they were one's",
+    ]
+
+
+HI = {"timestamp": 1, "messages": messages("Hi")}
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("{]", "is not JSON (Expecting property name"),
+        ("[]", "is no JSON object; a line is {"),
+        ({"timestamp": 1}, 'lacks messages; a line is {"timestamp": time'),
+        ({**HI, "messages": []}, "has messages []; expected a list with one or more"),
+        ({**HI, "messages": "Hi"}, 'has messages "Hi"; expected a list'),
+        ({**HI, "messages": ["Hi"]}, 'has a message 0 without a text `role`: "Hi"'),
+        ({**HI, "messages": [*messages("Hi"), {"content": "x"}]}, "has a message 1 without a text `role`"),
+        ({**HI, "messages": [{"role": "user"}]}, "has a message 0 with content null; expected a text or a list"),
+        ({**HI, "messages": [{"role": "user", "content": 5}]}, "has a message 0 with content 5"),
+        ({**HI, "timestamp": "noon"}, 'has timestamp "noon"; expected a number of seconds (or ms, us, ns) or an ISO'),
+        ({**HI, "timestamp": True}, "has timestamp true"),
+        ({**HI, "timestamp": float("nan")}, "has timestamp NaN"),
+        ({**HI, "timestamp": 1e30}, "has timestamp 1e+30"),
+        ({"messages": messages("Hi")}, "has no time (timestamp, time, created, created_at); expected all or none"),
+        ({**HI, "request_id": 1.5}, "has a name 1.5; expected a text or a whole number"),
+        ({**HI, "conversation_id": {}}, "has conversation_id {}; expected a text or a whole number"),
+        ({**HI, "turn": -1}, "has turn -1; expected a whole number, 0 or more"),
+        ({**HI, "output_tokens": "3"}, 'has output_tokens "3"; expected a whole number'),
+    ],
+)
+@pytest.mark.parametrize("compress", [None, gzip.compress, zstandard.compress])
+def test_a_bad_line_is_named(tmp_path, bad, said, compress):
+    path = write(tmp_path / "bad.jsonl", HI, "", HI, bad, HI)
+    if compress:
+        path.write_bytes(compress(path.read_bytes()))
+    with pytest.raises(InputError) as error:
+        read_log(path, progress=False)
+    assert str(error.value).startswith(f"{path}: line 4 ") and said in str(error.value)
+
+
+def test_a_time_where_the_first_line_has_none_is_refused(tmp_path):
+    with pytest.raises(InputError, match="line 2 has a time, unlike the first one"):
+        read(tmp_path, {"messages": messages("a")}, HI)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    lines = b"".join(json.dumps({**HI, "messages": messages(f"{k}" * k)}).encode() + b"\n" for k in range(400))
+    (tmp_path / "cut").write_bytes(gzip.compress(lines)[:-9])
+    (tmp_path / "empty").write_bytes(b"\n")
+    write(tmp_path / "tools", {**HI, "tools": [1]})
+    for name, said in {
+        "missing": "No such file", "cut": "is cut or damaged after line [0-9]+", ".": "Is a directory",
+        "empty": "holds no requests of text; a line is",
+        "tools": r"holds no requests of text \(1 with tools skipped\)",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=f"{tmp_path / name}: {said}"):
+            read_log(tmp_path / name, progress=False)
+
+
+# ---- Who goes on from whom
+
+
+def logged(texts, reply=None, asker=None, turn=None, name="r"):
+    """Return a request whose messages alternate between user and assistant: letters stand for texts."""
+    roles = ("user", "assistant")
+    said = tuple(Message(roles[k % 2], text) for k, text in enumerate(texts))
+    return Logged(name, 0.0, said, reply, asker, turn, None, None, None, None)
+
+
+def test_a_chat_its_branch_and_a_stranger():
+    # 0 asks a, is told b. 1 asks a too, is told x. 2 goes on from 0 (b, then c), 3 from 1. 4 asks d of 0's answer: a
+    # branch. 5 goes on from 2, whose reply the log does not know. 6 says that 0 answered y: from nobody.
+    log = [
+        logged("a", "b"), logged("a", "x"), logged("abc"), logged("axc"), logged("abd"), logged("abcde"), logged("ayc"),
+    ]  # fmt: skip
+    threads = thread_requests(log)
+    assert threads.previous.tolist() == [-1, -1, 0, 1, 0, 2, -1]
+    assert threads.conversation.tolist() == [0, 1, 0, 1, 0, 0, 2]
+    assert threads.turn.tolist() == [0, 0, 1, 1, 1, 2, 0]
+    chains = make_chains(log, threads.previous)
+    assert [(chain.path, chain.ends) for chain in chains] == [
+        ([1, 3], [1, 3]), ([0, 4], [1, 3]), ([0, 2, 5], [1, 3, 5]), ([6], [3])
+    ]  # fmt: skip
+
+
+def test_who_asked_must_be_the_same():
+    log = [logged("a", asker=("user", "u")), logged("a", asker=("user", "v")), logged("abc", asker=("user", "v"))]
+    assert thread_requests(log).previous.tolist() == [-1, -1, 1]
+    asked = [logged("a", asker=("conversation_id", "k"), name="r0"), logged("xyz", asker=("conversation_id", "k"))]
+    threads = thread_requests(asked)  # the log says that they belong together, though the texts do not go on
+    assert threads.previous.tolist() == [-1, -1] and threads.conversation.tolist() == [0, 0]
+    assert threads.turn.tolist() == [0, 1] and threads.names == ["k"]
+    assert thread_requests([logged("a", turn=4, name="n")]).turn.tolist() == [4]
+    assert thread_requests([logged("a", name="n")]).names == ["n"]
+
+
+def search_previous(log):
+    """Find who goes on from whom by comparing every two requests."""
+    previous = []
+    for i, request in enumerate(log):
+        best = None
+        for k in range(i):
+            before = log[k]
+            n = len(before.messages)
+            if before.asker != request.asker or n >= len(request.messages) or request.messages[:n] != before.messages:
+                continue
+            following = request.messages[n]
+            answered = following.role == "assistant" and following.text == before.reply
+            if answered or before.reply is None:
+                best = max(best or (0,), (n, answered, k not in previous, k))
+        previous.append(best[3] if best else -1)
+    return previous
+
+
+TEXTS, REPLIES, ASKERS = st.text("ab", min_size=1, max_size=5), [None, "a", "b"], [None, "u"]
+
+
+@given(st.lists(st.tuples(TEXTS, st.sampled_from(REPLIES), st.sampled_from(ASKERS)), max_size=12))
+def test_conversations_are_those_of_a_search(drawn):
+    log = [logged(texts, reply, asker and ("user", asker)) for texts, reply, asker in drawn]
+    threads = thread_requests(log)
+    assert threads.previous.tolist() == search_previous(log)
+    paths = [chain.path for chain in make_chains(log, threads.previous)]
+    assert sorted({i for path in paths for i in path}) == list(range(len(log)))
+    for path in paths:
+        assert [threads.previous[i] for i in path] == [-1, *path[:-1]]
+
+
+# ---- Tokens
+
+
+def make_log(conversations):
+    """Return a log with a request a user message, the last ones of each with their reply, all conversations in turn."""
+    requests = []
+    for conversation in conversations:
+        for end in conversation.request_ends():
+            said = conversation.messages[:end]
+            after = conversation.messages[end:]
+            reply = after[0].text if len(after) == 1 and after[0].role == "assistant" else None
+            requests.append(Logged(f"r{len(requests)}", 0.0, said, reply, None, None, None, None, None, None))
+    order = sorted(range(len(requests)), key=lambda i: (len(requests[i].messages), i))  # turns of all are mixed
+    requests = [requests[i] for i in order]
+    return RequestLog(requests, np.arange(len(requests), dtype=float), {"notes": []})
+
+
+TEMPLATES = {
+    "qwen": samples.QWEN_TEMPLATE, "inst": samples.INST_TEMPLATE, "reasoning": samples.REASONING_TEMPLATE,
+    "trim": samples.TRIM_TEMPLATE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_prompt_equals_apply_chat_template(tmp_path, name, bundled_conversations):
+    folder = samples.save_small_tokenizer(tmp_path / "tokenizer", TEMPLATES[name])
+    log = make_log([*samples.AWKWARD, *bundled_conversations[:20]])
+    trace = tokenise_log(log, find_tokenizer(folder), progress=False)
+    reference = AutoTokenizer.from_pretrained(folder)
+    said = [samples.as_dicts(request.messages) for request in log.requests]
+    expected = reference.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+    assert [trace.prompt(i).tolist() for i in range(len(trace))] == expected
+    assert trace.requests["prompt_tokens"].tolist() == [len(ids) for ids in expected]
+    assert trace.requests["messages"].tolist() == [len(request.messages) for request in log.requests]
+    assert (np.diff(trace.tokens.own_offsets) < trace.tokens.prompt_lengths()).any()  # turns share what is before them
+
+
+def test_a_branch_shares_what_is_before_it(tmp_path, small_folder):
+    log = RequestLog(
+        [logged("a", "b"), logged("abc", "d"), logged("abe"), logged("z")], np.array([0.0, 1, 2, 2]), {"notes": []}
+    )
+    trace = tokenise_log(log, find_tokenizer(small_folder), progress=False)
+    row = trace.rows
+    assert trace.tokens.parent[row].tolist() == [-1, row[0], row[0], -1]
+    assert trace.tokens.shared[row].tolist()[:1] == [0] and (trace.tokens.shared[row][1:3] > 0).all()
+    assert trace.requests["turn"].tolist() == [0, 1, 1, 0]
+    assert trace.requests["conversation_index"].tolist() == [0, 0, 0, 1]
+    chat_ids = AutoTokenizer.from_pretrained(small_folder)
+    end = chat_ids.eos_token_id
+    assert [trace.generated(i).tolist() for i in range(4)] == [
+        [*chat_ids.encode("b"), end], [*chat_ids.encode("d"), end], [], []
+    ]  # fmt: skip
+    assert trace.info["log"]["notes"] == [
+        "2 conversations: 2 requests of 4 go on from an earlier one",
+        "2 requests without a reply in the log: no generated tokens are kept for them (0 have their number)",
+    ]
+    write_trace(trace, tmp_path / "t.parquet")
+    again = read_trace(tmp_path / "t.parquet")
+    assert [again.prompt(i).tolist() for i in range(4)] == [trace.prompt(i).tolist() for i in range(4)]
+    assert measure_sharing(again, 4).hit_blocks.tolist() == measure_sharing(trace, 4).hit_blocks.tolist()
+
+
+def test_what_the_template_refuses_is_left_out_alone(tmp_path):
+    folder = samples.save_small_tokenizer(tmp_path / "tokenizer", samples.ALTERNATING_TEMPLATE)
+    good, bad = messages("a", "b", "c"), [*messages("a", "b", "c"), *messages("d")]
+    path = write(
+        tmp_path / "log", {"timestamp": 0, "messages": messages("a")}, {"timestamp": 1, "messages": good},
+        {"timestamp": 2, "messages": bad, "id": "bad"}, {"timestamp": 3, "messages": messages("z")},
+    )  # fmt: skip
+    trace = read_log_trace(path, folder, progress=False)
+    assert trace.requests["request_id"].tolist() == ["r0", "r1", "r3"]
+    reference = AutoTokenizer.from_pretrained(folder)
+    expected = [
+        reference.apply_chat_template(said, add_generation_prompt=True, return_dict=False)
+        for said in (messages("a"), good, messages("z"))
+    ]
+    assert [trace.prompt(i).tolist() for i in range(3)] == expected
+    assert trace.info["log"]["refused_by_template"] == 1
+    assert "1 request refused by the chat template: roles must alternate user/assistant" in trace.info["log"]["notes"]
+    path = write(tmp_path / "all", {"messages": [*messages("a"), *messages("b")]})
+    with pytest.raises(InputError, match="its chat template refuses every request: roles must alternate"):
+        read_log_trace(path, folder, progress=False)
+
+
+def test_another_tokenizer_s_numbers_are_noticed(tmp_path, small_folder):
+    path = write(tmp_path / "log", {**HI, "prompt_tokens": 2, "output_tokens": 7})
+    trace = read_log_trace(path, small_folder, progress=False)
+    assert trace.requests["output_tokens"].tolist() == [7] and len(trace.generated(0)) == 0
+    notes = trace.info["log"]["notes"]
+    assert "(1 have their number)" in notes[1] and notes[2].startswith("1 request with another prompt_tokens in the")
