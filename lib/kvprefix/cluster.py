@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kvprefix.files import InputError, derived_folder
 from kvprefix.tasks import dump, run_pickled
-from kvprefix.workers import check_this_worker, check_workers
+from kvprefix.workers import ask_workers, check_this_worker, check_workers
 
 ANSWER_S = 5  # seconds: so long a scheduler may take to answer
 GONE_S = 60  # so long tasks wait for a worker when all are lost
@@ -132,8 +132,7 @@ class Cluster:
 
     def check(self, function, argument):
         with self._explained():
-            answers = self.client.run(function, argument, on_error="return")
-            for worker, answer in answers.items():
+            for worker, answer in ask_workers(self.client, function, argument).items():
                 if isinstance(answer, Exception):
                     raise InputError(f"worker {worker}: {answer}") from answer
 

@@ -8,9 +8,8 @@ import re
 import numpy as np
 import pandas as pd
 
-from kvprefix.describe import percent
 from kvprefix.engine import Overlap, make_requests, replay_vllm
-from kvprefix.jsonlines import count
+from kvprefix.findings_check import describe_comparison, find_warnings
 from kvprefix.recording import read_recording
 
 __all__ = ["compare_recording", "describe_comparison", "read_recording"]
@@ -24,10 +23,6 @@ _WORDS = {
     "predicted_cached_tokens": "predicted", "measured_cached_tokens": "measured", "prompt_tokens": "ours",
     "server_prompt_tokens": "the server's",
 }  # fmt: skip
-TURN_ON = (
-    "turn that on with --enable-prompt-tokens-details (vLLM) or --enable-cache-report (SGLang), then check again with "
-    "--restart"
-)
 
 
 def compare_recording(recording):
@@ -42,73 +37,32 @@ def compare_recording(recording):
     -------
     frame : pandas.DataFrame
         COLUMNS, a row a request in the order in which they were sent, those skipped last. `status` is `agrees`,
-        `differs`, `other_prompt` (the server made other tokens of it), `not_reported` or `too_long`.
+        `differs`, `sent_again`, `other_prompt` (the server made other tokens of it), `not_reported` or `too_long`.
     summary : dict
-        JSON values. `verdict`: `agree`, `differ`, `approximate` (requests overlapped), `void` (other prompts),
-        `not_reported` or `nothing`; `warnings`: sentences.
+        JSON values. `verdict`: `agree`, `differ`, `approximate` (requests overlapped, or generated tokens are not
+        known), `void` (other prompts), `not_reported` or `nothing`; `warnings`: sentences.
 
     Notes
     -----
     One at a time, the prediction is exact: the replay of `engine.replay_vllm`, generated tokens as the server gave
-    them; where it gave none, as tokens that no other request holds. A request that was sent more than once counts as
-    if each time its prompt had been computed. Overlapping requests are replayed with `engine.Overlap`, the median times
-    of the recording for all of them: which of two requests came first, and what was waiting, is only about right.
+    them; where it gave none, as tokens that no other request holds. A request that was sent again, because an attempt
+    got no answer, is not compared: whether that attempt was computed is not known. What the server reports for the
+    request settles it for the prediction of those after it. Overlapping requests are replayed with `engine.Overlap`,
+    all with the median times of the recording: which of two came first, and what was waiting, is about right only.
     """
     cache = _find_cache(recording)
     answers = recording.answers
     if recording.header["timing"] == "trace":
         answers = sorted(answers, key=lambda one: one["sent_s"])
-    predicted = _predict(recording, answers, cache, cache["num_gpu_blocks"])
     reports = any(one.get("cached_tokens") is not None for one in answers)
-    rows = [_make_row(one, cached, reports) for one, cached in zip(answers, predicted, strict=True)]
+    measured = [(one.get("cached_tokens") or 0) if reports else None for one in answers]  # some leave a 0 out
+    sent = _settle_lost(recording, answers, measured, cache)
+    predicted = _predict(recording, answers, sent, cache, cache["num_gpu_blocks"])
+    rows = [_make_row(*one) for one in zip(answers, predicted, measured, strict=True)]
     rows += [[one["request_id"], one.get("prompt_tokens"), *[None] * 4, "too_long"] for one in recording.skipped]
     frame = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(COLUMNS[1:5], "Int64") | {"ttft_s": "float64"})
-    unlimited = predicted if cache["num_gpu_blocks"] is None else _predict(recording, answers, cache, None)
-    return frame, _sum_up(recording, frame, cache, sum(unlimited))
-
-
-def describe_comparison(summary):
-    """Say in one sentence whether predicted and measured cached tokens agree."""
-    n, verdict = summary["compared"], summary["verdict"]
-    if verdict == "nothing":
-        return f"No comparison: none of {count(summary['requests'], 'request')} was answered."
-    if verdict == "void":
-        return (
-            f"No comparison: of {count(summary['other_prompts'], 'request')} of {summary['answered']:,} the server "
-            f"makes other prompt tokens than we do ({summary['first_other_prompt']}): another tokenizer or chat "
-            "template, which makes any comparison void."
-        )
-    if verdict == "not_reported":
-        return f"No comparison: the server reports no cached tokens; {TURN_ON}."
-    measured, prompts = summary["measured_cached_tokens"], summary["prompt_tokens"]
-    rate = f"{measured:,} of {prompts:,} prompt tokens cached ({percent(measured / prompts)})"
-    if verdict == "agree":
-        said = f"Predicted and measured cached tokens agree on all {count(n, 'request')}: {rate}"
-    elif verdict == "differ":
-        said = (
-            f"Predicted and measured cached tokens DIFFER on {summary['differ']:,} of {count(n, 'request')} "
-            f"({summary['first_difference']}): {rate}, predicted {summary['predicted_cached_tokens']:,}"
-        )
-    else:
-        said = (
-            f"Requests overlapped, so the prediction is approximate: {rate}, predicted "
-            f"{summary['predicted_cached_tokens']:,} ({percent(summary['predicted_cached_tokens'] / prompts)}); "
-            f"{summary['agree']:,} of {count(n, 'request')} agree exactly"
-        )
-    return f"{said}. {_state_conditions(summary)}"
-
-
-def _state_conditions(summary):
-    blocks, said = summary["num_gpu_blocks"], [f"block size {summary['block_size']}"]
-    said.append("an unlimited pool" if blocks is None else f"{blocks:,} blocks")
-    if summary["unlimited_cached_tokens"] > summary["predicted_cached_tokens"]:
-        said[-1] += f", which evict (unlimited: {summary['unlimited_cached_tokens']:,} cached)"
-    if summary["server_version"]:
-        said.insert(0, f"server version {summary['server_version']}")
-    if summary["skipped_too_long"]:
-        said.append(f"{count(summary['skipped_too_long'], 'request')} longer than the server's context left out")
-    text = "; ".join(said)
-    return f"{text[0].upper()}{text[1:]}."
+    unlimited = np.array(_predict(recording, answers, sent, cache, None) + [0] * len(recording.skipped), int)
+    return frame, _sum_up(recording, frame, cache, int(unlimited[_is_compared(frame)].sum()))
 
 
 def _find_cache(recording):
@@ -125,30 +79,38 @@ def _find_cache(recording):
     }
 
 
-def _predict(recording, answers, cache, num_gpu_blocks):
-    """Return the cached tokens of each answered request, -1 where its prompt never fits."""
+def _settle_lost(recording, answers, measured, cache):
+    """Return how often each answered request's prompt was computed: a lost attempt counts if the next one shows it."""
+    sent = [1] * len(answers)
+    for row, answer in enumerate(answers):
+        if answer.get("lost"):
+            sent[row] += answer["lost"]
+            if _predict(recording, answers, sent, cache, cache["num_gpu_blocks"])[row] != measured[row]:
+                sent[row] = 1
+    return sent
+
+
+def _predict(recording, answers, sent, cache, num_gpu_blocks):
+    """Return the cached tokens of each answered request, -1 where its prompt never fits; `sent`: how often it was."""
     if not answers:
         return []
-    sent, outputs, rows, unknown = [], [], [], 2**31
-    for one in answers:
-        sent += [one] * one.get("lost", 0)
-        outputs += [[]] * one.get("lost", 0)
-        rows.append(len(sent))
-        sent.append(one)
-        ids = one.get("output_token_ids")
+    outputs, unknown = [], 2**31
+    for answer, times in zip(answers, sent, strict=True):
+        ids = answer.get("output_token_ids")
         if ids is None:
-            ids = range(unknown - one["output_tokens"], unknown)
-            unknown -= one["output_tokens"]
-        outputs.append(ids)
+            ids = range(unknown - answer["output_tokens"], unknown)
+            unknown -= answer["output_tokens"]
+        outputs += [[]] * (times - 1) + [ids]
+    attempts = [answer for answer, times in zip(answers, sent, strict=True) for _ in range(times)]
     requests = make_requests(
-        [one["prompt_token_ids"] for one in sent], outputs, cache_salts=[one.get("cache_salt") for one in sent],
-        lora_names=[one.get("lora_name") for one in sent],
+        [one["prompt_token_ids"] for one in attempts], outputs,
+        cache_salts=[one.get("cache_salt") for one in attempts], lora_names=[one.get("lora_name") for one in attempts],
     )  # fmt: skip
-    overlap = _find_overlap(sent) if recording.header["timing"] == "trace" else None
     result = replay_vllm(
-        requests, cache["block_size"], num_gpu_blocks, legacy_free=cache["legacy_free"], overlap=overlap
-    )
-    return result.cached_tokens[rows].tolist()
+        requests, cache["block_size"], num_gpu_blocks, legacy_free=cache["legacy_free"],
+        overlap=_find_overlap(attempts) if recording.header["timing"] == "trace" else None,
+    )  # fmt: skip
+    return result.cached_tokens[np.cumsum(sent) - 1].tolist()
 
 
 def _find_overlap(sent):
@@ -158,35 +120,44 @@ def _find_overlap(sent):
     return Overlap([one["sent_s"] for one in sent], max(float(first), 1e-6), max(float(np.median(rest)), 1e-6))
 
 
-def _make_row(answer, predicted, reports):
+def _make_row(answer, predicted, measured):
     ours, theirs = len(answer["prompt_token_ids"]), answer["server_prompt_tokens"]
-    measured = (answer.get("cached_tokens") or 0) if reports else None  # some servers leave a 0 out
     if ours != theirs or answer.get("same_prompt") is False:
         status = "other_prompt"
     elif measured is None:
         status = "not_reported"
+    elif answer.get("lost"):
+        status = "sent_again"
     else:
         status = "agrees" if predicted == measured else "differs"
     predicted = None if predicted < 0 else predicted
     return [answer["request_id"], ours, theirs, predicted, measured, answer["ttft_s"], status]
 
 
+def _is_compared(frame):
+    return frame["status"].isin(["agrees", "differs"])
+
+
 def _sum_up(recording, frame, cache, unlimited):
     states = frame["status"].value_counts()
     n = {status: int(states.get(status, 0)) for status in ("agrees", "differs", "other_prompt", "not_reported")}
-    compared = frame[frame["status"].isin(["agrees", "differs"])]
+    compared = frame[_is_compared(frame)]
     answered = frame[frame["status"] != "too_long"]
-    overlapping = recording.header["timing"] == "trace"
-    if not len(answered):
-        verdict = "nothing"
-    elif n["other_prompt"]:
+    unknown = any(one.get("output_token_ids") is None and one["output_tokens"] > 1 for one in recording.answers)
+    doubts = {"requests overlapped": recording.header["timing"] == "trace",
+              "the server does not give the tokens that it generated": unknown}  # fmt: skip
+    doubt = " and ".join(text for text, applies in doubts.items() if applies) or None
+    if n["other_prompt"]:
         verdict = "void"
     elif n["not_reported"]:
         verdict = "not_reported"
+    elif not len(compared):
+        verdict = "nothing"
     else:
-        verdict = "approximate" if overlapping else "differ" if n["differs"] else "agree"
+        verdict = "approximate" if doubt else "differ" if n["differs"] else "agree"
     summary = {
         "verdict": verdict,
+        "approximate_because": doubt,
         **{name: recording.header[name] for name in ("url", "model", "api", "timing", "speed", "max_tokens", "source")},
         "server_version": cache["version"],
         "block_size": cache["block_size"],
@@ -195,7 +166,7 @@ def _sum_up(recording, frame, cache, unlimited):
         "requests": recording.header["requests"],
         "answered": len(answered),
         "skipped_too_long": len(frame) - len(answered),
-        "sent_again": sum(recording.lost.values()),
+        "sent_again": int(states.get("sent_again", 0)),
         "compared": len(compared),
         "agree": n["agrees"],
         "differ": n["differs"],
@@ -209,7 +180,7 @@ def _sum_up(recording, frame, cache, unlimited):
         "ttft_s": _describe_times(answered["ttft_s"]),
         "server_counters": _count_server(recording),
     }
-    return {**summary, "warnings": _find_warnings(recording, summary)}
+    return {**summary, "warnings": find_warnings(recording, summary)}
 
 
 def _show_first(frame, status, left, right):
@@ -237,40 +208,3 @@ def _count_server(recording):
         return None
     added = {name: ends[1][name] - ends[0][name] for name in ("queries", "hits") if ends[1].get(name) is not None}
     return {"queries_before": ends[0]["queries"], **added}
-
-
-def _find_warnings(recording, summary):
-    """Return what may spoil the comparison, a sentence each."""
-    metrics = [run.get("metrics") or {} for run in recording.runs] + [(recording.end or {}).get("metrics") or {}]
-    queries = [one["queries"] for one in metrics if one.get("queries") is not None]
-    sent = sum(one["server_prompt_tokens"] for one in recording.answers)
-    lost = sum(one["server_prompt_tokens"] * one.get("lost", 0) for one in recording.answers)
-    counters, run = summary["server_counters"] or {}, recording.runs[-1] if recording.runs else {}
-    engines = max((one.get("engines", 1) for one in metrics), default=1)
-    unknown = sum(one.get("output_token_ids") is None for one in recording.answers)
-    left_open = summary["requests"] - summary["answered"] - summary["skipped_too_long"]
-    known_pool = run.get("num_gpu_blocks") or metrics[0].get("num_gpu_blocks")
-    found = {
-        f"The server had looked up {counters.get('queries_before', 0):,} prompt tokens before: its cache may not have "
-        "been empty. Restart it (or POST /reset_prefix_cache) and check again with --restart.":
-            counters.get("queries_before", 0) > 0,
-        "The server was restarted during the check, so its cache began anew; check again with --restart.":
-            any(later < earlier for earlier, later in zip(queries, queries[1:], strict=False)),
-        f"The server looked up {counters.get('queries', 0):,} prompt tokens and the check sent {sent:,}: somebody else "
-        "used it meanwhile.":
-            recording.header["timing"] == "sequential" and counters.get("queries", 0) > sent + lost,
-        f"The server runs {engines} engines, each with a cache of its own, and the prediction is of one.": engines > 1,
-        f"The server does not say its block size; {summary['block_size']} is assumed (--block-size says another).":
-            not run.get("block_size") and not metrics[0].get("block_size"),
-        "The server does not say its number of blocks; an unlimited pool is assumed (--num-gpu-blocks says another).":
-            not known_pool,
-        f"{count(summary['sent_again'], 'attempt')} got no answer and may have been computed or not; the prediction "
-        "takes each as computed.": summary["sent_again"] > 0,
-        f"The server does not give the tokens that it generated for {count(unknown, 'request')}; the prediction takes "
-        "them as tokens that no prompt holds.": unknown > 0 and summary["max_tokens"] > 1,
-        f"Only {summary['unlimited_cached_tokens']:,} of {summary['prompt_tokens']:,} prompt tokens could be cached at "
-        "all, so agreement says little; more requests, or a lower arrival rate, bring conversations back.":
-            summary["compared"] > 0 and summary["unlimited_cached_tokens"] < 0.05 * summary["prompt_tokens"],
-        f"The recording is not complete: {count(left_open, 'request')} to go.": left_open > 0,
-    }  # fmt: skip
-    return [text for text, applies in found.items() if applies]

@@ -147,7 +147,8 @@ def show_recording(section):
     from kvprefix.plot_engine import draw_predicted_measured
 
     frame, summary = compare_recording(read_recording(path))
-    section.say("A live server", describe_comparison(summary))
+    notes = "".join(f"\n- {warning}" for warning in summary["warnings"])
+    section.say("A live server", f"{describe_comparison(summary)}{notes and chr(10) + notes}")
     figure, data = draw_predicted_measured(frame)
     caption = "Cached tokens of each request, predicted by the replay and reported by a live server."
     section.show_figure("live", figure, data, caption)

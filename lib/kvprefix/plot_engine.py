@@ -46,5 +46,5 @@ def draw_predicted_measured(frame):
     if not len(data):
         left.text(0.5, 0.5, "nothing to compare", transform=left.transAxes, ha="center", va="center")
     add_legend(left, 2)
-    right.legend(loc="upper left", fontsize=7)
+    right.legend(loc="upper left", fontsize=7, frameon=False)
     return figure, data

@@ -4,6 +4,7 @@ The first line is `{"recording": {...}}` with the `key` of everything that deter
 Then, as they happen: `{"run": {...}}` (a run starts: the server's state, what was given), `{"sent": request_id}`,
 `{"lost": request_id}` (perhaps computed, but without an answer), `{"refused": request_id}` (not computed),
 `{"answer": {...}}`, `{"skipped": {...}}` (too long) and `{"end": {...}}` (all done: the server's counters).
+`{"given": {...}}` changes what was given to the run before.
 """
 
 import json
@@ -66,6 +67,8 @@ class Recording:
             self.under_way.clear()
             self.runs.append(value)
             self.end = None
+        elif event == "given" and isinstance(value, dict):
+            self.runs[-1] |= value
         elif event == "sent" and isinstance(value, str):
             self.under_way.add(value)
         elif event in ("lost", "refused") and isinstance(value, str):

@@ -87,7 +87,7 @@ def read_answer(chunks, started, timeout_s):
 
 def _make_answer(usage, prompt_ids, output_ids, first, duration):
     numbers = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
         raise Unanswered("answered without usage.prompt_tokens and usage.completion_tokens", reached=True)
     details = usage.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -151,7 +151,7 @@ def parse_metrics(text):
     counters, caches = {"queries": [], "hits": []}, []
     for name, labels, value in _SAMPLE.findall(text):
         kind = re.fullmatch(r"vllm:(?:gpu_)?prefix_cache_(queries|hits)(?:_total)?", name)
-        if kind and re.fullmatch(r"[0-9.]+(e[+-]?[0-9]+)?", value):
+        if kind and re.fullmatch(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", value):
             counters[kind[1]].append(int(float(value)))
         elif name == "vllm:cache_config_info":
             caches.append(dict(_LABEL.findall(labels)))
@@ -159,7 +159,7 @@ def parse_metrics(text):
         return None
     sums = {name: sum(values) if values else None for name, values in counters.items()}
     sizes = {
-        name: int(caches[0][name]) if caches and caches[0].get(name, "").isdecimal() and int(caches[0][name]) else None
+        name: int(caches[0][name]) if caches and re.fullmatch("[1-9][0-9]{0,8}", caches[0].get(name, "")) else None
         for name in ("block_size", "num_gpu_blocks")
     }
     return {**sums, "engines": max(len(caches), len(counters["queries"]), 1), **sizes}

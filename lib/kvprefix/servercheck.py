@@ -111,12 +111,12 @@ def record_check(check, requests, path, source, *, restart=False, tell=print, pr
             left = [request for request in requests if request.request_id not in recording.done]
             if len(left) < len(requests):
                 tell(f"{count(len(requests) - len(left), 'request')} of {len(requests):,} are in {path} already")
+            given = {"block_size": check.block_size, "num_gpu_blocks": check.num_gpu_blocks}
             if not left and recording.end is not None:
+                if not given.items() <= recording.runs[-1].items():
+                    recorder.write("given", given)
                 return recording
-            recorder.write("run", {
-                "server": known, "metrics": server.read_metrics(), "block_size": check.block_size,
-                "num_gpu_blocks": check.num_gpu_blocks,
-            })  # fmt: skip
+            recorder.write("run", {"server": known, "metrics": server.read_metrics(), **given})
             sender = _Sender(check, server, recorder, known)
             with show_progress(len(requests), "asking the server", " requests", shown=progress) as bar:
                 bar.update(len(requests) - len(left))

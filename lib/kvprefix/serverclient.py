@@ -149,7 +149,7 @@ def check_url(url):
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and httpx.URL(url)
     except (ValueError, httpx.InvalidURL):
         good = False
-    if not good or parts.query or parts.fragment:
+    if not good or parts.query or parts.fragment or parts.username or parts.password:  # the URL is recorded
         raise InputError(f"URL is {url!r}; expected a server's address such as http://127.0.0.1:8000")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 

@@ -39,7 +39,7 @@ def check_workers(client, address, folder):
         time.sleep(0.1)
     versions = describe_versions()
     found = {"the scheduler": _ask_scheduler(client)}
-    found |= {f"worker {worker}": one for worker, one in client.run(describe_versions, on_error="return").items()}
+    found |= {f"worker {worker}": theirs for worker, theirs in ask_workers(client, describe_versions).items()}
     differing = [text for who, theirs in found.items() if (text := compare_versions(who, theirs, versions))]
     if differing:
         raise InputError(
@@ -47,7 +47,7 @@ def check_workers(client, address, folder):
             "workers in the same environment, and again after it changed"
         )
     with _mark(folder) as mark:
-        answers = client.run(answer_mark, str(mark), on_error="return")
+        answers = ask_workers(client, answer_mark, str(mark))
         blind = {worker: answer for worker, answer in answers.items() if not _is_answer(mark, answer)}
         for worker, answer in blind.items():
             more = f" (and {len(blind) - 1} more)" if len(blind) > 1 else ""
@@ -57,6 +57,13 @@ def check_workers(client, address, folder):
                 "write to, and name it in KVPREFIX_DERIVED"
             )
         yield versions, str(mark)
+
+
+def ask_workers(client, function, *arguments):
+    """Return what a function returns on each worker, or the exception that it raises; of those that stay, not lost."""
+    answers = client.run(function, *arguments, on_error="return")
+    present = client.nthreads()
+    return {worker: answer for worker, answer in answers.items() if worker in present}
 
 
 def _ask_scheduler(client):

