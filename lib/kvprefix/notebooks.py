@@ -53,14 +53,18 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     failed = threading.Event()
 
     def execute(source):
-        if not failed.is_set() and execute_notebook(source, targets[source], parameters, output_dir, in_turn=jobs == 1):
-            failed.set()
+        try:
+            alone = jobs == 1 or source == last
+            if not failed.is_set() and execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone):
+                failed.set()
+        finally:
+            ensure_event_loop().close()  # of this thread
         bar.update()
 
     with bar, ThreadPoolExecutor(jobs) as pool:
         try:
             list(pool.map(execute, stale))
-            execute(last)
+            pool.submit(execute, last).result()
         except BaseException:
             failed.set()  # nothing more is started
             raise
@@ -117,8 +121,6 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         print(f"error: {source.name}: cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"the partly executed notebook is {failed}", file=sys.stderr)
         return 1
-    finally:
-        ensure_event_loop().close()  # of this thread
     os.replace(failed, target)
     tqdm.write(f"{source.name}: done")
     return 0
