@@ -3,8 +3,8 @@
 The data is the bundled part of ShareGPT, repeated: each copy has ids of its own and a mark before each message, so that
 no block but those of the template's first tokens is shared between copies. Two steps are measured for each size, each
 a process of its own: tokenising (`prepare`, nothing cached), and all that comes after it (`run`, from the tokenised
-parts: joining them, both modes, all files and figures). Memory is the peak over the whole process tree, anonymous and
-file-backed pages apart; the second kind is a cache that the system takes back when it needs room. Linux only.
+parts: joining them, both modes, all files and figures). Memory is the peak over the whole process tree; of anonymous
+and of file-backed pages it is given apart, and the second kind the system takes back when it needs room. Linux only.
 
 The full ShareGPT V3 has 94,145 conversations, the default sizes are a quarter, a half and all of that. Ten times as
 many need 60 GB of disk and hours:
@@ -78,8 +78,8 @@ def measure_sizes(sizes, folder, keep):
 def write_copies(path, n):
     """Write a JSON array with at least n usable conversations: the bundled records, again and again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    written = 0
-    with open(path, "w", encoding="utf-8") as file, tqdm(total=n, desc="writing data", leave=False) as bar:
+    written, bar = 0, tqdm(desc="writing data", unit=" records", leave=False, disable=None)
+    with open(path, "w", encoding="utf-8") as file, bar:
         for copy in count():
             for _, record in read_records(locate_data("bundled")):
                 file.write(("[" if written == 0 else ",\n") + json.dumps(_mark(record, copy), ensure_ascii=False))
