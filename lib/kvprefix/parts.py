@@ -92,8 +92,8 @@ def make_parts(parameters, path, source, folder, *, progress=True):
 def _choose_place(size):
     """Say where a data file of so many bytes is tokenised without a cluster.
 
-    The tokenizer works in parallel by itself, but half of the work is not its own: alone, a process keeps 1.3 of two
-    cores busy, and processes are no faster on two (54 s against 61 s for 125 MB), while each holds half a GB.
+    The tokenizer works in parallel by itself, but half of the work is not its own, so one process keeps 1.3 cores busy
+    however many there are. On two, processes gain little (54 s against 61 s for 125 MB), and each holds half a GB.
     """
     return "processes" if (os.cpu_count() or 1) >= 4 and size >= 2**26 else "here"
 
