@@ -91,6 +91,11 @@ def _install(tool, steps, pins, lock_file):
         if not _run([*PIP, "check"], log, lock_file):
             _show_failure([*PIP, "check"], log)
             sys.exit("make env: the pins do not fit together; `make lock` resolves environment.yml again")
+        print("Compiling the inner loops", flush=True)
+        command = [str(VENV / "bin" / "python"), str(PROJECT / "lib" / "compile_loops.py")]
+        if not _run(command, log, lock_file):
+            _show_failure(command, log)
+            print("make env: they will be compiled when they are first used", file=sys.stderr)
     print(f"Built .venv in {time.monotonic() - start:.0f} s", flush=True)
     return True
 

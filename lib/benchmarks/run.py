@@ -1,9 +1,10 @@
 """Measure the main job: `python lib/benchmarks/run.py [--repeats N] [--output FILE]`.
 
-Each measurement is a process of its own; CPU is user and system time of all its threads, memory the peak of its
-resident set. The tokenising ratio compares one `encode_batch_fast` pass over the unique message texts with the whole
-making of both workloads (reading, loading the tokenizer, cache), taking turns part by part in one process, so that a
-slow spell of the machine meets both. Absolute times hold for one machine on one day; the ratios travel.
+Each measurement is a process of its own; CPU is user and system time of all its threads, memory the peak of the
+resident sets of its process tree. The tokenising ratio compares one `encode_batch_fast` pass over the unique message
+texts with the whole making of both workloads (reading, loading the tokenizer, cache), taking turns part by part in one
+process, so that a slow spell of the machine meets both. Absolute times hold for one machine on one day; the ratios
+travel.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -118,23 +120,64 @@ def measure_all(folder, repeats):
 
 
 def run(command, derived):
-    """Run a command with a derived folder of its own; return its CPU and wall seconds, peak MB and printed JSON."""
-    start = time.perf_counter()
+    """Run a command with a derived folder of its own.
+
+    Returns
+    -------
+    dict
+        `cpu_s`, `wall_s`, `peak_mb` (of the process tree, looked at every 20 ms), `anonymous_mb` and `file_mb` (of each
+        kind of pages; all three Linux only, 0 elsewhere), and `inner`, the JSON object that it printed.
+    """
+    start, peaks = time.perf_counter(), {"peak_mb": 0, "anonymous_mb": 0, "file_mb": 0}
     environment = {**os.environ, "KVPREFIX_DERIVED": str(derived)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command[:4])} failed:\n{err[-2000:]}")
-    peak = usage.ru_maxrss / (1e3 if sys.platform != "darwin" else 1e6)
-    inner = json.loads(out) if out.startswith("{") else None
+    with tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, env=environment, text=True)
+        ended = threading.Event()
+
+        def watch():
+            while not ended.wait(0.02):
+                anonymous, file = map(sum, zip(*map(_read_memory, _list_tree(process.pid)), strict=True))
+                for name, value in zip(peaks, (anonymous + file, anonymous, file), strict=True):
+                    peaks[name] = max(peaks[name], value / 1e3)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        ended.set()
+        watcher.join()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            err.seek(0)
+            raise SystemExit(f"{' '.join(command[:4])} failed:\n{err.read()[-2000:]}{out[-2000:]}")
     return {
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "wall_s": time.perf_counter() - start,
-        "peak_mb": peak,
-        "inner": inner,
+        "inner": json.loads(out) if out.startswith("{") else None,
+        **peaks,
     }
+
+
+def _list_tree(pid):
+    """Yield a process's id and those of all its descendants."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:  # it has ended
+            continue
+        for child in children:
+            yield from _list_tree(int(child))
+
+
+def _read_memory(pid):
+    """Return a process's resident (anonymous, file-backed and shared) kB; nothing once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    kb = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "Rss" in name}
+    return kb.get("RssAnon", 0), kb.get("RssFile", 0) + kb.get("RssShmem", 0)
 
 
 if __name__ == "__main__":

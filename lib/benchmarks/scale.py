@@ -14,16 +14,12 @@ many need 60 GB of disk and hours:
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 from itertools import count
 from pathlib import Path
 
+from run import KVPREFIX, run
 from tqdm import tqdm
 
 from kvprefix.conversations import locate_data
@@ -66,10 +62,10 @@ def measure_sizes(sizes, folder, keep):
         for name, arguments in steps.items():
             for joined in here.glob("derived/tokens-*/joined-*"):
                 shutil.rmtree(joined)  # joining the parts belongs to what comes after tokenising
-            one = measure([sys.executable, "-m", "kvprefix", *arguments], here / "derived")
+            one = run([*KVPREFIX, *arguments], here / "derived")
             yield (
                 f"| {n:,} | {name} | {one['wall_s']:.0f} | {one['cpu_s']:.0f} | {1e3 * one['cpu_s'] / n:.2f} | "
-                f"{one['both_mb']:,.0f} | {one['anonymous_mb']:,.0f} | {one['file_mb']:,.0f} |"
+                f"{one['peak_mb']:,.0f} | {one['anonymous_mb']:,.0f} | {one['file_mb']:,.0f} |"
             )
         if not keep:
             shutil.rmtree(here)
@@ -97,55 +93,6 @@ def _mark(record, copy):
         return record
     messages = [{**m, "value": f"[{copy}] {m['value']}" if m["value"].strip() else ""} for m in record["conversations"]]
     return {**record, "id": f"{copy}-{record['id']}", "conversations": messages}
-
-
-def measure(command, derived):
-    """Run a command; return its wall and CPU seconds and the peak memory of its process tree in MB."""
-    start, peaks = time.perf_counter(), {"both_mb": 0, "anonymous_mb": 0, "file_mb": 0}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "KVPREFIX_DERIVED": str(derived)},
-    )  # fmt: skip
-    ended = threading.Event()
-
-    def watch():
-        while not ended.wait(0.05):
-            anonymous, file = map(sum, zip(*map(_read_memory, _list_tree(process.pid)), strict=True))
-            for name, value in zip(peaks, (anonymous + file, anonymous, file), strict=True):
-                peaks[name] = max(peaks[name], value / 1e3)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    out = process.stdout.read()
-    ended.set()
-    watcher.join()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{out[-2000:]}")
-    return {"wall_s": time.perf_counter() - start, "cpu_s": usage.ru_utime + usage.ru_stime, **peaks}
-
-
-def _list_tree(pid):
-    """Yield a process's id and those of all its descendants."""
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # it has ended
-            continue
-        for child in children:
-            yield from _list_tree(int(child))
-
-
-def _read_memory(pid):
-    """Return a process's resident (anonymous, file-backed and shared) kB; nothing once it has ended."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0, 0
-    kb = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "Rss" in name}
-    return kb.get("RssAnon", 0), kb.get("RssFile", 0) + kb.get("RssShmem", 0)
 
 
 if __name__ == "__main__":

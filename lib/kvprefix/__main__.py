@@ -99,12 +99,13 @@ def _make_parser():
     check.add_argument("--timing", default="sequential", help="sequential (exact; the default) or trace")
     check.add_argument("--speed", default="1", help="trace: so many times as fast (default: %(default)s)")
     check.add_argument("--api", default="completions", help="completions (token ids; the default) or chat (messages)")
-    check.add_argument("--max-tokens", default="1", help="tokens to generate a request (default: %(default)s)")
+    check.add_argument("--max-tokens", default="1", help="tokens to make, or trace: as it has (default: %(default)s)")
     check.add_argument("--model", help="default: the server's first")
     check.add_argument("--num-gpu-blocks", metavar="N", help="blocks of the server's pool (default: as it says)")
     check.add_argument("--timeout", default="120", help="seconds that an attempt may take (default: %(default)s)")
     check.add_argument("--attempts", default="5", help="attempts of each request (default: %(default)s)")
     check.add_argument("--restart", action="store_true", help="begin anew, not where an earlier check ended")
+    check.add_argument("--reset", action="store_true", help="empty the server's cache first (vLLM, development mode)")
     _add_parameters(check)  # of the trace; --block-size is the server's, the trace has none
     check.set_defaults(call=_check)
 
@@ -266,7 +267,9 @@ def _check(options):
         source = f"multi-turn trace of {Path(parameters.data).name}"
     from kvprefix.enginecheck import check_engine
 
-    summary = check_engine(check, requests, options.output_dir, source, restart=options.restart, tell=_tell)
+    summary = check_engine(
+        check, requests, options.output_dir, source, restart=options.restart, reset=options.reset, tell=_tell
+    )
     for warning in summary["warnings"]:
         _tell(f"warning: {warning}")
     if summary["verdict"] == "void":

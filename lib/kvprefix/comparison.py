@@ -4,6 +4,7 @@ Everything is taken from a recording; no server is asked.
 """
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,10 @@ def compare_recording(recording):
     One at a time, the prediction is exact: the replay of `engine.replay_vllm`, generated tokens as the server gave
     them; where it gave none, as tokens that no other request holds. A request that was sent again, because an attempt
     got no answer, is not compared: whether that attempt was computed is not known. What the server reports for the
-    request settles it for the prediction of those after it. Overlapping requests are replayed with `engine.Overlap`,
-    all with the median times of the recording: which of two came first, and what was waiting, is about right only.
+    request settles it for the prediction of those after it. Where the server was restarted or its cache was emptied
+    between two runs of the check, the prediction begins anew with an empty cache. Overlapping requests are replayed
+    with `engine.Overlap`, all with the median times of the recording: which of two came first, and what was waiting,
+    is about right only.
     """
     cache = _find_cache(recording)
     answers = recording.answers
@@ -92,6 +95,12 @@ def _settle_lost(recording, answers, measured, cache):
 
 def _predict(recording, answers, sent, cache, num_gpu_blocks):
     """Return the cached tokens of each answered request, -1 where its prompt never fits; `sent`: how often it was."""
+    parts = [slice(*part) for part in pairwise([0, *recording.find_fresh_starts(), len(answers)])]
+    return sum((_predict_part(recording, answers[part], sent[part], cache, num_gpu_blocks) for part in parts), [])
+
+
+def _predict_part(recording, answers, sent, cache, num_gpu_blocks):
+    """Return the same for answers that begin with an empty cache."""
     if not answers:
         return []
     outputs, unknown = [], 2**31
@@ -202,9 +211,11 @@ def _describe_times(values):
 
 
 def _count_server(recording):
-    """Return what the server's own counters added up to from the first run to the end, None where it has none."""
+    """Return what the server's own counters added up to from the first run to the end, None where they do not say."""
     ends = [recording.runs[0].get("metrics") if recording.runs else None, (recording.end or {}).get("metrics")]
     if not all(isinstance(one, dict) and one.get("queries") is not None for one in ends):
         return None
+    if recording.find_restarts():
+        return None  # it counted anew
     added = {name: ends[1][name] - ends[0][name] for name in ("queries", "hits") if ends[1].get(name) is not None}
     return {"queries_before": ends[0]["queries"], **added}

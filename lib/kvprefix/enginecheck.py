@@ -12,12 +12,12 @@ from kvprefix.servercheck import record_check
 FOLDER = "engine_check"  # below the report's
 
 
-def check_engine(check, requests, output_dir, source, *, restart=False, tell=print, progress=True):
+def check_engine(check, requests, output_dir, source, *, restart=False, reset=False, tell=print, progress=True):
     """Send requests to a server and write `engine_check/`: recording, comparison, summary, figure.
 
     Parameters
     ----------
-    check, requests, source, restart, tell, progress
+    check, requests, source, restart, reset, tell, progress
         As in `servercheck.record_check`.
     output_dir : path-like
         The report's folder.
@@ -29,7 +29,7 @@ def check_engine(check, requests, output_dir, source, *, restart=False, tell=pri
     """
     folder = Path(output_dir) / FOLDER
     recording = record_check(
-        check, requests, folder / "recording.jsonl", source, restart=restart, tell=tell, progress=progress
+        check, requests, folder / "recording.jsonl", source, restart=restart, reset=reset, tell=tell, progress=progress
     )
     frame, summary = compare_recording(recording)
     with atomic_path(folder / "comparison.csv") as temporary:

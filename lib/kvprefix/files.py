@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -122,12 +124,18 @@ def write_sealed(path, content):
 
 
 def read_sealed(path):
-    """Return what `write_sealed` wrote, None where there is nothing or it was cut or altered."""
+    """Return what `write_sealed` wrote; None where there is nothing, or it was cut or altered, which is said."""
+    path = Path(path)
     try:
-        sealed = json.loads(Path(path).read_text())
-        return sealed["content"] if sealed["key"] == seal_key(sealed["content"]) else None
-    except (OSError, ValueError, LookupError, TypeError):
+        sealed = json.loads(path.read_text())
+        if sealed["key"] == seal_key(sealed["content"]):
+            return sealed["content"]
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    tqdm.write(f"{path.parent.name}/{path.name}: this cached file was cut or altered; making it again")
+    return None
 
 
 def _sweep(path):

@@ -7,18 +7,35 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.describe import percent, seconds, state_clock
+from kvprefix.intervals import interval, judge_difference
+from kvprefix.resampling import read_rate
 from kvprefix.sharing import count_history_hits
 
 PERCENTS = dict.fromkeys(["mean sharing fraction", "median sharing fraction", "token hit rate"], percent)
+PERCENTS |= dict.fromkeys(["± mean", "± rate"], "{:.2%}")
+ACCOUNTINGS = {  # what each prefix of a rate's name counts
+    "": "prompts only",
+    "with_generated_tokens.": "prompts and generated tokens",
+    "without_template_tokens.": "prompts without the template's tokens",
+}
+COMPARED = {
+    "sharing_fraction.mean": "mean sharing fraction",
+    "sharing_fraction.median": "median sharing fraction",
+    "token_hit_rate": "token hit rate",
+    "block_reuse_rate": "block reuse rate",
+    "blocks_reused_fraction": "blocks reused fraction",
+    "block_hit_count.mean": "mean block hit count",
+}
 
 _CAPTIONS = {
     "sharing_fraction_cdf": "Distribution of the sharing fraction over requests (share of a prompt's tokens found in "
-    "cached blocks)",
+    "cached blocks); bands: 95 % interval over resampled conversations",
     "block_hit_distribution": "Share of distinct blocks that are accessed at least x times; both axes logarithmic",
     "reuse_gap_cdf": "Distribution of the time between consecutive accesses of one block, each reuse counted once (by "
     "block) or each request counted once (by request); logarithmic time axis, gaps below 1 ms drawn at 1 ms",
     "comparison": "Single-turn and multi-turn mode side by side: sharing fraction per request, token hit rate "
-    "(token-weighted), block reuse rate and blocks reused fraction (block-weighted), and mean accesses of a block",
+    "(token-weighted), block reuse rate and blocks reused fraction (block-weighted), and mean accesses of a block; lines: 95 % interval over resampled "
+    "conversations",
 }
 
 
@@ -59,7 +76,7 @@ def describe_summary(stats):
 
 def explain_multi_turn(result):
     """Why multi-turn shares: first turns against later ones, own history against other conversations."""
-    trace, sharing, stats = result
+    trace, sharing, stats, _ = result
     later = trace.requests["turn"].to_numpy() > 0
     if not later.any():
         return "Every conversation has a single turn, so multi-turn and single-turn mode are the same here."
@@ -85,7 +102,7 @@ def explain_multi_turn(result):
 
 def explain_single_turn(result):
     """Why single-turn shares little or much: how many hits are alike, what is left without the template."""
-    _, sharing, stats = result
+    _, sharing, stats, _ = result
     hits, size, bare = sharing.hit_blocks, sharing.blocks.block_size, stats["without_template_tokens"]
     most_common = int(np.bincount(hits).argmax())
     said = [
@@ -106,7 +123,7 @@ def explain_single_turn(result):
 
 def explain_gaps(result):
     """What the reuse gaps mean for eviction: how soon blocks return, and how much arrives in between."""
-    _, sharing, stats = result
+    _, sharing, stats, _ = result
     gap = sharing.gap_s
     if not len(gap):
         return "No block is accessed twice, so there are no reuse gaps."
@@ -160,7 +177,7 @@ def _mean_when_reused(stats):
 def explain_hit_counts(results):
     """How often blocks are used: the share never reused, the most used block, the hottest hundredth."""
     lines = []
-    for mode, (_, sharing, stats) in results.items():
+    for mode, (_, sharing, stats, _) in results.items():
         accesses = np.sort(sharing.accesses)[::-1]
         if not len(accesses):
             lines.append(f"In {_name(mode)} mode no prompt fills a block.")
@@ -200,42 +217,97 @@ def tabulate_comparison(stats):
     """Return both modes' main numbers side by side, each with its weighting: (table, a format for each row)."""
     whole = "{:,.0f}"
     rows = {
-        "requests": (whole, lambda s: s["requests"]),
-        "prompt tokens": (whole, lambda s: s["prompt_tokens"]["total"]),
-        "sharing fraction, mean (by request)": (percent, lambda s: s["sharing_fraction"]["mean"]),
-        "sharing fraction, median (by request)": (percent, lambda s: s["sharing_fraction"]["median"]),
-        "sharing fraction, 95th percentile (by request)": (percent, lambda s: s["sharing_fraction"]["p95"]),
-        "token hit rate (by token)": (percent, lambda s: s["token_hit_rate"]),
-        "block accesses": (whole, lambda s: s["blocks"]["accesses"]),
-        "distinct blocks": (whole, lambda s: s["blocks"]["distinct"]),
-        "block reuse rate (by access)": (percent, lambda s: s["block_reuse_rate"]),
-        "blocks reused fraction (by block)": (percent, lambda s: s["blocks_reused_fraction"]),
-        "block hit count, mean": ("{:.2f}", lambda s: s["block_hit_count"]["mean"]),
-        "reuse gap, median (by block), s": ("{:,.2f}", lambda s: s["reuse_gap_s"]["median"]),
-        "reuse gap, median (by request), s": ("{:,.2f}", lambda s: s["reuse_gap_s_request_weighted"]["median"]),
+        "requests": (whole, "requests"),
+        "prompt tokens": (whole, "prompt_tokens.total"),
+        "sharing fraction, mean (by request)": (percent, "sharing_fraction.mean"),
+        "sharing fraction, median (by request)": (percent, "sharing_fraction.median"),
+        "sharing fraction, 95th percentile (by request)": (percent, "sharing_fraction.p95"),
+        "token hit rate (by token)": (percent, "token_hit_rate"),
+        "block accesses": (whole, "blocks.accesses"),
+        "distinct blocks": (whole, "blocks.distinct"),
+        "block reuse rate (by access)": (percent, "block_reuse_rate"),
+        "blocks reused fraction (by block)": (percent, "blocks_reused_fraction"),
+        "block hit count, mean": ("{:.2f}", "block_hit_count.mean"),
+        "reuse gap, median (by block), s": ("{:,.2f}", "reuse_gap_s.median"),
+        "reuse gap, median (by request), s": ("{:,.2f}", "reuse_gap_s_request_weighted.median"),
     }
-    values = {_name(mode): [pick(one) for _, pick in rows.values()] for mode, one in stats.items()}
-    return pd.DataFrame({"measure": list(rows), **values}, dtype=object), [form for form, _ in rows.values()]
+    columns = {"measure": list(rows)}
+    for mode, one in stats.items():
+        columns[_name(mode)] = [read_rate(one, path) for _, path in rows.values()]
+        columns[f"± {_name(mode)}"] = [_half_width(one, path) for _, path in rows.values()]
+    return pd.DataFrame(columns, dtype=object), [form for form, _ in rows.values()]
+
+
+def _half_width(stats, name):
+    """Return half of the width of a rate's 95 % interval, None where it has none."""
+    found = stats["intervals"].get(name)
+    return found and (found[1] - found[0]) / 2
 
 
 def tabulate_accountings(stats):
     """Return the main rates of both modes under the three accountings: a table (see PERCENTS for its formats)."""
-    accountings = {
-        "prompts only": lambda s: s,
-        "prompts and generated tokens": lambda s: s["with_generated_tokens"],
-        "prompts without the template's tokens": lambda s: s["without_template_tokens"],
-    }
     return pd.DataFrame([
         {
             "mode": _name(mode),
             "cached and counted": name,
-            "mean sharing fraction": pick(one)["sharing_fraction"]["mean"],
-            "median sharing fraction": pick(one)["sharing_fraction"]["median"],
-            "token hit rate": pick(one)["token_hit_rate"],
+            "mean sharing fraction": read_rate(one, f"{prefix}sharing_fraction.mean"),
+            "± mean": _half_width(one, f"{prefix}sharing_fraction.mean"),
+            "median sharing fraction": read_rate(one, f"{prefix}sharing_fraction.median"),
+            "token hit rate": read_rate(one, f"{prefix}token_hit_rate"),
+            "± rate": _half_width(one, f"{prefix}token_hit_rate"),
         }
         for mode, one in stats.items()
-        for name, pick in accountings.items()
+        for prefix, name in ACCOUNTINGS.items()
     ])  # fmt: skip
+
+
+def tabulate_differences(results):
+    """Return what modes and accountings differ in, with the 95 % interval of each difference, paired by conversation.
+
+    Parameters
+    ----------
+    results : dict of str to run.Result
+
+    Returns
+    -------
+    pandas.DataFrame
+        `what`, `against`, `rate`, `difference` (percentage points; of the block hit count, accesses), `low`, `high`,
+        `verdict` (of `intervals.judge_difference`).
+    """
+    single, multi = results["single_turn"], results["multi_turn"]
+    rows = [("multi-turn", "single-turn", rate, (multi, rate), (single, rate)) for rate in COMPARED]
+    for mode, one in results.items():
+        for prefix, name in list(ACCOUNTINGS.items())[1:]:
+            for rate in ("sharing_fraction.mean", "token_hit_rate"):
+                rows.append((f"{_name(mode)}, {name}", "prompts only", rate, (one, f"{prefix}{rate}"), (one, rate)))
+    return pd.DataFrame([_compare(*row) for row in rows if all(name in one.resampled.rates for one, name in row[3:])])
+
+
+def _compare(what, against, rate, *both):
+    factor = 1 if rate == "block_hit_count.mean" else 100
+    values = [read_rate(one.stats, name) for one, name in both]
+    draws = factor * np.subtract(*(one.resampled.rates[name].to_numpy() for one, name in both))
+    row = {"what": what, "against": against, "rate": COMPARED[rate]}
+    if None in values or np.isnan(draws).any():
+        return {**row, "difference": None, "low": None, "high": None, "verdict": "not separated"}
+    difference, (low, high) = factor * (values[0] - values[1]), interval(draws)
+    separable = both[0][0].resampled.conversations > 1
+    verdict = judge_difference([difference], low, high) if separable else "not separated"
+    return {**row, "difference": difference, "low": low, "high": high, "verdict": verdict}
+
+
+def describe_differences(table):
+    """Say which differences are larger than what other conversations of the same kind would change."""
+    apart = table["verdict"].isin(["higher", "lower"])
+    said = [
+        f"{apart.sum()} of {len(table)} differences between the modes and between the accountings have a 95 % interval, over resampled "
+        "conversations, that leaves zero out."
+    ]
+    for verdict, text in (("not separated", "Not separated from zero"), ("equal", "Equal")):
+        names = [f"{row.rate} of {row.what} against {row.against}" for row in table[table["verdict"] == verdict].itertuples()]
+        if names:
+            said.append(f"{text}: {'; '.join(names)}.")
+    return " ".join(said)
 
 
 def _name(mode):

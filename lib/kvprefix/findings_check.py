@@ -2,6 +2,7 @@
 
 from kvprefix.describe import percent
 from kvprefix.jsonlines import count
+from kvprefix.recording import is_restarted
 
 TURN_ON = (
     "turn that on with --enable-prompt-tokens-details (vLLM) or --enable-cache-report (SGLang), then check again with "
@@ -56,20 +57,24 @@ def _state_conditions(summary):
 def find_warnings(recording, summary):
     """Return what may spoil the comparison, a sentence each."""
     metrics = [run.get("metrics") or {} for run in recording.runs] + [(recording.end or {}).get("metrics") or {}]
-    queries = [one["queries"] for one in metrics if one.get("queries") is not None]
     sent = sum(one["server_prompt_tokens"] for one in recording.answers)
     lost = sum(one["server_prompt_tokens"] * one.get("lost", 0) for one in recording.answers)  # at most
     counters, run = summary["server_counters"] or {}, recording.runs[-1] if recording.runs else {}
     engines = max((one.get("engines", 1) for one in metrics), default=1)
-    unknown = sum(one.get("output_token_ids") is None for one in recording.answers)
+    unknown = sum(one.get("output_token_ids") is None and one["output_tokens"] > 1 for one in recording.answers)
+    whole = sum(one["ttft_s"] == one["duration_s"] and one["output_tokens"] > 1 for one in recording.answers)
+    before = 0 if recording.runs and recording.runs[0].get("reset") else metrics[0].get("queries") or 0
+    restarts = recording.find_restarts()
+    ended = recording.runs and recording.end and is_restarted(*metrics[-2:], recording.count_sent(-1))
     left_open = summary["requests"] - summary["answered"] - summary["skipped_too_long"]
     known_pool = run.get("num_gpu_blocks") or metrics[0].get("num_gpu_blocks")
     found = {
-        f"The server had looked up {counters.get('queries_before', 0):,} prompt tokens before: its cache may not have "
-        "been empty. Restart it (or POST /reset_prefix_cache) and check again with --restart.":
-            counters.get("queries_before", 0) > 0,
-        "The server was restarted during the check, so its cache began anew; check again with --restart.":
-            any(later < earlier for earlier, later in zip(queries, queries[1:], strict=False)),
+        f"The server had looked up {before:,} prompt tokens before: its cache may not have been empty. Restart it and "
+        "check again with --restart, or with --restart --reset where vLLM runs with VLLM_SERVER_DEV_MODE=1.":
+            before > 0,
+        f"The server was restarted between two runs of the check (answers before that: {restarts}); the "
+        "prediction begins anew there, with an empty cache.": bool(restarts),
+        "The server was restarted during the check, so its cache began anew; check again with --restart.": bool(ended),
         f"The server looked up {counters.get('queries', 0):,} prompt tokens and the check sent {sent:,}: somebody else "
         "used it meanwhile.":
             recording.header["timing"] == "sequential" and counters.get("queries", 0) > sent + lost,
@@ -81,7 +86,9 @@ def find_warnings(recording, summary):
         f"{count(summary['sent_again'], 'request')} had to be sent again and cannot be compared; what the server "
         "reports then says whether it had computed the attempt without an answer.": summary["sent_again"] > 0,
         f"The server does not give the tokens that it generated for {count(unknown, 'request')}; the prediction takes "
-        "them as tokens that no prompt holds.": unknown > 0 and summary["max_tokens"] > 1,
+        "them as tokens that no prompt holds.": unknown > 0,
+        f"{count(whole, 'answer')} came without a stream; there the time to the first token is that to the last one.":
+            whole > 0,
         f"Only {summary['unlimited_cached_tokens']:,} of {summary['prompt_tokens']:,} prompt tokens could be cached at "
         "all, so agreement says little; more requests, or a lower arrival rate, bring conversations back.":
             summary["compared"] > 0 and summary["unlimited_cached_tokens"] < 0.05 * summary["prompt_tokens"],

@@ -32,11 +32,18 @@ def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
     n = int(group.max(initial=-1)) + 1
     columns = [np.bincount(group, hit_tokens[:, k], n) for k in range(hit_tokens.shape[1])]
     sums = np.column_stack([np.bincount(group, prompt_tokens, n), *columns])
-    rng, rates = np.random.default_rng(seed), np.zeros((draws, hit_tokens.shape[1]))
-    for k in range(draws if n else 0):
-        drawn = np.bincount(rng.integers(n, size=n), minlength=n) @ sums
+    rates = np.zeros((draws, hit_tokens.shape[1]))
+    for k, counts in enumerate(resample_groups(n, draws, seed)):
+        drawn = counts @ sums
         rates[k] = drawn[1:] / max(drawn[0], 1)
     return rates
+
+
+def resample_groups(n, draws=DRAWS, seed=0):
+    """Yield how often each of n groups is drawn, with replacement, n of them a draw: (n,) float64; nothing of none."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws if n else 0):
+        yield np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
 
 
 def interval(draws, level=0.95):

@@ -5,6 +5,7 @@ Names and keys are fixed, because people's scripts read them. Nothing is written
 
 import platform
 from importlib import metadata
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 import kvprefix
 from kvprefix.arrivals import count_early_turns
+from kvprefix.resampling import resample_mode
 from kvprefix.sharing import measure_hits_with_outputs, measure_sharing
 
 _QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
@@ -99,12 +101,46 @@ def tabulate_blocks(sharing, start=0, stop=None):
     })  # fmt: skip
 
 
-def describe_mode(trace, sharing):
+class Accounting(NamedTuple):
+    """What each request finds cached under one accounting: (n_requests,) ndarrays of int64, and a rate."""
+
+    prompt_tokens: np.ndarray
+    cached_tokens: np.ndarray
+    block_reuse_rate: float | None = None
+
+    @property
+    def sharing_fraction(self):
+        """Cached tokens over prompt tokens of each request; 0 for an empty prompt."""
+        return self.cached_tokens / np.maximum(self.prompt_tokens, 1)
+
+
+def measure_accountings(trace, sharing):
+    """Account a trace in three ways: a dict of the prefix of a rate's name in the statistics to Accounting.
+
+    Prompts only (no prefix); with generated tokens, which stay cached too; without the template's own tokens, left out
+    where the tokenizer does not tell which they are.
+    """
+    size, prompt_tokens = sharing.blocks.block_size, sharing.prompt_tokens
+    with_outputs = measure_hits_with_outputs(trace, size) * size
+    found = {
+        "": Accounting(prompt_tokens, sharing.cached_tokens),
+        "with_generated_tokens.": Accounting(prompt_tokens, with_outputs),
+    }
+    if trace.tokens.own_is_template.any():
+        bare = measure_sharing(trace.without_template(), size)
+        found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.cached_tokens, bare.block_reuse_rate)
+    return found
+
+
+def describe_mode(trace, sharing, accountings=None, resampled=None):
     """Return the statistics of one mode: the content of `*_stats.json`.
 
     All rates are for a cold, unbounded cache of prompt blocks. `with_generated_tokens` and `without_template_tokens`
-    hold the main rates under the other two accountings.
+    hold the main rates under the other two accountings, `intervals` the 95 % intervals of all rates over resampled
+    conversations.
     """
+    accountings = accountings or measure_accountings(trace, sharing)
+    resampled = resampled or resample_mode(trace, sharing, accountings)
     requests, info = trace.requests, trace.info
     parameters = {
         **info["parameters"],
@@ -131,8 +167,9 @@ def describe_mode(trace, sharing):
         "block_reuse_rate": sharing.block_reuse_rate,
         "blocks_reused_fraction": sharing.blocks_reused_fraction,
         "blocks": {"accesses": int(sharing.accesses.sum()), "distinct": sharing.blocks.n_distinct},
-        "with_generated_tokens": _describe_with_outputs(trace, sharing.blocks.block_size),
-        "without_template_tokens": _describe_without_template(trace, sharing.blocks.block_size),
+        "with_generated_tokens": _describe_accounting(accountings["with_generated_tokens."]),
+        "without_template_tokens": _describe_without_template(accountings.get("without_template_tokens.")),
+        "intervals": resampled.intervals(),
     }
 
 
@@ -149,24 +186,20 @@ def _summarize_with_total(column):
     return {"total": int(column.sum()), **summarize(column)}
 
 
-def _describe_with_outputs(trace, block_size):
-    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
-    cached = measure_hits_with_outputs(trace, block_size) * block_size
+def _describe_accounting(accounting):
+    prompt_tokens = accounting.prompt_tokens.sum()
     return {
-        "token_hit_rate": float(cached.sum() / prompt_tokens.sum()),
-        "sharing_fraction": summarize(cached / prompt_tokens),
+        "token_hit_rate": float(accounting.cached_tokens.sum() / prompt_tokens) if prompt_tokens else None,
+        "sharing_fraction": summarize(accounting.sharing_fraction),
     }
 
 
-def _describe_without_template(trace, block_size):
-    """Where the tokenizer does not tell which tokens are the template's, nothing is known: all None."""
-    if not trace.tokens.own_is_template.any():
+def _describe_without_template(accounting):
+    if accounting is None:
         nothing = dict.fromkeys(["token_hit_rate", "block_reuse_rate"])
         return {"prompt_tokens": None, **nothing, "sharing_fraction": summarize([])}
-    sharing = measure_sharing(trace.without_template(), block_size)
     return {
-        "prompt_tokens": _summarize_with_total(pd.Series(sharing.prompt_tokens)),
-        "token_hit_rate": sharing.token_hit_rate,
-        "block_reuse_rate": sharing.block_reuse_rate,
-        "sharing_fraction": summarize(sharing.sharing_fraction),
+        "prompt_tokens": _summarize_with_total(pd.Series(accounting.prompt_tokens)),
+        "block_reuse_rate": accounting.block_reuse_rate,
+        **_describe_accounting(accounting),
     }

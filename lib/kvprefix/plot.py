@@ -12,6 +12,8 @@ from matplotlib.ticker import PercentFormatter
 
 from kvprefix.describe import percent
 from kvprefix.files import atomic_path
+from kvprefix.intervals import interval
+from kvprefix.resampling import FRACTIONS, read_rate
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
 SERIES = {
@@ -85,6 +87,9 @@ def draw_sharing_cdf(results):
     }
     figure, axes = make_axes()
     data = draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
+    for mode, result in results.items():
+        low, high = interval(result.resampled.cdf)
+        axes.fill_between(FRACTIONS, low, high, color=SERIES[mode]["color"], alpha=0.25, linewidth=0)
     axes.set(
         xlim=(0, 1), ylim=(0, 1.01), xlabel="sharing fraction (cached / prompt tokens)", ylabel="share of requests"
     )
@@ -97,7 +102,7 @@ def draw_gap_cdf(results):
     """Draw the distribution of reuse gaps, weighted by block and by request. Returns (figure, its data)."""
     figure, axes = make_axes()
     frames = []
-    for mode, (_, sharing, _) in results.items():
+    for mode, (_, sharing, _, _) in results.items():
         for weighting, weights, width in (("block", None, 1.6), ("request", sharing.gap_weights, 0.8)):
             x, y = compute_ecdf(sharing.gap_s, weights)
             style = line_style(mode, f"by {weighting}")
@@ -114,7 +119,7 @@ def draw_hit_distribution(results):
     """Draw the share of blocks that are accessed at least so often, both axes logarithmic. Returns (figure, data)."""
     figure, axes = make_axes()
     frames = []
-    for mode, (_, sharing, stats) in results.items():
+    for mode, (_, sharing, stats, _) in results.items():
         counts, blocks = np.unique(sharing.accesses, return_counts=True)
         share = blocks[::-1].cumsum()[::-1] / max(blocks.sum(), 1)
         style = line_style(mode, f"mean {stats['block_hit_count']['mean'] or 0:.2f}")
@@ -130,13 +135,13 @@ def draw_hit_distribution(results):
 def draw_comparison(results):
     """Draw both modes' main numbers side by side: rates, and the mean hit count. Returns (figure, its data)."""
     rates = {
-        "mean sharing\nfraction": lambda s: s["sharing_fraction"]["mean"],
-        "median sharing\nfraction": lambda s: s["sharing_fraction"]["median"],
-        "token\nhit rate": lambda s: s["token_hit_rate"],
-        "block\nreuse rate": lambda s: s["block_reuse_rate"],
-        "blocks reused\nfraction": lambda s: s["blocks_reused_fraction"],
+        "mean sharing\nfraction": "sharing_fraction.mean",
+        "median sharing\nfraction": "sharing_fraction.median",
+        "token\nhit rate": "token_hit_rate",
+        "block\nreuse rate": "block_reuse_rate",
+        "blocks reused\nfraction": "blocks_reused_fraction",
     }
-    counts = {"mean block\nhit count": lambda s: s["block_hit_count"]["mean"]}
+    counts = {"mean block\nhit count": "block_hit_count.mean"}
     figure, (left, right) = make_axes(PAGE_IN, 2.4, 2, width_ratios=[5, 1.4])
     data = pd.concat([_draw_bars(left, results, rates, 100, "{:.1f}"), _draw_bars(right, results, counts, 1, "{:.2f}")])
     left.set(ylabel="percent", ylim=(0, max(10, 1.18 * left.dataLim.ymax)))
@@ -175,15 +180,27 @@ def draw_lines(axes, lines, x_name, y_name):
 def _draw_bars(axes, results, measures, factor, label):
     frames, width = [], 0.38
     for k, (mode, result) in enumerate(results.items()):
-        values = [measure(result.stats) or 0 for measure in measures.values()]
+        values = np.array([read_rate(result.stats, name) or 0 for name in measures.values()], float)
+        found = [result.stats["intervals"][name] for name in measures.values()]
+        low, high = np.array([pair or (value, value) for pair, value in zip(found, values, strict=True)]).T
         style = SERIES[mode]
         bars = axes.bar(
-            np.arange(len(values)) + (k - 0.5) * width, np.array(values) * factor, width, label=style["label"],
+            np.arange(len(values)) + (k - 0.5) * width, values * factor, width, label=style["label"],
             facecolor=style["color"], edgecolor="white", linewidth=0.6, hatch=style["hatch"],
         )  # fmt: skip
-        axes.bar_label(bars, fmt=label, fontsize=6.5, padding=1.5)
+        errors = np.maximum([values - low, high - values], 0) * factor
+        for color, linewidth in (("white", 2.0), ("black", 0.8)):  # to be seen on a dark bar
+            axes.errorbar(
+                np.arange(len(values)) + (k - 0.5) * width, values * factor, errors, fmt="none", ecolor=color,
+                elinewidth=linewidth, capsize=1.5, capthick=linewidth, label="_nolegend_",
+            )  # fmt: skip
+        for bar, text, top in zip(bars, values * factor, (values * factor + errors[1]), strict=True):
+            axes.annotate(
+                label.format(text), (bar.get_x() + width / 2, top), (0, 2), textcoords="offset points", ha="center",
+                va="bottom", fontsize=6.5,
+            )  # fmt: skip
         names = [name.replace("\n", " ") for name in measures]
-        frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": values}))
+        frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": values, "low": low, "high": high}))
     axes.set_xticks(np.arange(len(measures)), measures)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)

@@ -12,6 +12,7 @@ import os
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from kvprefix.files import InputError, explain_os_errors
@@ -41,7 +42,10 @@ class Recording:
     skipped : list of dict
         `request_id`, `prompt_tokens` and `reason` of each request that was too long.
     runs : list of dict
-        `metrics`, `server`, `block_size` and `num_gpu_blocks` (as given, None where not) of each run.
+        `metrics`, `server`, `block_size` and `num_gpu_blocks` (as given, None where not), and `reset` (whether the
+        server's cache was emptied before it) of each run.
+    run_starts : list of int
+        The number of answers before each run.
     end : dict or None
         `metrics`; None if the recording is not complete.
     lost : Counter
@@ -55,6 +59,7 @@ class Recording:
     answers: list = field(default_factory=list)
     skipped: list = field(default_factory=list)
     runs: list = field(default_factory=list)
+    run_starts: list = field(default_factory=list)
     end: dict | None = None
     lost: Counter = field(default_factory=Counter)
     done: set = field(default_factory=set)
@@ -66,6 +71,7 @@ class Recording:
             self.lost.update(self.under_way)  # when the run before was killed
             self.under_way.clear()
             self.runs.append(value)
+            self.run_starts.append(len(self.answers))
             self.end = None
         elif event == "given" and isinstance(value, dict):
             self.runs[-1] |= value
@@ -85,9 +91,34 @@ class Recording:
         else:
             raise ValueError(f"holds no such event: {event!r}")
 
+    def count_sent(self, run):
+        """Return the prompt tokens, as the server counts them, of a run's answers; -1 is the last run."""
+        stops = [*self.run_starts[1:], None]
+        return sum(one["server_prompt_tokens"] for one in self.answers[self.run_starts[run] : stops[run]])
+
+    def find_restarts(self):
+        """Return the number of answers before each restart of the server between two runs."""
+        states = [run.get("metrics") or {} for run in self.runs]
+        pairs = enumerate(pairwise(states))
+        return [self.run_starts[run + 1] for run, pair in pairs if is_restarted(*pair, self.count_sent(run))]
+
+    def find_fresh_starts(self):
+        """Return the number of answers before each run, but the first, that began with an empty cache."""
+        emptied = [start for run, start in zip(self.runs, self.run_starts, strict=True) if run.get("reset")]
+        return sorted({*emptied, *self.find_restarts()} - {0})
+
     def _finish(self, request_id):
         self.done.add(request_id)
         self.under_way.discard(request_id)
+
+
+def is_restarted(before, after, sent):
+    """Say whether the server's metrics `after` are not of the process of `before`, `sent` prompt tokens later."""
+    began, begins = before.get("started_s"), after.get("started_s")
+    if None not in (began, begins):
+        return began != begins
+    counted = before.get("queries"), after.get("queries")
+    return None not in counted and counted[1] < counted[0] + sent
 
 
 def read_recording(path):

@@ -7,8 +7,9 @@ from pyarrow import csv
 
 from kvprefix.enginetrace import SpilledMessages, write_engine_trace
 from kvprefix.files import atomic_path, explain_os_errors, write_bytes
-from kvprefix.metrics import describe_mode, tabulate_blocks, tabulate_requests
+from kvprefix.metrics import describe_mode, measure_accountings, tabulate_blocks, tabulate_requests
 from kvprefix.progress import show_progress
+from kvprefix.resampling import Resampled, resample_mode
 from kvprefix.sharing import Sharing, measure_sharing
 from kvprefix.trace import Trace, write_trace
 from kvprefix.workload import MODES, make_trace
@@ -22,6 +23,7 @@ class Result(NamedTuple):
     trace: Trace
     sharing: Sharing
     stats: dict
+    resampled: Resampled
 
 
 def analyse(workload):
@@ -30,7 +32,9 @@ def analyse(workload):
     for mode in MODES:
         trace = make_trace(workload, mode)
         sharing = measure_sharing(trace, workload.parameters.block_size)
-        results[mode] = Result(trace, sharing, describe_mode(trace, sharing))
+        accountings = measure_accountings(trace, sharing)
+        resampled = resample_mode(trace, sharing, accountings)
+        results[mode] = Result(trace, sharing, describe_mode(trace, sharing, accountings, resampled), resampled)
     return results
 
 
@@ -49,7 +53,7 @@ def write_results(results, workload, folder, *, parquet=False):
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     messages = SpilledMessages(_follow(workload))
-    for mode, (trace, sharing, stats) in results.items():
+    for mode, (trace, sharing, stats, _) in results.items():
         write_engine_trace(trace, messages, folder / f"{mode}_trace.jsonl")
         with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:
             _write_requests(tabulate_requests(trace, sharing), temporary)

@@ -34,7 +34,7 @@ class Answer:
     output_token_ids, prompt_token_ids : list of int or None
         None where it does not give them.
     ttft_s, duration_s : float
-        Seconds from sending to the first token, and to the end.
+        Seconds from sending to the first token, and to the end; equal where the server does not stream.
     """
 
     prompt_tokens: int
@@ -58,21 +58,12 @@ def read_answer(chunks, started, timeout_s):
         Seconds from then on.
     """
     usage, prompt_ids, output_ids, first, done = None, None, [], None, False
-    for event in _read_events(chunks, started, timeout_s):
-        if event == "[DONE]":
+    for text in _read_events(chunks, started, timeout_s):
+        if text == "[DONE]":
             done = True
             break
-        try:
-            event = json.loads(event)
-        except (ValueError, RecursionError) as error:
-            raise Unanswered(f"answered nonsense: {event[:60]!r}", reached=True) from error
-        if not isinstance(event, dict):
-            raise Unanswered(f"answered nonsense: {json.dumps(event)[:60]!r}", reached=True)
-        if event.get("error"):
-            raise Unanswered(f"broke off with an error: {find_message(event)}", reached=True)
+        event, choice = _read_event(text)
         usage = event.get("usage") or usage
-        choices = event.get("choices")
-        choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
         prompt_ids = event.get("prompt_token_ids") or choice.get("prompt_token_ids") or prompt_ids
         if first is None and _has_token(choice):
             first = time.monotonic() - started
@@ -83,6 +74,32 @@ def read_answer(chunks, started, timeout_s):
     if first is None:
         raise Unanswered("answered no token", reached=True)
     return _make_answer(usage, prompt_ids, output_ids, first, duration)
+
+
+def read_whole_answer(chunks, started, timeout_s):
+    """Read an answer that is no stream; the parameters and what is raised are those of `read_answer`."""
+    text = b"".join(_read_chunks(chunks, started, timeout_s)).decode("utf-8", errors="replace")
+    duration = time.monotonic() - started
+    body, choice = _read_event(text)
+    if not choice:
+        raise Unanswered(f"answered nonsense, no choices: {text[:60]!r}", reached=True)
+    output_ids = choice["token_ids"] if isinstance(choice.get("token_ids"), list) else []
+    prompt_ids = body.get("prompt_token_ids") or choice.get("prompt_token_ids")
+    return _make_answer(body.get("usage"), prompt_ids, output_ids, duration, duration)
+
+
+def _read_event(text):
+    """Return an event's JSON object and its first choice, {} where it has none."""
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unanswered(f"answered nonsense: {text[:60]!r}", reached=True) from error
+    if not isinstance(event, dict):
+        raise Unanswered(f"answered nonsense: {text[:60]!r}", reached=True)
+    if event.get("error"):
+        raise Unanswered(f"broke off with an error: {find_message(event)}", reached=True)
+    choices = event.get("choices")
+    return event, choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
 
 
 def _make_answer(usage, prompt_ids, output_ids, first, duration):
@@ -109,15 +126,22 @@ def _has_token(choice):
     return bool(choice.get("token_ids") or any(texts) or choice.get("finish_reason"))
 
 
-def _read_events(chunks, started, timeout_s):
-    """Yield what follows `data:` in each event."""
-    rest, n_bytes = b"", 0
+def _read_chunks(chunks, started, timeout_s):
+    """Yield chunks of bytes, neither too many nor for too long."""
+    n_bytes = 0
     for chunk in chunks:
         n_bytes += len(chunk)
         if time.monotonic() - started > timeout_s:
             raise Unanswered(f"was not done within {timeout_s:g} s", reached=True)
         if n_bytes > MOST_BYTES:
             raise Unanswered(f"answered nonsense: more than {MOST_BYTES >> 20} MiB", reached=True)
+        yield chunk
+
+
+def _read_events(chunks, started, timeout_s):
+    """Yield what follows `data:` in each event."""
+    rest = b""
+    for chunk in _read_chunks(chunks, started, timeout_s):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             text = line.strip().decode("utf-8", errors="replace")
@@ -139,20 +163,24 @@ def parse_metrics(text):
     -------
     dict or None
         `queries` and `hits` (tokens since the server's start, over its engines), `engines`, and `block_size` and
-        `num_gpu_blocks` (None where it does not say); None if the page tells nothing of a prefix cache.
+        `num_gpu_blocks`; `started_s`, when the server's process started (Unix time). What it does not say is None; so
+        is the whole if the page tells nothing of a prefix cache.
 
     Examples
     --------
     >>> parse_metrics('vllm:prefix_cache_queries_total{engine="0"} 64.0' + chr(10) +
     ...               'vllm:prefix_cache_hits_total{engine="0"} 32.0' + chr(10) +
     ...               'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="200"} 1.0')
-    {'queries': 64, 'hits': 32, 'engines': 1, 'block_size': 16, 'num_gpu_blocks': 200}
+    {'queries': 64, 'hits': 32, 'engines': 1, 'block_size': 16, 'num_gpu_blocks': 200, 'started_s': None}
     """
-    counters, caches = {"queries": [], "hits": []}, []
+    counters, caches, started_s = {"queries": [], "hits": []}, [], None
     for name, labels, value in _SAMPLE.findall(text):
         kind = re.fullmatch(r"vllm:(?:gpu_)?prefix_cache_(queries|hits)(?:_total)?", name)
-        if kind and re.fullmatch(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", value):
-            counters[kind[1]].append(int(float(value)))
+        number = float(value) if re.fullmatch(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", value) else None
+        if kind and number is not None:
+            counters[kind[1]].append(int(number))
+        elif name == "process_start_time_seconds":
+            started_s = number
         elif name == "vllm:cache_config_info":
             caches.append(dict(_LABEL.findall(labels)))
     if not counters["queries"] and not caches:
@@ -162,7 +190,8 @@ def parse_metrics(text):
         name: int(caches[0][name]) if caches and re.fullmatch("[1-9][0-9]{0,8}", caches[0].get(name, "")) else None
         for name in ("block_size", "num_gpu_blocks")
     }
-    return {**sums, "engines": max(len(caches), len(counters["queries"]), 1), **sizes}
+    engines = max(len(caches), len(counters["queries"]), 1)
+    return {**sums, "engines": engines, **sizes, "started_s": started_s}
 
 
 def find_message(body):

@@ -39,8 +39,8 @@ class Check:
         One at a time, or at their arrival times.
     speed : float
         Arrival times are divided by it.
-    max_tokens : int
-        Tokens to be generated.
+    max_tokens : int or "trace"
+        Tokens to be generated: as many for each request, or as the trace has.
     timeout_s : float
         The longest that one attempt may take.
     attempts : int
@@ -54,7 +54,7 @@ class Check:
     api: str = "completions"
     timing: str = "sequential"
     speed: float = 1.0
-    max_tokens: int = 1
+    max_tokens: int | str = 1
     timeout_s: float = 120.0
     attempts: int = 5
     block_size: int | None = None
@@ -70,12 +70,17 @@ class Check:
             if not isinstance(value, int | float) or not 0 < value < np.inf:
                 raise InputError(f"{name} is {value!r}; expected a number above 0")
         for name, least in (("max_tokens", 1), ("attempts", 1), ("block_size", 1), ("num_gpu_blocks", 2)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise InputError(f"{name} is {value!r}; expected a whole number, {least} or more")
+            value, also = getattr(self, name), ["trace"] if name == "max_tokens" else [None]
+            if value not in also and (not isinstance(value, int) or value < least):
+                known = f"{least} or more" + (", or trace" if name == "max_tokens" else "")
+                raise InputError(f"{name} is {value!r}; expected a whole number, {known}")
+
+    def count_tokens(self, request):
+        """Return how many tokens are to be generated for a request: one at least."""
+        return max(request.output_tokens, 1) if self.max_tokens == "trace" else self.max_tokens
 
 
-def record_check(check, requests, path, source, *, restart=False, tell=print, progress=True):
+def record_check(check, requests, path, source, *, restart=False, reset=False, tell=print, progress=True):
     """Send the requests that the recording does not hold yet, and record the answers.
 
     Parameters
@@ -88,6 +93,8 @@ def record_check(check, requests, path, source, *, restart=False, tell=print, pr
         Where the requests are from, for the record.
     restart : bool
         Begin a new recording.
+    reset : bool
+        Empty the server's cache first.
     tell : callable
         Takes a sentence that the user should see.
     progress : bool
@@ -106,6 +113,8 @@ def record_check(check, requests, path, source, *, restart=False, tell=print, pr
     with Server(check.url, check.timeout_s) as server:
         known = _persist(check, server, "the server", lambda: server.describe(check.model))
         header = _make_header(check, server, known["model"], requests, source)
+        if reset:
+            _persist(check, server, "the server", server.empty_cache)
         with Recorder(path, header, restart=restart) as recorder:
             recording = recorder.recording
             left = [request for request in requests if request.request_id not in recording.done]
@@ -116,7 +125,8 @@ def record_check(check, requests, path, source, *, restart=False, tell=print, pr
                 if not given.items() <= recording.runs[-1].items():
                     recorder.write("given", given)
                 return recording
-            recorder.write("run", {"server": known, "metrics": server.read_metrics(), **given})
+            recorder.write("run", {"server": known, "metrics": server.read_metrics(), "reset": reset, **given})
+            _tell_state(recording, tell)
             sender = _Sender(check, server, recorder, known)
             with show_progress(len(requests), "asking the server", " requests", shown=progress) as bar:
                 bar.update(len(requests) - len(left))
@@ -124,6 +134,23 @@ def record_check(check, requests, path, source, *, restart=False, tell=print, pr
                 send(sender, left, bar)
             recorder.write("end", {"metrics": server.read_metrics()})
     return recording
+
+
+def _tell_state(recording, tell):
+    """Say before a run what its start leaves in doubt."""
+    run, answers = recording.runs[-1], len(recording.answers)
+    used = (run["metrics"] or {}).get("queries") or 0
+    if recording.run_starts[-1] in recording.find_restarts():
+        tell("note: the server was restarted since; the prediction goes on with an empty cache")
+    elif run["reset"]:
+        tell("the server's prefix cache was emptied")
+    elif answers:
+        tell("note: what follows can only be predicted if nobody else has used the server since")
+    elif used:
+        tell(
+            f"warning: the server has looked up {used:,} prompt tokens already; unless its cache is empty, the first "
+            "hits will differ (--restart --reset empties it, where vLLM runs with VLLM_SERVER_DEV_MODE=1)"
+        )
 
 
 def _check_requests(check, requests):
@@ -139,7 +166,8 @@ def _make_header(check, server, model, requests, source):
     digest = hashlib.sha256()
     for one in requests:
         times = one.arrival_s if check.timing == "trace" else None
-        digest.update(repr((one.request_id, one.cache_salt, one.lora_name, times, one.messages)).encode())
+        lengths = (one.output_tokens,) if check.max_tokens == "trace" else ()
+        digest.update(repr((one.request_id, one.cache_salt, one.lora_name, times, one.messages, *lengths)).encode())
         digest.update(np.asarray(one.prompt, np.int32).tobytes())
     header = {
         "version": VERSION, "url": server.url, "model": model, "api": check.api, "timing": check.timing,
@@ -165,7 +193,7 @@ class _Sender:
     def send(self, request):
         """Send a request until it is answered, and record the answer."""
         longest = self.known["max_model_len"]
-        if longest is not None and len(request.prompt) + self.check.max_tokens > longest:
+        if longest is not None and len(request.prompt) + self.check.count_tokens(request) > longest:
             self._skip(request, f"the server's context is {longest:,} tokens")
             return
         try:
@@ -196,7 +224,7 @@ class _Sender:
     def _try(self, request):
         self.recorder.write("sent", request.request_id)
         body = {"model": request.lora_name or self.known["model"]}
-        body |= {"max_tokens": self.check.max_tokens, "temperature": 0}
+        body |= {"max_tokens": self.check.count_tokens(request), "temperature": 0}
         if self.check.api == "chat":
             body["messages"] = request.messages
         else:

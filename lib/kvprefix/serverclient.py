@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from kvprefix.files import InputError
-from kvprefix.serveranswers import Unanswered, find_message, parse_metrics, read_answer
+from kvprefix.serveranswers import Unanswered, find_message, parse_metrics, read_answer, read_whole_answer
 
+# What a server that does not know it may refuse; it is left out then.
+_OPTIONS = {"stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True, "ignore_eos": True}
 _TOO_LONG = re.compile(r"context length|context window|maximum length|too long|max_model_len", re.IGNORECASE)
 
 
@@ -43,7 +45,7 @@ class Server:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # none that the server closed long ago
         timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
         self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
-        self._asks_token_ids = True
+        self._options = _OPTIONS
 
     def __enter__(self):
         return self
@@ -80,6 +82,17 @@ class Server:
         except (Unanswered, InputError):
             return None
 
+    def empty_cache(self):
+        """Empty the server's prefix cache, which vLLM lets one do in its development mode."""
+        try:
+            response = self._request("POST", "/reset_prefix_cache")
+        except InputError as error:
+            advice = "--reset needs vLLM with VLLM_SERVER_DEV_MODE=1; without it, restart the server"
+            raise InputError(f"{self.url}: does not let its cache be emptied; {advice}") from error
+        said = _read_json(response) if response.content else {"success": True}  # older versions say nothing
+        if not isinstance(said, dict) or said.get("success") is not True:
+            raise Unanswered("did not empty its cache, in which requests hold blocks", reached=False)
+
     def ask(self, path, body):
         """Send a request and return its Answer.
 
@@ -88,21 +101,23 @@ class Server:
         path : str
             `/v1/completions` or `/v1/chat/completions`.
         body : dict
-            Without what asks for a stream, which is added.
+            Without what asks for a stream and token ids, and not to end early, which is added where it is known.
 
         Raises
         ------
         Unanswered, TooLong, InputError
         """
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        if self._asks_token_ids:
+        while True:
+            options = self._options
             try:
-                return self._ask(path, {**asked, "return_token_ids": True})
+                return self._ask(path, {**body, **options})
             except InputError as error:
-                if "return_token_ids" not in str(error):
+                refused = [name for name in options if re.search(rf"\b{name}\b", str(error))]
+                if not refused:
                     raise
-                self._asks_token_ids = False
-        return self._ask(path, asked)
+                if "stream" in refused or "stream_options" in refused:  # without usage a stream is of no use
+                    refused += ["stream", "stream_options"]
+                self._options = {name: value for name, value in options.items() if name not in refused}
 
     def _ask(self, path, body):
         started = time.monotonic()
@@ -111,13 +126,18 @@ class Server:
                 if response.status_code != 200:
                     response.read()
                     raise self._explain(response, path)
-                return read_answer(response.iter_bytes(), started, self.timeout_s)
+                whole = response.headers.get("content-type", "").startswith("application/json")
+                read = read_whole_answer if whole else read_answer
+                return read(response.iter_bytes(), started, self.timeout_s)
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise _unanswered(error, self.timeout_s) from error
 
     def _get(self, path):
+        return self._request("GET", path)
+
+    def _request(self, method, path):
         try:
-            response = self._client.get(f"{self.url}{path}")
+            response = self._client.request(method, f"{self.url}{path}")
         except httpx.HTTPError as error:
             raise _unanswered(error, self.timeout_s) from error
         if response.status_code != 200:

@@ -12,7 +12,7 @@ from kvprefix.workload import make_trace
 
 @dataclass(frozen=True)
 class Request:
-    """One request to be sent: token ids, and for the chat interface its messages."""
+    """One request to be sent: token ids, for the chat interface its messages; `output_tokens`: of the trace's reply."""
 
     request_id: str
     prompt: np.ndarray
@@ -21,6 +21,7 @@ class Request:
     arrival_s: float | None = None
     cache_salt: str | None = None
     lora_name: str | None = None
+    output_tokens: int = 0
 
 
 def take_requests(workload, n, *, messages=False):
@@ -31,13 +32,14 @@ def take_requests(workload, n, *, messages=False):
     trace = make_trace(workload, "multi_turn")
     n = min(n, len(trace))
     some = trace.requests.iloc[:n]
-    names, indexes, arrivals, counts = (
-        some[name].tolist() for name in ("request_id", "conversation_index", "arrival_s", "messages")
+    names, indexes, arrivals, counts, outputs = (
+        some[name].tolist() for name in ("request_id", "conversation_index", "arrival_s", "messages", "output_tokens")
     )
     texts = _read_messages(workload, set(indexes)) if messages else {}
     return [
         Request(
             names[i], trace.prompt(i), texts[indexes[i]][: counts[i]] if messages else None, indexes[i], arrivals[i],
+            output_tokens=outputs[i],
         )
         for i in range(n)
     ]  # fmt: skip
@@ -60,8 +62,9 @@ def read_request_file(path, n):
     names, requests = read_requests(path)
     if len(set(map(str, names))) < len(names):
         raise InputError(f"{path}: has a request_id twice; expected one of its own for each request")
+    outputs = np.diff(requests.tokens.output_offsets)[requests.rows].tolist()
     extras = [(line.get("cache_salt"), line.get("lora_name")) for _, line in read_objects(path, "", progress=False)]
     return [
-        Request(str(name), requests.tokens.prompt(row), cache_salt=salt, lora_name=lora)
-        for name, row, (salt, lora) in zip(names[:n], requests.rows, extras, strict=False)
+        Request(str(name), requests.tokens.prompt(row), cache_salt=salt, lora_name=lora, output_tokens=output)
+        for name, row, output, (salt, lora) in zip(names[:n], requests.rows, outputs, extras, strict=False)
     ]

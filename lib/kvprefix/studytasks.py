@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.accesses import finish_times, make_accesses, select_requests
-from kvprefix.files import InputError, atomic_path, derived_folder, resolve_input, seal_key, sha256_file
+from kvprefix.files import InputError, derived_folder, read_sealed, resolve_input, seal_key, sha256_file, write_sealed
 from kvprefix.tasks import open_tasks
 from kvprefix.trace import Trace
 from kvprefix.workload import make_trace
@@ -53,7 +53,7 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
     if (table := _read(path)) is not None:
         return table
     done = path.with_suffix("")
-    files = [done / f"{k}.parquet" for k in range(len(arguments))]
+    files = [done / f"{k}.json" for k in range(len(arguments))]
     missing = [k for k, file in enumerate(files) if _read(file) is None]
     for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
         some = list(some)
@@ -64,7 +64,7 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
                 _write(frame, files[k])
     with _lock:
         _kept.clear()
-    table = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    table = pd.concat([_read(file) for file in files], ignore_index=True)
     table = finish(table) if finish else table
     _write(table, path)
     shutil.rmtree(done, ignore_errors=True)
@@ -139,16 +139,13 @@ def _find_path(workload, name, options, changes):
     known.pop("kv_model", None)
     known["files"] = [sha256_file(resolve_input(file)) for file in workload.parameters.timing_files()]
     key = seal_key([STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options])
-    return derived_folder() / f"study-{name}-{key}.parquet"
+    return derived_folder() / f"study-{name}-{key}.json"
 
 
 def _read(path):
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError):  # not there, or cut: pyarrow's errors are ValueErrors
-        return None
+    columns = read_sealed(path)
+    return None if columns is None else pd.DataFrame(columns)
 
 
 def _write(frame, path):
-    with atomic_path(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+    write_sealed(path, {name: column.tolist() for name, column in frame.items()})

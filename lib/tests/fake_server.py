@@ -21,6 +21,12 @@ class FakeServer:
         self.max_model_len, self.tells_max_model_len, self.queries, self.hits = 64, True, 0, 0
         self.delay_s, self.knows_token_ids_option, self.version = 0.0, True, "0.32.0"
         self.metrics_block_size, self.lock = BLOCK, threading.Lock()
+        self.streams, self.refuses, self.can_reset, self.process_start_s = True, None, True, None
+
+    def restart(self):
+        """Begin anew, as another process would."""
+        self.cached.clear()
+        self.queries = self.hits = 0
 
     def look_up(self, prompt, salt):
         """Return the cached tokens: leading full blocks seen before, never the last token; remember the prompt's."""
@@ -33,8 +39,9 @@ class FakeServer:
         return hit
 
     def metrics(self):
-        size = self.metrics_block_size
-        return (
+        size, start = self.metrics_block_size, self.process_start_s
+        process = "" if start is None else f"process_start_time_seconds {start!r}\n"
+        return process + (
             "# HELP vllm:prefix_cache_queries_total x\n"
             f'vllm:prefix_cache_queries_total{{engine="0",model_name="m"}} {float(self.queries)}\n'
             f'vllm:prefix_cache_hits_total{{engine="0",model_name="m"}} {float(self.hits)}\n'
@@ -74,13 +81,18 @@ def serve(fake):
                 self.send(404, '{"detail": "Not Found"}')
 
         def do_POST(self):  # noqa: N802
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "null")
+            if self.path == "/reset_prefix_cache":
+                fake.cached.clear()
+                return self.send(*((200, '{"success": true}') if fake.can_reset else (404, '{"detail": "Not Found"}')))
             with fake.lock:
                 number, fault = len(fake.asked), fake.faults.get(len(fake.asked))
                 fake.asked.append(body)
                 fake.started_s.append(time.monotonic())
             if not fake.knows_token_ids_option and "return_token_ids" in body:
                 return self.send(400, '{"error": {"message": "unrecognized argument: return_token_ids"}}')
+            if fake.refuses in body:
+                return self.send(400, json.dumps({"error": {"message": f"Extra inputs: {fake.refuses}"}}))
             if isinstance(fault, tuple):
                 return self.send(fault[0], json.dumps({"error": {"message": fault[1]}}))
             prompt = body.get("prompt") or [ord(c) for one in body["messages"] for c in one["content"]]
@@ -98,6 +110,8 @@ def serve(fake):
             events = self.make_events(body, prompt, hit, number)
             if fault == "no usage":
                 events = events[:1]
+            if not fake.streams or not body.get("stream"):
+                return self.send(200, json.dumps({**events[0], **events[-1], "choices": events[0]["choices"]}))
             text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
             if fault == "error event":
                 text = 'data: {"error": {"message": "engine died", "code": 500}}\n\ndata: [DONE]\n\n'

@@ -47,7 +47,7 @@ def test_request_and_block_tables_have_the_fixed_columns_and_add_up():
 
 
 def test_stats_hold_every_fixed_key_and_agree_with_the_tables(bundled_workload):
-    for mode, (trace, sharing, stats) in analyse(bundled_workload).items():
+    for mode, (trace, sharing, stats, _) in analyse(bundled_workload).items():
         requests = tabulate_requests(trace, sharing)
         assert stats["mode"] == mode
         for key in ("sharing_fraction", "block_hit_count", "reuse_gap_s"):

@@ -1,6 +1,7 @@
 """The live check: a fake server with every fault, a recording of a real one, and the command as a user meets it."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from kvprefix.comparison import compare_recording, describe_comparison, read_rec
 from kvprefix.files import InputError
 from kvprefix.parameters import Parameters
 from kvprefix.plot_engine import draw_predicted_measured
-from kvprefix.serveranswers import parse_metrics
+from kvprefix.serveranswers import Unanswered, parse_metrics, read_whole_answer
 from kvprefix.servercheck import Check, record_check
 from kvprefix.serverclient import Server, check_url
 from kvprefix.serverrequests import Request, take_requests
@@ -271,9 +272,10 @@ def test_other_prompt_tokens_make_it_void(fake, url, requests_file, tmp_path, ca
     assert summary["verdict"] == "void" and set(frame["status"]) == {"other_prompt"}
 
 
-def test_a_cache_that_was_not_empty_and_other_users_are_warned_of(fake, url, requests_file, tmp_path):
+def test_a_cache_that_was_not_empty_and_other_users_are_warned_of(fake, url, requests_file, tmp_path, capsys):
     fake.queries = 100
     check(url, requests_file, tmp_path)
+    assert "warning: the server has looked up 100 prompt tokens already" in capsys.readouterr().err  # before it sends
     warning, _ = read_outputs(tmp_path)[1]["warnings"]  # the other one: it does not say its number of blocks
     assert "looked up 100 prompt tokens before" in warning
     recording = read_recording(tmp_path / "engine_check/recording.jsonl")
@@ -297,6 +299,57 @@ def test_a_server_without_metrics_or_token_ids(fake, url, requests_file, tmp_pat
     assert (summary["block_size"], summary["num_gpu_blocks"]) == (4, 7) and len(fake.asked) == 14
 
 
+@pytest.mark.parametrize("refused", ["ignore_eos", "return_token_ids", "stream_options", "stream"])
+def test_an_option_that_the_server_refuses_is_left_out(fake, url, requests_file, tmp_path, refused):
+    fake.refuses = refused
+    assert check(url, requests_file, tmp_path, "--max-tokens", "2") == 0
+    assert len(fake.asked) == 7 and all(refused not in body for body in fake.asked[1:])
+    frame, summary = read_outputs(tmp_path)
+    assert frame["measured_cached_tokens"].tolist() == HITS
+    assert summary["verdict"] == ("approximate" if refused == "return_token_ids" else "agree")
+    assert any("6 answers came without a stream" in text for text in summary["warnings"]) == ("stream" in refused)
+
+
+def test_a_server_that_does_not_stream(fake, url, requests_file, tmp_path):
+    fake.streams, fake.faults = False, {0: "no usage", 2: (200, "not known")}  # 200 and an error
+    assert check(url, requests_file, tmp_path, "--max-tokens", "2") == 0
+    assert len(fake.asked) == 8 and read_outputs(tmp_path)[1]["verdict"] == "agree"
+    answers = read_recording(tmp_path / "engine_check/recording.jsonl").answers
+    assert all(one["ttft_s"] == one["duration_s"] and len(one["output_token_ids"]) == 2 for one in answers)
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"choices": []}', '{"choices": [{"text": "x"}]}', "{half"])
+def test_a_whole_answer_that_is_nonsense(body):
+    with pytest.raises(Unanswered, match="nonsense|without usage"):
+        read_whole_answer([body.encode()], time.monotonic(), 1.0)
+
+
+def test_the_cache_is_emptied_where_the_server_allows_it(fake, url, requests_file, tmp_path, capsys):
+    assert check(url, requests_file, tmp_path) == 0
+    assert check(url, requests_file, tmp_path, "--restart", "--reset") == 0
+    frame, summary = read_outputs(tmp_path)
+    assert frame["measured_cached_tokens"].tolist() == HITS and summary["verdict"] == "agree"
+    assert not any("before" in text for text in summary["warnings"])
+    before = (tmp_path / "engine_check/recording.jsonl").read_bytes()
+    fake.can_reset = False
+    assert check(url, requests_file, tmp_path, "--restart", "--reset") == 2
+    error = capsys.readouterr().err
+    assert "does not let its cache be emptied; --reset needs vLLM with VLLM_SERVER_DEV_MODE=1" in error
+    assert (tmp_path / "engine_check/recording.jsonl").read_bytes() == before
+
+
+def test_as_many_tokens_are_generated_as_the_trace_has(fake, url, tmp_path):
+    path = tmp_path / "requests.jsonl"
+    outputs = [[5, 6, 7], [], [8]]
+    path.write_text("".join(
+        json.dumps({"request_id": f"r{i}", "prompt_token_ids": [i, 2], "output_token_ids": output}) + "\n"
+        for i, output in enumerate(outputs)
+    ))  # fmt: skip
+    assert check(url, path, tmp_path, "--max-tokens", "trace") == 0
+    assert [body["max_tokens"] for body in fake.asked] == [3, 1, 1] and fake.asked[0]["ignore_eos"]
+    assert read_outputs(tmp_path)[1]["max_tokens"] == "trace"
+
+
 # ---- The recording
 
 
@@ -316,6 +369,25 @@ def test_a_killed_run_goes_on_from_its_last_whole_line(fake, url, requests_file,
     assert [one["lost"] for one in recording.answers] == [0, 0, 1, 0, 0, 0] and len(recording.runs) == 2
     sent = [one["sent_s"] for one in recording.answers]
     assert sent == sorted(sent)
+
+
+@pytest.mark.parametrize("knows_start", [True, False])
+def test_a_server_that_was_restarted_between_two_runs(fake, url, requests_file, tmp_path, capsys, knows_start):
+    # r3 = r0 and a token more hits 8 tokens, or none where the server has forgotten r0; r1 and r5 hit none either way
+    fake.process_start_s = 100.5 if knows_start else None
+    fake.faults = dict.fromkeys(range(2, 20), (500, "boom"))
+    assert check(url, requests_file, tmp_path, "--attempts", "1") == 2
+    fake.faults, fake.process_start_s = {}, 200.5 if knows_start else None
+    fake.restart()
+    assert check(url, requests_file, tmp_path) == 0
+    said = capsys.readouterr()
+    assert "the server was restarted since; the prediction goes on with an empty cache" in said.err
+    assert "(answers before that: [2])" in said.err and "agree on all 6 requests" in said.out
+    frame, summary = read_outputs(tmp_path)
+    assert frame["predicted_cached_tokens"].tolist() == [0, 4, 0, 0, 0, 0] and summary["server_counters"] is None
+    recording = read_recording(tmp_path / "engine_check/recording.jsonl")
+    recording.runs[1]["metrics"] |= {"queries": 13, "started_s": recording.runs[0]["metrics"]["started_s"]}  # 8 + 5
+    assert recording.find_restarts() == [] and compare_recording(recording)[1]["verdict"] == "differ"
 
 
 def test_another_check_is_not_mixed_in(url, requests_file, tmp_path, capsys):
@@ -418,8 +490,8 @@ def test_metrics_of_several_engines_are_summed_up():
     lines = [f'vllm:prefix_cache_queries_total{{engine="{k}"}} 1e3' for k in (0, 1)]
     lines += [f'vllm:prefix_cache_hits_total{{engine="{k}"}} 5.0' for k in (0, 1)]
     lines += [f'vllm:cache_config_info{{block_size="32",engine="{k}",num_gpu_blocks="7"}} 1.0' for k in (0, 1)]
-    expected = {"queries": 2000, "hits": 10, "engines": 2, "block_size": 32, "num_gpu_blocks": 7}
-    assert parse_metrics("\n".join(lines)) == expected
+    expected = {"queries": 2000, "hits": 10, "engines": 2, "block_size": 32, "num_gpu_blocks": 7, "started_s": 1.5e9}
+    assert parse_metrics("\n".join(["process_start_time_seconds 1.5e+09", *lines])) == expected
     assert parse_metrics("process_cpu_seconds_total 3.0\n") is None
 
 

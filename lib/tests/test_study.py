@@ -54,11 +54,14 @@ def test_lru_study_agrees_with_replays_and_is_kept(workload, monkeypatch):
     pd.testing.assert_frame_equal(study.study_lru(workload, points=5), frame)
 
 
-def test_a_cut_table_is_made_again(workload):
+@pytest.mark.parametrize("damage", [lambda text: text[:100], lambda text: text.replace("0.95", "0.96", 1)])
+def test_a_cut_or_altered_table_is_made_again_and_that_is_said(workload, damage, capsys):
     frame = study.study_needs(workload)
-    for path in studytasks.derived_folder().glob("study-needs-*.parquet"):
-        path.write_bytes(path.read_bytes()[:100])
+    (path,) = studytasks.derived_folder().glob("study-needs-*.json")
+    path.write_text(damage(path.read_text()))
+    assert "making it again" not in capsys.readouterr().out
     pd.testing.assert_frame_equal(study.study_needs(workload), frame)
+    assert f"/{path.name}: this cached file was cut or altered; making it again" in capsys.readouterr().out
 
 
 def test_a_study_that_was_killed_goes_on_with_the_tasks_that_are_left(workload, monkeypatch, tmp_path):
@@ -75,10 +78,10 @@ def test_a_study_that_was_killed_goes_on_with_the_tasks_that_are_left(workload, 
     monkeypatch.setattr(study, "measure_needs", fail_at_the_fourth)
     with pytest.raises(RuntimeError, match="killed"):
         study.study_needs(workload, (0.7,))
-    assert len(list(tmp_path.glob("study-needs-*/*.parquet"))) == 3
+    assert len(list(tmp_path.glob("study-needs-*/*.json"))) == 3
     monkeypatch.setattr(study, "measure_needs", lambda *task: done.append(task[1]) or measure(*task))
     pd.testing.assert_frame_equal(study.study_needs(workload, (0.7,)), undisturbed)
-    assert done == list(range(10)) and [path.suffix for path in tmp_path.iterdir()] == [".parquet"]
+    assert done == list(range(10)) and [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
 
 def test_policies_are_paired_and_opt_is_the_bound(workload):

@@ -1,0 +1,61 @@
+"""Compile the library's inner loops, which numba keeps beside them: the last step of ``make env``.
+
+It replays a handful of conversations in every way that the notebooks do, so that the first report need not wait for the
+compiler. Two processes share the work.
+"""
+
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample" / "conversations.json"
+
+
+def main():
+    """Compile everything."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["KVPREFIX_DERIVED"] = folder
+        from kvprefix.parameters import Parameters
+        from kvprefix.workload import load_workload
+
+        workload = load_workload(Parameters(data=str(SAMPLE)), progress=False)
+        halves = [multiprocessing.Process(target=compile_some, args=(workload,)) for compile_some in HALVES]
+        for half in halves:
+            half.start()
+        for half in halves:
+            half.join()
+    if any(half.exitcode for half in halves):
+        raise SystemExit("make env: the inner loops could not be compiled, see above")
+
+
+def compile_accounting(workload):
+    """Compile what notebooks 00 to 60 run."""
+    from kvprefix.policies import POLICIES
+    from kvprefix.run import analyse
+    from kvprefix.study import measure_block_size, measure_lru, measure_policies
+    from kvprefix.study_timing import RATES, measure_timing
+    from kvprefix.studytasks import draw
+    from kvprefix.workingset import count_working_set, rank_reuse
+
+    result = analyse(workload)["multi_turn"]
+    result.trace.prompt(0)
+    rank_reuse(result.sharing.accesses)
+    count_working_set(draw(workload, 16), 60, range(10))
+    measure_lru(workload, 0, 5)
+    measure_block_size(workload, 32, 0, [1024])
+    measure_policies(workload, 0, 20, tuple(POLICIES))
+    measure_timing(workload, 0, RATES, 5)
+
+
+def compile_engines(workload):
+    """Compile what notebook 70 runs."""
+    from kvprefix.study_engine import measure_engines
+
+    measure_engines(workload, 0, [100])
+
+
+HALVES = (compile_accounting, compile_engines)
+
+if __name__ == "__main__":
+    main()
