@@ -12,7 +12,7 @@ from kvprefix.resampling import read_rate
 from kvprefix.sharing import count_history_hits
 
 PERCENTS = dict.fromkeys(["mean sharing fraction", "median sharing fraction", "token hit rate"], percent)
-PERCENTS |= dict.fromkeys(["± mean", "± rate"], "{:.2%}")
+PERCENTS |= dict.fromkeys(["± mean", "± rate"], percent)
 ACCOUNTINGS = {  # what each prefix of a rate's name counts
     "": "prompts only",
     "with_generated_tokens.": "prompts and generated tokens",

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.intervals import DRAWS, interval, resample_groups
+from kvprefix.progress import show_progress
 
 FRACTIONS = np.linspace(0, 1, 101)  # where the distribution of the sharing fraction gets its band
 
@@ -86,11 +87,13 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
     fraction, group = fraction[order], group[order]
     stops = np.searchsorted(fraction, FRACTIONS, "right")
     drawn, cdf, median = np.zeros((draws, len(columns))), np.zeros((draws, len(FRACTIONS))), np.zeros(draws)
-    for k, counts in enumerate(resample_groups(n, draws, seed)):
-        drawn[k] = counts @ sums
-        reached = np.concatenate(([0.0], np.cumsum(counts[group])))
-        cdf[k] = reached[stops] / reached[-1]
-        median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
+    with show_progress(draws, "resampling conversations", " draws") as bar:
+        for k, counts in enumerate(resample_groups(n, draws, seed)):
+            drawn[k] = counts @ sums
+            reached = np.concatenate(([0.0], np.cumsum(counts[group])))
+            cdf[k] = reached[stops] / reached[-1]
+            median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
+            bar.update()
     return Resampled(_make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median), cdf, n)
 
 

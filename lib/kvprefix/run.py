@@ -28,13 +28,18 @@ class Result(NamedTuple):
 
 def analyse(workload):
     """Make the trace of each mode and account it: a dict of mode to Result, single-turn first."""
-    results = {}
-    for mode in MODES:
-        trace = make_trace(workload, mode)
-        sharing = measure_sharing(trace, workload.parameters.block_size)
-        accountings = measure_accountings(trace, sharing)
-        resampled = resample_mode(trace, sharing, accountings)
-        results[mode] = Result(trace, sharing, describe_mode(trace, sharing, accountings, resampled), resampled)
+    results, steps = {}, 4
+    with show_progress(steps * len(MODES), "accounting", " steps") as bar:
+        for mode in MODES:
+            trace = make_trace(workload, mode)
+            bar.update()
+            sharing = measure_sharing(trace, workload.parameters.block_size)
+            bar.update()
+            accountings = measure_accountings(trace, sharing)
+            bar.update()
+            resampled = resample_mode(trace, sharing, accountings)
+            results[mode] = Result(trace, sharing, describe_mode(trace, sharing, accountings, resampled), resampled)
+            bar.update()
     return results
 
 
