@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.intervals import DRAWS, interval, resample_groups
-from kvprefix.progress import show_progress
+from kvprefix.tasks import open_tasks
 
+TASKS = 8  # that share the draws
+UNIT = 2**26  # of sharing fractions that are summed: whole numbers, so that no sum depends on its order
 FRACTIONS = np.linspace(0, 1, 101)  # where the distribution of the sharing fraction gets its band
 
 
@@ -79,29 +81,37 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
         columns |= {
             f"{name}prompt": one.prompt_tokens,
             f"{name}cached": one.cached_tokens,
-            f"{name}fraction": one.sharing_fraction,
+            f"{name}fraction": np.rint(UNIT * one.sharing_fraction),
         }
     sums = np.column_stack([np.bincount(group, column, n) for column in columns.values()])
     fraction = sharing.sharing_fraction
     order = np.argsort(fraction, kind="stable")
     fraction, group = fraction[order], group[order]
-    stops = np.searchsorted(fraction, FRACTIONS, "right")
-    drawn, cdf, median = np.zeros((draws, len(columns))), np.zeros((draws, len(FRACTIONS))), np.zeros(draws)
-    with show_progress(draws, "resampling conversations", " draws") as bar:
-        for k, counts in enumerate(resample_groups(n, draws, seed)):
-            drawn[k] = counts @ sums
-            reached = np.concatenate(([0.0], np.cumsum(counts[group])))
-            cdf[k] = reached[stops] / reached[-1]
-            median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
-            bar.update()
+    shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]
+    some = [(sums, fraction, group, share, [seed, k]) for k, share in enumerate(shares)]
+    with open_tasks() as tasks:
+        drawn, cdf, median = map(np.concatenate, zip(*tasks.map(_resample, some, "resampling"), strict=True))
     return Resampled(_make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median), cdf, n)
+
+
+def _resample(task):
+    """Return some draws: the sums of what is counted, the distribution of the sharing fraction and its median."""
+    sums, fraction, group, draws, seed = task
+    stops = np.searchsorted(fraction, FRACTIONS, "right")
+    drawn, cdf, median = np.zeros((draws, sums.shape[1])), np.zeros((draws, len(FRACTIONS))), np.zeros(draws)
+    for k, counts in enumerate(resample_groups(len(sums), draws, seed)):
+        drawn[k] = counts @ sums
+        reached = np.concatenate(([0.0], np.cumsum(counts[group])))
+        cdf[k] = reached[stops] / reached[-1]
+        median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
+    return drawn, cdf, median
 
 
 def _make_rates(sums, accountings, median):
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = {"sharing_fraction.median": median}
         for name in accountings:
-            rates[f"{name}sharing_fraction.mean"] = sums[f"{name}fraction"] / sums["requests"]
+            rates[f"{name}sharing_fraction.mean"] = sums[f"{name}fraction"] / UNIT / sums["requests"]
             rates[f"{name}token_hit_rate"] = sums[f"{name}cached"] / sums[f"{name}prompt"]
         rates["block_reuse_rate"] = sums["reused"] / sums["blocks"]
         rates["blocks_reused_fraction"] = sums["new_reused"] / sums["new"]
