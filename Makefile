@@ -145,11 +145,13 @@ quick: ## the same for the first 100 conversations, as reports/quick/
 	    NAME=$(if $(filter NAME,$(GIVEN)),$(NAME),quick) \
 	    MAX_CONVERSATIONS=$(if $(filter MAX_CONVERSATIONS,$(GIVEN)),$(call quoted,MAX_CONVERSATIONS),100)
 
+write = printf '%s\n' $(foreach p,$1,$p=$(call quoted,$p)) | LC_ALL=C \
+    awk '{ equals = index($$0, "="); print tolower(substr($$0, 1, equals)) substr($$0, equals + 1) }'
+
 # The parameters, one `name=value` a line; touched only when they change.
 $(WORK)/parameters.txt: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' $(foreach p,$(WRITTEN) $(filter $(WRITTEN_IF_GIVEN),$(GIVEN)),$p=$(call quoted,$p)) | LC_ALL=C \
-	    awk '{ equals = index($$0, "="); print tolower(substr($$0, 1, equals)) substr($$0, equals + 1) }' > $@.new
+	@$(call write,$(WRITTEN) $(filter $(WRITTEN_IF_GIVEN),$(GIVEN))) > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # The state of the files and folders that parameters name; a path may hold what prerequisites may not.
@@ -174,13 +176,14 @@ $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
 	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(if $(filter-out %.ipynb,$(MISSING)),,--newer-than $(WORK)/workload.stamp)
 
-# A live server's answers to the report's requests: of the parameters that are given, else of those of the report NAME.
+# A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
 # The notebook that shows the recording is run again by the next report.
-CHECKED := $(WORK)/parameters.txt
-CHECKED := $(if $(filter $(WRITTEN) $(WRITTEN_IF_GIVEN),$(GIVEN)),$(CHECKED),$(if $(wildcard $(CHECKED)),,$(CHECKED)))
-engine-check: .venv/.ready $(CHECKED) ## send requests to a live server and compare its cached tokens with the replay's
+OF_TRACE := $(filter $(WRITTEN) $(WRITTEN_IF_GIVEN),$(GIVEN))
+engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)/parameters.txt) ## send requests to a live server and compare its cached tokens with the replay's
 	@[ -n $(call quoted,URL) ] || { echo 'give the server: make engine-check URL=http://127.0.0.1:8000' >&2; exit 2; }
-	@$(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
+	@cp $(WORK)/parameters.txt $(WORK)/check.txt
+	@$(if $(OF_TRACE),$(call write,$(OF_TRACE)) >> $(WORK)/check.txt)
+	@$(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(OUT) \
 	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(ARGS)
 	@rm -f $(OUT)/notebooks/70-engine-check.ipynb
 

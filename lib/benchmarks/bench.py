@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import cache
+from replays import IN_FILE
 from run import KVPREFIX, measure_all, run
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ def describe_run(python, missing):
 
 
 def measure_peers(folder, python, missing, trace):
-    """Yield the table of ratios, and what the tools found."""
+    """Yield the table of ratios, and how far the hit rates are apart."""
     print("writing traces", file=sys.stderr)
     traces = ["--trace", str(trace)] if trace else []
     write = [sys.executable, cache.__file__, "--write-copies", str(folder), *traces]
@@ -91,23 +92,42 @@ def measure_peers(folder, python, missing, trace):
     tools = Path(python).parent
     if "llmtrafficlens" not in missing:
         lens = [str(tools / "llmtrafficlens"), "profile", "--format", "mooncake", "-o", str(folder / "lens")]
-        jobs.append(("profile of a prefix trace", "llmtrafficlens", ours, [*lens, str(folder / "copies.jsonl")]))
+        job = f"theirs: profile of the trace; ours: LRU at {len(capacities)} capacities"
+        jobs.append((job, "llmtrafficlens", ours, [*lens, str(folder / "copies.jsonl")]))
     if "kvlint" not in missing:
         job = f"prefix hits of {CONVERSATIONS:,} ShareGPT conversations, from text"
         jobs.append((job, "kvlint", *_prepare_kvlint(folder, tools)))
     yield "\n## Against other tools, in the same run\n"
+    source = "given" if trace else "made up: chats that grow from turn to turn below eight shared beginnings"
+    blocks = ", ".join(f"{capacity:,}" for capacity in capacities)
+    yield f"The prefix trace is {source}, {IN_FILE} copies of it interleaved. Capacities: {blocks} blocks.\n"
+    shown = None
     yield "| job | tool | CPU s: ours | theirs | ratio | peak MB: ours | theirs | ratio |"
     yield "|:--|:--|--:|--:|--:|--:|--:|--:|"
-    found = {}
     for job, tool, ours, theirs in jobs:
         print(f"{job}: {tool}", file=sys.stderr)
         one, other = run(ours, folder / "derived"), run(theirs, folder / "derived")
-        found[tool] = one["inner"], other["inner"]
+        if tool == "kvcache-simulator, LRU":
+            shown = one["inner"]["trace"]
+            off = _compare_rates(one["inner"], other["inner"])
         cpu, memory = other["cpu_s"] / one["cpu_s"], other["peak_mb"] / one["peak_mb"]
         yield (
             f"| {job} | {tool} | {one['cpu_s']:.1f} | {other['cpu_s']:.1f} | **{cpu:.1f}** | {one['peak_mb']:,.0f} | "
             f"{other['peak_mb']:,.0f} | {memory:.1f} |"
         )
+    if shown:
+        yield (
+            f"\n{shown['requests']:,} requests, {shown['block_accesses']:,} accesses of {shown['distinct_blocks']:,} "
+            "distinct blocks. kvcache-simulator's token hit rates of the last half differ from ours by "
+            f"{off:.0e} at most."
+        )
+
+
+def _compare_rates(ours, theirs):
+    """Return the largest difference of the token hit rates of the last half that ours and kvcache-simulator found."""
+    points = {point["cacheBlocks"]: point["results"]["lru"]["hitRate"] for point in theirs["points"]}
+    curves = {point["capacity_blocks"]: point["token"] for point in ours["curves"]}
+    return max(abs(points[capacity] - curves[capacity]) for capacity in points)
 
 
 def _prepare_kvlint(folder, tools):

@@ -49,8 +49,25 @@ def main(arguments=None):
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, a misspelt option before what is missing because of it."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Remember what was given."""
+        self.given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message):
+        """End with one line."""
+        names = (word.partition("=")[0] for word in self.given if word.startswith("--"))
+        unknown = [name for name in names if name not in self._option_string_actions]
+        if unknown and "are required" in message:
+            message = f"unrecognized arguments: {' '.join(unknown)}"
+        self.exit(2, f"error: {message} ({self.prog} --help lists what there is)\n")
+
+
 def _make_parser():
-    parser = argparse.ArgumentParser(prog="python -m kvprefix", description=__doc__.split(":")[0], allow_abbrev=False)
+    parser = _Parser(prog="python -m kvprefix", description=__doc__.split(":")[0], allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser(
@@ -189,14 +206,18 @@ def _read_parameters(options):
                 raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
             texts[name] = value
     texts.update({name: getattr(options, name) for name in _HELP if getattr(options, name) is not None})
-    return parse_parameters(texts)
+    parameters = parse_parameters(texts)
+    parameters.check_timing_files()
+    return parameters
 
 
 def _run(options):
     parameters = _read_parameters(options)
+    from kvprefix.files import check_output_folder
     from kvprefix.run import analyse, write_results
     from kvprefix.workload import load_workload
 
+    check_output_folder(options.output_dir)
     workload = load_workload(parameters)
     _tell_counts(workload)
     results = analyse(workload)

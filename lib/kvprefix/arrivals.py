@@ -332,6 +332,22 @@ def read_profile(file):
     return profile
 
 
+def read_think_times(file):
+    """Read think times in seconds, one a line."""
+    seconds = _read_numbers(file, float, "a number of seconds, 0 or more")
+    if seconds.min() < 0:
+        raise InputError(f"{file}: holds {seconds.min():g} s; expected think times of 0 or more")
+    return seconds
+
+
+def check_arrivals_file(arrivals):
+    """Raise InputError where the file that an `Arrivals` names cannot be used for any number of conversations."""
+    if arrivals.kind == "stamps":
+        read_stamps(arrivals.file, 0)
+    elif arrivals.file:
+        read_profile(arrivals.file)
+
+
 def draw_starts(n, rate_per_s, arrivals, rng):
     """Draw the starts of n conversations in seconds, ascending, as an `Arrivals` says."""
     if arrivals.kind == "poisson":
@@ -364,10 +380,7 @@ def draw_think_times(n, clock, rng):
     elif clock.think == "constant":
         times = np.full(n, float(clock.think_median_s))
     else:
-        seconds = _read_numbers(clock.file, float, "a number of seconds, 0 or more")
-        if seconds.min() < 0:
-            raise InputError(f"{clock.file}: holds {seconds.min():g} s; expected think times of 0 or more")
-        times = rng.choice(seconds, n)
+        times = rng.choice(read_think_times(clock.file), n)
     if (times > DAY_S).sum() > MOST_OVER_A_DAY * n:
         raise InputError(
             f"{(times > DAY_S).mean():.1%} of the think times are longer than a day; expected at most "

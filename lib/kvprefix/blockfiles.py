@@ -71,7 +71,7 @@ def read_columns(path, form, block_size=None):
         must name the whole prefix.
     """
     with explain_os_errors(path):
-        block_size = _find_block_size(path, form) if block_size is None else check_block_size(block_size)
+        block_size = _find_block_size(path, form, block_size)
         values, missing = _read_fast(path, form, block_size) or _read_slowly(path, form, block_size)
     pa.default_memory_pool().release_unused()
     order, notes = None, []
@@ -102,13 +102,21 @@ def read_columns(path, form, block_size=None):
     return Columns(values, stamps / form.units_per_second, offsets, *numbered, block_size, missing, notes)
 
 
-def _find_block_size(path, form):
-    """Return what a file's first request says of its block size; the form's own where it says nothing."""
-    given = (read_first(path) or {}).get("block_size")
+def _find_block_size(path, form, asked):
+    """Return what a file's first request says of its block size; where it says nothing, what is asked for.
+
+    Without either it is the form's own. The two must not differ.
+    """
+    said = (read_first(path) or {}).get("block_size")
+    if said is None:
+        return form.block_size if asked is None else check_block_size(asked)
     try:
-        return form.block_size if given is None else check_block_size(given)
+        check_block_size(said)
     except InputError as error:
         raise InputError(f"{path}: in the first request, {error}") from error
+    if asked not in (None, said):
+        raise InputError(f"{path}: the first request says that its blocks hold {said} tokens, and {asked} were given")
+    return said
 
 
 def _reorder(values, order):

@@ -19,6 +19,9 @@ def fetch_full_sharegpt(folder=None):
         No network, no such file, or content of another size or checksum than N_BYTES and SHA256.
     """
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # what is wrong is said once, below
 
     folder = Path(folder or (find_project() or Path.cwd()) / "data" / "raw")
     try:

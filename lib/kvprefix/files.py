@@ -59,6 +59,20 @@ def resolve_input(path):
     return project / path
 
 
+def refuse_same_file(source, target):
+    """Raise InputError where what would be written is what is read."""
+    if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
+        raise InputError(f"{target}: is both what is read and what would be written; give another name")
+
+
+def check_output_folder(folder):
+    """Raise InputError where a folder cannot be made or written to; nothing is left there."""
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    with explain_os_errors(folder), tempfile.TemporaryFile(dir=there):
+        pass
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.describe import percent, seconds, state_clock
-from kvprefix.intervals import judge_difference
+from kvprefix.intervals import judge_difference, move_interval
 from kvprefix.policies import POLICIES
 from kvprefix.study import ACCESS_BUDGET, BLOCK_SIZES, SEEDS, count_accesses, fit_sizes
 from kvprefix.units import list_models, to_gib
@@ -54,12 +54,13 @@ def tabulate_margin(curve, block_size, model, rows=9):
     by_size = curve.groupby("capacity_blocks")["token"]
     mean, deviation = by_size.mean(), by_size.std()
     first = curve.dropna(subset="low").set_index("capacity_blocks")
+    low, high = move_interval(first["low"], first["high"], first["token"], mean)
     gib = to_gib(chosen, block_size, model.bytes_per_token)
     gained = np.append(np.diff(mean[chosen].to_numpy()) / np.diff(gib), np.nan)
     return pd.DataFrame({
         "blocks": chosen, "tokens": chosen * block_size, f"GiB, {model.name}": gib,
         "token hit rate": mean[chosen].to_numpy(), "± over seeds (sd)": deviation[chosen].to_numpy(),
-        "95 % low": first["low"][chosen].to_numpy(), "95 % high": first["high"][chosen].to_numpy(),
+        "95 % low": low[chosen].to_numpy(), "95 % high": high[chosen].to_numpy(),
         "points a further GiB": 100 * gained,
     })  # fmt: skip
 
@@ -131,10 +132,11 @@ def tabulate_equal_memory(frame):
     table = pd.DataFrame({"block size": frame["block_size"].unique()})
     for memory, one in frame.dropna(subset="memory_tokens").groupby("memory_tokens"):
         rates, first = one.groupby("block_size")["token"], one.dropna(subset="low").set_index("block_size")
+        low, high = move_interval(first["low"], first["high"], first["token"], rates.mean())
         table[f"LRU, {memory:,.0f} tokens"] = rates.mean()[table["block size"]].to_numpy()
         table[f"± sd, {memory:,.0f}"] = rates.std()[table["block size"]].to_numpy()
         table[f"95 %, {memory:,.0f}"] = [
-            f"{100 * first['low'][size]:.1f}–{100 * first['high'][size]:.1f}" for size in table["block size"]
+            f"{100 * low[size]:.1f}–{100 * high[size]:.1f}" for size in table["block size"]
         ]
     return table
 
@@ -189,20 +191,22 @@ def tabulate_policies(frame, ceiling):
     for (capacity, policy), one in frame.groupby(["capacity_blocks", "policy"], sort=False):
         lru = frame[(frame["capacity_blocks"] == capacity) & (frame["policy"] == "lru")].set_index("seed")["token"]
         gain = one.set_index("seed")["token"] - lru
-        first = one.dropna(subset="low").iloc[0]
+        first, rate = one.dropna(subset="low").iloc[0], one["token"].mean()
+        low, high = move_interval(first["low"], first["high"], first["token"], rate)
+        ends = move_interval(first["gain_low"], first["gain_high"], gain[first["seed"]], gain.mean())
         rows.append({
-            "blocks": capacity, "policy": POLICIES[policy].label, "token hit rate": one["token"].mean(),
-            "± sd": one["token"].std(), "95 % low": first["low"], "95 % high": first["high"],
-            "against LRU": 100 * gain.mean(), "low": 100 * first["gain_low"], "high": 100 * first["gain_high"],
-            "verdict": _judge(gain, first), "of the unbounded rate": one["token"].mean() / (ceiling["token"] or 1),
+            "blocks": capacity, "policy": POLICIES[policy].label, "token hit rate": rate,
+            "± sd": one["token"].std(), "95 % low": low, "95 % high": high,
+            "against LRU": 100 * gain.mean(), "low": 100 * ends[0], "high": 100 * ends[1],
+            "verdict": _judge(policy, gain, *ends), "of the unbounded rate": rate / (ceiling["token"] or 1),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _judge(gain, first):
-    if first["policy"] in ("lru", "opt"):
-        return {"lru": "–", "opt": "bound"}[first["policy"]]
-    verdict = judge_difference(gain, first["gain_low"], first["gain_high"])
+def _judge(policy, gain, low, high):
+    if policy in ("lru", "opt"):
+        return {"lru": "–", "opt": "bound"}[policy]
+    verdict = judge_difference(gain, low, high)
     return {"higher": "better", "lower": "worse"}.get(verdict, verdict)
 
 

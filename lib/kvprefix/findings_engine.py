@@ -8,7 +8,7 @@ import pandas as pd
 from kvprefix.describe import percent, seconds, state_clock
 from kvprefix.engine import replay_vllm
 from kvprefix.findings_cache import spread
-from kvprefix.intervals import judge_difference
+from kvprefix.intervals import judge_difference, move_interval
 from kvprefix.sharing import measure_hits_with_outputs, measure_sharing
 from kvprefix.study_engine import CHAIN, ENGINE_SEEDS, ENGINES
 
@@ -39,12 +39,14 @@ def _tabulate(frame, pool, cases):
     rows, rates = [], frame[frame["pool"] == pool].pivot(index="seed", columns="case", values="token")
     for name, case in cases.items():
         first = frame[(frame["pool"] == pool) & (frame["case"] == name)].dropna(subset="low").iloc[0]
+        low, high = move_interval(first["low"], first["high"], first["token"], rates[name].mean())
         row = {"pool (blocks)": pool, "case": case.label, "token hit rate": rates[name].mean(), "± sd": rates[name].std(),
-               "95 % low": first["low"], "95 % high": first["high"]}  # fmt: skip
+               "95 % low": low, "95 % high": high}  # fmt: skip
         if case.base:
             step = rates[name] - rates[case.base]
-            verdict = judge_difference(step, first["step_low"], first["step_high"])
-            row |= {"points": 100 * step.mean(), "low": 100 * first["step_low"], "high": 100 * first["step_high"], "verdict": verdict}
+            low, high = move_interval(first["step_low"], first["step_high"], step[first["seed"]], step.mean())
+            verdict = judge_difference(step, low, high)
+            row |= {"points": 100 * step.mean(), "low": 100 * low, "high": 100 * high, "verdict": verdict}
         else:
             row |= {"points": None, "low": None, "high": None, "verdict": "–"}
         rows.append(row)

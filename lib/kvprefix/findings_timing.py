@@ -8,7 +8,7 @@ import pandas as pd
 
 from kvprefix.describe import percent, seconds
 from kvprefix.findings_cache import spread
-from kvprefix.intervals import judge_difference
+from kvprefix.intervals import judge_difference, move_interval
 
 POINTS_OFF = 1.5  # points of hit rate within which the approximation is said to agree
 
@@ -22,11 +22,14 @@ def tabulate_variants(frame, capacities):
         for name in frame["variant"].unique():
             first = at[at["variant"] == name].dropna(subset="low").iloc[0]
             gain = rates[name] - rates[base]
+            low, high = move_interval(first["low"], first["high"], first["token"], rates[name].mean())
             row = {"blocks": capacity, "variant": name, "token hit rate": rates[name].mean(), "± sd": rates[name].std(),
-                   "95 % low": first["low"], "95 % high": first["high"]}  # fmt: skip
-            verdict = judge_difference(gain, first["base_low"], first["base_high"]) if name != base else "–"
-            ends = (100 * first["base_low"], 100 * first["base_high"]) if name != base else (None, None)
-            rows.append(row | {f"against {base}": 100 * gain.mean(), "low": ends[0], "high": ends[1], "verdict": verdict})
+                   "95 % low": low, "95 % high": high, f"against {base}": 100 * gain.mean()}  # fmt: skip
+            low, high = move_interval(first["base_low"], first["base_high"], gain[first["seed"]], gain.mean())
+            if name == base:
+                rows.append(row | {"low": None, "high": None, "verdict": "–"})
+            else:
+                rows.append(row | {"low": 100 * low, "high": 100 * high, "verdict": judge_difference(gain, low, high)})
     return pd.DataFrame(rows)
 
 

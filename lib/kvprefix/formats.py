@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kvprefix.blocks import check_block_size
-from kvprefix.files import InputError, explain_os_errors
+from kvprefix.files import InputError, explain_os_errors, refuse_same_file
 from kvprefix.jsonlines import count, number_lines, parse_object, read_first, read_magic
 
 SOURCES = {
@@ -147,8 +147,7 @@ def _check(source, target, to, kind, block_size, from_block_size):
             check_block_size(size)
     if to == "vllm-custom" and not str(target).endswith(".jsonl"):
         raise InputError(f"{target}: vLLM reads its custom dataset from a file named .jsonl only; name it so")
-    if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
-        raise InputError(f"{target}: is both what is read and what would be written; give another name")
+    refuse_same_file(source, target)
 
 
 def _read_tokens(source, kind, tokenizer, progress):

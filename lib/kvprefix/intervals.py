@@ -56,6 +56,15 @@ def interval(draws, level=0.95):
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
+def move_interval(low, high, first, mean):
+    """Return the ends of an interval that was found with the first seed, moved to the mean over seeds.
+
+    >>> move_interval(0.25, 0.75, 0.5, 0.625)
+    (0.375, 0.875)
+    """
+    return low + (mean - first), high + (mean - first)
+
+
 def judge_difference(differences, low, high):
     """Say whether a difference is one: every seed must agree, and the interval must leave zero out.
 

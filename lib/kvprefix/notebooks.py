@@ -130,8 +130,13 @@ def read_declared(source):
     """Return the names that a notebook's `parameters` cell assigns, in order."""
     import nbformat  # two seconds, while the first kernel's imports are under way
 
-    with explain_os_errors(source):
-        notebook = nbformat.read(source, as_version=4)
+    try:
+        with explain_os_errors(source):
+            notebook = nbformat.read(source, as_version=4)
+    except InputError:
+        raise
+    except Exception as error:  # nbformat has many: no JSON, no notebook, of another version
+        raise InputError(f"{source}: is no notebook that can be read ({type(error).__name__})") from error
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise InputError(f"{source}: has {len(cells)} cells tagged `parameters`; expected one")

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from kvprefix.arrivals import Clock, parse_arrivals
+from kvprefix.arrivals import Clock, check_arrivals_file, parse_arrivals, read_think_times
 from kvprefix.blocks import check_block_size
 from kvprefix.files import InputError, resolve_input
 from kvprefix.units import load_model
@@ -87,6 +87,12 @@ class Parameters:
     def timing_files(self):
         """Return the files that arrivals and think times are read from."""
         return [file for file in (parse_arrivals(self.arrivals).file, self.timing().file) if file]
+
+    def check_timing_files(self):
+        """Raise InputError where a file that arrivals or think times are read from cannot be used."""
+        check_arrivals_file(parse_arrivals(self.arrivals))
+        if self.timing().file:
+            read_think_times(self.timing().file)
 
     def with_absolute_files(self):
         """Return the same arrivals and think times, their files as any process finds them; what only shows is left out.

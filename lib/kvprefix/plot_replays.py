@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kvprefix.intervals import move_interval
 from kvprefix.plot import PAGE_IN, add_legend, make_axes, percent_axes
 from kvprefix.study_engine import CHAIN, ENGINES
 
@@ -41,8 +42,8 @@ def draw_chain(frame):
         bars = axes.barh(places, rates - before, left=before, height=0.6, **look)
         for bar, hatch in zip(bars, hatches, strict=True):
             bar.set_hatch(hatch)
-        low, high = rates - first["low"].to_numpy(), first["high"].to_numpy() - rates
-        error = np.clip([low, high], 0, None)
+        low, high = move_interval(first["low"].to_numpy(), first["high"].to_numpy(), first["token"].to_numpy(), rates)
+        error = np.clip([rates - low, high - rates], 0, None)
         axes.errorbar(rates, places, xerr=error, fmt="|", color="#222222", markersize=8, linewidth=0.8)
         for place, rate in zip(places, rates, strict=True):
             where = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5}

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from kvprefix.intervals import move_interval
 from kvprefix.plot import PAGE_IN, add_legend, compute_ecdf, make_axes, percent_axes
 
 _SHADES = ("#B03A2E", "#E08A00", "#6FA8C9", "#2E8B57", "#10507A")
@@ -31,8 +32,9 @@ def draw_variants(frame, ceiling, block_size):
         spread = one.groupby("capacity_blocks")["token"].agg(["mean", "min", "max"])
         axes.plot(spread.index, spread["mean"], color=color, linestyle=dash, marker=mark, markersize=2.5, label=name)
         first = one.dropna(subset="low")
-        low = np.minimum(spread["min"], first["low"].to_numpy())
-        high = np.maximum(spread["max"], first["high"].to_numpy())
+        ends = (first[name].to_numpy() for name in ("low", "high", "token"))
+        low, high = move_interval(*ends, spread["mean"].to_numpy())
+        low, high = np.minimum(spread["min"], low), np.maximum(spread["max"], high)
         axes.fill_between(spread.index, low, high, color=color, alpha=0.2, linewidth=0)
     axes.axhline(ceiling, color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     _capacity_axis(axes, block_size)

@@ -17,8 +17,8 @@ import pyarrow.json
 
 from kvprefix.blocks import check_block_size
 from kvprefix.engine import Requests, make_requests, number_contexts, replay_vllm
-from kvprefix.files import InputError, explain_os_errors, write_bytes
-from kvprefix.jsonlines import open_stream
+from kvprefix.files import InputError, explain_os_errors, refuse_same_file
+from kvprefix.jsonlines import open_stream, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
@@ -37,7 +37,8 @@ def replay_file(
     Parameters
     ----------
     source, target : path-like
-        The requests, plain or gzip or zstandard; the answers, gzip if the name ends in `.gz`. The last line of these
+        The requests, plain or gzip or zstandard; the answers, compressed if the name ends in `.gz` or
+        `.zst`. The last line of these
         is `{"totals": ...}`; rates count the tokens of the requests that were admitted.
     block_size, num_gpu_blocks, outputs, legacy_free
         As in `replay_vllm`. SGLang's blocks are its pages, all of them usable; it has no `legacy_free`.
@@ -54,6 +55,7 @@ def replay_file(
     InputError
         A file or a line that is no requests, a number out of range, or `legacy_free` with SGLang.
     """
+    refuse_same_file(source, target)
     if engine == "sglang":
         if legacy_free:
             raise InputError("--legacy-free is a rule of vLLM's; it has no meaning with the engine sglang")
@@ -70,8 +72,8 @@ def replay_file(
             line["error"] = _explain(engine, length, block_size, num_gpu_blocks)
         lines.append(json.dumps(line))
     totals = _sum_up(engine, result, outputs, legacy_free)
-    text = "\n".join([*lines, json.dumps({"totals": totals})]) + "\n"
-    write_bytes(target, gzip.compress(text.encode(), mtime=0) if str(target).endswith(".gz") else text)
+    with write_lines(target) as file:
+        file.write(("\n".join([*lines, json.dumps({"totals": totals})]) + "\n").encode())
     return totals
 
 

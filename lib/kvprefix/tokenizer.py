@@ -100,8 +100,10 @@ def load_tokenizer(source):
             source.folder, trust_remote_code=False, local_files_only=True
         )
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"tokenizer {source.name}: cannot be loaded from {source.folder}: {reason}") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"tokenizer {source.name}: {source.folder} is no folder with a tokenizer that can be loaded: {reason}"
+        ) from error
     has_template = bool(tokenizer.chat_template)
     if not has_template:
         tokenizer.chat_template = FALLBACK_TEMPLATE
@@ -111,7 +113,9 @@ def load_tokenizer(source):
 def _download(name):
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # what is wrong is said once, below
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
     except HFValidationError as error:

@@ -155,3 +155,68 @@ def test_the_traces_are_written_as_parquet_where_asked(tmp_path):
     trace = read_trace(tmp_path / "multi_turn_trace.parquet")
     stats = json.loads((tmp_path / "multi_turn_stats.json").read_text())
     assert measure_sharing(trace, 16).token_hit_rate == stats["token_hit_rate"] and trace.info["mode"] == "multi_turn"
+
+
+@pytest.mark.parametrize("option", ["--arrivals=stamps:{}", "--arrivals=day:{}", "--think=data:{}"])
+@pytest.mark.parametrize("command", ["run", "prepare", "notebooks"])
+def test_a_timing_file_that_is_not_there_is_said_before_any_work(tmp_path, capsys, derived, command, option):
+    words = {"run": ["--output-dir", str(tmp_path / "out")], "prepare": []}
+    words["notebooks"] = ["x.ipynb", "--output-dir", str(tmp_path / "out")]
+    assert main([command, *words[command], option.format(tmp_path / "none.txt")]) == 2
+    assert f"error: {tmp_path / 'none.txt'}: No such file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and not derived.exists()
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_tokenising(tmp_path, capsys, derived):
+    (tmp_path / "file").touch()
+    assert main(["run", "--data-path", str(SAMPLE), "--output-dir", str(tmp_path / "file")]) == 2
+    assert f"error: {tmp_path / 'file'}: Not a directory" in capsys.readouterr().err and not derived.exists()
+
+
+def test_a_file_that_is_no_notebook_is_refused(tmp_path, capsys):
+    (tmp_path / "bad.ipynb").write_text("{half")
+    assert main(["notebooks", str(tmp_path / "bad.ipynb"), "--output-dir", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("bad.ipynb: is no notebook that can be read (NotJSONError)\n")
+
+
+def test_answers_do_not_overwrite_requests_and_are_compressed_by_name(tmp_path, capsys):
+    requests = tmp_path / "requests.jsonl"
+    requests.write_text('{"request_id": "a", "prompt_token_ids": [1, 2, 3]}\n')
+    before = requests.read_bytes()
+    assert main(["replay", str(requests), "--out", str(requests)]) == 2
+    assert "is both what is read and what would be written" in capsys.readouterr().err
+    assert requests.read_bytes() == before
+    for suffix, magic in ((".gz", b"\x1f\x8b"), (".zst", b"\x28\xb5\x2f\xfd")):
+        assert main(["replay", str(requests), "--out", str(tmp_path / f"out.jsonl{suffix}")]) == 0
+        assert (tmp_path / f"out.jsonl{suffix}").read_bytes().startswith(magic)
+
+
+def test_a_block_size_that_the_trace_contradicts_is_refused(tmp_path, capsys):
+    trace = tmp_path / "trace.jsonl"
+    line = {"timestamp": 0, "input_length": 20, "output_length": 1, "hash_ids": [1], "block_size": 512}
+    trace.write_text(json.dumps(line) + "\n")
+    assert main(["curve", str(trace), "--block-size", "512"]) == 0
+    assert main(["curve", str(trace), "--block-size", "1024"]) == 2
+    assert "says that its blocks hold 512 tokens, and 1024 were given" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words, said", [
+    (["check", "--ur", "http://x", "--output-dir", "o"], "unrecognized arguments: --ur ("),
+    (["run", "--output-dir", "o", "--drop-duplicates"], "argument --drop-duplicates: expected one argument ("),
+    (["replay", "x", "--out", "y", "--engine", "foo"], "argument --engine: invalid choice: 'foo'"),
+    (["curve", "x", "--polcy", "lru"], "unrecognized arguments: --polcy"),
+    ([], "the following arguments are required: COMMAND"),
+])  # fmt: skip
+def test_a_wrong_option_is_said_in_one_line(capsys, words, said):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and error.startswith(f"error: {said}") and error.count("\n") == 1
+
+
+def test_a_folder_without_a_tokenizer_is_said_whole(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["prepare", "--data-path", str(SAMPLE), "--tokenizer", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "holds no tokenizer files" in error or "is no folder with a tokenizer that can be loaded" in error
+    assert not error.rstrip().endswith(":")

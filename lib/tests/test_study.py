@@ -140,9 +140,12 @@ def test_a_verdict_needs_an_interval_without_zero_and_every_seed():
         columns = ["seed", "policy", "capacity_blocks", "token", "low", "high", "gain_low", "gain_high"]
         return findings_cache.tabulate_policies(pd.DataFrame(rows, columns=columns), {"token": 0.5})
 
-    assert frame([0.1, 0.2], 0.05, 0.2)["verdict"][1] == "better"
+    better = frame([0.1, 0.2], 0.05, 0.2).loc[1]
+    assert better["verdict"] == "better"
+    # of the first seed, whose gain is 10 points; the mean is 15
+    assert better[["low", "against LRU", "high"]].tolist() == pytest.approx([10, 15, 25])
     assert frame([-0.1, -0.2], -0.2, -0.05)["verdict"][1] == "worse"
-    assert frame([0.1, 0.2], -0.01, 0.2)["verdict"][1] == "not separated"
+    assert frame([0.1, 0.2], -0.06, 0.2)["verdict"][1] == "not separated"
     assert frame([0.1, -0.2], 0.05, 0.2)["verdict"][1] == "not separated"
     assert frame([0.0, 0.0], 0.0, 0.0)["verdict"][1] == "equal"
 
