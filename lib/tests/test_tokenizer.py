@@ -102,7 +102,7 @@ def test_folder_that_holds_no_tokenizer_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no tokenizer files"):
         find_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="can be loaded"):
         load_tokenizer(find_tokenizer(tmp_path))
 
 
@@ -110,6 +110,6 @@ def test_code_in_a_tokenizer_folder_is_not_run(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Evil: pass\n")
     config = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="can be loaded"):
         load_tokenizer(find_tokenizer(tmp_path))
     assert not (tmp_path / "ran").exists()
