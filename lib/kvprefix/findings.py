@@ -18,6 +18,7 @@ ACCOUNTINGS = {  # what each prefix of a rate's name counts
     "with_generated_tokens.": "prompts and generated tokens",
     "without_template_tokens.": "prompts without the template's tokens",
 }
+SHORT = {"with_generated_tokens.": "generated tokens too", "without_template_tokens.": "no template"}
 COMPARED = {
     "sharing_fraction.mean": "mean sharing fraction",
     "sharing_fraction.median": "median sharing fraction",
@@ -195,10 +196,9 @@ def explain_accountings(stats):
     said = []
     for mode, one in stats.items():
         kept, bare = one["with_generated_tokens"], one["without_template_tokens"]
-        said.append(
-            f"In {_name(mode)} mode, keeping generated tokens too changes the token hit rate from {percent(one['token_hit_rate'])} to "
-            f"{percent(kept['token_hit_rate'])}."
-        )
+        before, after = percent(one["token_hit_rate"]), percent(kept["token_hit_rate"])
+        change = f"changes the token hit rate from {before} to {after}" if before != after else f"leaves the token hit rate at {after}"
+        said.append(f"In {_name(mode)} mode, keeping generated tokens too {change}.")
         if bare["prompt_tokens"]:
             template = 1 - bare["prompt_tokens"]["total"] / one["prompt_tokens"]["total"]
             said.append(
@@ -277,7 +277,7 @@ def tabulate_differences(results):
     single, multi = results["single_turn"], results["multi_turn"]
     rows = [("multi-turn", "single-turn", rate, (multi, rate), (single, rate)) for rate in COMPARED]
     for mode, one in results.items():
-        for prefix, name in list(ACCOUNTINGS.items())[1:]:
+        for prefix, name in SHORT.items():
             for rate in ("sharing_fraction.mean", "token_hit_rate"):
                 rows.append((f"{_name(mode)}, {name}", "prompts only", rate, (one, f"{prefix}{rate}"), (one, rate)))
     return pd.DataFrame([_compare(*row) for row in rows if all(name in one.resampled.rates for one, name in row[3:])])
