@@ -84,7 +84,7 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
             f"{name}fraction": np.rint(UNIT * one.sharing_fraction),
         }
     sums = np.column_stack([np.bincount(group, column, n) for column in columns.values()])
-    fraction = sharing.sharing_fraction
+    fraction = accountings[""].sharing_fraction
     order = np.argsort(fraction, kind="stable")
     fraction, group = fraction[order], group[order]
     shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]

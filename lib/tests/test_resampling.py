@@ -56,10 +56,10 @@ def test_a_hand_case(monkeypatch):
 def test_both_modes_draw_the_same_conversations(results):
     single, multi = (result.resampled for result in results.values())
     assert single.conversations == multi.conversations
-    by_conversation = results["single_turn"].stats["prompt_tokens"]["total"]
-    assert by_conversation and len(single.rates) == len(multi.rates) == 1000
-    # a conversation that shares much does so in both modes: paired draws move together
-    assert np.corrcoef(single.rates["token_hit_rate"], multi.rates["token_hit_rate"])[0, 1] > 0
+    assert len(single.rates) == len(multi.rates) == 1000
+    # a conversation that shares much does so in both modes: paired draws move together, others do not
+    rates = [one.rates["token_hit_rate"].to_numpy() for one in (single, multi)]
+    assert np.corrcoef(*rates)[0, 1] > 0.3 > abs(np.corrcoef(rates[0], np.roll(rates[1], 1))[0, 1])
 
 
 def test_intervals_hold_the_rates_and_are_wider_for_fewer_conversations(results, bundled_workload):
