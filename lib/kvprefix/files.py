@@ -69,6 +69,7 @@ def derived_folder():
 
 def resolve_output(folder):
     """Read a relative output folder from the project's top when working in its notebooks, so these need no `..`."""
+    check_path(folder, "output folder", "a path")
     folder, project = Path(folder), find_project()
     inside = project and Path.cwd().resolve().is_relative_to(project / "notebooks")
     return project / folder if inside and not folder.is_absolute() else folder
@@ -80,6 +81,12 @@ def resolve_input(path):
     if path.exists() or path.is_absolute() or not project or not (project / path).exists():
         return path
     return project / path
+
+
+def check_path(path, name, expected):
+    """Raise InputError where a text that should name a file is blank or holds a null byte."""
+    if not str(path).strip() or "\0" in str(path):
+        raise InputError(f"{name} is {str(path)!r}; expected {expected}")
 
 
 def refuse_same_file(source, target):

@@ -17,6 +17,7 @@ from kvprefix.curves import count_hits_at, count_seen, first_counted, measure_di
 from kvprefix.files import InputError, plain_text
 from kvprefix.formats import find_format
 from kvprefix.mooncake import read_mooncake
+from kvprefix.numerals import read_number
 from kvprefix.policies import POLICIES, find_policy
 from kvprefix.prefixtree import replay_tree
 
@@ -166,15 +167,8 @@ def split_list(text, kind=str):
     >>> split_list("1000, 3e4", int)
     [1000, '3e4']
     """
-    return [read_number(part.strip(), kind) for part in text.split(",")]
-
-
-def read_number(text, kind):
-    """Read a text as `kind`; one that does not fit stays text."""
-    try:
-        return text if "_" in text and kind is not str else kind(text)
-    except ValueError:
-        return text
+    parts = [part.strip() for part in text.split(",")]
+    return parts if kind is str else [read_number(part, kind) for part in parts]
 
 
 def is_compiled(policies):
