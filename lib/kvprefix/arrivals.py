@@ -11,13 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kvprefix.files import InputError, explain_os_errors, resolve_input
+from kvprefix.files import InputError, check_path, explain_os_errors, resolve_input
+from kvprefix.numerals import read_number
 
 CLOCKS = ("causal", "back_to_back", "at_once")
 ARRIVALS = ("poisson", "gamma:CV", "weibull:CV", "day[:FILE]", "clients:N[:CV[:SKEW]]", "stamps:FILE")
 THINKS = ("lognormal", "exponential", "constant", "data:FILE")
 MAX_ARRIVAL_S = 1e12  # 30,000 years; beyond, microseconds are lost
 DAY_S = 86_400.0
+RATES_PER_S = 1e-6, 1e6  # from one in 12 days to one in a microsecond, to which times are rounded
+VARIATIONS = 0.001, 1000.0
+MOST_DRAWS = 1e7  # of all clients: each draws about CV ** 2 gaps before the first that is not close to 0
 MOST_OVER_A_DAY = 0.01  # of the think times that are drawn; more of them mean that the parameters are not meant
 DAY_PROFILE = (
     0.45, 0.35, 0.28, 0.25, 0.27, 0.35, 0.55, 0.85, 1.2, 1.45, 1.55, 1.5, 1.35, 1.4, 1.55, 1.6, 1.55, 1.45, 1.3, 1.25,
@@ -63,31 +67,43 @@ def parse_arrivals(text):
     InputError
         For one that is not known, or a number that is of no use.
     """
-    kind, _, rest = str(text).partition(":")
+    kind, colon, rest = str(text).partition(":")
     numbers = rest.split(":") if rest else []
     if kind == "poisson" and not rest:
         return Arrivals(kind)
     if kind in ("gamma", "weibull") and len(numbers) == 1:
-        return Arrivals(kind, cv=_read_above_zero(text, numbers[0], "coefficient of variation"))
-    if kind == "day" or (kind == "stamps" and rest):
-        return Arrivals(kind, file=rest or None)
+        return Arrivals(kind, cv=_read_above_zero(text, numbers[0], "coefficient of variation", *VARIATIONS))
+    if kind == "day" and not colon:
+        return Arrivals(kind)
+    if kind in ("day", "stamps") and rest:
+        check_path(rest, "the file of arrivals", "a path")
+        return Arrivals(kind, file=rest)
     if kind == "clients" and 1 <= len(numbers) <= 3:
-        if not (numbers[0].isdecimal() and 1 <= int(numbers[0]) <= 100_000):
+        clients = read_number(numbers[0], int)
+        if isinstance(clients, str) or not 1 <= clients <= 100_000:
             raise InputError(f"arrivals {text!r}: {numbers[0]!r} clients; expected a whole number from 1 to 100,000")
-        cv = _read_above_zero(text, numbers[1], "coefficient of variation") if len(numbers) > 1 else 1.0
-        skew = _read_above_zero(text, numbers[2], "skew") if len(numbers) > 2 else 1.0
-        return Arrivals(kind, cv=cv, clients=int(numbers[0]), skew=skew)
+        cv = _read_above_zero(text, numbers[1], "coefficient of variation", *VARIATIONS) if len(numbers) > 1 else 1.0
+        skew = _read_above_zero(text, numbers[2], "skew", 0.001, 10.0) if len(numbers) > 2 else 1.0
+        if clients * cv**2 > MOST_DRAWS:
+            most = math.sqrt(MOST_DRAWS / clients)
+            raise InputError(
+                f"arrivals {text!r}: the coefficient of variation is {numbers[1]!r}; expected at most {most:g} with so "
+                "many clients"
+            )
+        return Arrivals(kind, cv=cv, clients=clients, skew=skew)
     raise InputError(f"arrivals {text!r} are not known; known: {', '.join(ARRIVALS)}")
 
 
-def _read_above_zero(text, number, name):
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(f"arrivals {text!r}: the {name} is {number!r}; expected a number above 0")
+def _read_above_zero(text, number, name, least, most):
+    value = read_number(number, float)
+    if isinstance(value, str) or not least <= value <= most:
+        raise InputError(
+            f"arrivals {text!r}: the {name} is {number!r}; expected a number above 0, from {least:g} to {most:g}"
+        )
     return value
+
+
+_MOST = {"think_median_s": DAY_S, "think_sigma": 10.0, "ttft_s": DAY_S, "time_per_output_token_s": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -122,15 +138,18 @@ class Clock:
     def __post_init__(self):
         if self.kind not in CLOCKS:
             raise InputError(f"clock {self.kind!r} is not known; known: {', '.join(CLOCKS)}")
-        for name in ("think_median_s", "think_sigma", "ttft_s", "time_per_output_token_s"):
+        for name, most in _MOST.items():
             value = getattr(self, name)
-            if not (isinstance(value, int | float) and 0 <= value < float("inf")):
+            if isinstance(value, bool) or not (isinstance(value, int | float) and 0 <= value < float("inf")):
                 raise InputError(f"{name} is {value!r}; expected seconds (sigma: a number), zero or more")
-        if self.think_median_s > DAY_S:
-            raise InputError(f"think_median_s is {self.think_median_s:g}, more than a day; expected at most {DAY_S:g}")
+            if value > most:
+                day = ", more than a day" if most == DAY_S else ""
+                raise InputError(f"{name} is {value:g}{day}; expected at most {most:g}")
         kind, _, file = str(self.think).partition(":")
         if self.think not in THINKS[:3] and not (kind == "data" and file):
             raise InputError(f"think time {self.think!r} is not known; known: {', '.join(THINKS)}")
+        if file:
+            check_path(file, "the file of think times", "a path")
 
     @property
     def file(self):
@@ -156,14 +175,19 @@ def draw_poisson_starts(n, rate_per_s, rng):
     Raises
     ------
     InputError
-        Where the rate is no positive, finite number.
+        Where the rate is no number within RATES_PER_S.
     """
-    return np.cumsum(rng.exponential(1.0 / _check_rate(rate_per_s), n))
+    return np.cumsum(rng.exponential(1.0 / check_rate(rate_per_s), n))
 
 
-def _check_rate(rate_per_s):
-    if not (isinstance(rate_per_s, int | float) and 0 < rate_per_s < float("inf")):
-        raise InputError(f"arrival rate is {rate_per_s!r}; expected a number of conversations a second above 0")
+def check_rate(rate_per_s, name="arrival rate"):
+    """Return a rate that is a number within RATES_PER_S, or raise InputError."""
+    least, most = RATES_PER_S
+    is_number = isinstance(rate_per_s, int | float) and not isinstance(rate_per_s, bool)
+    if not (is_number and least <= rate_per_s <= most):
+        raise InputError(
+            f"{name} is {rate_per_s!r}; expected a number of conversations a second above 0, from {least:g} to {most:g}"
+        )
     return rate_per_s
 
 
@@ -186,11 +210,15 @@ def draw_renewal_starts(n, rate_per_s, cv, rng, kind="gamma"):
     (n,) ndarray of float64
         Seconds, ascending. With CV 1 both are Poisson processes.
     """
-    rate_per_s = _check_rate(rate_per_s)
+    rate_per_s = check_rate(rate_per_s)
     if kind == "gamma":
-        return np.cumsum(rng.gamma(1 / cv**2, cv**2 / rate_per_s, n))
+        return np.cumsum(_draw_gamma_gaps(n, rate_per_s, cv, rng))
     shape = solve_weibull_shape(cv)
     return np.cumsum(rng.weibull(shape, n) / (rate_per_s * math.gamma(1 + 1 / shape)))
+
+
+def _draw_gamma_gaps(n, rate_per_s, cv, rng):
+    return rng.gamma(1 / cv**2, cv**2 / rate_per_s, n)
 
 
 def solve_weibull_shape(cv):
@@ -227,18 +255,13 @@ def draw_daily_starts(n, rate_per_s, profile, rng):
 
     Notes
     -----
-    Thinning (Lewis and Shedler, 1979): candidates come at the highest rate and are kept with the probability
-    ``rate(t) / highest rate``.
+    By inversion (Cinlar, 1975): a Poisson process of the mean rate runs in a time of its own, of which an hour of the
+    clock has as much as its rate says.
     """
-    shape = np.asarray(profile, float) * 24 / np.sum(profile)
-    highest = _check_rate(rate_per_s) * shape.max()
-    kept, time_s = [], 0.0
-    while sum(map(len, kept)) < n:
-        candidates = time_s + np.cumsum(rng.exponential(1 / highest, max(n, 1024)))
-        hours = (candidates % DAY_S // 3600).astype(int)
-        kept.append(candidates[rng.random(len(candidates)) * shape.max() < shape[hours]])
-        time_s = candidates[-1]
-    return np.concatenate(kept)[:n] if kept else np.zeros(0)
+    profile = np.asarray(profile, float)
+    edges = np.concatenate(([0.0], np.cumsum(profile / profile.max())))
+    days, within = np.divmod(draw_poisson_starts(n, rate_per_s, rng), DAY_S)
+    return DAY_S * days + 3600 * np.interp(within / DAY_S * edges[-1], edges, np.arange(25.0))
 
 
 def draw_client_starts(n, rate_per_s, clients, cv, skew, rng):
@@ -249,15 +272,15 @@ def draw_client_starts(n, rate_per_s, clients, cv, skew, rng):
     al., 2025) found.
     """
     shares = np.arange(1.0, clients + 1) ** -skew
-    rates = _check_rate(rate_per_s) * shares / shares.sum()
+    rates = check_rate(rate_per_s) * shares / shares.sum()
     rngs, times = rng.spawn(clients), [np.zeros(0)] * clients
     horizon_s = 1.1 * n / rate_per_s
     while True:
         for j in range(clients):
-            while not len(times[j]) or times[j][-1] <= horizon_s:
+            while not len(times[j]) or (times[j][-1] <= horizon_s and len(times[j]) < n):
                 last = times[j][-1] if len(times[j]) else 0.0
-                more = int(rates[j] * max(horizon_s - last, 0)) + 16
-                times[j] = np.concatenate([times[j], last + draw_renewal_starts(more, float(rates[j]), cv, rngs[j])])
+                more = max(int(rates[j] * max(horizon_s - last, 0)) + 16, len(times[j]))
+                times[j] = np.append(times[j], last + np.cumsum(_draw_gamma_gaps(more, rates[j], cv, rngs[j])))
         merged = np.sort(np.concatenate(times))
         if np.searchsorted(merged, horizon_s, "right") >= n:
             return merged[:n]
@@ -297,15 +320,23 @@ def read_stamps(file, n):
 def _parse_stamp(line):
     """Return a line's stamp in seconds, None where it starts no conversation."""
     if not line.startswith("{"):
-        return float(line)
+        return _as_number(line)
     fields = json.loads(line)
     if "chat_id" in fields:
-        return float(fields["timestamp"]) if fields.get("parent_chat_id", -1) in (-1, None) else None
-    return float(fields["timestamp"]) / 1000
+        return _as_number(fields["timestamp"]) if fields.get("parent_chat_id", -1) in (-1, None) else None
+    return _as_number(fields["timestamp"]) / 1000
+
+
+def _as_number(value):
+    """Return a number, or a text of one, as float; ValueError for anything else."""
+    value = read_number(value, float) if isinstance(value, str) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError
+    return float(value)
 
 
 def _read_numbers(file, parse, expected):
-    """Return the finite numbers of a file's lines, blank ones skipped."""
+    """Return the numbers of a file's lines, none beyond MAX_ARRIVAL_S, blank lines skipped."""
     path, numbers = resolve_input(file), []
     with explain_os_errors(path), open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
@@ -313,10 +344,12 @@ def _read_numbers(file, parse, expected):
                 continue
             try:
                 value = parse(line.strip())
-                if value is not None and not math.isfinite(value):
+                if value is not None and not abs(value) <= MAX_ARRIVAL_S:
                     raise ValueError
-            except (ValueError, TypeError, KeyError):
-                raise InputError(f"{path}: line {number} is {line.strip()[:40]!r}; expected {expected}") from None
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+                raise InputError(
+                    f"{path}: line {number} is {line.strip()[:40]!r}; expected {expected} (at most {MAX_ARRIVAL_S:g})"
+                ) from None
             if value is not None:
                 numbers.append(value)
     if not numbers:
@@ -326,7 +359,7 @@ def _read_numbers(file, parse, expected):
 
 def read_profile(file):
     """Read a day's profile: 24 relative rates, one a line, from midnight on."""
-    profile = _read_numbers(file, float, "a rate relative to the others")
+    profile = _read_numbers(file, _as_number, "a rate relative to the others")
     if len(profile) != 24 or (profile < 0).any() or not profile.any():
         raise InputError(f"{file}: holds {len(profile)} rates; expected 24, none below 0 and not all 0")
     return profile
@@ -334,7 +367,7 @@ def read_profile(file):
 
 def read_think_times(file):
     """Read think times in seconds, one a line."""
-    seconds = _read_numbers(file, float, "a number of seconds, 0 or more")
+    seconds = _read_numbers(file, _as_number, "a number of seconds, 0 or more")
     if seconds.min() < 0:
         raise InputError(f"{file}: holds {seconds.min():g} s; expected think times of 0 or more")
     return seconds

@@ -73,7 +73,7 @@ def _find_cache(recording):
     run = recording.runs[-1] if recording.runs else {}
     metrics = run.get("metrics") or {}
     version = (run.get("server") or {}).get("version")
-    old = re.match(r"0\.(\d+)\.", version or "")
+    old = re.match(r"0\.([0-9]{1,9})\.", version or "")
     return {
         "block_size": run.get("block_size") or metrics.get("block_size") or ASSUMED_BLOCK_SIZE,
         "num_gpu_blocks": run.get("num_gpu_blocks") or metrics.get("num_gpu_blocks"),

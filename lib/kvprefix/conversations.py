@@ -253,7 +253,7 @@ def _split_part(record):
     """Return (base id, index of its first message, messages) of a split record, None for any other."""
     if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
         return None
-    match = re.fullmatch(r"(.+)_(\d+)", str(record.get("id", "")))
+    match = re.fullmatch(r"(.+)_([0-9]+)", str(record.get("id", "")))
     return match and (match[1], int(match[2]), record["conversations"])
 
 

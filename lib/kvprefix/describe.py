@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.arrivals import count_early_turns, parse_arrivals
-from kvprefix.files import InputError
+from kvprefix.files import InputError, plain_text
 
 LIMITS = """\
 - Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored; the section on engines applies an engine's rules.
@@ -54,7 +54,7 @@ def describe_load(dataset, tokenizer):
         lines.append(
             f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in."
         )
-    return "\n".join(lines)
+    return "\n".join(map(plain_text, lines))
 
 
 def describe_dataset(stats):

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -20,8 +21,30 @@ except ImportError:  # not on Windows
     fcntl = None
 
 
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
 class InputError(ValueError):
     """A mistake in what the user gave: the message says what is wrong and what would be right."""
+
+
+def plain_text(text):
+    r"""Return a text as one line that a terminal shows and never obeys: what leaves the library as a message is this.
+
+    Control characters (C0, DEL, C1: line breaks and escape sequences too), line and paragraph separators, bidirectional
+    controls, invisible marks and half surrogates become their escapes. All other Unicode stays.
+
+    >>> print(plain_text("naïve\x1b[2J\n日本\u202e"))
+    naïve\x1b[2J\n日本\u202e
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def tell(text, file=None):
+    """Print a line of plain text (default: to stdout) above any progress bar: the one way in which messages leave."""
+    tqdm.write(plain_text(text), file=file)
 
 
 def find_project(start=None):
@@ -46,6 +69,7 @@ def derived_folder():
 
 def resolve_output(folder):
     """Read a relative output folder from the project's top when working in its notebooks, so these need no `..`."""
+    check_path(folder, "output folder", "a path")
     folder, project = Path(folder), find_project()
     inside = project and Path.cwd().resolve().is_relative_to(project / "notebooks")
     return project / folder if inside and not folder.is_absolute() else folder
@@ -57,6 +81,12 @@ def resolve_input(path):
     if path.exists() or path.is_absolute() or not project or not (project / path).exists():
         return path
     return project / path
+
+
+def check_path(path, name, expected):
+    """Raise InputError where a text that should name a file is blank or holds a null byte."""
+    if not str(path).strip() or "\0" in str(path):
+        raise InputError(f"{name} is {str(path)!r}; expected {expected}")
 
 
 def refuse_same_file(source, target):
@@ -110,6 +140,10 @@ def explain_os_errors(path):
         raise
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
+    except UnicodeEncodeError as error:
+        if error.object not in (str(path), str(Path(path).absolute())):
+            raise
+        raise InputError(f"{path}: this name is not UTF-8, and not all libraries open it; rename the file") from error
 
 
 def sha256_file(path, *, shown=False):
@@ -148,7 +182,7 @@ def read_sealed(path):
         return None
     except (OSError, ValueError, LookupError, TypeError):
         pass
-    tqdm.write(f"{path.parent.name}/{path.name}: this cached file was cut or altered; making it again")
+    tell(f"{path.parent.name}/{path.name}: this cached file was cut or altered; making it again")
     return None
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
-from kvprefix.files import InputError, explain_os_errors
+from kvprefix.files import InputError, explain_os_errors, plain_text, tell
 from kvprefix.kernels import start_preloading
 
 OWN_PARAMETERS = {"output_dir"}
@@ -110,19 +110,20 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    tqdm.write(f"{source.name}: running")
+    shows = in_turn and sys.stderr.isatty()
+    tell(f"{source.name}: running")
     try:
         papermill.execute_notebook(
             source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
-            progress_bar={"desc": source.stem, "leave": False} if in_turn and sys.stderr.isatty() else False,
+            progress_bar={"desc": plain_text(source.stem), "leave": False} if shows else False,
             extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except PapermillExecutionError as error:
-        print(f"error: {source.name}: cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
-        print(f"the partly executed notebook is {failed}", file=sys.stderr)
+        tell(f"error: {source.name}: cell {error.exec_count}: {error.ename}: {error.evalue}", sys.stderr)
+        tell(f"the partly executed notebook is {failed}", sys.stderr)
         return 1
     os.replace(failed, target)
-    tqdm.write(f"{source.name}: done")
+    tell(f"{source.name}: done")
     return 0
 
 

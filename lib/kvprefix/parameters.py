@@ -2,10 +2,17 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from kvprefix.arrivals import Clock, check_arrivals_file, parse_arrivals, read_think_times
+from kvprefix.arrivals import Clock, check_arrivals_file, check_rate, parse_arrivals, read_think_times
 from kvprefix.blocks import check_block_size
-from kvprefix.files import InputError, resolve_input
+from kvprefix.files import InputError, check_path, resolve_input
+from kvprefix.numerals import read_number
 from kvprefix.units import load_model
+
+_NAMES = {
+    "data": "`bundled` or a data file",
+    "tokenizer": "`bundled`, a hub id or a folder",
+    "kv_model": "a known model or a config.json",
+}
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,11 @@ class Parameters:
     block_size : int
         Tokens a block.
     arrival_rate : float
-        Conversations that start, a second.
+        Conversations that start, a second: 1e-6 to 1e6.
     arrivals : str
         How they start: see `kvprefix.arrivals.parse_arrivals`.
     seed : int
-        Of all random draws, 0 or more.
+        Of all random draws, 0 or more, below 2**62.
     clock, think, think_median_s, think_sigma, ttft_s, time_per_output_token_s
         See `kvprefix.arrivals.Clock`.
     drop_duplicates : bool
@@ -61,17 +68,16 @@ class Parameters:
     kv_model: str = "Llama-3.1-8B"
 
     def __post_init__(self):
-        object.__setattr__(self, "data", str(self.data))
-        object.__setattr__(self, "tokenizer", str(self.tokenizer))
+        for name, expected in _NAMES.items():
+            object.__setattr__(self, name, str(getattr(self, name)))
+            check_path(getattr(self, name), name, expected)
         if self.max_conversations == "all":
             object.__setattr__(self, "max_conversations", None)
         if self.max_conversations is not None:
             _check_whole("max_conversations", self.max_conversations, 1, "a whole number, 1 or more, or `all`")
         _check_whole("seed", self.seed, 0, "a whole number, 0 or more")
         object.__setattr__(self, "block_size", check_block_size(self.block_size))
-        rate = self.arrival_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < float("inf"):
-            raise InputError(f"arrival_rate is {rate!r}; expected a number of conversations a second above 0")
+        check_rate(self.arrival_rate, "arrival_rate")
         for name in ("drop_duplicates", "rejoin_split"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected true or false")
@@ -145,12 +151,9 @@ def _parse(text, kind):
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     if kind is str:
         return text
-    try:
-        return text if "_" in text else float(text) if kind is float else int(text)
-    except ValueError:
-        return text
+    return read_number(text, float if kind is float else int)
 
 
 def _check_whole(name, value, least, expected):
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; expected {expected}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**62:
+        raise InputError(f"{name} is {value!r}; expected {expected} (below 2**62)")

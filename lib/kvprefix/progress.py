@@ -5,6 +5,8 @@ They show on a terminal only, after a second, and leave nothing behind: a log or
 
 from tqdm.auto import tqdm
 
+from kvprefix.files import plain_text
+
 
 def show_progress(total, what, unit, *, shown=True):
     """Return a bar to be used as a context manager; its `update(n)` counts.
@@ -20,5 +22,6 @@ def show_progress(total, what, unit, *, shown=True):
         Whether it shows at all.
     """
     return tqdm(
-        total=total, desc=what, unit=unit, unit_scale=True, delay=1, leave=False, disable=None if shown else True
-    )
+        total=total, desc=plain_text(what), unit=unit, unit_scale=True, delay=1, leave=False,
+        disable=None if shown else True,
+    )  # fmt: skip

@@ -67,12 +67,12 @@ class Check:
                 raise InputError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
         for name in ("speed", "timeout_s"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 < value < np.inf:
-                raise InputError(f"{name} is {value!r}; expected a number above 0")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-6 <= value <= 1e6:
+                raise InputError(f"{name} is {value!r}; expected a number above 0 (1e-6 to 1e6)")
         for name, least in (("max_tokens", 1), ("attempts", 1), ("block_size", 1), ("num_gpu_blocks", 2)):
             value, also = getattr(self, name), ["trace"] if name == "max_tokens" else [None]
-            if value not in also and (not isinstance(value, int) or value < least):
-                known = f"{least} or more" + (", or trace" if name == "max_tokens" else "")
+            if value not in also and (not isinstance(value, int) or not least <= value < 2**31):
+                known = f"{least} or more (below 2**31)" + (", or trace" if name == "max_tokens" else "")
                 raise InputError(f"{name} is {value!r}; expected a whole number, {known}")
 
     def count_tokens(self, request):

@@ -109,9 +109,10 @@ def _check_capacity(capacity_tokens, page_size):
     if capacity_tokens is None:
         return 2**62
     whole = isinstance(capacity_tokens, int | np.integer) and not isinstance(capacity_tokens, bool)
-    if not whole or capacity_tokens < page_size or capacity_tokens % page_size:
+    if not whole or not page_size <= capacity_tokens < 2**62 or capacity_tokens % page_size:
         raise InputError(
-            f"capacity is {capacity_tokens!r} tokens; expected a multiple of the page size, {page_size}, or none"
+            f"capacity is {capacity_tokens!r} tokens; expected a multiple of the page size, {page_size}, or none "
+            "(below 2**62)"
         )
     return int(capacity_tokens)
 

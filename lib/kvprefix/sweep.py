@@ -14,9 +14,10 @@ from kvprefix.bailian import read_bailian
 from kvprefix.blocks import check_block_size
 from kvprefix.cache import check_capacity, replay
 from kvprefix.curves import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
-from kvprefix.files import InputError
+from kvprefix.files import InputError, plain_text
 from kvprefix.formats import find_format
 from kvprefix.mooncake import read_mooncake
+from kvprefix.numerals import read_number
 from kvprefix.policies import POLICIES, find_policy
 from kvprefix.prefixtree import replay_tree
 
@@ -166,15 +167,8 @@ def split_list(text, kind=str):
     >>> split_list("1000, 3e4", int)
     [1000, '3e4']
     """
-    return [read_number(part.strip(), kind) for part in text.split(",")]
-
-
-def read_number(text, kind):
-    """Read a text as `kind`; one that does not fit stays text."""
-    try:
-        return text if "_" in text and kind is not str else kind(text)
-    except ValueError:
-        return text
+    parts = [part.strip() for part in text.split(",")]
+    return parts if kind is str else [read_number(part, kind) for part in parts]
 
 
 def is_compiled(policies):
@@ -197,7 +191,7 @@ def format_result(result):
     counted = f"the last {1 - warmup:.0%} of the requests" if warmup else "all requests, from an empty cache on"
     ceiling = zip(_RATES.values(), _show_rates(result["unbounded"]), strict=True)
     facts = [
-        f"{trace['path']}: {trace['requests']:,} requests, {trace['block_accesses']:,} block accesses, "
+        f"{plain_text(trace['path'])}: {trace['requests']:,} requests, {trace['block_accesses']:,} block accesses, "
         f"{trace['distinct_blocks']:,} distinct blocks of {trace['block_size']} tokens",
         f"Hit rates of {counted}: by block access, by prompt token, and the mean over requests",
         f"A cache that never evicts: {', '.join(f'{name} {rate}' for name, rate in ceiling)}",

@@ -73,6 +73,8 @@ def _make_processes(n):
 
 def check_place(scheduler):
     """Raise InputError where tasks cannot run at `scheduler`, as `open_tasks` takes it; return it."""
+    if not scheduler.strip():
+        raise InputError(f"scheduler is {scheduler!r}; expected `local`, `processes` or tcp://HOST:PORT")
     with open_tasks(scheduler, local="here", at_once=1):
         return scheduler
 

@@ -205,9 +205,9 @@ def _read_whole(config, *names, default=None):
 
 
 def _check_whole(value, name):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value < 2**31:
         shown = "missing" if value is None else repr(value)
-        raise InputError(f"{name} is {shown}; expected a whole number, 1 or more")
+        raise InputError(f"{name} is {shown}; expected a whole number, 1 or more (below 2**31)")
     return int(value)
 
 
