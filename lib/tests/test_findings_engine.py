@@ -64,6 +64,18 @@ def test_the_chain_s_table():
     ]  # fmt: skip
 
 
+def test_rates_and_waits_are_means_of_seeds_not_medians():
+    third = frame()[lambda rows: rows["seed"] == 1].assign(seed=2)
+    third["token"] += np.where(third["case"] == "bounded", 0.2, 0.02)
+    third[["waited", "wait_mean_s", "wait_p99_s", "preemptions", "never_fit"]] *= 4
+    both = pd.concat([frame(), third], ignore_index=True)
+    row = findings_engine.tabulate_chain(both).iloc[3]
+    assert row["token hit rate"] == pytest.approx((0.41 + 0.47 + 0.67) / 3)
+    assert row["points"] == pytest.approx(100 * (-0.25 - 0.23 - 0.05) / 3)
+    waits = findings_engine.tabulate_waits(both).iloc[0].tolist()
+    assert waits == pytest.approx([100, 2 / 3, 31 / 3, 460 / 3, 44 / 3, 22 / 3])
+
+
 def test_the_engines_are_compared_with_vllm():
     table = findings_engine.tabulate_engines(frame()).set_index(["pool (blocks)", "case"])
     points = table["points"].astype(float).round(6).tolist()

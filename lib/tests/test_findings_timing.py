@@ -43,6 +43,16 @@ def test_the_table_of_variants():
     assert table["verdict"].tolist() == ["higher", "not separated", "–", "higher", "higher", "–"]
 
 
+def test_rates_are_means_of_seeds_not_medians():
+    third = frame()[lambda rows: rows["seed"] == 1].assign(seed=2)
+    third["token"] += np.where(third["variant"] == "slow", 0.3, 0.03)
+    table = findings_timing.tabulate_variants(pd.concat([frame(), third]), [10]).set_index("variant")
+    assert table.loc["slow", "token hit rate"] == pytest.approx((0.21 + 0.24 + 0.54) / 3)
+    assert table.loc["slow", "against causal"] == pytest.approx(100 * (0.01 + 0.02 + 0.29) / 3)
+    text = findings_timing.describe_clocks(pd.concat([frame(), third]), 16, tokens=160)
+    assert not missing(text, "slow ~ 33.0 % ~", "causal clock hits ~ 22.3 %", "look ~ 2.4 ~ times")  # 0.53 / 0.2233
+
+
 def test_the_capacities_of_the_table_are_a_quarter_to_three_quarters_of_the_grid():
     grid = pd.DataFrame({"capacity_blocks": np.repeat(np.arange(24) ** 2, 2)})
     assert findings_timing.choose_capacities(grid).tolist() == [36, 144, 324]
