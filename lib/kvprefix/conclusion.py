@@ -75,8 +75,8 @@ def _conclude_block_sizes(facts):
         return ""
     (small, most), *_, (large, least) = sorted(zip(one["sizes"], one["rates"], strict=True))
     return (
-        f"Blocks of {small} token{'s' if small > 1 else ''} find {percent(most)} of the prompt tokens, blocks of {large} "
-        f"{percent(least)}."
+        f"Without a bound, blocks of {small} token{'s' if small > 1 else ''} find {percent(most)} of the prompt tokens, "
+        f"blocks of {large} {percent(least)}."
     )
 
 
@@ -107,7 +107,7 @@ def _conclude_policies(facts):
     if percent(lru) == percent(opt):
         return "Eviction decides nothing here: LRU hits as much as the optimum at every capacity tried."
     said = (
-        f"At most {100 * gain:.1f} points are to be won by better eviction: with {blocks:,} blocks the optimum, which "
+        f"At the capacities tried, better eviction wins at most {100 * gain:.1f} points: with {blocks:,} blocks the optimum, which "
         f"knows the future, hits {percent(opt)} and LRU {percent(lru)}."
     )
     if not one["better"]:
@@ -121,14 +121,14 @@ def _conclude_policies(facts):
 
 def _conclude_timing(facts):
     one, said = facts.get("60-timing", {}), []
-    for study, what in (("clocks", "with the clock"), ("rates", "where conversations start at")):
+    for study, what in (("clocks", 'on the clock "{}"'), ("rates", "where conversations start at {}")):
         ends = list(one[study]["token"].items()) if one else []
         if len(ends) == 2:
             (first, high), (last, low) = ends
             note = "" if one[study]["separated"] else ", which is not separated"
             said.append(
-                f"With {one[study]['blocks']:,} blocks LRU hits {percent(high)} {what} {first}, {percent(low)} {what} "
-                f"{last}{note}."
+                f"With {one[study]['blocks']:,} blocks LRU hits {percent(high)} {what.format(first)} and {percent(low)} "
+                f"{what.format(last)}{note}."
             )
     return " ".join(said)
 

@@ -54,13 +54,14 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
         read_declared(source)
 
     bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
-    codes, ended = [], threading.Event()
+    failed, ended = [], threading.Event()
 
     def execute(source):
         try:
             if not ended.is_set():
                 alone = jobs == 1 or source == last
-                codes.append(execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone))
+                if execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone):
+                    failed.append(source.stem)
         finally:
             ensure_event_loop().close()  # of this thread
         bar.update()
@@ -72,7 +73,10 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
         except BaseException:
             ended.set()  # nothing more is started
             raise
-    return max(codes)
+    if failed:
+        listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
+        print(f"{listed}; the next run is of these and the last one", file=sys.stderr)
+    return FAILED if failed else 0
 
 
 def _is_stale(source, target, newer_than):

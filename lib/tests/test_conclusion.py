@@ -42,13 +42,13 @@ SHARING = (
 )
 SAID = {
     "20-prefix-sharing": SHARING,
-    "30-block-size": "Blocks of 1 token find 63.3 % of the prompt tokens, blocks of 512 40.8 %.",
+    "30-block-size": "Without a bound, blocks of 1 token find 63.3 % of the prompt tokens, blocks of 512 40.8 %.",
     "40-cache-size": "With a bound, LRU reaches half of the unbounded 62.2 % with 22,690 blocks (44.3 GiB of "
     "Llama-3.1-8B's KV cache) and 90 % of it with 127,033 (248.1 GiB).",
-    "50-eviction": "At most 25.8 points are to be won by better eviction: with 14,393 blocks the optimum, which knows the "
+    "50-eviction": "At the capacities tried, better eviction wins at most 25.8 points: with 14,393 blocks the optimum, which knows the "
     "future, hits 48.8 % and LRU 23.0 %. None of the 7 other policies tried is better than LRU at any capacity.",
-    "60-timing": "With 2,468 blocks LRU hits 59.6 % with the clock all turns at once, 5.4 % with the clock causal. With "
-    "12,264 blocks LRU hits 57.5 % where conversations start at 0.1 /s, 11.1 % where conversations start at 20 /s, which "
+    "60-timing": "With 2,468 blocks LRU hits 59.6 % on the clock \"all turns at once\" and 5.4 % on the clock \"causal\". With "
+    "12,264 blocks LRU hits 57.5 % where conversations start at 0.1 /s and 11.1 % where conversations start at 20 /s, which "
     "is not separated.",
     "70-engine-check": "vLLM 0.32's rules, with generated tokens cached and requests running at once, hit 7.5 % with "
     "5,000 blocks and 84.0 % with 340,000 blocks.",
@@ -85,13 +85,13 @@ def test_a_section_that_failed_adds_nothing(name):
         (("20-prefix-sharing", "with_generated"), 0.6213, "Keeping generated tokens as well changes nothing."),
         (("20-prefix-sharing", "with_generated"), 0.5, "makes it 50.0 % (-12.1 points)"),
         (("20-prefix-sharing", "bare_token_hit_rate"), None, "prompts only). Keeping"),
-        (("20-prefix-sharing", "never_reused"), None, "points). Blocks of 1 token"),
+        (("20-prefix-sharing", "never_reused"), None, "points). Without a bound, blocks"),
         (("20-prefix-sharing", "gap_median_s"), 5400, "come within 90 min."),
-        (("30-block-size", "rates"), [0.5, 0.6, 0.4], "Blocks of 1 token find 60.0 % of the prompt tokens, blocks of 512 40.0 %"),
-        (("30-block-size", "sizes"), [16, 2, 512], "Blocks of 2 tokens find"),
-        (("40-cache-size", "unbounded"), 0, "\n\nNothing is ever hit, whatever the capacity. At most"),
+        (("30-block-size", "rates"), [0.5, 0.6, 0.4], "blocks of 1 token find 60.0 % of the prompt tokens, blocks of 512 40.0 %"),
+        (("30-block-size", "sizes"), [16, 2, 512], "blocks of 2 tokens find"),
+        (("40-cache-size", "unbounded"), 0, "\n\nNothing is ever hit, whatever the capacity. At the"),
         (("40-cache-size", "most_blocks"), 512, "90 % of it with 512 (1.0 GiB)."),
-        (("50-eviction", "opt"), [0.4, 0.4, 0.4183], "30.6 points are to be won by better eviction: with 5,037 blocks"),
+        (("50-eviction", "opt"), [0.4, 0.4, 0.4183], "wins at most 30.6 points: with 5,037 blocks"),
         (("50-eviction", "opt"), [0.094, 0.23, 0.418], "Eviction decides nothing here: LRU hits as much as the optimum at"),
         (("50-eviction", "better"), {"LFU": 0.5, "GDSF": 1.25}, "tried, 2 are better than LRU at some capacity, GDSF by most: +1.25 points."),
         (("50-eviction", "better"), {"a|*b*": 0.5}, r"capacity, a\|\*b\* by most: +0.50 points."),
