@@ -103,13 +103,16 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     Raises
     ------
     InputError
-        A notebook that is not there, or declares no parameters.
+        A notebook that is not there, or declares no parameters; a parameter that no notebook can hold.
     """
     declared = read_declared(source)
     values = {**parameters.as_dict(), "output_dir": str(output_dir.resolve())}
     chosen = {name: values[name] for name in declared if name in values}
     if chosen.get("max_conversations", 1) is None:
         chosen["max_conversations"] = "all"
+    for name, value in chosen.items():
+        if str(value).encode(errors="replace").decode() != str(value):
+            raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
     failed = target.with_suffix(".failed.ipynb")
     with explain_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

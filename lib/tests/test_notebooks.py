@@ -192,6 +192,13 @@ def test_a_failed_section_is_a_box_and_the_rest_is_a_report(tmp_path):
     assert "| block_size " in markdown and not re.search(r"\bnan\b", markdown, re.I)
 
 
+def test_a_file_name_that_no_notebook_can_hold_is_refused(tmp_path):
+    source = write_notebook(tmp_path / "10-a.ipynb", "1")
+    folder = tmp_path / os.fsdecode(b"out\xff")
+    with pytest.raises(InputError, match=r"output_dir is .*\\udcff': a notebook holds no name that is not UTF-8"):
+        execute_notebook(source, tmp_path / "done.ipynb", Parameters(), folder)
+
+
 def test_papermill_s_strings_are_read_and_its_unknown_names_refused(tmp_path):
     import papermill
 
