@@ -69,10 +69,10 @@ class Section:
         self._record(f"table-{slug}", f"*Table {name}.* {caption}\n\n{markdown}")
         display(Markdown(markdown), Markdown(f"*{caption}*"))
 
-    def hand_over(self, facts):
+    def hand_over(self, facts, parameters):
         """Record numbers, by name, for the conclusion and the limits: see `facts` and `conclusion`."""
         self.facts |= facts
-        write_facts(self.folder, self.name, self.facts)
+        write_facts(self.folder, self.name, self.facts, parameters)
 
     def _number(self):
         return self.name.split("-")[0]

@@ -1,11 +1,14 @@
 """The files in which notebooks hand their part to the report: what they show, and a few facts for the conclusion.
 
 `sections/NAME.json` holds a notebook's title, its items in Markdown and, where the notebook failed, the reason;
-`facts/NAME.json` holds numbers. What is made of them is `report`'s and `conclusion`'s business.
+`facts/NAME.json` holds numbers, and the parameters that they are of. What is made of them is the business of `report`
+and `conclusion`.
 """
 
 import json
 import math
+
+from tqdm import tqdm
 
 from kvprefix.escape import one_line
 from kvprefix.files import InputError, explain_os_errors, write_bytes
@@ -18,9 +21,9 @@ def write_section(folder, name, title, items):
     _write(folder / "sections" / f"{name}.json", {"title": title, "items": list(items)})
 
 
-def write_facts(folder, name, facts):
-    """Write a notebook's facts: numbers, or lists and mappings of numbers, by name. What is no number is null."""
-    _write(folder / "facts" / f"{name}.json", _plain(facts))
+def write_facts(folder, name, facts, parameters):
+    """Write a notebook's facts: numbers, or lists and mappings of numbers, by name. What is not finite is null."""
+    _write(folder / "facts" / f"{name}.json", {"parameters": parameters.as_dict(), "facts": _plain(facts)})
 
 
 def begin_section(folder, name):
@@ -47,11 +50,22 @@ def read_sections(folder):
     return {path.stem: _read(path) for path in sorted((folder / "sections").glob("*.json"))}
 
 
-def read_facts(folder):
-    """Return the facts of the notebooks of a report folder that did not fail, by notebook."""
-    names = [name for name, section in read_sections(folder).items() if "failed" not in section]
-    paths = {name: folder / "facts" / f"{name}.json" for name in names}
-    return {name: _read(path) for name, path in paths.items() if path.exists()}
+def read_facts(folder, parameters):
+    """Return the facts of a report folder's notebooks that ran with these parameters and did not fail, by notebook.
+
+    Facts of other parameters, as playing in JupyterLab leaves them, are said and left out.
+    """
+    found = {}
+    for name, section in read_sections(folder).items():
+        path = folder / "facts" / f"{name}.json"
+        if "failed" in section or not path.exists():
+            continue
+        record = _read(path)
+        if record["parameters"] == parameters.as_dict():
+            found[name] = record["facts"]
+        else:
+            tqdm.write(f"{path}: is of other parameters and left out; run the notebook {name} again with these")
+    return found
 
 
 def _write(path, content):

@@ -210,20 +210,26 @@ def test_sharing_s_facts_are_those_of_its_statistics():
     assert taken["never_reused"] is taken["accesses_if_reused"] is taken["gap_median_s"] is None
 
 
-def test_facts_are_plain_numbers_of_the_sections_that_stand(tmp_path):
+def test_facts_are_plain_numbers_of_the_sections_that_stand(tmp_path, capsys):
     frame = pd.DataFrame({"n": [1, 2]})
     for name in ("10-a", "20-b"):
         section = Section(name, "T", tmp_path)
-        section.hand_over({"n": frame["n"].sum(), "rate": float("nan")})
-        section.hand_over({"by": {"x": [frame["n"].mean()]}})
-    assert read_facts(tmp_path)["10-a"] == {"n": 3, "rate": None, "by": {"x": [1.5]}}
-    assert json.loads((tmp_path / "facts/10-a.json").read_text()) == read_facts(tmp_path)["10-a"]
+        section.hand_over({"n": frame["n"].sum(), "rate": float("nan")}, Parameters())
+        section.hand_over({"by": {"x": [frame["n"].mean()]}}, Parameters())
+    assert read_facts(tmp_path, Parameters())["10-a"] == {"n": 3, "rate": None, "by": {"x": [1.5]}}
+    path = tmp_path / "facts/10-a.json"
+    record = json.loads(path.read_text())
+    assert record == {"parameters": Parameters().as_dict(), "facts": read_facts(tmp_path, Parameters())["10-a"]}
+    path.write_text(json.dumps(record | {"facts": {"n": 4}}))
+    assert read_facts(tmp_path, Parameters())["10-a"] == {"n": 4}
+    assert read_facts(tmp_path, Parameters(block_size=8)) == {}
+    assert "10-a.json: is of other parameters and left out" in capsys.readouterr().out
     with pytest.raises(TypeError, match="expected a number"):
-        section.hand_over({"name": "text"})
+        section.hand_over({"name": "text"}, Parameters())
     mark_failed(tmp_path, "20-b", "T", "cell 3: no")
-    assert list(read_facts(tmp_path)) == ["10-a"]
+    assert list(read_facts(tmp_path, Parameters())) == ["10-a"]
     Section("10-a", "T", tmp_path)  # begins anew
-    assert read_facts(tmp_path) == {}
-    (tmp_path / "facts/10-a.json").write_text("{")
+    assert read_facts(tmp_path, Parameters()) == {}
+    path.write_text("{")
     with pytest.raises(InputError, match=r"10-a\.json: is no valid JSON; remove it"):
-        read_facts(tmp_path)
+        read_facts(tmp_path, Parameters())
