@@ -6,6 +6,7 @@
 from kvprefix.arrivals import parse_arrivals
 from kvprefix.describe import percent, seconds
 from kvprefix.escape import code_markdown, escape_markdown
+from kvprefix.jsonlines import count
 from kvprefix.sections import SHARING
 from kvprefix.study_engine import ENGINES
 from kvprefix.units import load_model, to_gib
@@ -23,8 +24,8 @@ def describe_summary(facts, parameters):
             f"{percent(one['bare_token_hit_rate'])})"
         )
     return (
-        f"Of the prompt tokens of {one['requests']:,} multi-turn requests from {one['conversations']:,} conversations, "
-        f"**{percent(one['token_hit_rate'])}** lie in blocks of {parameters.block_size} tokens that an earlier request "
+        f"Of the prompt tokens of {count(one['requests'], 'multi-turn request')} from {count(one['conversations'], 'conversation')}, "
+        f"**{percent(one['token_hit_rate'])}** lie in blocks of {count(parameters.block_size, 'token')} that an earlier request "
         f"had already computed (by token, cold start, prompts only). The average request finds "
         f"{percent(one['sharing_mean'])} of its prompt cached (median {percent(one['sharing_median'])}). With one "
         f"request per conversation it finds {percent(one['single_sharing_mean'])}, and "
@@ -75,7 +76,7 @@ def _conclude_block_sizes(facts):
         return ""
     (small, most), *_, (large, least) = sorted(zip(one["sizes"], one["rates"], strict=True))
     return (
-        f"Without a bound, blocks of {small} token{'s' if small > 1 else ''} find {percent(most)} of the prompt tokens, "
+        f"Without a bound, blocks of {count(small, 'token')} find {percent(most)} of the prompt tokens, "
         f"blocks of {large} {percent(least)}."
     )
 
@@ -90,7 +91,7 @@ def _conclude_capacities(facts, parameters):
     half, most = one["half_blocks"], one["most_blocks"]
     gib = [to_gib(blocks, parameters.block_size, model.bytes_per_token) for blocks in (half, most)]
     return (
-        f"With a bound, LRU reaches half of the unbounded {percent(one['unbounded'])} with {half:,.0f} blocks "
+        f"With a bound, LRU reaches half of the unbounded {percent(one['unbounded'])} with {count(round(half), 'block')} "
         f"({gib[0]:,.1f} GiB of {escape_markdown(model.name)}'s KV cache) and 90 % of it with {most:,.0f} "
         f"({gib[1]:,.1f} GiB)."
     )
@@ -107,15 +108,15 @@ def _conclude_policies(facts):
     if percent(lru) == percent(opt):
         return "Eviction decides nothing here: LRU hits as much as the optimum at every capacity tried."
     said = (
-        f"At the capacities tried, better eviction wins at most {100 * gain:.1f} points: with {blocks:,} blocks the optimum, which "
+        f"At the capacities tried, better eviction wins at most {100 * gain:.1f} points: with {count(blocks, 'block')} the optimum, which "
         f"knows the future, hits {percent(opt)} and LRU {percent(lru)}."
     )
     if not one["better"]:
-        return f"{said} None of the {one['tried']} other policies tried is better than LRU at any capacity."
+        return f"{said} None of the {count(one['tried'], 'other policy', 'other policies')} tried is better than LRU at any capacity."
     best = max(one["better"], key=one["better"].get)
     return (
-        f"{said} Of the {one['tried']} other policies tried, {len(one['better'])} are better than LRU at some capacity, "
-        f"{escape_markdown(best)} by most: {one['better'][best]:+.2f} points."
+        f"{said} Of the {count(one['tried'], 'other policy', 'other policies')} tried, better than LRU at some capacity: "
+        f"{len(one['better'])}, {escape_markdown(best)} by most: {one['better'][best]:+.2f} points."
     )
 
 
@@ -127,7 +128,7 @@ def _conclude_timing(facts):
             (first, high), (last, low) = ends
             note = "" if one[study]["separated"] else ", which is not separated"
             said.append(
-                f"With {one[study]['blocks']:,} blocks LRU hits {percent(high)} {what.format(first)} and {percent(low)} "
+                f"With {count(one[study]['blocks'], 'block')} LRU hits {percent(high)} {what.format(first)} and {percent(low)} "
                 f"{what.format(last)}{note}."
             )
     return " ".join(said)
@@ -137,7 +138,7 @@ def _conclude_engines(facts):
     one = facts.get("70-engine-check")
     if one is None or not one["pools"]:
         return ""
-    pools = [f"{percent(rate)} with {blocks:,} blocks" for blocks, rate in zip(one["pools"], one["rates"], strict=True)]
+    pools = [f"{percent(rate)} with {count(blocks, 'block')}" for blocks, rate in zip(one["pools"], one["rates"], strict=True)]
     ends = pools if len(pools) == 1 else [pools[0], pools[-1]]
     return (
         f"{ENGINES['vllm'].label}'s rules, with generated tokens cached and requests running at once, hit "
@@ -194,10 +195,10 @@ def _limit_times(facts, parameters):
 def _limit_data(facts, parameters):
     one, said = facts.get(SHARING, {}), []
     if parameters.max_conversations is not None:
-        said.append(f"At most the first {parameters.max_conversations:,} usable conversations are in it; the others of the log are not counted.")
+        said.append(f"At most {count(parameters.max_conversations, 'usable conversation')} of the log were read, the first ones.")
     if one.get("records_skipped"):
         said.append(
-            f"{one['records_skipped']:,} of {one['records_read']:,} records were skipped: what they share is not counted."
+            f"{one['records_skipped']:,} of {count(one['records_read'], 'record')} skipped: what they share is not counted."
         )
     said.append("A log without tools, images or sampling in parallel shares differently from one with them.")
     if parameters.data == "bundled":

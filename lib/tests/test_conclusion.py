@@ -93,8 +93,8 @@ def test_a_section_that_failed_adds_nothing(name):
         (("40-cache-size", "most_blocks"), 512, "90 % of it with 512 (1.0 GiB)."),
         (("50-eviction", "opt"), [0.4, 0.4, 0.4183], "wins at most 30.6 points: with 5,037 blocks"),
         (("50-eviction", "opt"), [0.094, 0.23, 0.418], "Eviction decides nothing here: LRU hits as much as the optimum at"),
-        (("50-eviction", "better"), {"LFU": 0.5, "GDSF": 1.25}, "tried, 2 are better than LRU at some capacity, GDSF by most: +1.25 points."),
-        (("50-eviction", "better"), {"a|*b*": 0.5}, r"capacity, a\|\*b\* by most: +0.50 points."),
+        (("50-eviction", "better"), {"LFU": 0.5, "GDSF": 1.25}, "7 other policies tried, better than LRU at some capacity: 2, GDSF by most: +1.25 points."),
+        (("50-eviction", "better"), {"a|*b*": 0.5}, r"capacity: 1, a\|\*b\* by most: +0.50 points."),
         (("60-timing", "rates", "separated"), 1, "11.1 % where conversations start at 20 /s. vLLM"),
         (("60-timing", "clocks", "token"), {"causal": 0.054}, "at any capacity. With 12,264 blocks"),
         (("70-engine-check", "rates"), [0.1, 0.2, 0.3], "hit 10.0 % with 5,000 blocks and 30.0 % with 340,000 blocks."),
@@ -113,6 +113,17 @@ def test_one_pool_and_no_bounded_cache_are_said():
     only = {"20-prefix-sharing": FACTS["20-prefix-sharing"]}
     assert conclude(only, Parameters()).endswith("no bounded one was measured in this report.")
     assert conclude({}, Parameters()) == "These rates are those of an unbounded cache: no bounded one was measured in this report."
+
+
+def test_one_is_one():
+    one = change("20-prefix-sharing", "requests", to=1)
+    one["20-prefix-sharing"]["conversations"] = 1
+    assert "tokens of 1 multi-turn request from 1 conversation, " in describe_summary(one, Parameters(block_size=1))
+    assert "in blocks of 1 token that" in describe_summary(one, Parameters(block_size=1))
+    one = change("50-eviction", "tried", to=1)
+    one["40-cache-size"]["half_blocks"] = one["50-eviction"]["capacities"][1] = one["60-timing"]["rates"]["blocks"] = 1
+    one["70-engine-check"]["pools"][0] = 1
+    assert conclude(one, Parameters()).count(" 1 block ") == 4 and "the 1 other policy tried" in conclude(one, Parameters())
 
 
 def test_the_summary_is_of_notebook_20():
@@ -139,15 +150,15 @@ def stamps(tmp_path):
 def test_limits_are_those_of_this_run(stamps):
     limits = state_limits(FACTS, Parameters())
     assert "The starts of conversations are modelled (`poisson`), not observed. Think times (`lognormal`) and" in limits
-    assert "100 of 1,300 records were skipped" in limits and "ShareGPT's conversations" in limits
+    assert "100 of 1,300 records skipped" in limits and "ShareGPT's conversations" in limits
     assert "caches of 30-block-size, 40-cache-size, 50-eviction, 60-timing evict" in limits
-    assert "The section on engines applies" in limits and "usable conversations" not in limits
+    assert "The section on engines applies" in limits and "usable conversation" not in limits
 
     given = Parameters(data="x.jsonl", arrivals=f"stamps:{stamps}", think=f"data:{stamps}", max_conversations=1000)
     limits = state_limits(change("20-prefix-sharing", "records_skipped", to=0), given)
     assert f"Conversations start at the times that `` {stamps} `` holds. The rates and bursts of 60-timing are" in limits
     assert f"Think times are drawn from `` {stamps} ``, whichever" in limits and "starts of conversations" not in limits
-    assert "At most the first 1,000 usable conversations are in it" in limits
+    assert "At most 1,000 usable conversations of the log were read, the first ones." in limits
     assert "skipped" not in limits and "ShareGPT" not in limits
 
     limits = state_limits({}, Parameters(clock="at_once"))
