@@ -51,20 +51,17 @@ def read_sections(folder):
 
 
 def read_facts(folder, parameters):
-    """Return the facts of a report folder's notebooks that ran with these parameters and did not fail, by notebook.
+    """Return the facts that a report folder's notebooks handed over with these parameters, by notebook.
 
-    Facts of other parameters, as playing in JupyterLab leaves them, are said and left out.
+    One that failed has none. Facts of other parameters, as playing in JupyterLab leaves them, are said and left out.
     """
     found = {}
-    for name, section in read_sections(folder).items():
-        path = folder / "facts" / f"{name}.json"
-        if "failed" in section or not path.exists():
-            continue
+    for path in sorted((folder / "facts").glob("*.json")):
         record = _read(path)
         if record["parameters"] == parameters.as_dict():
-            found[name] = record["facts"]
+            found[path.stem] = record["facts"]
         else:
-            tqdm.write(f"{path}: is of other parameters and left out; run the notebook {name} again with these")
+            tqdm.write(f"{path}: is of other parameters and left out; run that notebook again with these")
     return found
 
 

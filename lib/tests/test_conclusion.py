@@ -82,6 +82,8 @@ def test_a_section_that_failed_adds_nothing(name):
     [
         (("20-prefix-sharing", "token_hit_rate"), 0.16, "16.0 % of the multi-turn prompt tokens are cached (by"),
         (("20-prefix-sharing", "token_hit_rate"), 0.16, "8.6 % are. Keeping generated"),  # no less than half of it
+        (("20-prefix-sharing", "token_hit_rate"), 0.18, "18.0 % of the multi-turn prompt tokens are cached (by token, "
+            "cold start, prompts only). Of the first messages' tokens alone, without the template, 8.6 % are. So prefix"),
         (("20-prefix-sharing", "with_generated"), 0.6213, "Keeping generated tokens as well changes nothing."),
         (("20-prefix-sharing", "with_generated"), 0.5, "makes it 50.0 % (-12.1 points)"),
         (("20-prefix-sharing", "bare_token_hit_rate"), None, "prompts only). Keeping"),
@@ -198,6 +200,8 @@ def test_timing_s_ends_are_taken_at_a_small_and_a_middle_capacity():
     assert taken["clocks"]["blocks"] == 2048 and taken["clocks"]["separated"] == 1
     assert taken["clocks"]["token"] == pytest.approx({"naive": 0.602048, "causal": 0.102048})
     assert taken["rates"]["blocks"] == 2048 and taken["rates"]["separated"] == 0
+    lower = [{**row, "token": -row["token"], "base_low": -0.2, "base_high": -0.1} for row in rows]
+    assert take.take_timing(pd.DataFrame(rows), pd.DataFrame(lower), 16)["rates"]["separated"] == 1
 
 
 def test_sharing_s_facts_are_those_of_its_statistics():
@@ -209,7 +213,7 @@ def test_sharing_s_facts_are_those_of_its_statistics():
         "without_template_tokens": {"prompt_tokens": {"total": 9}, "token_hit_rate": 0.2, "sharing_fraction": {"mean": 0.1}},
         "blocks_reused_fraction": 0.25, "reuse_gap_s": {"median": 7.0},
     }  # fmt: skip
-    single = {**mode, "token_hit_rate": 0.3, "sharing_fraction": {"mean": 0.25}}
+    single = {**mode, "token_hit_rate": 0.3, "sharing_fraction": {"mean": 0.25}, "with_generated_tokens": None}
     assert take.take_sharing({"single_turn": single, "multi_turn": mode}) == {
         "conversations": 3, "records_read": 5, "records_skipped": 2, "requests": 4, "token_hit_rate": 0.6,
         "sharing_mean": 0.5, "sharing_median": 0.4, "with_generated": 0.8, "single_token_hit_rate": 0.3,
