@@ -85,6 +85,18 @@ ifneq ($(NAME_IS),good)
 $(error NAME is `$(value NAME)`; expected a folder name of letters, digits and . _ - (`scratch` belongs to JupyterLab))
 endif
 
+# reports/default is the report of the defaults: another one needs a name of its own. The line that would be right is
+# quoted as a shell needs it.
+OF_REPORT := $(filter $(GIVEN),$(WRITTEN) $(WRITTEN_IF_GIVEN))
+ifneq ($(and $(filter report engine-check,$(MAKECMDGOALS)),$(OF_REPORT)),)
+ifeq ($(filter NAME,$(GIVEN)),)
+as_given = $1=$(shell case $(call quoted,$1) in (*[!A-Za-z0-9._/:,=@+-]*) printf "'%s'" \
+    "$$(printf %s $(call quoted,$1) | sed "s/'/'\\\\''/g")";; (*) printf %s $(call quoted,$1);; esac)
+$(error $(OF_REPORT) would change reports/default; give the report a name: \
+    make $(MAKECMDGOALS) NAME=mine $(foreach v,$(filter $(GIVEN),$(KNOWN)),$(call as_given,$v)))
+endif
+endif
+
 # The programs that run see none of these, nor another Python's settings.
 unexport $(KNOWN) PYTHONPATH PYTHONHOME
 
@@ -128,15 +140,17 @@ OUT := reports/$(NAME)
 FIXED := $(foreach mode,single_turn multi_turn,$(addprefix $(mode)_, \
     stats.json request_metrics.csv block_metrics.csv trace.jsonl))
 FIXED += $(foreach figure,sharing_fraction_cdf block_hit_distribution reuse_gap_cdf comparison, \
-    $(figure).png $(figure).pdf) tables figures
+    $(figure).png $(figure).pdf) tables figures sections facts
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 LAST := $(OUT)/$(lastword $(SOURCES))
 FIXED += report.html report.md $(SOURCES)
 MISSING := $(filter-out $(wildcard $(addprefix $(OUT)/,$(FIXED))),$(addprefix $(OUT)/,$(FIXED)))
+# A notebook that failed has no executed copy and is run again. Where all have one, nobody knows which to run.
+LOST := $(if $(filter %.ipynb,$(MISSING)),,$(MISSING))
 
 report: $(LAST) ## write reports/NAME/: all results, figures, tables, report.html and report.md
-	@for file in report.html report.md; do \
-	    [ -f $(OUT)/$$file ] || { echo "90-report did not write $(OUT)/$$file" >&2; exit 1; }; \
+	@for file in $(FIXED); do \
+	    [ -e $(OUT)/$$file ] || { echo "$(OUT)/$$file was not written; make report again" >&2; exit 1; }; \
 	done
 	@echo 'The report is up to date: $(OUT)/report.html (and report.md, figures/, tables/)'
 
@@ -172,17 +186,18 @@ $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
 	@touch $@
 
 # A notebook that was executed after its source and the workload changed is left out, unless a fixed file is missing.
+# Where one fails, the others run and the last one's copy stays.
+.PRECIOUS: $(LAST)
 $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
-	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(if $(filter-out %.ipynb,$(MISSING)),,--newer-than $(WORK)/workload.stamp)
+	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
 
 # A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
 # The notebook that shows the recording is run again by the next report.
-OF_TRACE := $(filter $(WRITTEN) $(WRITTEN_IF_GIVEN),$(GIVEN))
 engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)/parameters.txt) ## send requests to a live server and compare its cached tokens with the replay's
 	@[ -n $(call quoted,URL) ] || { echo 'give the server: make engine-check URL=http://127.0.0.1:8000' >&2; exit 2; }
 	@cp $(WORK)/parameters.txt $(WORK)/check.txt
-	@$(if $(OF_TRACE),$(call write,$(OF_TRACE)) >> $(WORK)/check.txt)
+	@$(if $(OF_REPORT),$(call write,$(OF_REPORT)) >> $(WORK)/check.txt)
 	@$(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(OUT) \
 	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(ARGS)
 	@rm -f $(OUT)/notebooks/70-engine-check.ipynb

@@ -36,7 +36,7 @@ _HELP = {
 
 
 def main(arguments=None):
-    """Run the command; return its exit code: 0, 2 for a mistake in what was given, 1 for a failed notebook."""
+    """Run the command; return its exit code: 0, or 2 for a mistake in what was given or a failed notebook."""
     options = _make_parser().parse_args(arguments)
     try:
         with _place_tasks(getattr(options, "scheduler", None)):

@@ -1,20 +1,15 @@
-"""Describe what went in, in sentences and tables: data, method, definitions, the workload, limits.
+"""Describe what went in, in sentences and tables: data, method, definitions, the workload.
 
-Every number comes from what was loaded or given, none is typed. What came out is `findings`.
+Every number comes from what was loaded or given, none is typed. What came out is `findings`, what it adds up to
+`conclusion`.
 """
 
 import numpy as np
 import pandas as pd
 
 from kvprefix.arrivals import count_early_turns, parse_arrivals
+from kvprefix.escape import code_markdown, escape_markdown
 from kvprefix.files import InputError, plain_text
-
-LIMITS = """\
-- Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored; the section on engines applies an engine's rules.
-- Arrivals and think times are modelled, whatever stamps the log may have had.
-- A log without tools, images or sampling in parallel shares differently from one with them. ShareGPT's conversations are those that people chose to share.
-- Cached tokens are not saved seconds: what a hit saves depends on model, hardware and batch.
-"""
 
 DEFINITIONS = """\
 | word | means |
@@ -32,7 +27,7 @@ DEFINITIONS = """\
 
 
 def describe_load(dataset, tokenizer):
-    """Say what was read, skipped, repaired and cut, and whether a template was missing."""
+    """Say what was read, skipped, repaired and cut, and whether a template was missing; plain text."""
     lines = [
         f"{dataset['name']}: {dataset['records_read']:,} records read, {dataset['conversations']:,} conversations used."
     ]
@@ -61,7 +56,7 @@ def describe_dataset(stats):
     """The dataset card of a report."""
     multi = stats["multi_turn"]
     parameters, dataset = multi["parameters"], multi["dataset"]
-    skipped = ", ".join(f"{count:,} {reason}" for reason, count in dataset["skipped"].items()) or "none"
+    skipped = ", ".join(f"{count:,} {escape_markdown(reason)}" for reason, count in dataset["skipped"].items()) or "none"
     repaired = (
         ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count)
         or "nothing"
@@ -71,12 +66,12 @@ def describe_dataset(stats):
         end = f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
     asked = "all" if parameters["max_conversations"] is None else f"{parameters['max_conversations']:,} were asked for"
     return (
-        f"- Data: `{parameters['data']}` ({dataset['name']}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
+        f"- Data: {code_markdown(parameters['data'])} ({escape_markdown(dataset['name'])}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
         f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {dataset['conversations']:,} conversations used"
         f" ({asked}).\n"
         f"- Repairs: {repaired}. {dataset['exact_duplicates']:,} conversations equal an earlier one "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
-        f"- Tokenizer: `{parameters['tokenizer']}` (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
+        f"- Tokenizer: {code_markdown(parameters['tokenizer'])} (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
         f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
         f"- Size: {multi['requests']:,} multi-turn requests with {multi['prompt_tokens']['total']:,} prompt tokens and "
         f"{multi['output_tokens']['total']:,} generated tokens; {multi['requests_without_reply']:,} requests have no reply in the log."
@@ -84,7 +79,7 @@ def describe_dataset(stats):
 
 
 def describe_starts(parameters):
-    """Say how conversations start, from a mapping of the parameters: to follow "conversations start"."""
+    """Say how conversations start, from a mapping of the parameters: to follow "conversations start"; plain text."""
     starts, rate = parse_arrivals(parameters["arrivals"]), f"{parameters['arrival_rate']:g} a second"
     if starts.kind == "poisson":
         return f"by a Poisson process of {rate}"
@@ -110,7 +105,7 @@ def _describe_think(p):
 
 
 def state_clock(parameters):
-    """Say in few words how requests arrive, from a mapping of the parameters: for captions."""
+    """Say in few words how requests arrive, from a mapping of the parameters: for captions, plain text."""
     starts = parse_arrivals(parameters["arrivals"])
     how = "" if starts.kind == "poisson" else f" ({parameters['arrivals']})"
     rate = f"stamps of {starts.file}" if starts.kind == "stamps" else f"{parameters['arrival_rate']:g} conversations/s{how}"
@@ -124,14 +119,14 @@ def describe_method(stats):
     if p["clock"] == "causal":
         turns = (
             f"the next turn follows after the service time ({p['ttft_s']:g} s to the first token and {p['time_per_output_token_s']:g} s a generated "
-            f"token) and {_describe_think(p)}"
+            f"token) and {escape_markdown(_describe_think(p))}"
         )
     else:
         turns = f"the turns follow the naive clock `{p['clock']}`, which lets them arrive sooner than people write them"
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
-        f"{describe_starts(p)}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
+        f"{escape_markdown(describe_starts(p))}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
         f"tokens, identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."

@@ -56,25 +56,6 @@ def state_conditions(stats):
     )
 
 
-def describe_summary(stats):
-    """The report's first paragraph: the question and the answer in numbers."""
-    single, multi = stats["single_turn"], stats["multi_turn"]
-    bare = single["without_template_tokens"]
-    without = (
-        f" (without the tokens that the chat template itself adds, {percent(bare['sharing_fraction']['mean'])} and "
-        f"{percent(bare['token_hit_rate'])})"
-    )
-    return (
-        f"Of the prompt tokens of {multi['requests']:,} multi-turn requests from {multi['dataset']['conversations']:,} conversations, "
-        f"**{percent(multi['token_hit_rate'])}** lie in blocks of {multi['parameters']['block_size']} tokens that an earlier request had already "
-        f"computed (by token, cold start, prompts only). The average request finds {percent(multi['sharing_fraction']['mean'])} of its prompt "
-        f"cached (median {percent(multi['sharing_fraction']['median'])}). With one request a conversation it finds "
-        f"{percent(single['sharing_fraction']['mean'])}, and {percent(single['token_hit_rate'])} of all tokens are cached"
-        f"{without if bare['prompt_tokens'] else ''}. With generated tokens cached too, the multi-turn token hit rate is "
-        f"{percent(multi['with_generated_tokens']['token_hit_rate'])}."
-    )
-
-
 def explain_multi_turn(result):
     """Why multi-turn shares: first turns against later ones, own history against other conversations."""
     trace, sharing, stats, _ = result
@@ -143,36 +124,6 @@ def explain_gaps(result):
     if half >= 1:
         said.append(f"An LRU cache of fewer than {half:,.0f} blocks therefore loses at least half of the block reuses.")
     return " ".join(said)
-
-
-def conclude(stats):
-    """The conclusion of a report, from the main numbers."""
-    single, multi = stats["single_turn"], stats["multi_turn"]
-    rate, kept = multi["token_hit_rate"] or 0, multi["with_generated_tokens"]["token_hit_rate"] or 0
-    bare = single["without_template_tokens"]["token_hit_rate"]
-    said = [f"{percent(rate)} of the multi-turn prompt tokens are cached (by token, cold start, prompts only)."]
-    if bare is not None:
-        said.append(f"Of the first messages' tokens alone, without the template, {percent(bare)} are.")
-        if bare < rate / 2:
-            said.append(
-                "So prefix sharing in this traffic is a matter of conversations that go on, not of common prompts."
-            )
-    said.append(f"Keeping generated tokens as well makes it {percent(kept)} ({100 * (kept - rate):+.1f} points).")
-    if multi["blocks_reused_fraction"]:
-        said.append(
-            f"A block that is reused at all is accessed {_mean_when_reused(multi):.1f} times on average; "
-            f"{percent(1 - multi['blocks_reused_fraction'])} of the distinct blocks are never accessed again, which is what an eviction policy "
-            f"could get rid of first. Half of the block reuses come within {seconds(multi['reuse_gap_s']['median'])}."
-        )
-    said.append("These rates are an unbounded cache's: with a bounded one less of either accounting remains, as the sections on cache size and eviction show.")
-    return " ".join(said)
-
-
-def _mean_when_reused(stats):
-    """Mean accesses of the blocks accessed twice or more."""
-    blocks = stats["blocks"]
-    reused = (stats["blocks_reused_fraction"] or 0) * blocks["distinct"]
-    return (blocks["accesses"] - (blocks["distinct"] - reused)) / max(reused, 1)
 
 
 def explain_hit_counts(results):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.describe import percent, seconds, state_clock
+from kvprefix.escape import escape_markdown
 from kvprefix.intervals import judge_difference, move_interval
 from kvprefix.policies import POLICIES
 from kvprefix.study import ACCESS_BUDGET, BLOCK_SIZES, SEEDS, count_accesses, fit_sizes
@@ -94,7 +95,7 @@ def describe_lru(curve, needs, ceiling, block_size, model):
     last = curve[curve["capacity_blocks"] == curve["capacity_blocks"].max()]["token"]
     return (
         f"Without a bound, {percent(ceiling['token'])} of the prompt tokens are hit. LRU reaches half of that with "
-        f"{size[0.5]:,.0f} blocks ({size[0.5] * block_size:,.0f} tokens; {gib[0.5]:,.1f} GiB of {model.name}'s KV cache), 90 % with "
+        f"{size[0.5]:,.0f} blocks ({size[0.5] * block_size:,.0f} tokens; {gib[0.5]:,.1f} GiB of {escape_markdown(model.name)}'s KV cache), 90 % with "
         f"{size[0.9]:,.0f} ({gib[0.9]:,.1f} GiB), 95 % with {size[0.95]:,.0f} ({gib[0.95]:,.1f} GiB) and 99 % with {size[0.99]:,.0f} "
         f"({gib[0.99]:,.1f} GiB): the last part costs most. These are means of {SEEDS} draws of the arrival times. At the largest capacity "
         f"the rate is {spread(last)}: what differs between draws is the order of the requests, and that matters only where "

@@ -7,6 +7,7 @@ import pandas as pd
 
 from kvprefix.describe import percent, seconds, state_clock
 from kvprefix.engine import replay_vllm
+from kvprefix.escape import escape_markdown
 from kvprefix.findings_cache import spread
 from kvprefix.intervals import judge_difference, move_interval
 from kvprefix.sharing import measure_hits_with_outputs, measure_sharing
@@ -149,8 +150,8 @@ def show_recording(section):
     from kvprefix.plot_engine import draw_predicted_measured
 
     frame, summary = compare_recording(read_recording(path))
-    notes = "".join(f"\n- {warning}" for warning in summary["warnings"])
-    section.say("A live server", f"{describe_comparison(summary)}{notes and chr(10) + notes}")
+    notes = "".join(f"\n- {escape_markdown(warning)}" for warning in summary["warnings"])
+    section.say("A live server", f"{escape_markdown(describe_comparison(summary))}{notes and chr(10) + notes}")
     figure, data = draw_predicted_measured(frame)
     caption = "Cached tokens of each request, predicted by the replay and reported by a live server."
     section.show_figure("live", figure, data, caption)

@@ -1,4 +1,7 @@
-"""Execute notebooks with parameters through papermill: each whole or not at all, a failed copy kept as evidence."""
+"""Execute notebooks with parameters through papermill: each whole or not at all, a failed copy kept as evidence.
+
+One that fails costs the others nothing: they run, and its section of the report says why it failed.
+"""
 
 import os
 import sys
@@ -8,16 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
+from kvprefix.escape import one_line
 from kvprefix.files import InputError, explain_os_errors, plain_text, tell
 from kvprefix.kernels import start_preloading
+from kvprefix.parameters import list_assigned
+from kvprefix.sections import begin_section, mark_failed
 
-OWN_PARAMETERS = {"output_dir"}
+FAILED = 2  # what the command returns then
 
 
 def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=None):
     """Execute notebooks, several at a time; the last one when the others are done.
-
-    After a failed one no other is started.
 
     Parameters
     ----------
@@ -33,7 +37,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     Returns
     -------
     int
-        0, or 1 where a cell failed.
+        0, or FAILED where a notebook failed; a next call with `newer_than` runs that one and the last again.
 
     Raises
     ------
@@ -50,13 +54,14 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
         read_declared(source)
 
     bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
-    failed = threading.Event()
+    failed, ended = [], threading.Event()
 
     def execute(source):
         try:
-            alone = jobs == 1 or source == last
-            if not failed.is_set() and execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone):
-                failed.set()
+            if not ended.is_set():
+                alone = jobs == 1 or source == last
+                if execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone):
+                    failed.append(source.stem)
         finally:
             ensure_event_loop().close()  # of this thread
         bar.update()
@@ -66,9 +71,12 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
             list(pool.map(execute, stale))
             pool.submit(execute, last).result()
         except BaseException:
-            failed.set()  # nothing more is started
+            ended.set()  # nothing more is started
             raise
-    return int(failed.is_set())
+    if failed:
+        listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
+        tell(f"{listed}; the next run is of these and the last one", sys.stderr)
+    return FAILED if failed else 0
 
 
 def _is_stale(source, target, newer_than):
@@ -78,12 +86,13 @@ def _is_stale(source, target, newer_than):
 
 
 def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
-    """Execute a notebook; return 0, or 1 where a cell failed.
+    """Execute a notebook; return 0, or FAILED where a cell failed or the kernel died.
 
     Parameters
     ----------
     source, target : pathlib.Path
-        The notebook and its executed copy. On failure the partly executed copy is `NAME.failed.ipynb` beside it.
+        The notebook and its executed copy. On failure the partly executed copy is `NAME.failed.ipynb` beside it, and
+        the notebook's section is marked.
     parameters : Parameters
         Those of them that the notebook declares are passed.
     output_dir : pathlib.Path
@@ -94,20 +103,26 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     Raises
     ------
     InputError
-        A notebook that is not there, or declares no parameters.
+        A notebook that is not there, or declares no parameters; a parameter that no notebook can hold.
     """
     declared = read_declared(source)
     values = {**parameters.as_dict(), "output_dir": str(output_dir.resolve())}
     chosen = {name: values[name] for name in declared if name in values}
     if chosen.get("max_conversations", 1) is None:
         chosen["max_conversations"] = "all"
+    for name, value in chosen.items():
+        if str(value).encode(errors="replace").decode() != str(value):
+            raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
     failed = target.with_suffix(".failed.ipynb")
     with explain_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        failed.unlink(missing_ok=True)
+        for old in (target, failed):
+            old.unlink(missing_ok=True)
+    begin_section(output_dir, source.stem)
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     manager = start_preloading()
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     shows = in_turn and sys.stderr.isatty()
@@ -119,27 +134,47 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
             extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except PapermillExecutionError as error:
-        tell(f"error: {source.name}: cell {error.exec_count}: {error.ename}: {error.evalue}", sys.stderr)
-        tell(f"the partly executed notebook is {failed}", sys.stderr)
-        return 1
-    os.replace(failed, target)
-    tell(f"{source.name}: done")
-    return 0
+        reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        reason = f"cell {_count_started(failed)}: its kernel died, as it does where memory ends"
+    else:
+        os.replace(failed, target)
+        tell(f"{source.name}: done")
+        return 0
+    reason = one_line(reason, 300)
+    mark_failed(output_dir, source.stem, _read_title(source), reason)
+    tell(f"error: {source.name}: {reason}", sys.stderr)
+    tell(f"the partly executed notebook is {failed}", sys.stderr)
+    return FAILED
+
+
+def _count_started(path):
+    """Return how many code cells of a partly executed notebook were started."""
+    cells = _read_notebook(path).cells
+    states = [cell.metadata.get("papermill", {}).get("status") for cell in cells if cell.cell_type == "code"]
+    return sum(state in ("running", "completed", "failed") for state in states)
+
+
+def _read_title(source):
+    first = _read_notebook(source).cells[0].source.partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else source.stem
 
 
 def read_declared(source):
     """Return the names that a notebook's `parameters` cell assigns, in order."""
+    cells = [cell for cell in _read_notebook(source).cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise InputError(f"{source}: has {len(cells)} cells tagged `parameters`; expected one")
+    return list_assigned(cells[0].source)
+
+
+def _read_notebook(path):
     import nbformat  # two seconds, while the first kernel's imports are under way
 
     try:
-        with explain_os_errors(source):
-            notebook = nbformat.read(source, as_version=4)
+        with explain_os_errors(path):
+            return nbformat.read(path, as_version=4)
     except InputError:
         raise
     except Exception as error:  # nbformat has many: no JSON, no notebook, of another version
-        raise InputError(f"{source}: is no notebook that can be read ({type(error).__name__})") from error
-    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise InputError(f"{source}: has {len(cells)} cells tagged `parameters`; expected one")
-    lines = [line.partition("=")[0].strip() for line in cells[0].source.splitlines()]
-    return [name for name in lines if name.isidentifier()]
+        raise InputError(f"{path}: is no notebook that can be read ({type(error).__name__})") from error

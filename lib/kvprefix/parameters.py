@@ -13,6 +13,7 @@ _NAMES = {
     "tokenizer": "`bundled`, a hub id or a folder",
     "kv_model": "a known model or a config.json",
 }
+OWN_PARAMETERS = ("output_dir",)  # of a notebook, beside those of a report
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,41 @@ class Parameters:
 def pick_parameters(names):
     """Make Parameters of the values that a notebook's cell gave: its `globals()`, of which other names are ignored.
 
-    >>> pick_parameters({"block_size": 32, "frame": None}).block_size
-    32
+    A text that stands for a number or for true or false, as `papermill -r` gives it, is read as that, and what was read
+    takes its place in `names`.
+
+    >>> given = {"block_size": "32", "frame": None}
+    >>> pick_parameters(given).block_size, given["block_size"]
+    (32, 32)
+
+    Raises
+    ------
+    InputError
+        As Parameters, and where papermill gave a name that is not declared.
     """
-    known = [field.name for field in fields(Parameters)]
+    known = {field.name: field.type for field in fields(Parameters)}
+    _check_injected(names.get("In", []), [*known, *OWN_PARAMETERS])
+    for name, kind in known.items():
+        if isinstance(names.get(name), str):
+            names[name] = _parse(names[name], kind)
     return Parameters(**{name: names[name] for name in known if name in names})
+
+
+def _check_injected(cells, known):
+    """Raise InputError where the cell that papermill adds after the declaring one sets a name that is not declared."""
+    injected = [k for k, cell in enumerate(cells) if cell.partition("\n")[0] == "# Parameters"]
+    if not injected:
+        return
+    declared = {*known, *(list_assigned(cells[injected[-1] - 1]) if injected[-1] else ())}
+    unknown = [name for name in list_assigned(cells[injected[-1]]) if name not in declared]
+    if unknown:
+        raise InputError(f"unknown parameter {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def list_assigned(code):
+    """Return the names that lines of the form ``name = value`` assign, in order."""
+    lines = [line.partition("=")[0].strip() for line in code.splitlines()]
+    return [name for name in lines if name.isidentifier()]
 
 
 def parse_parameters(texts):

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
+from kvprefix.escape import plain_label
 from kvprefix.plot import PAGE_IN, STYLE, add_legend, compute_ecdf, make_axes, percent_axes
 from kvprefix.policies import POLICIES
 
@@ -117,7 +118,7 @@ def draw_working_set(times_s, sizes, block_size, model):
     factor = block_size * model.bytes_per_token / 2**30
     with mpl.rc_context(STYLE):
         right = axes.secondary_yaxis("right", functions=(lambda x: x * factor, lambda x: x / factor))
-        right.set_ylabel(f"GiB, {model.name}")
+        right.set_ylabel(f"GiB, {plain_label(model.name)}")
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     add_legend(axes, 3)
     return figure, pd.DataFrame({"time_s": times_s, **sizes})
@@ -159,7 +160,8 @@ def _capacity_axes(axes, block_size, model):
     axes.set_ylim(0)
     with mpl.rc_context(STYLE):
         top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
-        top.set_xlabel(f"GiB of KV cache, {model.name} ({model.bytes_per_token / 1024:,.0f} KiB a token, log scale)")
+        name, kib = plain_label(model.name), model.bytes_per_token / 1024
+        top.set_xlabel(f"GiB of KV cache, {name} ({kib:,.0f} KiB a token, log scale)")
         top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         below = axes.secondary_xaxis("bottom", functions=(lambda x: x * block_size, lambda x: x / block_size))
         below.spines["bottom"].set_position(("outward", 30))

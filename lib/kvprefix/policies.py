@@ -40,12 +40,12 @@ POLICIES = {
     "slru": Policy(
         SLRU, "SLRU", 0.8,
         "Segmented LRU (Karedla, Love and Wherry, 1994): new blocks are on probation, a hit one is protected; "
-        "the protected part is at most `setting` of the capacity, and what overflows, least recently used first, goes "
+        "the protected part is at most 'setting' of the capacity, and what overflows, least recently used first, goes "
         "back on probation as if just used. Leaves on probation go first, least recently used first.",
     ),
     "s3fifo": Policy(
         S3FIFO, "S3-FIFO", 0.1,
-        "S3-FIFO (Yang et al., SOSP 2023): new blocks enter a small queue, at most `setting` of the capacity before "
+        "S3-FIFO (Yang et al., SOSP 2023): new blocks enter a small queue, at most 'setting' of the capacity before "
         "its oldest leaf goes; one hit twice meanwhile moves to the main queue instead. The main queue's oldest leaf "
         "goes unless it was hit, which puts it back (up to three times). A block evicted from the small queue is "
         "remembered, for as many evictions from that queue as the main queue is large, and enters the main queue when "
@@ -54,13 +54,13 @@ POLICIES = {
     "gdsf": Policy(
         GDSF, "GDSF (FLOPs)", 3.3e-5,
         "Greedy-Dual-Size-Frequency (Cherkasova, 1998): the score is the accesses since storing times the cost of "
-        "computing the block again, plus the score of the block evicted last. The cost is 1 + `setting` * the "
+        "computing the block again, plus the score of the block evicted last. The cost is 1 + 'setting' * the "
         "position of the block's middle in tokens: attention over what is before it, relative to the rest (the default "
         "is Llama-3.1-8B's: 4 * 32 layers * 4096 FLOPs a token of context against 2 * 8.0e9).",
     ),
     "ttl": Policy(
         TTL, "TTL", 600.0,
-        "Time to live: a block that was not accessed for more than `setting` seconds is dropped; room is made as in "
+        "Time to live: a block that was not accessed for more than 'setting' seconds is dropped; room is made as in "
         "LRU.",
     ),
     "opt": Policy(

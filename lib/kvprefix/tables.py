@@ -2,11 +2,12 @@
 
 import math
 
+from kvprefix.escape import escape_latex, escape_markdown, one_line
 from kvprefix.files import write_bytes
 
 
 def save_table(frame, path, caption, formats=None):
-    """Save a table as CSV, Markdown and LaTeX.
+    """Save a table as CSV, Markdown and LaTeX. Headings, cells and caption are plain text: they are escaped here.
 
     Parameters
     ----------
@@ -30,18 +31,19 @@ def save_table(frame, path, caption, formats=None):
         forms = [formats.get(column)] * len(frame) if isinstance(formats, dict) else formats
         shown[column] = [format_number(value, form) for value, form in zip(frame[column], forms, strict=True)]
     right = [any(_is_number(value) for value in frame[column]) for column in frame.columns]
-    markdown = shown.to_markdown(
+    escaped = shown.map(escape_markdown).rename(columns=escape_markdown)
+    markdown = escaped.to_markdown(
         index=False, disable_numparse=True, colalign=["right" if is_right else "left" for is_right in right]
     )
     latex = (
         shown.style.hide(axis="index")
-        .format(escape="latex")
-        .format_index(escape="latex", axis="columns")
+        .format(escape_latex)
+        .format_index(escape_latex, axis="columns")
         .to_latex(hrules=True, column_format="".join("r" if is_right else "l" for is_right in right))
     )
     write_bytes(f"{path}.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_bytes(f"{path}.md", markdown + "\n")
-    write_bytes(f"{path}.tex", f"% {caption}\n{latex}")
+    write_bytes(f"{path}.tex", f"% {one_line(caption)}\n{latex}")
     return markdown
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from kvprefix.notebooks import execute_notebook
 from kvprefix.parameters import Parameters
+from kvprefix.report import Section, write_report
+from kvprefix.sections import mark_failed
 
 PROJECT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -114,5 +116,21 @@ def test_the_html_report_opens_with_all_figures_and_no_console_error(browser, tm
     widths = page.evaluate("[...document.images].map(one => one.naturalWidth)")
     assert len(widths) == 8 and min(widths) > 300
     assert said == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_box_of_a_failed_section_is_seen_at_any_width(browser, tmp_path, width):
+    front, back = (Section(name, "Title", tmp_path) for name in ("90-front", "90-report"))
+    front.say("", "a-file-name-without-an-end-" * 9, plain=True)
+    mark_failed(tmp_path, "20-x", "Failed", f"cell 4: ValueError: <b>{'x' * 250}</b>")
+    page = browser.new_page(viewport={"width": width, "height": 700})
+    page.goto(write_report("Report", front, back).as_uri())
+    notice, box = page.locator("aside.failed").all()
+    assert notice.is_visible() and "This report is not complete. Failed: 20-x." in notice.inner_text()
+    assert "stopped at cell 4: ValueError: <b>xxx" in box.inner_text()
+    colours = [one.evaluate("one => getComputedStyle(one).borderLeftColor") for one in (notice, box)]
+    assert colours == ["rgb(179, 38, 30)"] * 2
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.close()

@@ -10,8 +10,9 @@ import nbformat
 import pytest
 
 from kvprefix.files import InputError
-from kvprefix.notebooks import OWN_PARAMETERS, execute_notebook, execute_notebooks, read_declared
-from kvprefix.parameters import Parameters
+from kvprefix.notebooks import FAILED, execute_notebook, execute_notebooks, read_declared
+from kvprefix.parameters import OWN_PARAMETERS, Parameters
+from kvprefix.sections import read_sections
 
 PROJECT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem != "_template", path.stem))
@@ -108,19 +109,111 @@ def test_only_what_is_stale_is_executed_and_then_the_last_one(tmp_path, capsys):
     assert run() == "10-a20-b90-z"
 
 
-def test_after_a_failed_notebook_no_other_is_started(tmp_path, capsys):
-    sources = [write_notebook(tmp_path / "10-a.ipynb", "1 / 0"), write_notebook(tmp_path / "90-z.ipynb", "2")]
-    assert execute_notebooks(sources, Parameters(), tmp_path / "out") == 1
-    assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["10-a.failed.ipynb"]
+def test_after_a_failed_notebook_the_others_run_and_the_next_time_just_what_failed(tmp_path, capsys):
+    note = "open(f'{output_dir}/log', 'a').write(%r)"
+    sources = [write_notebook(tmp_path / f"{name}.ipynb", note % name) for name in ("10-a", "20-b", "30-c", "90-z")]
+    stamp, out = tmp_path / "stamp", tmp_path / "out"
+    stamp.touch()
+    assert execute_notebooks(sources, Parameters(), out) == 0  # once all was well
+    write_notebook(sources[1], "1 / 0")
+
+    def run(**options):
+        (out / "log").unlink(missing_ok=True)
+        return execute_notebooks(sources, Parameters(), out, **options), (out / "log").read_text()
+
+    assert run() == (FAILED, "10-a30-c90-z")
+    kept = sorted(path.name for path in (out / "notebooks").iterdir())
+    assert kept == ["10-a.ipynb", "20-b.failed.ipynb", "30-c.ipynb", "90-z.ipynb"]
+    assert run(newer_than=stamp) == (FAILED, "90-z")
+    write_notebook(sources[1], note % "20-b")
+    os.utime(sources[1], (1, 1))  # that it is newer is not the reason
+    assert run(newer_than=stamp) == (0, "20-b90-z")
+    assert "20-b" not in read_sections(out)
+    assert sorted(path.name for path in (out / "notebooks").iterdir()) == [f"{s.stem}.ipynb" for s in sources]
 
 
 def test_a_failed_notebook_leaves_its_copy_as_evidence(tmp_path, capsys):
     source = write_notebook(tmp_path / "10-broken.ipynb", "1 / 0")
     target = tmp_path / "out" / "10-broken.ipynb"
-    assert execute_notebook(source, target, Parameters(), tmp_path) == 1
+    assert execute_notebook(source, target, Parameters(), tmp_path) == FAILED
     assert not target.exists() and (tmp_path / "out/10-broken.failed.ipynb").exists()
     error = capsys.readouterr().err
-    assert "ZeroDivisionError" in error and "Traceback" not in error
+    assert "error: 10-broken.ipynb: cell 3: ZeroDivisionError: division by zero\n" in error and "Traceback" not in error
+
+
+def test_a_reason_is_one_line_and_a_dead_kernel_has_one(tmp_path, capsys):
+    loud = write_notebook(tmp_path / "10-loud.ipynb", "raise ValueError('a\\n\\x1b[31m<b>' + 'c' * 999)")
+    dead = write_notebook(tmp_path / "20-dead.ipynb", "import os\nos._exit(9)")
+    assert execute_notebooks([loud, dead], Parameters(), tmp_path / "out") == FAILED
+    sections = read_sections(tmp_path / "out")
+    assert sections["10-loud"]["failed"].startswith("cell 3: ValueError: a [31m<b>ccc")
+    assert len(sections["10-loud"]["failed"]) == 301
+    assert sections["20-dead"] == {
+        "title": "20-dead", "items": [], "failed": "cell 3: its kernel died, as it does where memory ends"
+    }  # fmt: skip
+    assert capsys.readouterr().err.splitlines()[4:] == [
+        "2 of 2 notebooks failed: 10-loud, 20-dead; the next run is of these and the last one"
+    ]
+
+
+BREAK = "import kvprefix.run, kvprefix.plot_cache as plots\n%s = lambda *_: 1 / 0\n"
+
+
+def run_broken(folder, **lines):
+    """Run the notebooks, of which some begin their set-up cell with a line of their own."""
+    sources = []
+    for path in NOTEBOOKS[1:]:
+        notebook = read(path)
+        cell = code_cells(notebook)[1]
+        cell.source = lines.get(f"n{path.stem[:2]}", "") + cell.source
+        sources.append(folder / path.name)
+        nbformat.write(notebook, sources[-1])
+    return execute_notebooks(sources, Parameters(data=str(SAMPLE), block_size=8), folder / "out", jobs=2)
+
+
+def test_a_failed_section_is_a_box_and_the_rest_is_a_report(tmp_path):
+    hostile = "raise ValueError('![x](/etc/hostname) <script>|')\n"
+    assert run_broken(tmp_path, n20=hostile, n40=BREAK % "plots.draw_reuse") == FAILED
+    out = tmp_path / "out"
+    markdown, page = (out / "report.md").read_text(), (out / "report.html").read_text()
+    assert "> **This report is not complete.** Failed: 20-prefix-sharing, 40-cache-size. The reasons" in markdown
+    reason = r"stopped at cell 3: ValueError: !\[x\](/etc/hostname) \<script>\|. It has made nothing before that."
+    assert f"## Prefix sharing\n\n> **This section failed.** The notebook 20-prefix-sharing {reason}" in markdown
+    kept = markdown.partition("## Cache size\n\n")[2].partition("\n## ")[0]
+    assert kept.startswith("> **This section failed.** The notebook 40-cache-size stopped at cell ")
+    assert ": ZeroDivisionError: division by zero." in kept
+    assert "What follows was made before that." in kept and "figures/40-lru-curve.png" in kept
+    assert page.count('<aside class="failed" role="note">') == 3 and "<script>" not in page
+    assert "handed over no numbers" in markdown and "### Method" in markdown and "### Data" not in markdown
+    conclusion = markdown.partition("### Conclusion\n\n")[2].partition("\n### ")[0]
+    assert "multi-turn prompt tokens are cached" not in conclusion and "LRU reaches half" not in conclusion
+    assert "better eviction wins at most" in conclusion or "Eviction decides nothing" in conclusion
+    assert "30-block-size, 50-eviction, 60-timing evict but" in markdown
+    assert "| block_size " in markdown and not re.search(r"\bnan\b", markdown, re.I)
+
+
+def test_a_file_name_that_no_notebook_can_hold_is_refused(tmp_path):
+    source = write_notebook(tmp_path / "10-a.ipynb", "1")
+    folder = tmp_path / os.fsdecode(b"out\xff")
+    with pytest.raises(InputError, match=r"output_dir is .*\\udcff': a notebook holds no name that is not UTF-8"):
+        execute_notebook(source, tmp_path / "done.ipynb", Parameters(), folder)
+
+
+def test_papermill_s_strings_are_read_and_its_unknown_names_refused(tmp_path):
+    import papermill
+
+    def run(name, **given):
+        given |= {"data": str(SAMPLE), "output_dir": str(tmp_path / "out")}
+        papermill.execute_notebook(
+            PROJECT / f"notebooks/{name}.ipynb", tmp_path / "done.ipynb", given, kernel_name="python3",
+            progress_bar=False,
+        )  # fmt: skip
+
+    run("10-workload", block_size="8", arrival_rate="5", drop_duplicates="true", max_conversations="3", seed="4")
+    caption = (tmp_path / "out/figures/10-arrivals.txt").read_text()
+    assert "5 conversations start a second" in caption and "seed 4" in caption
+    with pytest.raises(papermill.PapermillExecutionError, match="InputError: unknown parameter blok_size; known: data"):
+        run("10-workload", blok_size=8)
 
 
 def test_a_notebook_without_parameters_is_refused(tmp_path):

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
+from kvprefix.conclusion import conclude, describe_summary, state_limits
 from kvprefix.describe import check_parameters, describe_causality
+from kvprefix.facts import take_sharing
 from kvprefix.files import InputError
 from kvprefix.findings import (
-    conclude,
-    describe_summary,
     explain_accountings,
     explain_gaps,
     explain_hit_counts,
@@ -77,9 +77,9 @@ def test_running_a_cell_again_replaces_what_it_said(tmp_path):
 
 def test_the_report_refuses_statistics_of_other_parameters(bundled_workload, tmp_path):
     with pytest.raises(InputError, match="run notebook 20"):
-        read_stats(tmp_path)
+        read_stats(tmp_path, Parameters())
     write_results(analyse(bundled_workload), bundled_workload, tmp_path)
-    stats = read_stats(tmp_path)
+    stats = read_stats(tmp_path, Parameters())
     check_parameters(stats, Parameters(max_conversations=300))
     with pytest.raises(InputError, match="another block_size, seed"):
         check_parameters(stats, Parameters(max_conversations=300, block_size=8, seed=3))
@@ -92,9 +92,12 @@ def test_every_sentence_can_be_said_at_every_block_size(bundled_workload, block_
     workload = replace(bundled_workload, parameters=replace(bundled_workload.parameters, block_size=block_size))
     results = analyse(workload)
     stats = {mode: result.stats for mode, result in results.items()}
+    facts = {"20-prefix-sharing": take_sharing(stats)}
     said = [
-        describe_summary(stats), explain_multi_turn(results["multi_turn"]), explain_single_turn(results["single_turn"]),
-        explain_gaps(results["multi_turn"]), explain_hit_counts(results), explain_accountings(stats), conclude(stats),
+        describe_summary(facts, workload.parameters), explain_multi_turn(results["multi_turn"]),
+        explain_single_turn(results["single_turn"]),
+        explain_gaps(results["multi_turn"]), explain_hit_counts(results), explain_accountings(stats),
+        conclude(facts, workload.parameters), state_limits(facts, workload.parameters),
     ]  # fmt: skip
     assert all(said) and not any("nan" in text.lower().split() for text in said)
     table, formats = tabulate_comparison(stats)

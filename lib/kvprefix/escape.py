@@ -1,0 +1,76 @@
+"""Make text from outside (data, file names, templates, servers) plain text where it meets Markdown, LaTeX and a figure.
+
+HTML is made of the Markdown by `report`, which escapes it there.
+"""
+
+import re
+import unicodedata
+
+_MARKDOWN = re.compile(
+    r"[\\`\[\]|~$]"  # code, links and images, table cells, strike-through, mathematics
+    r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, but not within a word
+    r"|\*(?!\s)|(?<!\s)\*"
+    r"|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])"  # HTML and its entities
+    r"|^(?:[-+](?=\s|$|-)|[#>=])"  # what makes a list, a heading, a rule or a quotation of a line
+)
+_MARKDOWN_NUMBER = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of a character, separators
+_TURNS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # the direction of writing
+
+
+def one_line(text, most=None):
+    r"""Return a text on one line, without control characters; cut after `most` characters, which an ellipsis shows.
+
+    >>> one_line("a\r\n\n  b\x1b[31m\u2028c"), one_line("abcdef", 3)
+    ('a b [31m c', 'abc…')
+    """
+    seen = "".join(" " if unicodedata.category(c) in _UNSEEN or c in _TURNS else c for c in str(text))
+    line = " ".join(seen.split())
+    return line if most is None or len(line) <= most else f"{line[:most]}…"
+
+
+def escape_markdown(text):
+    r"""Return text so that Markdown shows it as it is, on one line, wherever a sentence or a table cell holds it.
+
+    >>> print(escape_markdown("![x](/etc/hostname)\n# <b>a_b</b> | 5 * 3 & 2"))
+    !\[x\](/etc/hostname) # \<b>a_b\</b> \| 5 * 3 & 2
+    """
+    escaped = _MARKDOWN.sub(lambda match: f"\\{match[0]}", one_line(text))
+    return _MARKDOWN_NUMBER.sub(r"\1\\\2", escaped)
+
+
+def code_markdown(text):
+    r"""Return text as a code span of Markdown: literal, on one line, between more backticks than it holds in a row.
+
+    >>> print(code_markdown("a`b"), code_markdown("chats.jsonl"))
+    `` a`b `` `chats.jsonl`
+    """
+    line = one_line(text)
+    if "`" not in line:
+        return f"`{line}`" if line else ""
+    fence = "`" * (1 + max(map(len, re.findall("`+", line))))
+    return f"{fence} {line} {fence}"
+
+
+def escape_latex(text):
+    r"""Return text so that LaTeX prints it as it is, in a table cell too (where `[` and `*` after a row are options).
+
+    >>> print(escape_latex("50 % of a_b\n\\input{x} <$>"), escape_latex("[x]"))
+    50 \% of a\_b \textbackslash{}input\{x\} \textless{}\$\textgreater{} {}[x]
+    """
+    line = "".join(_LATEX.get(character, character) for character in one_line(text))
+    return f"{{}}{line}" if line[:1] in ("[", "*") else line
+
+
+def plain_label(text):
+    r"""Return text so that Matplotlib draws it as it is: two dollar signs would begin and end a formula.
+
+    >>> print(plain_label("$x$"))
+    \$x\$
+    """
+    return one_line(text).replace("$", r"\$")
