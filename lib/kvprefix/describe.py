@@ -8,6 +8,7 @@ import pandas as pd
 
 from kvprefix.arrivals import count_early_turns, parse_arrivals
 from kvprefix.files import InputError
+from kvprefix.jsonlines import count
 
 LIMITS = """\
 - Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored; the section on engines applies an engine's rules.
@@ -34,22 +35,20 @@ DEFINITIONS = """\
 def describe_load(dataset, tokenizer):
     """Say what was read, skipped, repaired and cut, and whether a template was missing."""
     lines = [
-        f"{dataset['name']}: {dataset['records_read']:,} records read, {dataset['conversations']:,} conversations used."
+        f"{dataset['name']}: {count(dataset['records_read'], 'record')} read, {count(dataset['conversations'], 'conversation')} used."
     ]
-    for reason, count in dataset["skipped"].items():
-        lines.append(f"Skipped, {reason}: {count:,} (first: {dataset['first_skipped'][reason]}).")
+    for reason, n in dataset["skipped"].items():
+        lines.append(f"Skipped, {reason}: {n:,} (first: {dataset['first_skipped'][reason]}).")
     if dataset["cut_at_byte"] is not None:
         lines.append(
             f"The file is cut: it ends at byte {dataset['cut_at_byte']:,}, inside the record after the "
-            f"{dataset['records_read']:,} whole ones."
+            f"{count(dataset['records_read'], 'whole one')}."
         )
-    repaired = [f"{name.replace('_', ' ')}: {count:,}" for name, count in dataset["repaired"].items() if count]
+    repaired = [f"{name.replace('_', ' ')}: {n:,}" for name, n in dataset["repaired"].items() if n]
     if repaired:
         lines.append(f"Repaired, {'; '.join(repaired)}.")
     if dataset["exact_duplicates"]:
-        lines.append(
-            f"{dataset['exact_duplicates']:,} conversations equal an earlier one (drop_duplicates skips them)."
-        )
+        lines.append(f"{_say_duplicates(dataset)} (drop_duplicates skips them).")
     if not tokenizer["has_template"]:
         lines.append(
             f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in."
@@ -57,29 +56,35 @@ def describe_load(dataset, tokenizer):
     return "\n".join(lines)
 
 
+def _say_duplicates(dataset):
+    n = dataset["exact_duplicates"]
+    return f"{count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
+
+
 def describe_dataset(stats):
     """The dataset card of a report."""
     multi = stats["multi_turn"]
     parameters, dataset = multi["parameters"], multi["dataset"]
-    skipped = ", ".join(f"{count:,} {reason}" for reason, count in dataset["skipped"].items()) or "none"
+    skipped = ", ".join(f"{n:,} {reason}" for reason, n in dataset["skipped"].items()) or "none"
     repaired = (
-        ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count)
+        ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in dataset["repaired"].items() if n)
         or "nothing"
     )
     end = "is whole" if dataset["read_to_end"] else "was read as far as needed"
     if dataset["cut_at_byte"] is not None:
         end = f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
-    asked = "all" if parameters["max_conversations"] is None else f"{parameters['max_conversations']:,} were asked for"
+    asked = "all" if parameters["max_conversations"] is None else f"at most {parameters['max_conversations']:,} asked for"
     return (
         f"- Data: `{parameters['data']}` ({dataset['name']}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
-        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {dataset['conversations']:,} conversations used"
+        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {count(dataset['conversations'], 'conversation')} used"
         f" ({asked}).\n"
-        f"- Repairs: {repaired}. {dataset['exact_duplicates']:,} conversations equal an earlier one "
+        f"- Repairs: {repaired}. {_say_duplicates(dataset)} "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
         f"- Tokenizer: `{parameters['tokenizer']}` (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
         f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
-        f"- Size: {multi['requests']:,} multi-turn requests with {multi['prompt_tokens']['total']:,} prompt tokens and "
-        f"{multi['output_tokens']['total']:,} generated tokens; {multi['requests_without_reply']:,} requests have no reply in the log."
+        f"- Size: {count(multi['requests'], 'multi-turn request')} with {count(multi['prompt_tokens']['total'], 'prompt token')} and "
+        f"{count(multi['output_tokens']['total'], 'generated token')}; {count(multi['requests_without_reply'], 'request')} "
+        f"{'has' if multi['requests_without_reply'] == 1 else 'have'} no reply in the log."
     )
 
 
@@ -94,7 +99,7 @@ def describe_starts(parameters):
         return f"by a Poisson process whose rate follows {starts.file or 'a working day'}, {rate} on the day's average"
     if starts.kind == "clients":
         return (
-            f"at {starts.clients:,} clients, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
+            f"at {count(starts.clients, 'client')}, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
             f"coefficient of variation {starts.cv:g}"
         )
     return f"at the times that {starts.file} holds"
@@ -109,13 +114,21 @@ def _describe_think(p):
     return f"a think time of {p['think_median_s']:g} s" if kind == "constant" else f"a think time drawn from {file}"
 
 
-def state_clock(parameters):
-    """Say in few words how requests arrive, from a mapping of the parameters: for captions."""
-    starts = parse_arrivals(parameters["arrivals"])
-    how = "" if starts.kind == "poisson" else f" ({parameters['arrivals']})"
-    rate = f"stamps of {starts.file}" if starts.kind == "stamps" else f"{parameters['arrival_rate']:g} conversations/s{how}"
-    think = "" if parameters["think"] == "lognormal" or parameters["clock"] != "causal" else f" ({parameters['think']} think time)"
-    return f"{rate}, {parameters['clock']} clock{think}"
+def state_clock(parameters, varied=()):
+    """Say in few words how requests arrive, from a mapping of the parameters: for captions.
+
+    Parameters whose names are in `varied` have no one value, and are left out.
+    """
+    starts, said = parse_arrivals(parameters["arrivals"]), []
+    if starts.kind != "stamps" and "arrival_rate" not in varied:
+        said.append(f"{parameters['arrival_rate']:g} conversations/s")
+    if starts.kind != "poisson" and "arrivals" not in varied:
+        how = f"stamps of {starts.file}" if starts.kind == "stamps" else parameters["arrivals"]
+        said = [f"{said[0]} ({how})" if said else how]
+    if "clock" not in varied:
+        usual = parameters["think"] == "lognormal" or parameters["clock"] != "causal" or "think" in varied
+        said.append(f"{parameters['clock']} clock" + ("" if usual else f" ({parameters['think']} think time)"))
+    return ", ".join(said)
 
 
 def describe_method(stats):
@@ -131,8 +144,8 @@ def describe_method(stats):
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
-        f"{describe_starts(p)}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
-        f"tokens, identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
+        f"{describe_starts(p)}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {count(p['block_size'], 'token')}, "
+        f"identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."
     )
@@ -141,9 +154,9 @@ def describe_method(stats):
 def tabulate_load(dataset):
     """Return what was read, skipped (by reason), used and repaired (by kind) as a table."""
     rows = [("records read", dataset["records_read"])]
-    rows += [(f"skipped: {reason.replace('_', ' ')}", count) for reason, count in dataset["skipped"].items()]
+    rows += [(f"skipped: {reason.replace('_', ' ')}", n) for reason, n in dataset["skipped"].items()]
     rows += [("conversations used", dataset["conversations"])]
-    rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
+    rows += [(f"repaired: {kind.replace('_', ' ')}", n) for kind, n in dataset["repaired"].items()]
     rows += [("equal to an earlier conversation", dataset["exact_duplicates"])]
     if dataset["read_to_end"]:
         rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]
@@ -154,6 +167,8 @@ def describe_turns(requests):
     """Say how many turns conversations have."""
     turns = requests.groupby("conversation_index").size().to_numpy()
     top = np.sort(turns)[::-1][: max(1, len(turns) // 100)]
+    if len(turns) == 1:
+        return f"One conversation has {count(len(requests), 'turn')}."
     return (
         f"{len(turns):,} conversations have {len(requests):,} turns: {turns.mean():.2f} on average, {np.median(turns):.0f} at the median, "
         f"{turns.max():,} at most. {percent((turns == 1).mean())} have a single turn and can share nothing with themselves; the longest "
@@ -165,12 +180,18 @@ def describe_arrivals(traces):
     """Say how long the trace is, and how single-turn and multi-turn arrivals differ."""
     single, multi = (traces[mode].arrival_s for mode in ("single_turn", "multi_turn"))
     starts = single[-1]
-    return (
-        f"The last of {len(single):,} conversations starts after {seconds(starts)}; until then requests arrive at "
-        f"{len(single) / starts:.2f} a second in single-turn mode and {(multi <= starts).sum() / starts:.2f} in multi-turn mode. "
-        f"{percent((multi > starts).mean())} of the multi-turn requests come later: conversations that go on after the last one has "
-        f"started. The last request arrives after {seconds(multi[-1])}."
-    )
+    if len(single) == 1:
+        said = f"The only conversation starts after {seconds(starts)}."
+    elif single[0] == starts:
+        said = f"All {len(single):,} conversations start at one moment, after {seconds(starts)}."
+    else:
+        said = (
+            f"The last of {len(single):,} conversations starts after {seconds(starts)}; until then requests arrive at "
+            f"{len(single) / starts:.2f} a second in single-turn mode and {(multi <= starts).sum() / starts:.2f} in multi-turn mode. "
+            f"{percent((multi > starts).mean())} of the multi-turn requests come later: conversations that go on after the last one has "
+            f"started."
+        )
+    return f"{said} The last request arrives after {seconds(multi[-1])}."
 
 
 def describe_causality(trace, clock):
@@ -181,8 +202,9 @@ def describe_causality(trace, clock):
     if not later:
         return "No conversation has a second turn."
     if not early:
-        return f"None of the {later:,} later turns arrives before the reply that it answers is complete."
-    return f"**{early:,} of {later:,} later turns arrive before the reply that they answer is complete:** results are for comparison only."
+        none = "The only later turn does not arrive" if later == 1 else f"None of the {later:,} later turns arrives"
+        return f"{none} before the reply that it answers is complete."
+    return f"**{early:,} of {count(later, 'later turn')} arrive before the reply that they answer is complete:** results are for comparison only."
 
 
 def list_parameters(stats):
