@@ -12,6 +12,7 @@ from kvprefix.intervals import judge_difference, move_interval
 from kvprefix.jsonlines import count
 
 POINTS_OFF = 1.5  # points of hit rate within which the approximation is said to agree
+MOST_LISTED = 8  # cases farther off are named, the farthest if they are more
 
 
 def tabulate_variants(frame, capacities):
@@ -99,7 +100,7 @@ def describe_bursts(frame, think_s=0.0):
     if not set(table["verdict"]) & {"higher", "lower"}:
         said += " None of these differences is separated from zero"
         why = ": bursts of unrelated conversations are short beside the think times that spread their turns over minutes"
-        said += f"{why if think_s >= 60 else ''}."
+        said += f"{why if think_s >= 60 and 'not separated' in set(table['verdict']) else ''}."
     return said
 
 
@@ -134,7 +135,9 @@ def describe_characteristic(frame):
     """Where Che's approximation agrees with the simulation, and where it does not; at all capacities of the study."""
     table = tabulate_characteristic(frame)
     if not len(table):
-        return "Conversations start at one moment only: there is no window in which a characteristic time could be measured."
+        if frame["simulated"].notna().any():
+            return "While conversations start, fewer distinct blocks are accessed than any of these caches holds: nothing is evicted in that window."
+        return "There is no window in which a characteristic time could be measured: conversations start at one moment only, or none of them fills a block meanwhile."
     holds = table["assumption"] == "holds"
     off = table["points off"].abs()
     said = []
@@ -146,7 +149,9 @@ def describe_characteristic(frame):
         )
         worst = table[holds & (off > POINTS_OFF)]
         if len(worst):
-            told = "; ".join(f"{row.variant}, {count(row.blocks, 'block')}: {row.off:+z.2f}" for row in worst.rename(columns={"points off": "off"}).itertuples())
+            farthest = worst.loc[off[worst.index].nlargest(MOST_LISTED).sort_index().index].rename(columns={"points off": "off"})
+            told = "; ".join(f"{row.variant}, {count(row.blocks, 'block')}: {row.off:+z.2f}" for row in farthest.itertuples())
+            told += f"; and {len(worst) - MOST_LISTED} more" if len(worst) > MOST_LISTED else ""
             said.append(f"Further off although the time is short enough: {told}. There the load is not stationary within the window: one time is no fair mean of a changing one.")
     if (~holds).any():
         said.append(
@@ -171,4 +176,5 @@ def describe_survival(frame, gap_s):
         f"{seconds(row.time_s)} with {count(row.capacity_blocks, 'block')} ({percent((gap_s <= row.time_s).mean())} of the gaps are shorter)"
         for row in rows.itertuples()
     )
-    return f"A block that is not accessed survives {told}. Half of the gaps are shorter than {seconds(np.median(gap_s))}."
+    half = np.median(gap_s)
+    return f"A block that is not accessed survives {told}. Half of the gaps are {'shorter than ' if half else ''}{seconds(half)}."

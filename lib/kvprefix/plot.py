@@ -3,6 +3,8 @@
 Figures are plain `matplotlib.figure.Figure` objects, so that nothing depends on a display or a backend.
 """
 
+import textwrap
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -208,21 +210,24 @@ def _draw_bars(axes, results, measures, factor, label):
 
 
 def note_if_empty(axes, count, note):
-    """Say on the axes why there is nothing to see (`list_notes` finds it); logarithmic axes need limits then."""
+    """Say on the axes why there is nothing to see; `list_notes` finds it."""
     if not count:
-        axes.set(xlim=(1, 10), ylim=(0.1, 1))
-        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", wrap=True, gid="note")
+        text = textwrap.fill(note, 20)
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=7, gid="note")
 
 
 def list_notes(figure):
     """Return why a figure, or a part of it, shows nothing: sentences, each once; for its caption."""
-    notes = dict.fromkeys(text.get_text() for axes in figure.axes for text in axes.texts if text.get_gid() == "note")
+    texts = [text for axes in figure.axes for text in axes.texts if text.get_gid() == "note"]
+    notes = dict.fromkeys(text.get_text().replace("\n", " ") for text in texts)
     return [f"{note[0].upper()}{note[1:]}." for note in notes]
 
 
 def log_axes(axes, names):
     """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade with a few plain ticks, which fit."""
     for name in names:
+        if not 0 < getattr(axes.dataLim, f"interval{name}")[1] < np.inf:  # nothing to see
+            axes.set(**{f"{name}lim": (1, 10)})
         axes.set(**{f"{name}scale": "log"})
         low, high = getattr(axes, f"get_{name}lim")()
         if high < 10 * low:
@@ -243,6 +248,12 @@ def add_legend(axes, columns=1):
         axes.figure.legend(
             handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2
         )
+
+
+def rate_axes(axes):
+    """Label the y axis in percent, from 0 on; where all is 0, up to 1 %."""
+    percent_axes(axes)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
 
 
 def percent_axes(axes, x=False):

@@ -16,6 +16,7 @@ from kvprefix.plot import (
     make_axes,
     note_if_empty,
     percent_axes,
+    rate_axes,
 )
 from kvprefix.plot_styles import style_lines
 from kvprefix.policies import POLICIES
@@ -95,8 +96,7 @@ def draw_block_sizes(frame):
     right.set(ylabel="LRU token hit rate")
     for axes in (left, right):
         _block_size_axis(axes, whole["block_size"])
-        percent_axes(axes)
-        axes.set_ylim(0)
+        rate_axes(axes)
     add_legend(left, 3)
     return figure, frame
 
@@ -168,8 +168,7 @@ def _capacity_axes(axes, block_size, model):
     factor = block_size * model.bytes_per_token / 2**30
     axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')}, log scale)")
     log_axes(axes, "x")
-    percent_axes(axes)
-    axes.set_ylim(0)
+    rate_axes(axes)
     with mpl.rc_context(STYLE):
         top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
         top.set_xlabel(f"GiB of KV cache, {model.name} ({model.bytes_per_token / 1024:,.0f} KiB a token, log scale)")

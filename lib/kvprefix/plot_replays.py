@@ -4,7 +4,7 @@ import numpy as np
 
 from kvprefix.intervals import move_interval, spread_over
 from kvprefix.jsonlines import count
-from kvprefix.plot import PAGE_IN, add_legend, make_axes, percent_axes
+from kvprefix.plot import PAGE_IN, add_legend, make_axes, rate_axes
 from kvprefix.plot_styles import style_bars
 from kvprefix.study_engine import CHAIN, ENGINES
 
@@ -76,6 +76,6 @@ def draw_engines(frame):
     axes.set_xticks(np.arange(len(pools)), [f"{pool:,}" for pool in pools])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
-    percent_axes(axes)
+    rate_axes(axes)
     add_legend(axes, 3)
     return figure, frame[frame["case"].isin(ENGINES)]

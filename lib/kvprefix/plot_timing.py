@@ -5,7 +5,7 @@ import pandas as pd
 
 from kvprefix.intervals import move_interval, spread_over
 from kvprefix.jsonlines import count
-from kvprefix.plot import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, percent_axes
+from kvprefix.plot import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
 
 # From the last variant on, with which the others are compared.
 _SHADES = ("#10507A", "#2E8B57", "#6FA8C9", "#E08A00", "#B03A2E", "#8C5A9E", "#666666")
@@ -41,8 +41,7 @@ def draw_variants(frame, ceiling, block_size):
     axes.axhline(ceiling, color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     _capacity_axis(axes, block_size)
     axes.set(ylabel="token hit rate")
-    percent_axes(axes)
-    axes.set_ylim(0)
+    rate_axes(axes)
     add_legend(axes, 3)
     return figure, frame
 
@@ -93,12 +92,11 @@ def draw_approximation(frame, block_size):
                 markeredgecolor=color, markeredgewidth=0.8,
             )  # fmt: skip
     note_if_empty(axes, frame["simulated"].notna().sum(), "there is no window to compare in")
-    one = frame[frame["variant"] == frame["variant"].iloc[0]].dropna(subset="independent")
+    one = frame[frame["variant"] == frame["variant"].iloc[0]].dropna(subset=["simulated", "independent"])
     axes.plot(one["capacity_blocks"], one["independent"], color="#888888", linewidth=0.8, label="independent accesses")
     _capacity_axis(axes, block_size)
     axes.set(ylabel="block hit rate in the window")
-    percent_axes(axes)
-    axes.set_ylim(0)
+    rate_axes(axes)
     add_legend(axes, 6)
     return figure, frame.dropna(subset="simulated")
 

@@ -24,9 +24,10 @@ def draw_turns_of(requests, cached_tokens):
     turns = np.arange(1, len(requests) + 1)
     figure, axes = make_axes()
     multi, single = SERIES["multi_turn"], SERIES["single_turn"]
-    axes.bar(turns, cached_tokens, 0.7, label="cached", facecolor=multi["color"], edgecolor="white", linewidth=0.6)
-    axes.bar(turns, computed, 0.7, bottom=cached_tokens, label="to compute", facecolor=single["color"],
-             edgecolor="white", linewidth=0.6, hatch=single["hatch"])  # fmt: skip
+    look = {"width": 0.7, "edgecolor": "white", "linewidth": 0.6} if len(turns) <= 100 else {"width": 1}  # no gaps
+    axes.bar(turns, cached_tokens, label="cached", facecolor=multi["color"], **look)
+    hatch = single["hatch"] if len(turns) <= 100 else None
+    axes.bar(turns, computed, bottom=cached_tokens, label="to compute", facecolor=single["color"], hatch=hatch, **look)
     axes.set(xlabel="turn", ylabel="prompt tokens")
     axes.set_xlim(0.4, len(requests) + 0.6)
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -60,7 +60,7 @@ CASES = {  # name: (records, parameters)
     "a request larger than every pool": ([*talks(5, 2), record(say(0, 4000), "no", "why", "so")], {}),
     "one token a message": ([record("a", "b", "c", "d")] * 3 + [record("e", "f")], SHORT | {"block_size": 1}),
     "12 conversations of 3 turns": (talks(12, 3), {}),
-    "3,000 turns": ([record(*("a b"[k % 2 * 2] for k in range(6000)))], SHORT | {"block_size": 512}),
+    "3,000 turns": ([record(*("ab"[k % 2] for k in range(6000)))], {"budget": 5_000_000, "block_size": 64}),
     "all in one second": (talks(15, 2), {"arrival_rate": 1e4}),
     "far apart": (talks(6, 2), {"arrival_rate": 1e-5}),
     "only duplicates": ([talk(1, 2)] * 6, {"drop_duplicates": False}),
@@ -93,7 +93,7 @@ if SHARED.exists():
 
 def make_report(name, folder, tokenizers):
     """Run all notebooks on one of CASES in this process; return the folder of the report and what figures lack."""
-    from kvprefix import report
+    from kvprefix import findings_cache, report, study
 
     records, parameters = CASES[name]
     folder.mkdir()
@@ -105,6 +105,7 @@ def make_report(name, folder, tokenizers):
         chosen["arrivals"] = chosen["arrivals"].format(folder=folder)
     chosen["tokenizer"] = str(tokenizers[chosen["tokenizer"]])
     chosen |= {"data": str(data), "output_dir": str(folder / "report")}
+    study.ACCESS_BUDGET = findings_cache.ACCESS_BUDGET = chosen.pop("budget", 200_000_000)
     lacking, save = [], report.save_figure
 
     def look_and_save(figure, data, caption, path):
@@ -173,7 +174,8 @@ WRONG = {
     "a zero with a sign": re.compile(r"(?<![\w.])[-−]0(\.0+)?(?![\d.]*[1-9])(?![\d\w–-])(?!\.\d)"),
     "nothing of nothing": re.compile(r"\b0 of (the )?0\b"),
     "one of many": re.compile(
-        r"(?<![\d.,])1 (\w+-turn )?(requests|blocks|conversations|turns|records|seeds|tokens|draws|capacities|cases)\b(?!/s)"
+        r"(?<![\d.,])1 (\w+-turn )?"
+        r"(requests|blocks|conversations|turns|records|seeds|tokens|draws|capacities|cases)\b(?!/s)"
     ),
     "an empty place": re.compile(r"\(\)|:\s*\.|  \.|, \.|; \.|\[\]|\{\}"),
 }
