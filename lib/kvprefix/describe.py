@@ -6,9 +6,9 @@ Every number comes from what was loaded or given, none is typed. What came out i
 import numpy as np
 import pandas as pd
 
+from kvprefix import jsonlines
 from kvprefix.arrivals import count_early_turns, parse_arrivals
 from kvprefix.files import InputError
-from kvprefix.jsonlines import count
 
 LIMITS = """\
 - Unless a section bounds it, the cache is unbounded. Bounded ones evict but have no queue and no engine's own rules, and a request's blocks are held only while it is looked up and stored; the section on engines applies an engine's rules.
@@ -35,16 +35,16 @@ DEFINITIONS = """\
 def describe_load(dataset, tokenizer):
     """Say what was read, skipped, repaired and cut, and whether a template was missing."""
     lines = [
-        f"{dataset['name']}: {count(dataset['records_read'], 'record')} read, {count(dataset['conversations'], 'conversation')} used."
+        f"{dataset['name']}: {jsonlines.count(dataset['records_read'], 'record')} read, {jsonlines.count(dataset['conversations'], 'conversation')} used."
     ]
-    for reason, n in dataset["skipped"].items():
-        lines.append(f"Skipped, {reason}: {n:,} (first: {dataset['first_skipped'][reason]}).")
+    for reason, count in dataset["skipped"].items():
+        lines.append(f"Skipped, {reason}: {count:,} (first: {dataset['first_skipped'][reason]}).")
     if dataset["cut_at_byte"] is not None:
         lines.append(
             f"The file is cut: it ends at byte {dataset['cut_at_byte']:,}, inside the record after the "
-            f"{count(dataset['records_read'], 'whole one')}."
+            f"{jsonlines.count(dataset['records_read'], 'whole one')}."
         )
-    repaired = [f"{name.replace('_', ' ')}: {n:,}" for name, n in dataset["repaired"].items() if n]
+    repaired = [f"{name.replace('_', ' ')}: {count:,}" for name, count in dataset["repaired"].items() if count]
     if repaired:
         lines.append(f"Repaired, {'; '.join(repaired)}.")
     if dataset["exact_duplicates"]:
@@ -58,16 +58,16 @@ def describe_load(dataset, tokenizer):
 
 def _say_duplicates(dataset):
     n = dataset["exact_duplicates"]
-    return f"{count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
+    return f"{jsonlines.count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
 
 
 def describe_dataset(stats):
     """The dataset card of a report."""
     multi = stats["multi_turn"]
     parameters, dataset = multi["parameters"], multi["dataset"]
-    skipped = ", ".join(f"{n:,} {reason}" for reason, n in dataset["skipped"].items()) or "none"
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in dataset["skipped"].items()) or "none"
     repaired = (
-        ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in dataset["repaired"].items() if n)
+        ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in dataset["repaired"].items() if count)
         or "nothing"
     )
     end = "is whole" if dataset["read_to_end"] else "was read as far as needed"
@@ -76,14 +76,14 @@ def describe_dataset(stats):
     asked = "all" if parameters["max_conversations"] is None else f"at most {parameters['max_conversations']:,} asked for"
     return (
         f"- Data: `{parameters['data']}` ({dataset['name']}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
-        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {count(dataset['conversations'], 'conversation')} used"
+        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {jsonlines.count(dataset['conversations'], 'conversation')} used"
         f" ({asked}).\n"
         f"- Repairs: {repaired}. {_say_duplicates(dataset)} "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
         f"- Tokenizer: `{parameters['tokenizer']}` (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
         f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
-        f"- Size: {count(multi['requests'], 'multi-turn request')} with {count(multi['prompt_tokens']['total'], 'prompt token')} and "
-        f"{count(multi['output_tokens']['total'], 'generated token')}; {count(multi['requests_without_reply'], 'request')} "
+        f"- Size: {jsonlines.count(multi['requests'], 'multi-turn request')} with {jsonlines.count(multi['prompt_tokens']['total'], 'prompt token')} and "
+        f"{jsonlines.count(multi['output_tokens']['total'], 'generated token')}; {jsonlines.count(multi['requests_without_reply'], 'request')} "
         f"{'has' if multi['requests_without_reply'] == 1 else 'have'} no reply in the log."
     )
 
@@ -99,7 +99,7 @@ def describe_starts(parameters):
         return f"by a Poisson process whose rate follows {starts.file or 'a working day'}, {rate} on the day's average"
     if starts.kind == "clients":
         return (
-            f"at {count(starts.clients, 'client')}, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
+            f"at {jsonlines.count(starts.clients, 'client')}, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
             f"coefficient of variation {starts.cv:g}"
         )
     return f"at the times that {starts.file} holds"
@@ -144,7 +144,7 @@ def describe_method(stats):
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
-        f"{describe_starts(p)}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {count(p['block_size'], 'token')}, "
+        f"{describe_starts(p)}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {jsonlines.count(p['block_size'], 'token')}, "
         f"identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."
@@ -154,9 +154,9 @@ def describe_method(stats):
 def tabulate_load(dataset):
     """Return what was read, skipped (by reason), used and repaired (by kind) as a table."""
     rows = [("records read", dataset["records_read"])]
-    rows += [(f"skipped: {reason.replace('_', ' ')}", n) for reason, n in dataset["skipped"].items()]
+    rows += [(f"skipped: {reason.replace('_', ' ')}", count) for reason, count in dataset["skipped"].items()]
     rows += [("conversations used", dataset["conversations"])]
-    rows += [(f"repaired: {kind.replace('_', ' ')}", n) for kind, n in dataset["repaired"].items()]
+    rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
     rows += [("equal to an earlier conversation", dataset["exact_duplicates"])]
     if dataset["read_to_end"]:
         rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]
@@ -168,7 +168,7 @@ def describe_turns(requests):
     turns = requests.groupby("conversation_index").size().to_numpy()
     top = np.sort(turns)[::-1][: max(1, len(turns) // 100)]
     if len(turns) == 1:
-        return f"One conversation has {count(len(requests), 'turn')}."
+        return f"One conversation has {jsonlines.count(len(requests), 'turn')}."
     return (
         f"{len(turns):,} conversations have {len(requests):,} turns: {turns.mean():.2f} on average, {np.median(turns):.0f} at the median, "
         f"{turns.max():,} at most. {percent((turns == 1).mean())} have a single turn and can share nothing with themselves; the longest "
@@ -204,7 +204,7 @@ def describe_causality(trace, clock):
     if not early:
         none = "The only later turn does not arrive" if later == 1 else f"None of the {later:,} later turns arrives"
         return f"{none} before the reply that it answers is complete."
-    return f"**{early:,} of {count(later, 'later turn')} arrive before the reply that they answer is complete:** results are for comparison only."
+    return f"**{early:,} of {jsonlines.count(later, 'later turn')} arrive before the reply that they answer is complete:** results are for comparison only."
 
 
 def list_parameters(stats):

@@ -67,8 +67,8 @@ def describe_summary(stats):
         f"{percent(bare['token_hit_rate'])})"
     )
     return (
-        f"Of the prompt tokens of {multi['requests']:,} multi-turn requests from {multi['dataset']['conversations']:,} conversations, "
-        f"**{percent(multi['token_hit_rate'])}** lie in blocks of {multi['parameters']['block_size']} tokens that an earlier request had already "
+        f"Of the prompt tokens of {count(multi['requests'], 'multi-turn request')} from {count(multi['dataset']['conversations'], 'conversation')}, "
+        f"**{percent(multi['token_hit_rate'])}** lie in blocks of {count(multi['parameters']['block_size'], 'token')} that an earlier request had already "
         f"computed (by token, cold start, prompts only). The average request finds {percent(multi['sharing_fraction']['mean'])} of its prompt "
         f"cached (median {percent(multi['sharing_fraction']['median'])}). With one request a conversation it finds "
         f"{percent(single['sharing_fraction']['mean'])}, and {percent(single['token_hit_rate'])} of all tokens are cached"

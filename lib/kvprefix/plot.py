@@ -213,7 +213,8 @@ def note_if_empty(axes, count, note):
     """Say on the axes why there is nothing to see; `list_notes` finds it."""
     if not count:
         text = textwrap.fill(note, 20)
-        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=7, gid="note")
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", gid="note",
+                  fontsize=7, bbox={"facecolor": "white", "linewidth": 0})  # fmt: skip
 
 
 def list_notes(figure):

@@ -44,7 +44,8 @@ class Section:
 
     def show_figure(self, slug, figure, data, caption, also=None):
         """Show, save and record a figure as `figures/NN-slug`; `also` saves it under a name that the mission fixes."""
-        name, caption = f"{self._number()}-{slug}", " ".join([caption, *list_notes(figure)])
+        caption = " ".join([caption, *list_notes(figure)])
+        name = f"{self._number()}-{slug}"
         save_figure(figure, data, caption, self.folder / "figures" / name)
         if also:
             for suffix in (".png", ".pdf"):
