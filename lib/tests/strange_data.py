@@ -110,7 +110,7 @@ def make_report(name, folder, tokenizers):
 
     def look_and_save(figure, data, caption, path):
         save_quickly(figure, data, caption, Path(path))
-        lacking.extend(f"figure {Path(path).name}: {fault}" for fault in look_at(figure))
+        lacking.extend(f"figure {Path(path).name}: {fault}" for fault in look_at(figure, caption))
 
     report.save_figure = look_and_save
     out = io.StringIO()
@@ -148,8 +148,11 @@ def run_notebook(path, parameters):
                 names |= parameters
 
 
-def look_at(figure):
-    """Return what is wrong with a figure: a legend without entries, axes that show nothing and do not say so."""
+def look_at(figure, caption):
+    """Yield what is wrong with a figure: a legend without entries, axes that show nothing and do not say so."""
+    for note in (text.get_text().replace("\n", " ") for axes in figure.axes for text in axes.texts if text.get_gid()):
+        if note[1:] not in caption:
+            yield f"the caption does not say {note!r}"
     legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
     for legend in legends:
         texts = [text.get_text() for text in legend.get_texts()]
@@ -177,6 +180,7 @@ WRONG = {
         r"(?<![\d.,])1 (\w+-turn )?"
         r"(requests|blocks|conversations|turns|records|seeds|tokens|draws|capacities|cases)\b(?!/s)"
     ),
+    "a caption against itself": re.compile(r"\(first seed\).*seeds|varied: arrival rate.*conversations/s, c"),
     "an empty place": re.compile(r"\(\)|:\s*\.|  \.|, \.|; \.|\[\]|\{\}"),
 }
 

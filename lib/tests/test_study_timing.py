@@ -118,7 +118,8 @@ def test_a_caption_states_what_a_study_sets_in_all_its_variants(workload):
     assert "block size 16 tokens, causal clock (constant think time); varied: arrival rate (0.1 /s, 20 /s);" in said
     clocks = pd.DataFrame({"variant": list(study_timing.CLOCKS), "seed": 0})
     said = state(log, clocks, study_timing.CLOCKS)
-    assert said.startswith(f"{START}, stamps of s.txt; varied: clock and think time (") and "conversations/s" not in said
+    assert said.startswith(f"{START}, stamps of s.txt; varied: clock and think time (all turns at once, ")
+    assert "conversations/s" not in said
     # one variant is no variation
     alone = clocks[clocks["variant"] == "back to back"]
     assert "stamps of s.txt, back_to_back clock; cold start" in state(log, alone, study_timing.CLOCKS)
