@@ -210,18 +210,18 @@ def _draw_bars(axes, results, measures, factor, label):
 
 
 def note_if_empty(axes, count, note):
-    """Say on the axes why there is nothing to see; `list_notes` finds it."""
+    """Say on the axes why there is nothing to see; `complete_caption` finds it."""
     if not count:
         text = textwrap.fill(note, 20)
         axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", gid="note",
                   fontsize=7, bbox={"facecolor": "white", "linewidth": 0})  # fmt: skip
 
 
-def list_notes(figure):
-    """Return why a figure, or a part of it, shows nothing: sentences, each once; for its caption."""
+def complete_caption(caption, figure):
+    """Return a caption and why the figure, or a part of it, shows nothing: a sentence each, where there is one."""
     texts = [text for axes in figure.axes for text in axes.texts if text.get_gid() == "note"]
     notes = dict.fromkeys(text.get_text().replace("\n", " ") for text in texts)
-    return [f"{note[0].upper()}{note[1:]}." for note in notes]
+    return " ".join([caption, *(f"{note[0].upper()}{note[1:]}." for note in notes)])
 
 
 def log_axes(axes, names):

@@ -14,7 +14,7 @@ from IPython.display import Image, Markdown, display
 from markdown_it import MarkdownIt
 
 from kvprefix.files import InputError, explain_os_errors, resolve_output, write_bytes
-from kvprefix.plot import STYLE, list_notes, save_figure
+from kvprefix.plot import STYLE, complete_caption, save_figure
 from kvprefix.tables import save_table
 
 
@@ -44,7 +44,7 @@ class Section:
 
     def show_figure(self, slug, figure, data, caption, also=None):
         """Show, save and record a figure as `figures/NN-slug`; `also` saves it under a name that the mission fixes."""
-        caption = " ".join([caption, *list_notes(figure)])
+        caption = complete_caption(caption, figure)
         name = f"{self._number()}-{slug}"
         save_figure(figure, data, caption, self.folder / "figures" / name)
         if also:
