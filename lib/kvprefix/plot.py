@@ -243,9 +243,11 @@ def line_style(mode, note):
 
 
 def add_legend(axes, columns=1):
-    """Put the legend above the axes, where it covers no data."""
+    """Put the legend above the axes, where it covers no data; none where there is nothing to name."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
     with mpl.rc_context(STYLE):
-        handles, labels = axes.get_legend_handles_labels()
         axes.figure.legend(
             handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2
         )

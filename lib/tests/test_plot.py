@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvprefix.figures import FIGURES, draw_figures
-from kvprefix.plot import complete_caption, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
+from kvprefix.plot import add_legend, complete_caption, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
+from kvprefix.plot_engine import draw_predicted_measured
 from kvprefix.run import analyse
 
 
@@ -75,3 +77,24 @@ def test_rates_of_nothing_end_at_one_percent_and_others_where_they_end():
         axes.set_ylim(-0.1, end)
         rate_axes(axes)
         assert axes.get_ylim() == (0, expected)
+
+
+def test_there_is_no_legend_of_nothing():
+    figure, axes = make_axes()
+    axes.plot([1, 2], [1, 2])
+    add_legend(axes)
+    assert not figure.legends
+    axes.plot([1, 2], [2, 1], label="named")
+    add_legend(axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["named"]
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_live_check_of_one_request_or_none_is_drawn(n):
+    columns = ["status", "predicted_cached_tokens", "measured_cached_tokens", "ttft_s"]
+    figure, data = draw_predicted_measured(pd.DataFrame([("agrees", 16, 16, 0.1)] * n, columns=columns))
+    assert len(data) == n
+    if n:
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == ["agrees (1 request)"]
+    else:
+        assert not figure.legends and complete_caption("Live.", figure) == "Live. No request could be compared."

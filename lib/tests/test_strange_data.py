@@ -80,7 +80,7 @@ def test_a_fault_of_a_figure_is_found():
     note_if_empty(axes, 0, "no block is accessed twice")
     assert list(look_at(figure, "")) == ["the caption does not say 'no block is accessed twice'"]
     assert not list(look_at(figure, "A figure. No block is accessed twice."))
-    add_legend(axes)
+    figure.legend([], [])
     (fault,) = look_at(figure, "No block is accessed twice.")
     assert fault == "a legend with the entries []"
     figure, axes = make_axes()
