@@ -7,6 +7,7 @@ Every number comes from what was loaded or given, none is typed. What came out i
 import numpy as np
 import pandas as pd
 
+from kvprefix import jsonlines
 from kvprefix.arrivals import count_early_turns, parse_arrivals
 from kvprefix.escape import code_markdown, escape_markdown
 from kvprefix.files import InputError, plain_text
@@ -29,27 +30,30 @@ DEFINITIONS = """\
 def describe_load(dataset, tokenizer):
     """Say what was read, skipped, repaired and cut, and whether a template was missing; plain text."""
     lines = [
-        f"{dataset['name']}: {dataset['records_read']:,} records read, {dataset['conversations']:,} conversations used."
+        f"{dataset['name']}: {jsonlines.count(dataset['records_read'], 'record')} read, {jsonlines.count(dataset['conversations'], 'conversation')} used."
     ]
     for reason, count in dataset["skipped"].items():
         lines.append(f"Skipped, {reason}: {count:,} (first: {dataset['first_skipped'][reason]}).")
     if dataset["cut_at_byte"] is not None:
         lines.append(
             f"The file is cut: it ends at byte {dataset['cut_at_byte']:,}, inside the record after the "
-            f"{dataset['records_read']:,} whole ones."
+            f"{jsonlines.count(dataset['records_read'], 'whole one')}."
         )
     repaired = [f"{name.replace('_', ' ')}: {count:,}" for name, count in dataset["repaired"].items() if count]
     if repaired:
         lines.append(f"Repaired, {'; '.join(repaired)}.")
     if dataset["exact_duplicates"]:
-        lines.append(
-            f"{dataset['exact_duplicates']:,} conversations equal an earlier one (drop_duplicates skips them)."
-        )
+        lines.append(f"{_say_duplicates(dataset)} (drop_duplicates skips them).")
     if not tokenizer["has_template"]:
         lines.append(
             f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in."
         )
     return "\n".join(map(plain_text, lines))
+
+
+def _say_duplicates(dataset):
+    n = dataset["exact_duplicates"]
+    return f"{jsonlines.count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
 
 
 def describe_dataset(stats):
@@ -64,17 +68,18 @@ def describe_dataset(stats):
     end = "is whole" if dataset["read_to_end"] else "was read as far as needed"
     if dataset["cut_at_byte"] is not None:
         end = f"is cut at byte {dataset['cut_at_byte']:,}, inside a record that is not counted"
-    asked = "all" if parameters["max_conversations"] is None else f"{parameters['max_conversations']:,} were asked for"
+    asked = "all" if parameters["max_conversations"] is None else f"at most {parameters['max_conversations']:,} asked for"
     return (
         f"- Data: {code_markdown(parameters['data'])} ({escape_markdown(dataset['name'])}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
-        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {dataset['conversations']:,} conversations used"
+        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {jsonlines.count(dataset['conversations'], 'conversation')} used"
         f" ({asked}).\n"
-        f"- Repairs: {repaired}. {dataset['exact_duplicates']:,} conversations equal an earlier one "
+        f"- Repairs: {repaired}. {_say_duplicates(dataset)} "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
         f"- Tokenizer: {code_markdown(parameters['tokenizer'])} (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
         f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
-        f"- Size: {multi['requests']:,} multi-turn requests with {multi['prompt_tokens']['total']:,} prompt tokens and "
-        f"{multi['output_tokens']['total']:,} generated tokens; {multi['requests_without_reply']:,} requests have no reply in the log."
+        f"- Size: {jsonlines.count(multi['requests'], 'multi-turn request')} with {jsonlines.count(multi['prompt_tokens']['total'], 'prompt token')} and "
+        f"{jsonlines.count(multi['output_tokens']['total'], 'generated token')}; {jsonlines.count(multi['requests_without_reply'], 'request')} "
+        f"{'has' if multi['requests_without_reply'] == 1 else 'have'} no reply in the log."
     )
 
 
@@ -89,7 +94,7 @@ def describe_starts(parameters):
         return f"by a Poisson process whose rate follows {starts.file or 'a working day'}, {rate} on the day's average"
     if starts.kind == "clients":
         return (
-            f"at {starts.clients:,} clients, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
+            f"at {jsonlines.count(starts.clients, 'client')}, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
             f"coefficient of variation {starts.cv:g}"
         )
     return f"at the times that {starts.file} holds"
@@ -104,13 +109,21 @@ def _describe_think(p):
     return f"a think time of {p['think_median_s']:g} s" if kind == "constant" else f"a think time drawn from {file}"
 
 
-def state_clock(parameters):
-    """Say in few words how requests arrive, from a mapping of the parameters: for captions, plain text."""
-    starts = parse_arrivals(parameters["arrivals"])
-    how = "" if starts.kind == "poisson" else f" ({parameters['arrivals']})"
-    rate = f"stamps of {starts.file}" if starts.kind == "stamps" else f"{parameters['arrival_rate']:g} conversations/s{how}"
-    think = "" if parameters["think"] == "lognormal" or parameters["clock"] != "causal" else f" ({parameters['think']} think time)"
-    return f"{rate}, {parameters['clock']} clock{think}"
+def state_clock(parameters, varied=()):
+    """Say in few words how requests arrive, from a mapping of the parameters: for captions, plain text.
+
+    Parameters whose names are in `varied` have no one value, and are left out.
+    """
+    starts, said = parse_arrivals(parameters["arrivals"]), []
+    if starts.kind != "stamps" and "arrival_rate" not in varied:
+        said.append(f"{parameters['arrival_rate']:g} conversations/s")
+    if starts.kind != "poisson" and "arrivals" not in varied:
+        how = f"stamps of {starts.file}" if starts.kind == "stamps" else parameters["arrivals"]
+        said = [f"{said[0]} ({how})" if said else how]
+    if "clock" not in varied:
+        usual = parameters["think"] == "lognormal" or parameters["clock"] != "causal" or "think" in varied
+        said.append(f"{parameters['clock']} clock" + ("" if usual else f" ({parameters['think']} think time)"))
+    return ", ".join(said)
 
 
 def describe_method(stats):
@@ -126,8 +139,8 @@ def describe_method(stats):
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
-        f"{escape_markdown(describe_starts(p))}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {p['block_size']} "
-        f"tokens, identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
+        f"{escape_markdown(describe_starts(p))}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {jsonlines.count(p['block_size'], 'token')}, "
+        f"identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."
     )
@@ -149,6 +162,8 @@ def describe_turns(requests):
     """Say how many turns conversations have."""
     turns = requests.groupby("conversation_index").size().to_numpy()
     top = np.sort(turns)[::-1][: max(1, len(turns) // 100)]
+    if len(turns) == 1:
+        return f"One conversation has {jsonlines.count(len(requests), 'turn')}."
     return (
         f"{len(turns):,} conversations have {len(requests):,} turns: {turns.mean():.2f} on average, {np.median(turns):.0f} at the median, "
         f"{turns.max():,} at most. {percent((turns == 1).mean())} have a single turn and can share nothing with themselves; the longest "
@@ -160,12 +175,18 @@ def describe_arrivals(traces):
     """Say how long the trace is, and how single-turn and multi-turn arrivals differ."""
     single, multi = (traces[mode].arrival_s for mode in ("single_turn", "multi_turn"))
     starts = single[-1]
-    return (
-        f"The last of {len(single):,} conversations starts after {seconds(starts)}; until then requests arrive at "
-        f"{len(single) / starts:.2f} a second in single-turn mode and {(multi <= starts).sum() / starts:.2f} in multi-turn mode. "
-        f"{percent((multi > starts).mean())} of the multi-turn requests come later: conversations that go on after the last one has "
-        f"started. The last request arrives after {seconds(multi[-1])}."
-    )
+    if len(single) == 1:
+        said = f"The only conversation starts after {seconds(starts)}."
+    elif single[0] == starts:
+        said = f"All {len(single):,} conversations start at one moment, after {seconds(starts)}."
+    else:
+        said = (
+            f"The last of {len(single):,} conversations starts after {seconds(starts)}; until then requests arrive at "
+            f"{len(single) / starts:.2f} a second in single-turn mode and {(multi <= starts).sum() / starts:.2f} in multi-turn mode. "
+            f"{percent((multi > starts).mean())} of the multi-turn requests come later: conversations that go on after the last one has "
+            f"started."
+        )
+    return f"{said} The last request arrives after {seconds(multi[-1])}."
 
 
 def describe_causality(trace, clock):
@@ -176,8 +197,9 @@ def describe_causality(trace, clock):
     if not later:
         return "No conversation has a second turn."
     if not early:
-        return f"None of the {later:,} later turns arrives before the reply that it answers is complete."
-    return f"**{early:,} of {later:,} later turns arrive before the reply that they answer is complete:** results are for comparison only."
+        none = "The only later turn does not arrive" if later == 1 else f"None of the {later:,} later turns arrives"
+        return f"{none} before the reply that it answers is complete."
+    return f"**{early:,} of {jsonlines.count(later, 'later turn')} arrive before the reply that they answer is complete:** results are for comparison only."
 
 
 def list_parameters(stats):

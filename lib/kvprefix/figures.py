@@ -1,7 +1,14 @@
 """The four figures whose names are fixed: which function draws each, and saving them all without a notebook."""
 
 from kvprefix.findings import caption_figure
-from kvprefix.plot import draw_comparison, draw_gap_cdf, draw_hit_distribution, draw_sharing_cdf, save_figure
+from kvprefix.plot import (
+    complete_caption,
+    draw_comparison,
+    draw_gap_cdf,
+    draw_hit_distribution,
+    draw_sharing_cdf,
+    save_figure,
+)
 
 FIGURES = {
     "sharing_fraction_cdf": draw_sharing_cdf,
@@ -16,4 +23,4 @@ def draw_figures(results, folder):
     stats = {mode: result.stats for mode, result in results.items()}
     for name, draw in FIGURES.items():
         figure, data = draw(results)
-        save_figure(figure, data, caption_figure(name, stats), folder / name)
+        save_figure(figure, data, complete_caption(caption_figure(name, stats), figure), folder / name)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from kvprefix.describe import percent, seconds, state_clock
 from kvprefix.intervals import interval, judge_difference
+from kvprefix.jsonlines import count
 from kvprefix.resampling import read_rate
 from kvprefix.sharing import count_history_hits
 
@@ -47,12 +48,13 @@ def caption_figure(name, stats):
 
 def state_conditions(stats):
     """Return the conditions under which the rates hold, for captions: n, parameters, warm-up, accounting."""
-    single, multi = stats["single_turn"], stats["multi_turn"]
-    parameters = multi["parameters"]
+    *_, (last, of_last) = stats.items()
+    requests = [f"{one['requests']:,} {_name(mode)}" for mode, one in stats.items() if mode != last]
+    requests.append(count(of_last["requests"], f"{_name(last)} request"))
+    parameters = of_last["parameters"]
     return (
-        f"n = {single['requests']:,} single-turn and {multi['requests']:,} multi-turn requests; block size "
-        f"{parameters['block_size']} tokens, {state_clock(parameters)}, seed "
-        f"{parameters['seed']}; unbounded cache, cold start, prompts only."
+        f"n = {' and '.join(requests)}; block size {count(parameters['block_size'], 'token')}, "
+        f"{state_clock(parameters)}, seed {parameters['seed']}; unbounded cache, cold start, prompts only."
     )
 
 
@@ -76,7 +78,7 @@ def explain_multi_turn(result):
             f"conversations or the template."
         )
     said.append(
-        f"A later turn leaves {np.median((prompt - cached)[later]):,.0f} tokens to compute at the median: the last reply, which prompts-only "
+        f"A later turn leaves {_tokens(np.median((prompt - cached)[later]))} to compute at the median: the last reply, which prompts-only "
         f"accounting does not store, the new message, and what does not fill a block."
     )
     return " ".join(said)
@@ -89,16 +91,18 @@ def explain_single_turn(result):
     most_common = int(np.bincount(hits).argmax())
     said = [
         "A first message has no history: it can share only what other conversations begin with. "
-        f"{percent((hits == most_common).mean())} of the single-turn requests hit exactly {most_common} block"
-        f"{'s' if most_common != 1 else ''} ({most_common * size} tokens), {percent((hits > most_common).mean())} hit more. Their prompts have "
-        f"{stats['prompt_tokens']['median']:,.0f} tokens at the median; the mean sharing fraction is "
+        f"{percent((hits == most_common).mean())} of the single-turn requests hit exactly {count(most_common, 'block')} "
+        f"({_tokens(most_common * size)}), {percent((hits > most_common).mean())} hit more. Their prompts have "
+        f"{_tokens(stats['prompt_tokens']['median'])} at the median; the mean sharing fraction is "
         f"{percent(stats['sharing_fraction']['mean'])} (by request), the token hit rate {percent(stats['token_hit_rate'])} (by token)."
     ]
     if bare["prompt_tokens"]:
+        n = stats["dataset"]["exact_duplicates"]
+        equal = "the conversation that equals an earlier one" if n == 1 else f"the {n:,} conversations that equal an earlier one"
         said.append(
             f"Without the template's own tokens, {percent(bare['sharing_fraction']['mean'])} of a prompt and "
-            f"{percent(bare['token_hit_rate'])} of all tokens are cached: this is what first messages themselves have in common, "
-            f"including those of the {stats['dataset']['exact_duplicates']:,} conversations that equal an earlier one."
+            f"{percent(bare['token_hit_rate'])} of all tokens are cached: this is what first messages themselves have in common"
+            f"{f', including those of {equal}' if n else ''}."
         )
     return " ".join(said)
 
@@ -118,11 +122,11 @@ def explain_gaps(result):
         f"Half of all block reuses come within {seconds(block['median'])} of the last access ({seconds(request['median'])} when each request "
         f"counts once); {within}. Evicting what was not used for longest, as LRU does, gives up the tail first: keeping every block for an hour "
         f"after its last use would lose {percent((gap > 3600).mean())} of the reuses. The gap alone does not decide a hit, though; what is "
-        f"stored meanwhile does. Between the two accesses of the median reuse {half:,.0f} new blocks ({half * size:,.0f} tokens) arrive, and for "
-        f"one reuse in twenty more than {most:,.0f} ({most * size:,.0f} tokens)."
+        f"stored meanwhile does. Between the two accesses of the median reuse {_blocks(half, 'new block')} ({_tokens(half * size)}) "
+        f"{'arrives' if round(half) == 1 else 'arrive'}, and for one reuse in twenty more than {most:,.0f} ({_tokens(most * size)})."
     ]
     if half >= 1:
-        said.append(f"An LRU cache of fewer than {half:,.0f} blocks therefore loses at least half of the block reuses.")
+        said.append(f"An LRU cache of fewer than {_blocks(half)} therefore loses at least half of the block reuses.")
     return " ".join(said)
 
 
@@ -136,8 +140,8 @@ def explain_hit_counts(results):
             continue
         hottest = accesses[: max(1, len(accesses) // 100)].sum() / accesses.sum()
         lines.append(
-            f"In {_name(mode)} mode {percent(1 - stats['blocks_reused_fraction'])} of the {len(accesses):,} distinct blocks are accessed only once; "
-            f"the mean is {accesses.mean():.2f} accesses, the maximum {accesses[0]:,} of {stats['requests']:,} requests, and the most used hundredth of the blocks takes {percent(hottest)} of all accesses."
+            f"In {_name(mode)} mode {percent(1 - stats['blocks_reused_fraction'])} of {_the_blocks(len(accesses))} accessed only once; "
+            f"the mean is {accesses.mean():.2f} accesses, the maximum {accesses[0]:,} of {count(stats['requests'], 'request')}, and the most used hundredth of the blocks takes {percent(hottest)} of all accesses."
         )
     return " ".join(lines)
 
@@ -160,7 +164,7 @@ def explain_accountings(stats):
             said.append("Which tokens are the template's is not known with this tokenizer.")
     early = stats["multi_turn"]["early_turns"]
     if early:
-        said.append(f"**{early:,} turns arrive before the reply that they follow is complete:** they count tokens that are not generated yet.")
+        said.append(f"**Turns that arrive before the reply that they follow is complete: {early:,}.** They count tokens that are not generated yet.")
     return " ".join(said)
 
 
@@ -259,6 +263,19 @@ def describe_differences(table):
         if names:
             said.append(f"{text}: {'; '.join(names)}.")
     return " ".join(said)
+
+
+def _blocks(n, noun="block"):
+    """Return a number of blocks, which may be a mean, with its noun."""
+    return count(round(n), noun)
+
+
+def _tokens(n):
+    return _blocks(n, "token")
+
+
+def _the_blocks(n):
+    return "the only distinct block is" if n == 1 else f"the {n:,} distinct blocks are"
 
 
 def _name(mode):

@@ -9,19 +9,56 @@ import pandas as pd
 from kvprefix.describe import percent, seconds, state_clock
 from kvprefix.escape import escape_markdown
 from kvprefix.intervals import judge_difference, move_interval
+from kvprefix.jsonlines import count
 from kvprefix.policies import POLICIES
-from kvprefix.study import ACCESS_BUDGET, BLOCK_SIZES, SEEDS, count_accesses, fit_sizes
+from kvprefix.study import ACCESS_BUDGET, BLOCK_SIZES, count_accesses, fit_sizes
 from kvprefix.units import list_models, to_gib
 
+_NAMES = {"block_size": "block size", "arrival_rate": "arrival rate", "think": "think time"}  # of varied parameters
 
-def state_study(workload, accesses):
-    """Return the conditions of the cache study, for captions."""
-    parameters = workload.parameters
-    return (
-        f"n = {len(accesses):,} multi-turn requests of {workload.dataset['conversations']:,} conversations; block size "
-        f"{parameters.block_size} tokens, {state_clock(parameters.as_dict())}, cold start, "
-        f"prompts only; {SEEDS} seeds from {parameters.seed} on."
-    )
+
+def state_study(workload, accesses, frame=None, *, varied=None, parameters=None, cached="prompts only"):
+    """Return the conditions of what a caption is about.
+
+    Parameters
+    ----------
+    workload : Workload
+    accesses : sized
+        Its requests.
+    frame : pandas.DataFrame, optional
+        Rows of a study's table, whose seeds are stated; if not given, one draw with the workload's own seed.
+    varied : dict of str to sequence of str, optional
+        The parameters that the study varies, joined by a comma, and their values; none of them is stated as fixed.
+    parameters : dict, optional
+        What the study does not vary; the workload's own parameters if not given.
+    cached : str
+        What is cached, if it is to be said.
+    """
+    parameters = parameters or workload.parameters.as_dict()
+    names = [name for together in varied or {} for name in together.split(",")]
+    size = [f"block size {count(parameters['block_size'], 'token')}"] if "block_size" not in names else []
+    said = [
+        ", ".join([*size, *filter(None, [state_clock(parameters, names)])]),
+        *(f"varied: {' and '.join(_NAMES.get(name, name) for name in together.split(','))} ({', '.join(values)})"
+          for together, values in (varied or {}).items()),
+        ", ".join(filter(None, ["cold start", cached])),
+        state_seeds([parameters["seed"]] if frame is None or not len(frame) else frame["seed"]),
+    ]  # fmt: skip
+    requests, conversations = len(accesses), workload.dataset["conversations"]
+    return f"n = {count(requests, 'multi-turn request')} of {count(conversations, 'conversation')}; {'; '.join(said)}."
+
+
+def state_seeds(seeds):
+    """Say which draws of the clock something is of.
+
+    >>> state_seeds([3, 3]), state_seeds([0, 1, 2]), state_seeds([0, 5])
+    ('seed 3', '3 seeds from 0 on', 'seeds 0, 5')
+    """
+    found = sorted({int(seed) for seed in seeds})
+    if len(found) == 1:
+        return f"seed {found[0]}"
+    whole = found == list(range(found[0], found[-1] + 1))
+    return f"{len(found)} seeds from {found[0]} on" if whole else f"seeds {', '.join(map(str, found))}"
 
 
 def spread(values, form=percent):
@@ -93,11 +130,13 @@ def describe_lru(curve, needs, ceiling, block_size, model):
     size = {share: one["capacity_blocks"].mean() for share, one in needs.groupby("share")}
     gib = {share: to_gib(blocks, block_size, model.bytes_per_token) for share, blocks in size.items()}
     last = curve[curve["capacity_blocks"] == curve["capacity_blocks"].max()]["token"]
+    half = count(round(size[0.5]), "block")
+    draws = needs["seed"].nunique()
     return (
         f"Without a bound, {percent(ceiling['token'])} of the prompt tokens are hit. LRU reaches half of that with "
-        f"{size[0.5]:,.0f} blocks ({size[0.5] * block_size:,.0f} tokens; {gib[0.5]:,.1f} GiB of {escape_markdown(model.name)}'s KV cache), 90 % with "
+        f"{half} ({count(round(size[0.5] * block_size), 'token')}; {gib[0.5]:,.1f} GiB of {escape_markdown(model.name)}'s KV cache), 90 % with "
         f"{size[0.9]:,.0f} ({gib[0.9]:,.1f} GiB), 95 % with {size[0.95]:,.0f} ({gib[0.95]:,.1f} GiB) and 99 % with {size[0.99]:,.0f} "
-        f"({gib[0.99]:,.1f} GiB): the last part costs most. These are means of {SEEDS} draws of the arrival times. At the largest capacity "
+        f"({gib[0.99]:,.1f} GiB): the last part costs most. These are means of {count(draws, 'draw')} of the arrival times. At the largest capacity "
         f"the rate is {spread(last)}: what differs between draws is the order of the requests, and that matters only where "
         "blocks are evicted."
     )
@@ -112,7 +151,7 @@ def describe_reuse(gap_s, distances, reuse, block_size):
     return (
         f"The gap decides what a time to live keeps: half of the reuses come within {seconds(np.median(gap_s))}, 95 % within "
         f"{seconds(np.percentile(gap_s, 95))}, at any capacity. The stack distance decides what LRU keeps: it is how many distinct blocks were "
-        f"accessed since, so half of the reuses need {half:,.0f} blocks ({half * block_size:,.0f} tokens), 95 % need {most:,.0f}, however long that takes. "
+        f"accessed since, so half of the reuses need {count(round(half), 'block')} ({count(round(half * block_size), 'token')}), 95 % need {most:,.0f}, however long that takes. "
         f"The most accessed tenth of the blocks holds {percent(tenth)} of the reuses."
     )
 
@@ -148,7 +187,7 @@ def describe_block_sizes(frame):
     small, large = whole.index.min(), whole.index.max()
     usual = 16 if 16 in whole.index else small
     said = [
-        f"With blocks of {small} token{'s' if small > 1 else ''}, {percent(whole['token'][small])} of the prompt tokens are hit in an unbounded cache; with "
+        f"With blocks of {count(small, 'token')}, {percent(whole['token'][small])} of the prompt tokens are hit in an unbounded cache; with "
         f"blocks of {usual}, {percent(whole['token'][usual])}; with blocks of {large}, {percent(whole['token'][large])}. A request hashes and looks up "
         f"{whole['blocks'][small]:,.0f}, {whole['blocks'][usual]:,.1f} and {whole['blocks'][large]:,.1f} blocks. Against blocks of {small}, blocks of {usual} lose "
         f"{whole['lost_tokens'][usual]:,.1f} cached tokens a request (half a block: {(usual - small) / 2:g}), blocks of {large} lose "
@@ -194,7 +233,7 @@ def tabulate_policies(frame, ceiling):
         gain = one.set_index("seed")["token"] - lru
         first, rate = one.dropna(subset="low").iloc[0], one["token"].mean()
         low, high = move_interval(first["low"], first["high"], first["token"], rate)
-        ends = move_interval(first["gain_low"], first["gain_high"], gain[first["seed"]], gain.mean())
+        ends = move_interval(first["gain_low"], first["gain_high"], gain[first["seed"]], gain.mean(), -1)
         rows.append({
             "blocks": capacity, "policy": POLICIES[policy].label, "token hit rate": rate,
             "± sd": one["token"].std(), "95 % low": low, "95 % high": high,
@@ -219,13 +258,13 @@ def describe_policies(table):
         rates = one.set_index("policy")
         best = rates.loc[optimum]
         said.append(
-            f"With {capacity:,} blocks LRU hits {percent(rates['token hit rate'][POLICIES['lru'].label])} and the optimum "
-            f"{percent(best['token hit rate'])}: {best['against LRU']:.1f} points are there to win."
+            f"With {count(capacity, 'block')} LRU hits {percent(rates['token hit rate'][POLICIES['lru'].label])} and the optimum "
+            f"{percent(best['token hit rate'])}: {best['against LRU']:z.1f} points are there to win."
         )
     better = others[others["verdict"] == "better"]
     if len(better):
         listed = "; ".join(
-            f"{row.policy} with {row.blocks:,} blocks ({row.gain:+.2f} points)"
+            f"{row.policy} with {count(row.blocks, 'block')} ({row.gain:+z.2f} points)"
             for row in better.rename(columns={"against LRU": "gain"}).itertuples()
         )
         said.append(f"Better than LRU, by an interval that leaves zero out: {listed}.")

@@ -5,13 +5,14 @@ A difference is called one only where its interval (conversations resampled, 95 
 
 import pandas as pd
 
-from kvprefix.describe import percent, seconds, state_clock
+from kvprefix.describe import percent, seconds
 from kvprefix.engine import replay_vllm
 from kvprefix.escape import escape_markdown
 from kvprefix.findings_cache import spread
 from kvprefix.intervals import judge_difference, move_interval
+from kvprefix.jsonlines import count
 from kvprefix.sharing import measure_hits_with_outputs, measure_sharing
-from kvprefix.study_engine import CHAIN, ENGINE_SEEDS, ENGINES
+from kvprefix.study_engine import CHAIN, ENGINES
 
 
 def describe_agreement(trace, block_size):
@@ -22,7 +23,7 @@ def describe_agreement(trace, block_size):
     equal_outputs = int((replay_vllm(trace, block_size).cached_tokens == with_outputs).sum())
     return (
         f"With an unlimited pool and nothing generated, vLLM's rules give the cached tokens of the unbounded accounting for {equal:,} of "
-        f"{len(trace):,} requests; with generated tokens cached, for {equal_outputs:,}. What follows is what a bound and running requests change."
+        f"{count(len(trace), 'request')}; with generated tokens cached, for {equal_outputs:,}. What follows is what a bound and running requests change."
     )
 
 
@@ -45,7 +46,7 @@ def _tabulate(frame, pool, cases):
                "95 % low": low, "95 % high": high}  # fmt: skip
         if case.base:
             step = rates[name] - rates[case.base]
-            low, high = move_interval(first["step_low"], first["step_high"], step[first["seed"]], step.mean())
+            low, high = move_interval(first["step_low"], first["step_high"], step[first["seed"]], step.mean(), -1)
             verdict = judge_difference(step, low, high)
             row |= {"points": 100 * step.mean(), "low": 100 * low, "high": 100 * high, "verdict": verdict}
         else:
@@ -78,7 +79,7 @@ def describe_chain(frame):
             for _, row in steps.iterrows()
         ]
         start, end = one.iloc[0]["token hit rate"], one.iloc[-1]["token hit rate"]
-        said.append(f"With {pool:,} blocks, {percent(start)} become {percent(end)}, in points: {', '.join(told)}.")
+        said.append(f"With {count(pool, 'block')}, {percent(start)} become {percent(end)}, in points: {', '.join(told)}.")
     return "\n\n".join([said[0], " ".join(said[1:])])
 
 
@@ -86,7 +87,7 @@ def describe_waits(frame):
     """Who waits, at which pool."""
     table = tabulate_waits(frame)
     told = [
-        f"with {row['pool (blocks)']:,.0f} blocks {percent(row['requests that waited'])} of the requests wait, "
+        f"with {count(round(row['pool (blocks)']), 'block')} {percent(row['requests that waited'])} of the requests wait, "
         f"{seconds(row['mean wait (s)'])} on average"
         for row in table.to_dict("records") if row["requests that waited"] > 0
     ]  # fmt: skip
@@ -105,7 +106,7 @@ def describe_engines(frame):
             f"{case} {percent(row['token hit rate'])} ({_points(row['points'])} points: {row['verdict']})"
             for case, row in rates.drop(vllm).iterrows()
         ]
-        said.append(f"With {pool:,} blocks {vllm} hits {percent(rates.loc[vllm, 'token hit rate'])}; {'; '.join(told)}.")
+        said.append(f"With {count(pool, 'block')} {vllm} hits {percent(rates.loc[vllm, 'token hit rate'])}; {'; '.join(told)}.")
     return " ".join(said)
 
 
@@ -119,16 +120,6 @@ def choose_pools(n_distinct, block_size):
     """
     least = max(2 * 4096 // block_size, 8)
     return sorted({max(int(float(f"{n_distinct / part:.2g}")), least) for part in (200, 50, 10, 3)})
-
-
-def state_engines(workload, n_requests):
-    """Return the conditions of the engine study, for captions."""
-    parameters = workload.parameters
-    return (
-        f"n = {n_requests:,} multi-turn requests of {workload.dataset['conversations']:,} conversations; block size "
-        f"{parameters.block_size} tokens, {state_clock(parameters.as_dict())}, cold start; "
-        f"{ENGINE_SEEDS} seeds from {parameters.seed} on."
-    )
 
 
 def _points(value):

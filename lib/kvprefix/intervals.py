@@ -56,13 +56,32 @@ def interval(draws, level=0.95):
     return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
 
 
-def move_interval(low, high, first, mean):
+def spread_over(frame, by, column):
+    """Return the mean and the range over seeds of a measure: `mean`, `min` and `max`, a row each value of `by`.
+
+    A mean of equal floats may lie a bit outside of them; here it does not.
+
+    >>> import pandas as pd
+    >>> spread_over(pd.DataFrame({"pool": 8, "token": [0.1, 0.1, 0.1]}), "pool", "token").loc[8].tolist()
+    [0.1, 0.1, 0.1]
+    """
+    spread = frame.groupby(by)[column].agg(["mean", "min", "max"])
+    return spread.assign(mean=spread["mean"].clip(spread["min"], spread["max"]))
+
+
+def move_interval(low, high, first, mean, least=0.0):
     """Return the ends of an interval that was found with the first seed, moved to the mean over seeds.
 
-    >>> move_interval(0.25, 0.75, 0.5, 0.625)
-    (0.375, 0.875)
+    No end is moved to where no rate can be: below `least` (-1 for a difference of two rates) or above 1.
+
+    >>> [float(end) for end in (*move_interval(0.25, 0.75, 0.5, 0.625), *move_interval(0.0, 0.75, 0.5, 0.25))]
+    [0.375, 0.875, 0.0, 0.5]
     """
-    return low + (mean - first), high + (mean - first)
+    return _limit(low + (mean - first), least), _limit(high + (mean - first), least)
+
+
+def _limit(end, least):
+    return np.minimum(np.maximum(end, least), 1.0) + 0.0  # + 0.0: a zero without a sign
 
 
 def judge_difference(differences, low, high):

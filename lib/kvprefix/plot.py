@@ -3,23 +3,22 @@
 Figures are plain `matplotlib.figure.Figure` objects, so that nothing depends on a display or a backend.
 """
 
+import textwrap
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from kvprefix.describe import percent
 from kvprefix.files import atomic_path
 from kvprefix.intervals import interval
+from kvprefix.plot_styles import style_mode
 from kvprefix.resampling import FRACTIONS, read_rate
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
-SERIES = {
-    "single_turn": {"label": "single-turn", "color": "#E08A00", "linestyle": (0, (4, 1.5)), "hatch": "////"},
-    "multi_turn": {"label": "multi-turn", "color": "#10507A", "linestyle": "-", "hatch": ""},
-}
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -89,7 +88,7 @@ def draw_sharing_cdf(results):
     data = draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
     for mode, result in results.items():
         low, high = interval(result.resampled.cdf)
-        axes.fill_between(FRACTIONS, low, high, color=SERIES[mode]["color"], alpha=0.25, linewidth=0)
+        axes.fill_between(FRACTIONS, low, high, color=style_mode(mode)["color"], alpha=0.25, linewidth=0)
     axes.set(
         xlim=(0, 1), ylim=(0, 1.01), xlabel="sharing fraction (cached / prompt tokens)", ylabel="share of requests"
     )
@@ -108,9 +107,10 @@ def draw_gap_cdf(results):
             style = line_style(mode, f"by {weighting}")
             axes.step(np.maximum(x, 1e-3), y, where="post", **{**style, "linewidth": width})
             frames.append(pd.DataFrame({"mode": mode, "weighting": weighting, "reuse_gap_s": x, "share": y}))
-    axes.set(xscale="log", ylim=(0, 1.01), xlabel="reuse gap (s, log scale)", ylabel="share of reuses")
+    axes.set(ylim=(0, 1.01), xlabel="reuse gap (s, log scale)", ylabel="share of reuses")
     percent_axes(axes)
-    _note_if_empty(axes, sum(len(frame) for frame in frames), "no block is accessed twice")
+    note_if_empty(axes, sum(len(frame) for frame in frames), "no block is accessed twice")
+    log_axes(axes, "x")
     add_legend(axes, 2)
     return figure, pd.concat(frames, ignore_index=True)
 
@@ -122,12 +122,13 @@ def draw_hit_distribution(results):
     for mode, (_, sharing, stats, _) in results.items():
         counts, blocks = np.unique(sharing.accesses, return_counts=True)
         share = blocks[::-1].cumsum()[::-1] / max(blocks.sum(), 1)
-        style = line_style(mode, f"mean {stats['block_hit_count']['mean'] or 0:.2f}")
+        mean = stats["block_hit_count"]["mean"]
+        style = line_style(mode, "none" if mean is None else f"mean {mean:.2f}")
         axes.step(counts, share, where="pre", marker="o" if mode == "multi_turn" else "s", markersize=2, **style)
         frames.append(pd.DataFrame({"mode": mode, "accesses": counts, "blocks": blocks, "share_at_least": share}))
-    axes.set(xscale="log", yscale="log", xlabel="accesses of a block, x (log scale)",
-             ylabel="share of blocks with at least x\n(log scale)")  # fmt: skip
-    _note_if_empty(axes, sum(len(frame) for frame in frames), "no prompt fills a block")
+    axes.set(xlabel="accesses of a block, x (log scale)", ylabel="share of blocks with at least x\n(log scale)")
+    note_if_empty(axes, sum(len(frame) for frame in frames), "no prompt fills a block")
+    log_axes(axes, "xy")
     add_legend(axes, 2)
     return figure, pd.concat(frames, ignore_index=True)
 
@@ -178,55 +179,84 @@ def draw_lines(axes, lines, x_name, y_name):
 
 
 def _draw_bars(axes, results, measures, factor, label):
-    frames, width = [], 0.38
+    frames, width = [], 0.76 / len(results)
     for k, (mode, result) in enumerate(results.items()):
-        values = np.array([read_rate(result.stats, name) or 0 for name in measures.values()], float)
+        known = np.array([read_rate(result.stats, name) for name in measures.values()], float)  # NaN: does not exist
+        values = np.nan_to_num(known)
         found = [result.stats["intervals"][name] for name in measures.values()]
         low, high = np.array([pair or (value, value) for pair, value in zip(found, values, strict=True)]).T
-        style = SERIES[mode]
+        style, places = style_mode(mode), np.arange(len(values)) + (k - (len(results) - 1) / 2) * width
         bars = axes.bar(
-            np.arange(len(values)) + (k - 0.5) * width, values * factor, width, label=style["label"],
+            places, values * factor, width, label=style["label"],
             facecolor=style["color"], edgecolor="white", linewidth=0.6, hatch=style["hatch"],
         )  # fmt: skip
         errors = np.maximum([values - low, high - values], 0) * factor
         for color, linewidth in (("white", 2.0), ("black", 0.8)):  # to be seen on a dark bar
             axes.errorbar(
-                np.arange(len(values)) + (k - 0.5) * width, values * factor, errors, fmt="none", ecolor=color,
+                places, values * factor, errors, fmt="none", ecolor=color,
                 elinewidth=linewidth, capsize=1.5, capthick=linewidth, label="_nolegend_",
             )  # fmt: skip
-        for bar, text, top in zip(bars, values * factor, (values * factor + errors[1]), strict=True):
+        for bar, value, top in zip(bars, known * factor, (values * factor + errors[1]), strict=True):
             axes.annotate(
-                label.format(text), (bar.get_x() + width / 2, top), (0, 2), textcoords="offset points", ha="center",
-                va="bottom", fontsize=6.5,
+                "–" if np.isnan(value) else label.format(value), (bar.get_x() + width / 2, top), (0, 2),
+                textcoords="offset points", ha="center", va="bottom", fontsize=6.5,
             )  # fmt: skip
         names = [name.replace("\n", " ") for name in measures]
-        frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": values, "low": low, "high": high}))
+        frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": known, "low": low, "high": high}))
     axes.set_xticks(np.arange(len(measures)), measures)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     return pd.concat(frames)
 
 
-def _note_if_empty(axes, count, note):
-    """Say on the axes why there is nothing to see; logarithmic axes need limits then."""
+def note_if_empty(axes, count, note):
+    """Say on the axes why there is nothing to see; `complete_caption` finds it."""
     if not count:
-        axes.set(xlim=(1, 10), ylim=(0.1, 1))
-        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center")
+        text = textwrap.fill(note, 20)
+        axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", gid="note",
+                  fontsize=7, bbox={"facecolor": "white", "linewidth": 0})  # fmt: skip
+
+
+def complete_caption(caption, figure):
+    """Return a caption and why the figure, or a part of it, shows nothing: a sentence each, where there is one."""
+    texts = [text for axes in figure.axes for text in axes.texts if text.get_gid() == "note"]
+    notes = dict.fromkeys(text.get_text().replace("\n", " ") for text in texts)
+    return " ".join([caption, *(f"{note[0].upper()}{note[1:]}." for note in notes)])
+
+
+def log_axes(axes, names):
+    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade with a few plain ticks, which fit."""
+    for name in names:
+        if not 0 < getattr(axes.dataLim, f"interval{name}")[1] < np.inf:  # nothing to see
+            axes.set(**{f"{name}lim": (1, 10)})
+        axes.set(**{f"{name}scale": "log"})
+        low, high = getattr(axes, f"get_{name}lim")()
+        if high < 10 * low:
+            axis = getattr(axes, f"{name}axis")
+            axis.set(major_locator=MaxNLocator(4), minor_locator=NullLocator(), major_formatter="{x:,g}")
 
 
 def line_style(mode, note):
     """Return the line style of a mode, its label with a note."""
-    style = SERIES[mode]
+    style = style_mode(mode)
     return {"color": style["color"], "linestyle": style["linestyle"], "label": f"{style['label']}, {note}"}
 
 
 def add_legend(axes, columns=1):
-    """Put the legend above the axes, where it covers no data."""
+    """Put the legend above the axes, where it covers no data; none where there is nothing to name."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
     with mpl.rc_context(STYLE):
-        handles, labels = axes.get_legend_handles_labels()
         axes.figure.legend(
             handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2
         )
+
+
+def rate_axes(axes):
+    """Label the y axis in percent, from 0 on; where all is 0, up to 1 %."""
+    percent_axes(axes)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
 
 
 def percent_axes(axes, x=False):

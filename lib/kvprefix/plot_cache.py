@@ -6,7 +6,20 @@ import pandas as pd
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from kvprefix.escape import plain_label
-from kvprefix.plot import PAGE_IN, STYLE, add_legend, compute_ecdf, make_axes, percent_axes
+from kvprefix.intervals import spread_over
+from kvprefix.jsonlines import count
+from kvprefix.plot import (
+    PAGE_IN,
+    STYLE,
+    add_legend,
+    compute_ecdf,
+    log_axes,
+    make_axes,
+    note_if_empty,
+    percent_axes,
+    rate_axes,
+)
+from kvprefix.plot_styles import style_lines
 from kvprefix.policies import POLICIES
 
 WEIGHTINGS = {
@@ -41,9 +54,9 @@ def draw_lru_curve(curve, ceiling, block_size, model):
         Whose KV cache the upper axis is in GiB of.
     """
     figure, axes = make_axes(PAGE_IN, 3.2)
-    for name, style in WEIGHTINGS.items():
-        spread = curve.groupby("capacity_blocks")[name].agg(["mean", "min", "max"])
-        axes.plot(spread.index, spread["mean"], **style)
+    for name, style in style_lines(ceiling, WEIGHTINGS).items():
+        spread = spread_over(curve, "capacity_blocks", name)
+        axes.plot(spread.index, spread["mean"], **{"label": name.replace("_", " "), **style})
         axes.fill_between(spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.25, linewidth=0)
         axes.axhline(ceiling[name], color=style["color"], linestyle=style["linestyle"], linewidth=0.7)
     axes.set(ylabel="LRU hit rate (thin: unbounded)")
@@ -55,13 +68,11 @@ def draw_lru_curve(curve, ceiling, block_size, model):
 def draw_policies(frame, ceiling, block_size, model):
     """Draw every policy's token hit rate over capacity, mean and range over seeds. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 3.6)
-    for policy, style in LINES.items():
-        chosen = frame[frame["policy"] == policy]
-        if len(chosen):
-            spread = chosen.groupby("capacity_blocks")["token"].agg(["mean", "min", "max"])
-            label = POLICIES[policy].label
-            axes.plot(spread.index, spread["mean"], label=label, markersize=3.5, linewidth=1.1, **style)
-            axes.fill_between(spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.2, linewidth=0)
+    for policy, style in style_lines(frame["policy"].unique(), LINES).items():
+        spread = spread_over(frame[frame["policy"] == policy], "capacity_blocks", "token")
+        label = POLICIES[policy].label
+        axes.plot(spread.index, spread["mean"], label=label, markersize=3.5, linewidth=1.1, **style)
+        axes.fill_between(spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.2, linewidth=0)
     axes.axhline(ceiling["token"], color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     axes.set(ylabel="token hit rate")
     _capacity_axes(axes, block_size, model)
@@ -77,18 +88,16 @@ def draw_block_sizes(frame):
         left.plot(whole["block_size"], whole[name], marker="o", markersize=2.5, **style)
     left.set(ylabel="hit rate, unbounded")
     bounded = frame.dropna(subset="memory_tokens")
-    shades, dashes = ("#10507A", "#E08A00", "#666666"), ("-", (0, (4, 1.5)), (0, (1, 1.2)))
-    for (memory, one), color, dash in zip(bounded.groupby("memory_tokens"), shades, dashes, strict=False):
-        spread = one.groupby("block_size")["token"].agg(["mean", "min", "max"])
-        right.plot(spread.index, spread["mean"], color=color, linestyle=dash, marker="o", markersize=2.5)
+    for memory, style in style_lines(np.sort(bounded["memory_tokens"].unique())).items():
+        color, spread = style["color"], spread_over(bounded[bounded["memory_tokens"] == memory], "block_size", "token")
+        right.plot(spread.index, spread["mean"], markersize=2.5, **{**style, "marker": "o"})
         right.fill_between(spread.index, spread["min"], spread["max"], color=color, alpha=0.25, linewidth=0)
         right.annotate(f"{_tokens(memory)} tokens", (spread.index[0], spread["mean"].iloc[0]), color=color,
                        xytext=(2, -8), textcoords="offset points", fontsize=7)  # fmt: skip
     right.set(ylabel="LRU token hit rate")
     for axes in (left, right):
         _block_size_axis(axes, whole["block_size"])
-        percent_axes(axes)
-        axes.set_ylim(0)
+        rate_axes(axes)
     add_legend(left, 3)
     return figure, frame
 
@@ -102,7 +111,9 @@ def draw_loss(frame):
     axes.plot(sizes, whole["lost_tokens"], marker="o", markersize=3, color="#10507A", label="measured")
     label = f"half a block: (B - {small}) / 2"
     axes.plot(sizes, (sizes - small) / 2, color="#666666", linestyle=(0, (4, 1.5)), label=label)
-    axes.set(yscale="log", ylabel="cached tokens lost a request\n(log scale)")
+    axes.set(ylabel="cached tokens lost a request\n(log scale)")
+    note_if_empty(axes, (whole["lost_tokens"] > 0).sum(), "no larger block loses a token")
+    log_axes(axes, "y")
     _block_size_axis(axes, sizes)
     add_legend(axes, 2)
     return figure, whole.assign(half_a_block=(sizes - small) / 2)[["block_size", "lost_tokens", "half_a_block"]]
@@ -111,10 +122,11 @@ def draw_loss(frame):
 def draw_working_set(times_s, sizes, block_size, model):
     """Draw the working set over time. `sizes`: a mapping of label to its distinct blocks. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 2.5)
-    dashes = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1, 1, 1)))
-    for (label, blocks), color, dash in zip(sizes.items(), ("#10507A", "#E08A00", "#666666"), dashes, strict=False):
-        axes.plot(times_s / 3600, np.maximum(blocks, 1), label=label, color=color, linestyle=dash)
-    axes.set(xlabel="time (hours)", ylabel="distinct blocks in the window\n(log scale)", yscale="log")
+    for label, style in style_lines(sizes).items():
+        axes.plot(times_s / 3600, np.maximum(sizes[label], 1), label=label, **{**style, "marker": ""})
+    axes.set(xlabel="time (hours)", ylabel="distinct blocks in the window\n(log scale)")
+    note_if_empty(axes, sum(blocks.any() for blocks in sizes.values()), "no prompt fills a block")
+    log_axes(axes, "y")
     factor = block_size * model.bytes_per_token / 2**30
     with mpl.rc_context(STYLE):
         right = axes.secondary_yaxis("right", functions=(lambda x: x * factor, lambda x: x / factor))
@@ -147,17 +159,17 @@ def draw_reuse(gap_s, distances, reuse):
         one.plot(x, y, color="#10507A", drawstyle="default" if "hottest" in label else "steps-post")
         one.set(xlabel=label, ylim=(0, 1.01), ylabel="share of reuses")
         percent_axes(one, x="hottest" in label)
-        if "log" in label:
-            one.set_xscale("log")
+        note_if_empty(one, len(gap_s), "no block is accessed twice")
+        log_axes(one, "x" if "log" in label else "")
         frames.append(pd.DataFrame({"panel": label, "x": x, "share_of_reuses": y}))
     return figure, pd.concat(frames, ignore_index=True)
 
 
 def _capacity_axes(axes, block_size, model):
     factor = block_size * model.bytes_per_token / 2**30
-    axes.set(xscale="log", xlabel=f"capacity (blocks of {block_size} tokens, log scale)")
-    percent_axes(axes)
-    axes.set_ylim(0)
+    axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')}, log scale)")
+    log_axes(axes, "x")
+    rate_axes(axes)
     with mpl.rc_context(STYLE):
         top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
         name, kib = plain_label(model.name), model.bytes_per_token / 1024

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
-from kvprefix.plot import PAGE_IN, add_legend, make_axes
+from kvprefix.jsonlines import count
+from kvprefix.plot import PAGE_IN, add_legend, make_axes, note_if_empty
 
 _LOOK = {
     "agrees": {"label": "agrees", "color": "#10507A", "marker": "o", "s": 14},
@@ -32,7 +33,7 @@ def draw_predicted_measured(frame):
     for status, look in _LOOK.items():
         chosen = (data["status"] == status).to_numpy()
         if chosen.any():
-            label = f"{look['label']} ({chosen.sum():,} requests)"
+            label = f"{look['label']} ({count(int(chosen.sum()), 'request')})"
             left.scatter(predicted[chosen], measured[chosen], alpha=0.6, linewidths=0.8, **{**look, "label": label})
     left.set(xlabel="predicted cached tokens of a request", ylabel="measured cached tokens")
     n = np.arange(1, len(data) + 1)
@@ -43,8 +44,8 @@ def draw_predicted_measured(frame):
     right.set(xlabel="requests in the order sent", ylabel="cached tokens, sum")
     for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    if not len(data):
-        left.text(0.5, 0.5, "nothing to compare", transform=left.transAxes, ha="center", va="center")
+    for axes in (left, right):
+        note_if_empty(axes, len(data), "no request could be compared")
     add_legend(left, 2)
     right.legend(loc="upper left", fontsize=7, frameon=False)
     return figure, data

@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from kvprefix.intervals import move_interval
-from kvprefix.plot import PAGE_IN, add_legend, make_axes, percent_axes
+from kvprefix.intervals import move_interval, spread_over
+from kvprefix.jsonlines import count
+from kvprefix.plot import PAGE_IN, add_legend, make_axes, rate_axes
+from kvprefix.plot_styles import style_bars
 from kvprefix.study_engine import CHAIN, ENGINES
 
-_ENGINE_BARS = {
-    "vllm": ("#10507A", ""),
-    "vllm_legacy": ("#6FA8C9", ""),
-    "vllm_prompts": ("#6FA8C9", "////"),
-    "sglang_page": ("#E08A00", ""),
-    "sglang_token": ("#E08A00", "////"),
+_BARS = {
+    "vllm": {"facecolor": "#10507A", "hatch": ""},
+    "vllm_legacy": {"facecolor": "#6FA8C9", "hatch": ""},
+    "vllm_prompts": {"facecolor": "#6FA8C9", "hatch": "////"},
+    "sglang_page": {"facecolor": "#E08A00", "hatch": ""},
+    "sglang_token": {"facecolor": "#E08A00", "hatch": "////"},
 }
 
 
@@ -49,7 +51,7 @@ def draw_chain(frame):
             where = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5}
             axes.annotate(f"{100 * rate:.1f}", (rate, place), (0, 8), **where)
         axes.set(xlim=(0, 1), ylim=(-0.6, len(CHAIN) - 0.2), xlabel="token hit rate")
-        axes.set_title(f"{pool:,} blocks", fontsize=8)
+        axes.set_title(count(pool, "block"), fontsize=8)
         axes.set_xticks([0, 0.5, 1], ["0", "50%", "100%"])
         axes.set_yticks(places, [case.label for case in CHAIN.values()])
         axes.tick_params(axis="y", length=0)
@@ -60,20 +62,20 @@ def draw_chain(frame):
 def draw_engines(frame):
     """Draw the engines' token hit rates at each pool, mean and range over seeds. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 2.8)
-    pools, width = np.sort(frame["pool"].unique()), 0.8 / len(_ENGINE_BARS)
-    for k, (name, (color, hatch)) in enumerate(_ENGINE_BARS.items()):
-        spread = frame[frame["case"] == name].groupby("pool")["token"].agg(["mean", "min", "max"])
+    looks = style_bars(ENGINES, _BARS)
+    pools, width = np.sort(frame["pool"].unique()), 0.8 / len(looks)
+    for k, (name, look) in enumerate(looks.items()):
+        spread = spread_over(frame[frame["case"] == name], "pool", "token")
         error = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
         bars = axes.bar(
-            np.arange(len(pools)) + (k - (len(_ENGINE_BARS) - 1) / 2) * width, spread["mean"], width, yerr=error,
-            label=ENGINES[name].label, facecolor=color, hatch=hatch, edgecolor="white", linewidth=0.4,
-            error_kw={"linewidth": 0.8},
+            np.arange(len(pools)) + (k - (len(looks) - 1) / 2) * width, spread["mean"], width, yerr=error,
+            label=ENGINES[name].label, edgecolor="white", linewidth=0.4, error_kw={"linewidth": 0.8}, **look,
         )  # fmt: skip
         axes.bar_label(bars, [f"{100 * rate:.1f}" for rate in spread["mean"]], fontsize=6, padding=1.5)
     axes.set(xlabel="pool (blocks)", ylabel="token hit rate")
     axes.set_xticks(np.arange(len(pools)), [f"{pool:,}" for pool in pools])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
-    percent_axes(axes)
+    rate_axes(axes)
     add_legend(axes, 3)
-    return figure, frame[frame["case"].isin(_ENGINE_BARS)]
+    return figure, frame[frame["case"].isin(ENGINES)]

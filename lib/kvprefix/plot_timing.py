@@ -3,12 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from kvprefix.intervals import move_interval
-from kvprefix.plot import PAGE_IN, add_legend, compute_ecdf, make_axes, percent_axes
+from kvprefix.intervals import move_interval, spread_over
+from kvprefix.jsonlines import count
+from kvprefix.plot import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
 
-_SHADES = ("#B03A2E", "#E08A00", "#6FA8C9", "#2E8B57", "#10507A")
-_DASHES = ((0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (4, 1.5)), (0, (2, 1)), "-")
-_MARKS = "sD^vo"
+# From the last variant on, with which the others are compared.
+_SHADES = ("#10507A", "#2E8B57", "#6FA8C9", "#E08A00", "#B03A2E", "#8C5A9E", "#666666")
+_DASHES = ("-", (0, (2, 1)), (0, (4, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1.2)))
+_MARKS = "ov^DsXP*"
 
 
 def draw_variants(frame, ceiling, block_size):
@@ -29,7 +31,7 @@ def draw_variants(frame, ceiling, block_size):
     figure, axes = make_axes(PAGE_IN, 3.0)
     for name, color, dash, mark in _styled(frame):
         one = frame[frame["variant"] == name]
-        spread = one.groupby("capacity_blocks")["token"].agg(["mean", "min", "max"])
+        spread = spread_over(one, "capacity_blocks", "token")
         axes.plot(spread.index, spread["mean"], color=color, linestyle=dash, marker=mark, markersize=2.5, label=name)
         first = one.dropna(subset="low")
         ends = (first[name].to_numpy() for name in ("low", "high", "token"))
@@ -39,8 +41,7 @@ def draw_variants(frame, ceiling, block_size):
     axes.axhline(ceiling, color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     _capacity_axis(axes, block_size)
     axes.set(ylabel="token hit rate")
-    percent_axes(axes)
-    axes.set_ylim(0)
+    rate_axes(axes)
     add_legend(axes, 3)
     return figure, frame
 
@@ -63,13 +64,18 @@ def draw_characteristic(frame, gap_s, block_size):
         left.plot(one["capacity_blocks"], one["time_s"], **style)
     _capacity_axis(left, block_size)
     left.set(yscale="log", ylabel="characteristic time (s, log scale)")
+    known = frame.dropna(subset="time_s")
+    note_if_empty(left, len(known), "no characteristic time could be measured")
     x, y = compute_ecdf(gap_s)
     right.step(y, x, where="pre", color="#333333", linewidth=1.2)
     right.set(xlabel="share of the reuse gaps that are shorter", xlim=(0, 1))
+    note_if_empty(right, len(gap_s), "no block is accessed twice")
+    right.set_xlim(0, 1)
     right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-    left.set_ylim(0.5, 1.5 * max([10.0, *frame["time_s"].dropna(), np.max(gap_s, initial=0)]))
+    least, most = (np.concatenate([known["time_s"], gap_s[gap_s > 0], [one]]) for one in (0.75, 10.0))
+    left.set_ylim(least.min() / 1.5, 1.5 * most.max())
     add_legend(left, 5)
-    data = frame.dropna(subset="time_s")[["variant", "capacity_blocks", "time_s"]]
+    data = known[["variant", "capacity_blocks", "time_s"]]
     return figure, pd.concat([data, pd.DataFrame({"gap_s": x, "share": y})], ignore_index=True)
 
 
@@ -85,21 +91,23 @@ def draw_approximation(frame, block_size):
                 points["capacity_blocks"], points["simulated"], mark, markersize=3.5, markerfacecolor=face,
                 markeredgecolor=color, markeredgewidth=0.8,
             )  # fmt: skip
-    one = frame[frame["variant"] == frame["variant"].iloc[0]].dropna(subset="independent")
+    note_if_empty(axes, frame["simulated"].notna().sum(), "there is no window to compare in")
+    one = frame[frame["variant"] == frame["variant"].iloc[0]].dropna(subset=["simulated", "independent"])
     axes.plot(one["capacity_blocks"], one["independent"], color="#888888", linewidth=0.8, label="independent accesses")
     _capacity_axis(axes, block_size)
     axes.set(ylabel="block hit rate in the window")
-    percent_axes(axes)
-    axes.set_ylim(0)
+    rate_axes(axes)
     add_legend(axes, 6)
     return figure, frame.dropna(subset="simulated")
 
 
 def _styled(frame):
+    """Yield each variant's name with its colour, dash and mark, which are the k-th from the end and begin again."""
     names = list(frame["variant"].unique())
-    first = len(_SHADES) - len(names)
-    return zip(names, _SHADES[first:], _DASHES[first:], _MARKS[first:], strict=True)
+    for k, name in zip(reversed(range(len(names))), names, strict=True):
+        yield name, _SHADES[k % len(_SHADES)], _DASHES[k % len(_DASHES)], _MARKS[k % len(_MARKS)]
 
 
 def _capacity_axis(axes, block_size):
-    axes.set(xscale="log", xlabel=f"capacity (blocks of {block_size} tokens, log scale)")
+    axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')}, log scale)")
+    log_axes(axes, "x")

@@ -3,7 +3,19 @@
 import numpy as np
 import pandas as pd
 
-from kvprefix.plot import PAGE_IN, SERIES, add_legend, compute_ecdf, draw_lines, line_style, make_axes, percent_axes
+from kvprefix.jsonlines import count
+from kvprefix.plot import (
+    PAGE_IN,
+    add_legend,
+    compute_ecdf,
+    draw_lines,
+    line_style,
+    log_axes,
+    make_axes,
+    note_if_empty,
+    percent_axes,
+)
+from kvprefix.plot_styles import SERIES
 
 
 def draw_turns_of(requests, cached_tokens):
@@ -12,11 +24,13 @@ def draw_turns_of(requests, cached_tokens):
     turns = np.arange(1, len(requests) + 1)
     figure, axes = make_axes()
     multi, single = SERIES["multi_turn"], SERIES["single_turn"]
-    axes.bar(turns, cached_tokens, 0.7, label="cached", facecolor=multi["color"], edgecolor="white", linewidth=0.6)
-    axes.bar(turns, computed, 0.7, bottom=cached_tokens, label="to compute", facecolor=single["color"],
-             edgecolor="white", linewidth=0.6, hatch=single["hatch"])  # fmt: skip
+    look = {"width": 0.7, "edgecolor": "white", "linewidth": 0.6} if len(turns) <= 100 else {"width": 1}  # no gaps
+    axes.bar(turns, cached_tokens, label="cached", facecolor=multi["color"], **look)
+    hatch = single["hatch"] if len(turns) <= 100 else None
+    axes.bar(turns, computed, bottom=cached_tokens, label="to compute", facecolor=single["color"], hatch=hatch, **look)
     axes.set(xlabel="turn", ylabel="prompt tokens")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(0.4, len(requests) + 0.6)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.grid(axis="x", visible=False)
     add_legend(axes, 2)
     return figure, pd.DataFrame({"turn": turns, "cached_tokens": cached_tokens, "computed_tokens": computed})
@@ -30,8 +44,9 @@ def draw_turn_counts(requests):
     figure, axes = make_axes()
     style = {**line_style("multi_turn", ""), "label": None}
     axes.step(turns, share, where="pre", marker="o", markersize=2, **style)
-    axes.set(xscale="log", yscale="log", xlabel="turns of a conversation, x (log scale)",
+    axes.set(xlabel="turns of a conversation, x (log scale)",
              ylabel="share of conversations\nwith at least x (log scale)")  # fmt: skip
+    log_axes(axes, "xy")
     return figure, pd.DataFrame({"turns": turns, "conversations": conversations, "share_at_least": share})
 
 
@@ -46,8 +61,10 @@ def draw_lengths(traces):
             lines[mode] = (compute_ecdf(values), f"median {values.median():,.0f}" if len(values) else "none")
         frames.append(draw_lines(axes, lines, "tokens", "share_of_requests").assign(what=column))
         name = "prompt" if column == "prompt_tokens" else "generated"
-        axes.set(xscale="log", ylim=(0, 1.01), xlabel=f"{name} tokens of a request (log scale)")
+        axes.set(ylim=(0, 1.01), xlabel=f"{name} tokens of a request (log scale)")
         percent_axes(axes)
+        note_if_empty(axes, len(frames[-1]), f"no request has {name} tokens")
+        log_axes(axes, "x")
         axes.legend(loc="lower right", fontsize=7, handlelength=2.4, frameon=False)
     left.set_ylabel("share of requests")
     return figure, pd.concat(frames, ignore_index=True)
@@ -55,13 +72,13 @@ def draw_lengths(traces):
 
 def draw_arrivals(traces, bins=120):
     """Draw the requests a second over time, a line a mode. Returns (figure, its data)."""
-    end = max(np.percentile(trace.arrival_s, 99.5) for trace in traces.values())
+    end = max(np.percentile(trace.arrival_s, 99.5) for trace in traces.values()) or 1.0  # a second, where all is at 0
     edges = np.linspace(0, end, bins + 1)
     lines = {}
     for mode, trace in traces.items():
         counts, _ = np.histogram(trace.arrival_s, edges)
         rate = counts / (edges[1] - edges[0])
-        lines[mode] = ((edges[:-1] / 60, rate), f"{len(trace):,} requests")
+        lines[mode] = ((edges[:-1] / 60, rate), count(len(trace), "request"))
     figure, axes = make_axes(PAGE_IN, 2.2)
     data = draw_lines(axes, lines, "minute", "requests_per_s")
     axes.set(xlim=(0, end / 60), ylim=(0, None), xlabel="time (min)", ylabel="requests / s")
@@ -79,6 +96,8 @@ def draw_turn_gaps(requests):
     if len(gap):
         axes.step(x, y, where="post", **line_style("multi_turn", f"median {gap.median():,.0f} s"))
         add_legend(axes)
-    axes.set(xscale="log", ylim=(0, 1.01), xlabel="from a turn to the next (s, log scale)", ylabel="share of turns")
+    axes.set(ylim=(0, 1.01), xlabel="from a turn to the next (s, log scale)", ylabel="share of turns")
     percent_axes(axes)
+    note_if_empty(axes, len(gap), "no conversation has a second turn")
+    log_axes(axes, "x")
     return figure, pd.DataFrame({"gap_s": x, "share": y})

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from kvprefix.escape import escape_markdown, one_line
 from kvprefix.files import InputError, resolve_output, write_bytes
-from kvprefix.plot import STYLE, save_figure
+from kvprefix.plot import STYLE, complete_caption, save_figure
 from kvprefix.sections import SHARING, begin_section, read_sections, write_facts, write_section
 from kvprefix.tables import save_table
 
@@ -51,6 +51,7 @@ class Section:
 
     def show_figure(self, slug, figure, data, caption, also=None):
         """Show, save and record a figure as `figures/NN-slug`; `also` saves it under a name that the mission fixes."""
+        caption = complete_caption(caption, figure)
         name = f"{self._number()}-{slug}"
         save_figure(figure, data, one_line(caption), self.folder / "figures" / name)
         if also:

@@ -26,13 +26,16 @@ BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ACCESS_BUDGET = 200_000_000  # block accesses of a trace that is studied; its draws take about 30 bytes an access
 
 
-def spread_capacities(n_distinct, points, least=100):
-    """Return capacities in blocks at equal ratios, from `least` (or 1) to all distinct blocks.
+def spread_capacities(n_distinct, points, least=None):
+    """Return capacities in blocks at equal ratios, from `least` to all distinct blocks.
 
-    >>> spread_capacities(10_000, 3)
-    array([  100,  1000, 10000])
+    `least` is 100 if not given, less where there are few blocks: a hundredth of them.
+
+    >>> spread_capacities(10_000, 3), spread_capacities(64, 3)
+    (array([  100,  1000, 10000]), array([ 1,  8, 64]))
     """
     most = max(n_distinct, 1)
+    least = max(min(100, most // 100), 1) if least is None else least
     return np.unique(np.geomspace(min(least, most), most, points).round().astype(np.int64))
 
 

@@ -19,7 +19,7 @@ from kvprefix.trace import Trace
 from kvprefix.workload import make_trace
 
 SEEDS = 10  # draws of the arrival process
-STUDY_VERSION = 2  # raise when the meaning of a table changes
+STUDY_VERSION = 3  # raise when the meaning of a table changes
 KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
 _kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, Accesses)
 

@@ -8,7 +8,7 @@ from kvprefix import findings_cache, plot_cache, study, studytasks
 from kvprefix.accesses import make_accesses
 from kvprefix.cache import replay
 from kvprefix.curves import compute_lru_curve, measure_distances, rate_hits, rate_unbounded
-from kvprefix.intervals import bootstrap_rates, interval
+from kvprefix.intervals import bootstrap_rates, interval, move_interval
 from kvprefix.policies import POLICIES
 from kvprefix.trace import make_trace_of
 from kvprefix.units import load_model
@@ -187,3 +187,33 @@ def test_a_trace_without_reuse_has_curves_and_figures_of_zeros():
         "No block"
     )
     plot_cache.draw_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)))
+
+
+def test_a_caption_states_the_seeds_of_its_own_rows_and_no_varied_value(workload):
+    def state(*arguments, **options):
+        return findings_cache.state_study(workload, range(7), *arguments, **options)
+
+    start = "n = 7 multi-turn requests of 300 conversations; "
+    fixed = "block size 16 tokens, 2 conversations/s, causal clock; cold start, prompts only; "
+    assert state() == f"{start}{fixed}seed 0."
+    assert state(pd.DataFrame({"seed": [3, 4, 5, 3]})) == f"{start}{fixed}3 seeds from 3 on."
+    two = pd.DataFrame({"seed": [3, 9]})
+    assert state(two, cached=None) == f"{start}{fixed.replace(', prompts only', '')}seeds 3, 9."
+    sizes = state(pd.DataFrame({"seed": []}), varied={"block_size": ["1", "1024"]})
+    assert sizes == (
+        f"{start}2 conversations/s, causal clock; varied: block size (1, 1024); cold start, prompts only; seed 0."
+    )
+
+
+def test_an_interval_is_moved_no_further_than_rates_go():
+    # of the first seed, 10 % (0 to 60 %); the mean of the seeds is 5 %: -5 % is no rate
+    low, high = move_interval(0.0, 0.6, 0.1, 0.05)
+    assert (low, high) == (0.0, pytest.approx(0.55)) and not np.signbit(low)
+    assert move_interval(0.9, 1.0, 0.95, 1.0)[1] == 1.0
+    assert move_interval(-0.2, 0.1, 0.0, -0.1, -1) == pytest.approx((-0.3, 0.0))
+
+
+def test_few_blocks_are_studied_from_one_block_on():
+    assert study.spread_capacities(64, 3).tolist() == [1, 8, 64]
+    assert study.spread_capacities(1, 5).tolist() == study.spread_capacities(0, 5).tolist() == [1]
+    assert study.spread_capacities(2_000_000, 2).tolist() == [100, 2_000_000]
