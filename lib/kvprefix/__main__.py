@@ -111,14 +111,6 @@ def _make_parser():
     )  # fmt: skip
     replay.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
     replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
-    replay.add_argument(
-        "--concurrent", action="store_true",
-        help="requests arrive at their `timestamp` (ms), run at the same time, wait and are preempted (vLLM)",
-    )  # fmt: skip
-    replay.add_argument("--ttft-s", default="0.5", help="with it: seconds to the first token (default: %(default)s)")
-    replay.add_argument(
-        "--time-per-output-token-s", default="0.03", help="with it: seconds per step (default: %(default)s)"
-    )
     replay.add_argument("--out", required=True, type=_path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
 
@@ -267,11 +259,9 @@ def _replay(options):
     from kvprefix.requestfiles import replay_file
 
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
-    durations = read_number(options.ttft_s, float), read_number(options.time_per_output_token_s, float)
     totals = replay_file(
         options.requests, options.out, read_number(options.block_size, int), blocks,
         outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
-        durations=durations if options.concurrent else None,
     )  # fmt: skip
     tell(
         f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "

@@ -25,8 +25,6 @@ from kvprefix.files import InputError
 from kvprefix.trace import Tokens
 from kvprefix.vllm import replay_one_by_one, replay_overlapping
 
-_SLACK = 1e-6  # of a step: 0.06 s are two steps of 0.03 s, whatever the floats say
-
 
 @dataclass(frozen=True)
 class Requests:
@@ -65,9 +63,8 @@ class Replayed:
         Distinct full blocks in the cache at the end, and the physical blocks that hold them.
     outputs_cut : int
         Requests whose generation would outgrow the whole pool: it ends where the pool is full.
-    waited_s, finished_s : (n,) ndarray of float64, optional
-        Of overlapping requests, how long each waited to be admitted after the step that it was first seen in, and when
-        it finished; NaN where the prompt never fits.
+    admitted_s, finished_s : (n,) ndarray of float64, optional
+        Of overlapping requests; NaN where the prompt never fits.
     preemptions : (n,) ndarray of int64, optional
         How often each overlapping request lost its blocks to an earlier one and was computed again.
     """
@@ -79,7 +76,7 @@ class Replayed:
     cached_hashes: int
     blocks_with_hash: int
     outputs_cut: int
-    waited_s: np.ndarray | None = field(default=None, repr=False)
+    admitted_s: np.ndarray | None = field(default=None, repr=False)
     finished_s: np.ndarray | None = field(default=None, repr=False)
     preemptions: np.ndarray | None = field(default=None, repr=False)
 
@@ -196,18 +193,17 @@ def replay_vllm(
         raise InputError("the requests hold 2**31 blocks or more; expected fewer")
     room = np.maximum((n_blocks - 1) * block_size, prompts)
     cut = computed > room
-    computed, generated = np.minimum(computed, room), np.where(cut, room - prompts + 1, generated)
+    computed, generated = np.minimum(computed, room), np.where(cut, room - prompts, generated)
     arrays = ids, blocks.offsets, prompts, computed
     if overlap is None:
         hits, counts = replay_one_by_one(*arrays, block_size, n_blocks, n_distinct, legacy_free, merge_duplicates)
         times = ()
     else:
-        arrivals, first_steps = overlap.count_steps(len(rows))
-        hits, admitted, finished, preemptions, counts = replay_overlapping(
-            *arrays, generated, block_size, n_blocks, n_distinct, legacy_free, arrivals, first_steps
-        )
-        steps = np.where(hits < 0, np.nan, [admitted - arrivals, finished])
-        times = *(steps * overlap.time_per_token_s), preemptions
+        arrival_s = _check_arrivals(overlap.arrival_s, len(rows))
+        hits, *times, counts = replay_overlapping(
+            *arrays, generated, block_size, n_blocks, n_distinct, legacy_free, arrival_s, overlap.first_token_s,
+            overlap.time_per_token_s,
+        )  # fmt: skip
     cached = np.where(hits < 0, -1, hits * block_size)
     return Replayed(cached, prompts, block_size, num_gpu_blocks, *counts, int((cut & (hits >= 0)).sum()), *times)
 
@@ -216,15 +212,12 @@ def replay_vllm(
 class Overlap:
     """When requests arrive and how long they run once admitted.
 
-    This is vLLM's synchronous scheduler, a step every `time_per_token_s`. In a step each running request computes one
-    token, in the order of admission, and takes another block when the token needs one. A request that finds none takes
-    the blocks of the one admitted last (or gives its own back, if it is that). That one goes to the head of the waiting
-    ones, to be admitted with the tokens it has, and nobody is admitted in this step. Otherwise the waiting ones are
-    admitted, first come first served, while there is room: an admitted request holds its prompt's blocks at once. Its
-    first token is there `first_token_s` later, and its blocks are free in the step after its last token.
-
-    Times are whole steps: an arrival is seen in the first step that does not begin before it, and the first token takes
-    `first_token_s` in steps, rounded, at least one.
+    An admitted request holds its prompt's blocks at once. Its first token comes `first_token_s` later, the next ones
+    every `time_per_token_s`; it takes another block when a token needs one, and it finishes `time_per_token_s` after
+    its last token. Who finds no room waits, first come first served. A running request that finds none takes the blocks
+    of the one admitted last (or gives its own back, if it is that), which goes to the head of the waiting ones, to be
+    admitted with the tokens it has. At one moment finishes come first, then generated tokens in the order of
+    admission, then admissions; after a preemption nobody is admitted for `time_per_token_s`, unless nothing runs.
 
     Attributes
     ----------
@@ -241,17 +234,8 @@ class Overlap:
     def __post_init__(self):
         for name in ("first_token_s", "time_per_token_s"):
             value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not 0 < value < np.inf:
+            if not 0 < value < np.inf:
                 raise InputError(f"{name} is {value!r}; expected seconds above 0")
-
-    def count_steps(self, n):
-        """Return the steps in which n requests are first seen, and the steps to a first token."""
-        step_s, arrival_s = self.time_per_token_s, _check_arrivals(self.arrival_s, n)
-        longest = max(self.first_token_s, *np.abs(arrival_s[[0, -1]]) if n else ())
-        if longest > 2.0**53 * step_s:
-            raise InputError(f"time_per_token_s is {step_s!r}; {longest:g} s are more than 2**53 such steps")
-        arrivals = np.ceil(arrival_s / step_s - _SLACK).astype(np.int64)
-        return arrivals, max(round(self.first_token_s / step_s), 1)
 
 
 def check_num_gpu_blocks(num_gpu_blocks):

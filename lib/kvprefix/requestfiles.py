@@ -1,16 +1,14 @@
 """Requests as JSON Lines of token ids, and an engine's answers to them: the files of ``python -m kvprefix replay``.
 
 A line is `{"request_id": ..., "prompt_token_ids": [...]}`, optionally with `output_token_ids`, `cache_salt` and
-`lora_name`; other fields are not read. The order of the lines is the order of replay, unless requests run at the same
-time: then each has a `timestamp`, in ms. Arrow reads the file; only where that fails, or something is wrong, is it gone
-through line by line, to name the line.
+`lora_name`; other fields are not read. The order of the lines is the order of replay. Arrow reads the file; only where
+that fails, or something is wrong, is it gone through line by line, to name the line.
 """
 
 import gzip
 import io
 import json
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ import pyarrow.compute  # noqa: F401  (pa.compute)
 import pyarrow.json
 
 from kvprefix.blocks import check_block_size
-from kvprefix.engine import Overlap, Requests, make_requests, number_contexts, replay_vllm
+from kvprefix.engine import Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
 from kvprefix.jsonlines import open_stream, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
@@ -27,15 +25,14 @@ from kvprefix.trace import Tokens, flat_lists
 _IDS = pa.list_(pa.int32())
 _FIELDS = {"request_id": pa.string(), "prompt_token_ids": _IDS, "output_token_ids": _IDS, "cache_salt": pa.string(),
            "lora_name": pa.string()}  # fmt: skip
-_TIMED = _FIELDS | {"timestamp": pa.float64()}
 _EXPECTED = 'a line is {"request_id": name, "prompt_token_ids": [id, ...], "output_token_ids": [id, ...]}'
 ENGINES = ("vllm", "sglang")
 
 
 def replay_file(
-    source, target, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False, engine="vllm", durations=None
+    source, target, block_size, num_gpu_blocks=None, *, outputs=True, legacy_free=False, engine="vllm"
 ):  # fmt: skip
-    """Replay a file of requests through an engine's prefix cache, and write what each one hits.
+    """Replay a file of requests through an engine's prefix cache, one at a time, and write what each one hits.
 
     Parameters
     ----------
@@ -47,9 +44,6 @@ def replay_file(
         As in `replay_vllm`. SGLang's blocks are its pages, all of them usable; it has no `legacy_free`.
     engine : str
         One of ENGINES.
-    durations : tuple of float, optional
-        Seconds to the first token and per later one: requests then arrive at their timestamps and run at the same time,
-        as `Overlap` says. Without it each one finishes before the next starts. Only for vLLM.
 
     Returns
     -------
@@ -59,21 +53,18 @@ def replay_file(
     Raises
     ------
     InputError
-        A file or a line that is no requests, a number out of range, or `legacy_free` or `durations` with SGLang.
+        A file or a line that is no requests, a number out of range, or `legacy_free` with SGLang.
     """
     refuse_same_file(source, target)
     if engine == "sglang":
         if legacy_free:
             raise InputError("--legacy-free is a rule of vLLM's; it has no meaning with the engine sglang")
-        if durations:
-            raise InputError("--concurrent is modelled for vLLM only; leave it out with the engine sglang")
         page_size, capacity = check_block_size(block_size), _count_tokens(num_gpu_blocks, block_size)
-        names, requests, _ = read_requests(source)
+        names, requests = read_requests(source)
         result = replay_sglang(requests, page_size, capacity, outputs=outputs)
     else:
-        names, requests, arrival_ms = read_requests(source, timed=durations is not None)
-        options = {"outputs": outputs, "legacy_free": legacy_free}
-        result = _replay_vllm(requests, arrival_ms, durations, block_size, num_gpu_blocks, options)
+        names, requests = read_requests(source)
+        result = replay_vllm(requests, block_size, num_gpu_blocks, outputs=outputs, legacy_free=legacy_free)
     lines = []
     for name, length, cached in zip(names, result.prompt_tokens.tolist(), result.cached_tokens.tolist(), strict=True):
         line = {"request_id": name, "num_prompt_tokens": length, "num_cached_tokens": cached if cached >= 0 else None}
@@ -84,19 +75,6 @@ def replay_file(
     with write_lines(target) as file:
         file.write(("\n".join([*lines, json.dumps({"totals": totals})]) + "\n").encode())
     return totals
-
-
-def _replay_vllm(requests, arrival_ms, durations, block_size, num_gpu_blocks, options):
-    """Replay requests through vLLM's cache; those that run at the same time in the order of their arrivals."""
-    if durations is None:
-        return replay_vllm(requests, block_size, num_gpu_blocks, **options)
-    order = np.argsort(arrival_ms, kind="stable")
-    sorted_requests = replace(requests, rows=requests.rows[order], contexts=requests.contexts[order])
-    overlap = Overlap(arrival_ms[order] / 1000, *durations)
-    result = replay_vllm(sorted_requests, block_size, num_gpu_blocks, overlap=overlap, **options)
-    back = np.argsort(order)
-    names = "cached_tokens", "prompt_tokens", "waited_s", "finished_s", "preemptions"
-    return replace(result, **{name: getattr(result, name)[back] for name in names})
 
 
 def _count_tokens(n_pages, page_size):
@@ -121,7 +99,7 @@ def _sum_up(engine, result, outputs, legacy_free):
     queries, hits = int(result.prompt_tokens[admitted].sum()), int(result.cached_tokens[admitted].sum())
     return {
         "engine": engine,
-        "mode": "sequential" if result.preemptions is None else "concurrent",
+        "mode": "sequential",
         "block_size": result.block_size,
         "num_gpu_blocks": result.num_gpu_blocks,
         "capacity": "unlimited" if result.num_gpu_blocks is None else str(result.num_gpu_blocks),
@@ -137,24 +115,21 @@ def _sum_up(engine, result, outputs, legacy_free):
         "requests_with_hit": int((result.cached_tokens > 0).sum()),
         "cached_hashes_at_end": result.cached_hashes,
         "blocks_with_hash_at_end": result.blocks_with_hash,
-        **({} if result.preemptions is None else {"preemptions": int(result.preemptions.sum())}),
     }
 
 
-def read_requests(path, *, timed=False):
+def read_requests(path):
     """Read a file of requests.
 
     Parameters
     ----------
     path : path-like
         JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
-    timed : bool
-        Whether each request must have a `timestamp`.
 
     Returns
     -------
-    (list, Requests, ndarray or None)
-        The requests' ids as the file has them, the requests, and their timestamps in ms where these are asked for.
+    (list, Requests)
+        The requests' ids as the file has them, and the requests.
 
     Raises
     ------
@@ -163,15 +138,14 @@ def read_requests(path, *, timed=False):
     """
     with explain_os_errors(path):
         try:
-            return _read_fast(path, timed) or _read_slowly(path, timed)
+            return _read_fast(path) or _read_slowly(path)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{path}: is cut or damaged: {error}") from error
 
 
-def _read_fast(path, timed):
+def _read_fast(path):
     """Return what `read_requests` does, or None where Arrow fails or something is wrong."""
-    schema = pa.schema(_TIMED if timed else _FIELDS)
-    parse = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    parse = pa.json.ParseOptions(explicit_schema=pa.schema(_FIELDS), unexpected_field_behavior="ignore")
     try:
         with open_stream(path) as stream:
             table = pa.json.read_json(stream, pa.json.ReadOptions(use_threads=False, block_size=16 << 20), parse)
@@ -185,15 +159,12 @@ def _read_fast(path, timed):
     output_offsets, output = _flat(outputs.fill_null(empty) if outputs.null_count else outputs)
     if own is None or output is None or (np.diff(own_offsets) == 0).any():
         return None
-    arrival_ms = table["timestamp"].to_numpy() if timed else None
-    if timed and not ((arrival_ms >= 0) & (arrival_ms < 2**53)).all():
-        return None
     n = len(table)
     tokens = Tokens(
         np.full(n, -1), np.zeros(n, np.int64), own_offsets, own, np.zeros(len(own), bool), output_offsets, output
     )
     contexts = [column.to_pylist() for column in (table["cache_salt"], table["lora_name"]) if column.null_count < n]
-    return names.to_pylist(), Requests(tokens, np.arange(n), number_contexts(n, *contexts)), arrival_ms
+    return names.to_pylist(), Requests(tokens, np.arange(n), number_contexts(n, *contexts))
 
 
 def _flat(column):
@@ -204,7 +175,7 @@ def _flat(column):
     return offsets, None if len(ids) and ids.min() < 0 else ids.astype(np.int32, copy=False)
 
 
-def _read_slowly(path, timed):
+def _read_slowly(path):
     """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
     requests = []
     with open_stream(path) as stream, io.BufferedReader(stream) as file:
@@ -212,18 +183,17 @@ def _read_slowly(path, timed):
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    requests.append(_parse(line, f"{path}: line {number}", timed))
+                    requests.append(_parse(line, f"{path}: line {number}"))
         except OSError as error:
             raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
     if not requests:
         raise InputError(f"{path}: holds no requests; {_EXPECTED}")
-    names, prompts, outputs, salts, adapters, times = zip(*requests, strict=True)
-    made = make_requests(prompts, outputs, cache_salts=salts, lora_names=adapters)
-    return list(names), made, np.array(times, float) if timed else None
+    names, prompts, outputs, salts, adapters = zip(*requests, strict=True)
+    return list(names), make_requests(prompts, outputs, cache_salts=salts, lora_names=adapters)
 
 
-def _parse(line, where, timed):
-    """Return a line's fields in the order of _TIMED, or raise InputError."""
+def _parse(line, where):
+    """Return a line's fields in the order of _FIELDS, or raise InputError."""
     try:
         request = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -248,10 +218,7 @@ def _parse(line, where, timed):
     for field, value in (("cache_salt", salt), ("lora_name", adapter)):
         if value is not None and not isinstance(value, str):
             raise InputError(f"{where} has {field} {_show(value)}; expected a text")
-    time = request.get("timestamp")
-    if timed and (type(time) not in (int, float) or not 0 <= time < 2**53):
-        raise InputError(f"{where} has timestamp {_show(time)}; expected milliseconds, 0 or more, in each line")
-    return name, prompt, output or [], salt, adapter, time
+    return name, prompt, output or [], salt, adapter
 
 
 def _show(value):

@@ -59,7 +59,7 @@ def _read_messages(workload, indexes):
 
 def read_request_file(path, n):
     """Return the first n requests of a file of token ids, in the form of `python -m kvprefix replay`."""
-    names, requests, _ = read_requests(path)
+    names, requests = read_requests(path)
     if len(set(map(str, names))) < len(names):
         raise InputError(f"{path}: has a request_id twice; expected one of its own for each request")
     outputs = np.diff(requests.tokens.output_offsets)[requests.rows].tolist()

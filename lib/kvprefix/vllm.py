@@ -11,7 +11,7 @@ import heapq
 import numpy as np
 from numba import njit
 
-_FINISH, _GROW, _RETRY = 0, 1, 2  # the order of events in one step
+_FINISH, _GROW, _RETRY = 0, 1, 2  # the order of events at one moment
 
 
 @njit(cache=True, nogil=True)
@@ -131,49 +131,6 @@ def replay_one_by_one(ids, offsets, prompts, computed, block_size, n_blocks, n_d
     return hits, _count_cached(pool)
 
 
-_RUN = np.dtype([
-    ("known", np.int64),  # tokens when the request was last admitted
-    ("position", np.int64),  # of the token whose computation is its next event
-    ("first_step", np.int64),  # in which its first new token is there
-    ("turn", np.int64),  # the number of its admission among all, -1 where it does not run
-    ("start", np.int64),  # of its block table in `tables`
-    ("n_held", np.int64),  # the blocks that it holds
-    ("later", np.int64),  # its neighbours among the running ones, which are a list in the order of their admissions
-    ("earlier", np.int64),
-    ("preemptions", np.int64),
-])  # fmt: skip
-
-
-@njit(cache=True, nogil=True)
-def _make_runs(prompts, computed, block_size):
-    """Return a _RUN for each request, then one that is head and tail of the running ones; and `tables`."""
-    n, size = len(prompts), 0
-    runs = np.zeros(n + 1, _RUN)
-    for i in range(n):
-        runs[i].known, runs[i].start = prompts[i], size
-        size += -(-computed[i] // block_size)
-    for i in range(n + 1):
-        runs[i].turn, runs[i].later, runs[i].earlier = -1, n, n
-    return runs, np.empty(size, np.int32)
-
-
-@njit(cache=True, nogil=True)
-def _start(runs, i, turn, first_step):
-    """Append an admitted request to the running ones."""
-    run, end = runs[i], runs[-1]
-    run.turn, run.first_step, run.earlier, run.later = turn, first_step, end.earlier, len(runs) - 1
-    runs[end.earlier].later, end.earlier = i, i
-
-
-@njit(cache=True, nogil=True)
-def _stop(runs, tables, pool, i, legacy_free):
-    """Take a request out of the running ones, and its blocks from it."""
-    run = runs[i]
-    _release(pool, tables[run.start : run.start + run.n_held], legacy_free)
-    runs[run.earlier].later, runs[run.later].earlier = run.later, run.earlier
-    run.turn = -1
-
-
 @njit(cache=True, nogil=True)
 def _next_position(position, block_size):
     """Return the next position that starts or ends a block."""
@@ -182,107 +139,103 @@ def _next_position(position, block_size):
 
 
 @njit(cache=True, nogil=True)
-def _next_event(run, i, computed, n_tokens):
-    """Return (step, kind, number of the admission, request) of a running request's next event."""
-    begin = run.first_step - run.known
-    if run.position < computed:
-        return begin + run.position, _GROW, run.turn, i
-    return max(begin + n_tokens - 1, run.first_step), _FINISH, run.turn, i
-
-
-@njit(cache=True, nogil=True)
-def _preempt_last(runs, tables, pool, step, legacy_free):
-    """Take the blocks of the request that was admitted last; return it. It keeps the tokens that it has."""
-    last = runs[-1].earlier
-    _stop(runs, tables, pool, last, legacy_free)
-    runs[last].known += max(step - runs[last].first_step + 1, 0)
-    runs[last].preemptions += 1
-    return last
-
-
-@njit(cache=True, nogil=True)
-def _grow(run, tables, pool, ids, block_size):
-    """Compute a request's next token: it takes a block if the token begins one, and shows a block that it fills."""
-    block = run.position // block_size
-    table = tables[run.start + block : run.start + block + 1]
-    if run.position % block_size == 0:
-        run.n_held += 1
-        _take_new(pool, table)
-    if (run.position + 1) % block_size == 0:
-        _store(pool, ids[block : block + 1], table)
-    run.position = _next_position(run.position, block_size)
-
-
-@njit(cache=True, nogil=True)
-def _admit(run, tables, pool, ids, block_size):
-    """Give a request the blocks of the tokens that it has, if there is room; return the hit blocks, -1 without room."""
-    n_needed, own = -(-run.known // block_size), ids[: run.known // block_size]
-    hit, idle = _look_up(pool, own, (run.known - 1) // block_size)
-    if n_needed - hit + idle > pool[8][0]:
-        return -1
-    table = tables[run.start : run.start + n_needed]
-    _take_hits(pool, own[:hit], table)
-    _take_new(pool, table[hit:])
-    _store(pool, own[hit:], table[hit:])
-    run.n_held, run.position = n_needed, _next_position(run.known - 1, block_size)
-    return hit
+def _next_event(i, number, position, known, computed, prompts, generated, began_s, time_per_token_s):
+    """Return (time, kind, number of the admission, request) of a running request's next event."""
+    if position[i] < computed[i]:
+        return began_s[i] + (position[i] - known[i]) * time_per_token_s, _GROW, number, i
+    return began_s[i] + (prompts[i] + generated[i] - known[i]) * time_per_token_s, _FINISH, number, i
 
 
 @njit(cache=True, nogil=True)
 def replay_overlapping(
-    ids, offsets, prompts, computed, generated, block_size, n_blocks, n_distinct, legacy_free, arrivals, first_steps
-):
-    """Replay requests that run at the same time, in whole steps of the scheduler.
+    ids, offsets, prompts, computed, generated, block_size, n_blocks, n_distinct, legacy_free, arrival_s,
+    first_token_s, time_per_token_s,
+):  # fmt: skip
+    """Replay requests that run at the same time; return hit blocks (-1: never fits), admissions, finishes, preemptions.
 
-    Returns the hit blocks (-1: never fits), the steps of the first admission and of the end (-1: none), the preemptions
-    and the two counts of `_count_cached`. `arrivals` are the steps at which requests are first seen, `first_steps` the
-    steps from an admission to the first token.
+    Of a running request: how many tokens were `known` when it was admitted, the `position` of its next event, its block
+    table, its place in the list of the running ones, and the number of its `turn` among all admissions (-1: waits).
     """
-    pool, n = _make_pool(n_blocks, n_distinct), len(prompts)
-    runs, tables = _make_runs(prompts, computed, block_size)
-    hits, admitted, finished = np.full(n, -1), np.full(n, -1), np.full(n, -1)
+    pool = _make_pool(n_blocks, n_distinct)
+    n, n_free = len(prompts), pool[8]
+    hits, preemptions = np.full(n, -1), np.zeros(n, np.int64)
+    admitted_s, finished_s = np.full(n, np.nan), np.full(n, np.nan)
+    starts = np.zeros(n + 1, np.int64)
+    starts[1:] = np.cumsum(-(-computed // block_size))
+    tables, n_held = np.empty(starts[-1], np.int32), np.zeros(n, np.int64)
+    known, position, began_s = prompts.copy(), np.zeros(n, np.int64), np.zeros(n)
+    turn, turns = np.full(n + 1, -1), 0
+    later, earlier = np.full(n + 1, n), np.full(n + 1, n)
     returned, n_returned = np.empty(n, np.int64), 0  # preempted ones, a stack: the last of them is first in the queue
-    n_tokens, turns, closed = prompts + generated, 0, np.int64(-1)  # nobody is admitted in the step `closed`
+    closed_until = -np.inf
     arrived = first = 0  # never admitted, and waiting: first <= i < arrived
-    events = [(np.int64(0), _FINISH, np.int64(0), 0)]
+    events = [(np.inf, 0, 0, 0)]
     events.pop()  # numba learns the type
     while True:
-        while events and runs[events[0][3]].turn != events[0][2]:
+        while events and turn[events[0][3]] != events[0][2]:
             heapq.heappop(events)  # of a request that was preempted since
-        if not events and arrived == n:
-            return hits, admitted, finished, runs["preemptions"][:n].copy(), _count_cached(pool)
-        step = events[0][0] if events else arrivals[arrived]
-        step = min(step, arrivals[arrived]) if arrived < n else step
-        while events and events[0][0] <= step:
+        now = min(events[0][0] if events else np.inf, arrival_s[arrived] if arrived < n else np.inf)
+        if now == np.inf:
+            return hits, admitted_s, finished_s, preemptions, _count_cached(pool)
+        while events and events[0][0] <= now:
             _, kind, number, i = heapq.heappop(events)
-            run = runs[i]
-            if kind == _RETRY or run.turn != number:
+            if kind == _RETRY or turn[i] != number:
                 continue
             if kind == _FINISH:
-                _stop(runs, tables, pool, i, legacy_free)
-                finished[i] = step
+                _release(pool, tables[starts[i] : starts[i] + n_held[i]], legacy_free)
+                later[earlier[i]], earlier[later[i]] = later[i], earlier[i]
+                turn[i], finished_s[i] = -1, now
                 continue
-            while pool[8][0] == 0 and run.position % block_size == 0 and run.turn >= 0:
-                returned[n_returned] = _preempt_last(runs, tables, pool, step, legacy_free)
-                n_returned, closed = n_returned + 1, step
-                heapq.heappush(events, (step + 1, _RETRY, np.int64(-1), n))
-            if run.turn >= 0:
-                _grow(run, tables, pool, ids[offsets[i] :], block_size)
-                heapq.heappush(events, _next_event(run, i, computed[i], n_tokens[i]))
-        while arrived < n and arrivals[arrived] <= step:
+            if position[i] % block_size == 0:
+                while n_free[0] == 0 and turn[i] >= 0:
+                    last = earlier[n]
+                    _release(pool, tables[starts[last] : starts[last] + n_held[last]], legacy_free)
+                    later[earlier[last]], earlier[n] = n, earlier[last]
+                    done, most = (now - began_s[last]) / time_per_token_s, min(position[last] + 1, computed[last])
+                    if last == i:
+                        known[last] = most
+                    elif now >= began_s[last]:
+                        known[last] = most if done >= most else min(known[last] + 1 + int(done + 1e-9), most)
+                    turn[last], returned[n_returned] = -1, last
+                    n_returned += 1
+                    preemptions[last] += 1
+                    closed_until = now + time_per_token_s
+                    heapq.heappush(events, (closed_until, _RETRY, -1, n))
+                if turn[i] < 0:
+                    continue
+                n_held[i] += 1
+                _take_new(pool, tables[starts[i] + n_held[i] - 1 : starts[i] + n_held[i]])
+            block = position[i] // block_size
+            if (position[i] + 1) % block_size == 0:
+                at = offsets[i] + block
+                _store(pool, ids[at : at + 1], tables[starts[i] + block : starts[i] + block + 1])
+            position[i] = _next_position(position[i], block_size)
+            heapq.heappush(events, _next_event(i, number, position, known, computed, prompts, generated, began_s,
+                                               time_per_token_s))  # fmt: skip
+        while arrived < n and arrival_s[arrived] <= now:
             arrived += 1
-        while (n_returned or first < arrived) and step != closed:
+        while (n_returned or first < arrived) and (now >= closed_until or later[n] == n):
             i = returned[n_returned - 1] if n_returned else first
             if -(-prompts[i] // block_size) > n_blocks - 1:
                 first += 1
                 continue
-            hit = _admit(runs[i], tables, pool, ids[offsets[i] :], block_size)
-            if hit < 0:
+            n_needed = -(-known[i] // block_size)
+            own = ids[offsets[i] : offsets[i] + known[i] // block_size]
+            hit, idle = _look_up(pool, own, (known[i] - 1) // block_size)
+            if n_needed - hit + idle > n_free[0]:
                 break
+            table = tables[starts[i] : starts[i] + n_needed]
+            _take_hits(pool, own[:hit], table)
+            _take_new(pool, table[hit:])
+            _store(pool, own[hit:], table[hit:])
             if n_returned:
                 n_returned -= 1
             else:
-                first, hits[i], admitted[i] = first + 1, hit, step
-            _start(runs, i, turns, step + first_steps)
-            heapq.heappush(events, _next_event(runs[i], i, computed[i], n_tokens[i]))
-            turns += 1
+                first += 1
+                hits[i], admitted_s[i] = hit, now
+            n_held[i], began_s[i] = n_needed, now + first_token_s
+            turn[i], turns = turns, turns + 1
+            later[earlier[n]], earlier[i], later[i], earlier[n] = i, earlier[n], n, i
+            position[i] = _next_position(known[i] - 1, block_size)
+            heapq.heappush(events, _next_event(i, turn[i], position, known, computed, prompts, generated, began_s,
+                                               time_per_token_s))  # fmt: skip

@@ -125,34 +125,33 @@ def test_a_prompt_is_visible_when_it_is_admitted():
 
 
 def test_who_finds_no_room_waits_for_who_came_before():
-    # 3 usable. "abcd" holds 2 from 0 s to 4 s (no output). "wxyz" needs 2: it waits from 1 s to 4 s; "m" would fit, but
-    # waits behind it.
+    # 3 usable. "abcd" holds 2 from 0 s to 4 s (no output). "wxyz" needs 2: waits until 4 s; "m" would fit, but waits.
     result = overlapping(["abcd", "wxyz", "m"], ["", "", ""], [0, 1, 2], 4)
-    assert result.waited_s.tolist() == [0, 3, 2]
+    assert result.admitted_s.tolist() == [0, 4, 4]
     assert result.finished_s.tolist() == [4, 8, 8]
 
 
 def test_held_blocks_are_not_evicted_and_need_no_room():
     # 3 usable, "abcd" holds 2. "abcde" hits both of them and takes the third: no wait. "abcd" ends at 4 s, but all
-    # three are held until "abcde" ends at 5 s: "z" waits from 1 s until then.
+    # three are held until "abcde" ends at 5 s: "z" waits until then.
     result = overlapping(["abcd", "abcde", "z"], ["", "", ""], [0, 1, 1], 4)
-    assert (result.cached_tokens.tolist(), result.waited_s.tolist()) == ([0, 4, 0], [0, 0, 4])
+    assert (result.cached_tokens.tolist(), result.admitted_s.tolist()) == ([0, 4, 0], [0, 1, 5])
 
 
 def test_hits_that_nobody_holds_need_room_too():
     # 3 usable. "abcd" is gone at 4 s. "w" holds one block from 5 s to 9 s: of [new, cd, ab] the new one.
-    # "abcde" hits ab and cd and needs one more: 1 + 2 > 2 free, so it waits from 6 s to 9 s.
+    # "abcde" hits ab and cd and needs one more: 1 + 2 > 2 free, so it waits until 9 s.
     result = overlapping(["abcd", "w", "abcde"], ["", "", ""], [0, 5, 6], 4)
-    assert (result.cached_tokens.tolist(), result.waited_s.tolist()) == ([0, 0, 4], [0, 0, 3])
+    assert (result.cached_tokens.tolist(), result.admitted_s.tolist()) == ([0, 0, 4], [0, 5, 9])
 
 
 def test_a_request_that_grows_takes_the_blocks_of_the_last_one_admitted():
     # 2 usable, one block each. "ab" knows its first token at 4 s and needs a block for it: "x" (admitted later) gives
-    # its own back, still without a token. "ab" has its 2nd and last token at 5 s and ends; then "x" is admitted again
-    # and ends with its only token at 5 + 4 = 9 s.
+    # its own back, still without a token. "ab" has 2 tokens, the last at 5 s, and ends at 6 s; then "x" is admitted
+    # again and is done, its 1 token included, at 6 + 4 + 1 = 11 s.
     result = overlapping(["ab", "x"], ["cd", "y"], [0, 1], 3)
     assert result.preemptions.tolist() == [0, 1]
-    assert (result.waited_s.tolist(), result.finished_s.tolist()) == ([0, 0], [5, 9])
+    assert (result.admitted_s.tolist(), result.finished_s.tolist()) == ([0, 1], [6, 11])
 
 
 # ---- The twin: everything token by token, in lists
@@ -227,49 +226,58 @@ def twin_one_by_one(prompts, outputs, contexts, block_size, size, legacy_free):
     return hits, len(set(pool.content.values())), len(pool.content)
 
 
-def twin_overlapping(prompts, outputs, contexts, block_size, size, legacy_free, arrivals, first_steps):
-    """vLLM's synchronous scheduler, one step after the other, each running request looked at in each of them."""
-    n, pool, room = len(prompts), Pool(size, block_size, legacy_free), block_size * (size - 1)
-    texts = [prompt + output for prompt, output in zip(prompts, outputs, strict=True)]
-    to_make = [max(min(len(output), room - len(prompts[i]) + 1), 1) for i, output in enumerate(outputs)]
-    hits, waited, finished, preemptions = [-1] * n, [math.nan] * n, [math.nan] * n, [0] * n
-    known = [len(prompt) for prompt in prompts]
-    waiting, running, step = [], [], -1  # running: (request, step of its first new token, table) by admission
-
-    def count_known(i, first):
-        return known[i] + max(step - first + 1, 0)
-
-    while running or waiting or any(arrival > step for arrival in arrivals):
-        step += 1
-        for entry in [one for one in running if count_known(*one[:2]) >= len(prompts[one[0]]) + to_make[one[0]]]:
-            pool.release(entry[2])
-            running.remove(entry)
-            finished[entry[0]] = step
-        preempted = False
+def twin_overlapping(prompts, outputs, contexts, block_size, size, legacy_free, arrival_s, first_s, token_s):
+    """Look at every whole second."""
+    n, pool = len(prompts), Pool(size, block_size, legacy_free)
+    room = block_size * (size - 1)
+    fits = [len(prompt) <= room for prompt in prompts]
+    all_tokens = [
+        prompt + (output if len(prompt) + len(output) - 1 <= room else output[: max(room - len(prompt), 0)])
+        for prompt, output in zip(prompts, outputs, strict=True)
+    ]
+    to_compute = [
+        max(len(prompt), len(prompt) + len(output) - 1 if len(prompt) + len(output) - 1 <= room else room)
+        for prompt, output in zip(prompts, outputs, strict=True)
+    ]
+    hits, admitted_s, preempted = [-1] * n, [math.nan] * n, [0] * n
+    finished_s, known = [math.nan] * n, [len(prompt) for prompt in prompts]
+    queue, running, now, closed_until = [], [], -1, -1  # running: [request, began, known at admission, table]
+    while running or queue or any(second > now for second in arrival_s):
+        now += 1
         for entry in list(running):
-            i, first, table = entry
-            if entry not in running or step < first:
-                continue
-            while entry in running and (count_known(i, first) - 1) % block_size == 0 and not pool.free:
-                last, its_first, its_table = running.pop()
-                known[last] = count_known(last, its_first)
-                pool.release(its_table)
-                preemptions[last] += 1
-                waiting.insert(0, last)
-                preempted = True
+            i, began, start, table = entry
+            if now == began + (len(all_tokens[i]) - start) * token_s:
+                pool.release(table)
+                running.remove(entry)
+                finished_s[i] = now
+        due = [
+            entry for entry in running
+            if now >= entry[1] and (now - entry[1]) % token_s == 0
+            and entry[2] + (now - entry[1]) // token_s < to_compute[entry[0]]
+        ]  # fmt: skip
+        for i, began, start, _ in due:
+            known[i] = start + (now - began) // token_s + 1
+        for entry in due:
+            i, table = entry[0], entry[3]
+            while entry in running and (known[i] - 1) % block_size == 0 and not pool.free:
+                last = running.pop()
+                pool.release(last[3])
+                preempted[last[0]] += 1
+                queue.insert(0, last[0])
+                closed_until = now + token_s
             if entry in running:
-                pool.compute(table, texts[i][: count_known(i, first)], contexts[i])
-        waiting += [i for i in range(n) if arrivals[i] == step and len(prompts[i]) <= room]
-        while waiting and not preempted:
-            i = waiting[0]
-            admission = pool.admit(texts[i][: known[i]], contexts[i])
+                pool.compute(table, all_tokens[i][: known[i]], contexts[i])
+        queue += [i for i in range(n) if arrival_s[i] == now and fits[i]]
+        while queue and (now >= closed_until or not running):
+            i = queue[0]
+            admission = pool.admit(all_tokens[i][: known[i]], contexts[i])
             if admission is None:
                 break
-            waiting.pop(0)
+            queue.pop(0)
             if hits[i] < 0:
-                hits[i], waited[i] = admission[0] * block_size, step - arrivals[i]
-            running.append((i, step + first_steps, admission[1]))
-    return (hits, len(set(pool.content.values())), len(pool.content)), waited, finished, preemptions
+                hits[i], admitted_s[i] = admission[0] * block_size, now
+            running.append([i, now + first_s, known[i], admission[1]])
+    return (hits, len(set(pool.content.values())), len(pool.content)), admitted_s, finished_s, preempted
 
 
 @st.composite
@@ -306,16 +314,16 @@ def test_small_runs_agree_with_the_twin(run):
 @settings(max_examples=600)
 def test_small_overlapping_runs_agree_with_the_twin(run, data):
     prompts, outputs, contexts, block_size, size, legacy_free = run
-    steps = st.lists(st.integers(0, 12), min_size=len(prompts), max_size=len(prompts))
-    arrivals, first_steps = sorted(data.draw(steps)), data.draw(st.integers(1, 4))
-    step_s = data.draw(st.sampled_from([1.0, 0.03, 0.02, 1 / 3]))
+    seconds = st.lists(st.integers(0, 12), min_size=len(prompts), max_size=len(prompts))
+    arrival_s = sorted(data.draw(seconds))
+    first_s, token_s = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 2))
     requests = make_requests(prompts, outputs, cache_salts=contexts)
-    overlap = Overlap([step_s * step for step in arrivals], step_s * first_steps, step_s)
+    overlap = Overlap(arrival_s, first_s, token_s)
     result = replay_vllm(requests, block_size, size, legacy_free=legacy_free, overlap=overlap)
-    expected, waited, finished, preemptions = twin_overlapping(*run, arrivals, first_steps)
-    assert result.preemptions.tolist() == preemptions
-    np.testing.assert_allclose(result.waited_s / step_s, waited, rtol=1e-12)
-    np.testing.assert_allclose(result.finished_s / step_s, finished, rtol=1e-12)
+    expected, admitted_s, finished_s, preempted = twin_overlapping(*run, arrival_s, first_s, token_s)
+    assert result.preemptions.tolist() == preempted
+    np.testing.assert_array_equal(result.admitted_s, admitted_s)
+    np.testing.assert_array_equal(result.finished_s, finished_s)
     assert summarise(result) == expected
 
 
@@ -349,8 +357,6 @@ def test_an_unlimited_pool_hits_what_was_seen(run):
         (lambda: replay_vllm(make_requests([[1]]), 2, 1), "number of GPU blocks is 1; expected a whole number, 2 or"),
         (lambda: replay_vllm(make_requests([[1]]), 2, overlap=Overlap([1, 2])), "1 ascending numbers"),
         (lambda: Overlap([0], 0.0), "first_token_s is 0.0; expected seconds above 0"),
-        (lambda: Overlap([0], 1, "x"), "time_per_token_s is 'x'; expected seconds above 0"),
-        (lambda: replay_vllm(make_requests([[1]]), 2, overlap=Overlap([1e9], 1, 1e-9)), "more than 2.*53 such"),
         (lambda: make_requests([[1, 2**31]]), "prompt 0: "),
         (lambda: make_requests([[1], [1.5]]), "prompt 1: "),
         (lambda: make_requests([[1, -1]]), "the token id -1"),
@@ -449,8 +455,6 @@ def test_a_bad_line_is_named_and_nothing_is_written(tmp_path, capsys, line, said
         (["--block-size", "1.5"], "block size is '1.5'"),
         (["--num-gpu-blocks", "1"], "number of GPU blocks is 1"),
         (["--num-gpu-blocks", "many"], "number of GPU blocks is 'many'"),
-        (["--concurrent", "--ttft-s", "soon"], "line 1 has timestamp null"),
-        (["--concurrent", "--engine", "sglang"], "--concurrent is modelled for vLLM only"),
     ],
 )
 def test_a_bad_option_is_refused(tmp_path, capsys, options, said):
@@ -466,32 +470,6 @@ def test_bad_files_are_refused(tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4 and "holds no requests" in errors[0] and "damaged" in errors[1]
     assert not (tmp_path / "out.jsonl").exists()
-
-
-# Blocks of 2, 3 of them usable, a step per second. "a" holds (1 2) from step 0 on, computes 3 and 4 in steps 1 and 2
-# in a second block, and ends in step 3. "b" hits (1 2) in step 1, holds a third block for its 7, and ends in step 2.
-TIMED = [
-    {"request_id": "b", "prompt_token_ids": [1, 2, 7], "timestamp": 1000},
-    {"request_id": "a", "prompt_token_ids": [1, 2], "output_token_ids": [3, 4, 5], "timestamp": 0},
-    {"request_id": "c", "prompt_token_ids": [1, 2, 3, 4, 5], "timestamp": 1500.5},
-]
-AT_ONCE = ["--concurrent", "--ttft-s", "1", "--time-per-output-token-s", "1", "--num-gpu-blocks", "4"]
-
-
-def test_the_command_replays_requests_that_run_at_once(tmp_path):
-    # "c" is first seen in step 2, just after "a" has filled (3 4): it hits both and takes the block that "b" has left.
-    code, (*answers, totals) = run(tmp_path, TIMED, *AT_ONCE)
-    assert code == 0 and [(one["request_id"], one["num_cached_tokens"]) for one in answers] == [
-        ("b", 2), ("a", 0), ("c", 4)
-    ]  # fmt: skip
-    assert (totals["totals"]["mode"], totals["totals"]["preemptions"]) == ("concurrent", 0)
-    assert run(tmp_path, [{**line, "lora_name": 5} for line in TIMED], *AT_ONCE)[0] == 2
-
-
-@pytest.mark.parametrize("time", [None, True, "5", -1, float("nan"), float("inf"), [0], 1e300])
-def test_a_request_without_a_usable_time_is_named(tmp_path, capsys, time):
-    assert run(tmp_path, [*TIMED, {**LINES[3], "timestamp": time}], *AT_ONCE) == (2, None)
-    assert "line 4 has timestamp" in capsys.readouterr().err
 
 
 # ---- What the engine answered
@@ -528,22 +506,6 @@ def make_recorded(lines):
     columns = [[line.get(name) for line in lines] for name in ("prompt_token_ids", "output_token_ids")]
     names = [[line.get(name) for line in lines] for name in ("cache_salt", "lora_name")]
     return make_requests(*columns, cache_salts=names[0], lora_names=names[1])
-
-
-@recorded
-def test_requests_that_run_at_once_hit_what_they_hit_under_vllm_s_scheduler(tmp_path):
-    # A step every 20 ms; a pool so small that 403 times a running request loses its blocks to an earlier one.
-    out, source = tmp_path / "out.jsonl.gz", FIXTURES / "sharegpt200_close.jsonl.gz"
-    options = ["--num-gpu-blocks", "500", "--concurrent", "--ttft-s", "0.02", "--time-per-output-token-s", "0.02"]
-    assert main(["replay", str(source), "--out", str(out), *options]) == 0
-    *answers, totals = read_lines(out)
-    *expected, expected_totals = read_lines("sharegpt200_close.sched20ms.bs16.n500.expected.jsonl.gz")
-    names = "request_id", "num_prompt_tokens", "num_cached_tokens"
-    assert answers == [{name: line[name] for name in names} for line in expected] and len(answers) == 893
-    totals, expected_totals = totals["totals"], expected_totals["totals"]
-    for key in ("prefix_cache_queries", "prefix_cache_hits", "hit_rate", "hit_blocks", "requests_with_hit", "errors"):
-        assert totals[key] == expected_totals[key], key
-    assert totals["preemptions"] == expected_totals["preempted_requests"]
 
 
 @recorded
