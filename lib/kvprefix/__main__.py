@@ -102,6 +102,14 @@ def _make_parser():
     )  # fmt: skip
     replay.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
     replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
+    replay.add_argument(
+        "--concurrent", action="store_true",
+        help="requests arrive at their timestamp (ms) and run at once, as vLLM's synchronous scheduler runs them",
+    )  # fmt: skip
+    replay.add_argument("--ttft-s", help="with --concurrent: seconds to a first token (default: 0.5)")
+    replay.add_argument(
+        "--time-per-output-token-s", help="with --concurrent: seconds of a step, a token of each (default: 0.03)"
+    )
     replay.add_argument("--out", required=True, type=Path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
 
@@ -246,6 +254,7 @@ def _curve(options):
 
 
 def _replay(options):
+    from kvprefix.overlap import read_times
     from kvprefix.requestfiles import replay_file
     from kvprefix.sweep import read_number
 
@@ -253,10 +262,14 @@ def _replay(options):
     totals = replay_file(
         options.requests, options.out, read_number(options.block_size, int), blocks,
         outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
+        times_s=read_times(options.concurrent, options.ttft_s, options.time_per_output_token_s),
     )  # fmt: skip
+    waits = ""
+    if options.concurrent:
+        waits = f"{totals['requests_waited']:,} waited, {totals['preempted_requests']:,} preemptions; "
     print(
         f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "
-        f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
+        f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; {waits}"
         f"answers are in {options.out}"
     )
 
