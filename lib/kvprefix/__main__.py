@@ -111,6 +111,14 @@ def _make_parser():
     )  # fmt: skip
     replay.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
     replay.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
+    replay.add_argument(
+        "--concurrent", action="store_true",
+        help="requests arrive at their timestamp (ms) and run at once, as vLLM's synchronous scheduler runs them",
+    )  # fmt: skip
+    replay.add_argument("--ttft-s", help="with --concurrent: seconds to a first token (default: 0.5)")
+    replay.add_argument(
+        "--time-per-output-token-s", help="with --concurrent: seconds of a step, a token of each (default: 0.03)"
+    )
     replay.add_argument("--out", required=True, type=_path, help="file for the answers, JSON Lines (gzip if .gz)")
     replay.set_defaults(call=_replay)
 
@@ -256,16 +264,21 @@ def _curve(options):
 
 
 def _replay(options):
+    from kvprefix.overlap import read_times
     from kvprefix.requestfiles import replay_file
 
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
     totals = replay_file(
         options.requests, options.out, read_number(options.block_size, int), blocks,
         outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
+        times_s=read_times(options.concurrent, options.ttft_s, options.time_per_output_token_s),
     )  # fmt: skip
+    waits = ""
+    if options.concurrent:
+        waits = f"{totals['requests_waited']:,} waited, {totals['preempted_requests']:,} preemptions; "
     tell(
         f"{totals['requests']:,} requests, {totals['errors']:,} of them never fit: "
-        f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; "
+        f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; {waits}"
         f"answers are in {options.out}"
     )
 

@@ -22,8 +22,10 @@ import numpy as np
 
 from kvprefix.blocks import check_block_size, identify_blocks
 from kvprefix.files import InputError
+from kvprefix.overlap import Overlap as Overlap  # callers take it from here
 from kvprefix.trace import Tokens
-from kvprefix.vllm import replay_one_by_one, replay_overlapping
+from kvprefix.vllm import replay_one_by_one
+from kvprefix.vllmsteps import replay_steps
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,13 @@ class Replayed:
         Distinct full blocks in the cache at the end, and the physical blocks that hold them.
     outputs_cut : int
         Requests whose generation would outgrow the whole pool: it ends where the pool is full.
-    admitted_s, finished_s : (n,) ndarray of float64, optional
-        Of overlapping requests; NaN where the prompt never fits.
+    admitted_s, finished_s, waited_s : (n,) ndarray of float64, optional
+        Of overlapping requests; NaN where the prompt never fits. A wait begins with the first step after the arrival.
     preemptions : (n,) ndarray of int64, optional
         How often each overlapping request lost its blocks to an earlier one and was computed again.
+    steps, tokens_again, cached_again : int, optional
+        Of overlapping requests: the steps in which one ran or more; the tokens of the requests that were admitted again
+        after a preemption, and how many of them were cached.
     """
 
     cached_tokens: np.ndarray
@@ -78,7 +83,11 @@ class Replayed:
     outputs_cut: int
     admitted_s: np.ndarray | None = field(default=None, repr=False)
     finished_s: np.ndarray | None = field(default=None, repr=False)
+    waited_s: np.ndarray | None = field(default=None, repr=False)
     preemptions: np.ndarray | None = field(default=None, repr=False)
+    steps: int | None = None
+    tokens_again: int | None = None
+    cached_again: int | None = None
 
 
 def make_requests(prompts, outputs=None, *, cache_salts=None, lora_names=None):
@@ -187,55 +196,24 @@ def replay_vllm(
     tokens, rows = requests.tokens, requests.rows
     prompts = tokens.prompt_lengths()[rows]
     generated = np.diff(tokens.output_offsets)[rows] if outputs else np.zeros(len(rows), np.int64)
-    computed = prompts + np.maximum(generated - 1, 0)
-    n_blocks = min(num_gpu_blocks or 2**31, 1 + int((-(-computed // block_size)).sum()))
+    wanted = prompts + np.maximum(generated - 1, 0)
+    n_blocks = min(num_gpu_blocks or 2**31, 1 + int((-(-wanted // block_size)).sum()))
     if n_blocks >= 2**31:
         raise InputError("the requests hold 2**31 blocks or more; expected fewer")
-    room = np.maximum((n_blocks - 1) * block_size, prompts)
-    cut = computed > room
-    computed, generated = np.minimum(computed, room), np.where(cut, room - prompts, generated)
-    arrays = ids, blocks.offsets, prompts, computed
+    computed = np.minimum(wanted, np.maximum((n_blocks - 1) * block_size, prompts))
+    arrays = ids, blocks.offsets, prompts, computed, block_size, n_blocks, n_distinct, legacy_free
     if overlap is None:
-        hits, counts = replay_one_by_one(*arrays, block_size, n_blocks, n_distinct, legacy_free, merge_duplicates)
-        times = ()
+        hits, counts = replay_one_by_one(*arrays, merge_duplicates)
+        of_overlap = {}
     else:
-        arrival_s = _check_arrivals(overlap.arrival_s, len(rows))
-        hits, *times, counts = replay_overlapping(
-            *arrays, generated, block_size, n_blocks, n_distinct, legacy_free, arrival_s, overlap.first_token_s,
-            overlap.time_per_token_s,
-        )  # fmt: skip
-    cached = np.where(hits < 0, -1, hits * block_size)
-    return Replayed(cached, prompts, block_size, num_gpu_blocks, *counts, int((cut & (hits >= 0)).sum()), *times)
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """When requests arrive and how long they run once admitted.
-
-    An admitted request holds its prompt's blocks at once. Its first token comes `first_token_s` later, the next ones
-    every `time_per_token_s`; it takes another block when a token needs one, and it finishes `time_per_token_s` after
-    its last token. Who finds no room waits, first come first served. A running request that finds none takes the blocks
-    of the one admitted last (or gives its own back, if it is that), which goes to the head of the waiting ones, to be
-    admitted with the tokens it has. At one moment finishes come first, then generated tokens in the order of
-    admission, then admissions; after a preemption nobody is admitted for `time_per_token_s`, unless nothing runs.
-
-    Attributes
-    ----------
-    arrival_s : (n,) ndarray of float64
-        Seconds, ascending.
-    first_token_s, time_per_token_s : float
-        Seconds, above 0.
-    """
-
-    arrival_s: np.ndarray
-    first_token_s: float = 0.5
-    time_per_token_s: float = 0.03
-
-    def __post_init__(self):
-        for name in ("first_token_s", "time_per_token_s"):
-            value = getattr(self, name)
-            if not 0 < value < np.inf:
-                raise InputError(f"{name} is {value!r}; expected seconds above 0")
+        arrivals, prefill_steps = overlap.count_steps(len(rows))
+        ran, state, counts = replay_steps(*arrays, arrivals, prefill_steps)
+        hits, of_overlap = ran["hits"], overlap.read_steps(arrivals, ran["admitted"], ran["finished"]) | {
+            "preemptions": ran["preemptions"], "steps": int(state["steps"]), "tokens_again": int(state["tokens_again"]),
+            "cached_again": int(state["hits_again"]) * block_size,
+        }  # fmt: skip
+    cached, cut = np.where(hits < 0, -1, hits * block_size), int(((computed < wanted) & (hits >= 0)).sum())
+    return Replayed(cached, prompts, block_size, num_gpu_blocks, *counts, cut, **of_overlap)
 
 
 def check_num_gpu_blocks(num_gpu_blocks):
@@ -249,13 +227,6 @@ def check_num_gpu_blocks(num_gpu_blocks):
             "or unlimited"
         )
     return int(num_gpu_blocks)
-
-
-def _check_arrivals(arrival_s, n):
-    arrival_s = np.array(arrival_s, float)
-    if arrival_s.shape != (n,) or not np.isfinite(arrival_s).all() or (np.diff(arrival_s) < 0).any():
-        raise InputError(f"arrival_s must be {n} ascending numbers of seconds, one a request")
-    return arrival_s
 
 
 def _separate_contexts(blocks, contexts):

@@ -2,17 +2,15 @@
 
 import gzip
 import json
-import math
 from pathlib import Path
 
-import numpy as np
 import pytest
+from engine_twin import small_runs, summarise, twin_one_by_one
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from kvprefix.__main__ import main
 from kvprefix.blocks import identify_blocks
-from kvprefix.engine import Overlap, make_requests, replay_vllm
+from kvprefix.engine import make_requests, replay_vllm
 from kvprefix.files import InputError
 from kvprefix.sharing import measure_hits_with_outputs
 from kvprefix.trace import make_trace_of
@@ -112,190 +110,7 @@ def test_generation_ends_where_the_pool_is_full():
     assert replay_vllm(requests, 2, 5).outputs_cut == 0
 
 
-# ---- Overlapping requests, by hand: blocks of 2, first token after 4 s, then one a second
-
-
-def overlapping(prompts, outputs, arrival_s, num_gpu_blocks):
-    requests = make_requests([list(map(ord, text)) for text in prompts], [list(map(ord, text)) for text in outputs])
-    return replay_vllm(requests, 2, num_gpu_blocks, overlap=Overlap(arrival_s, 4, 1))
-
-
-def test_a_prompt_is_visible_when_it_is_admitted():
-    assert overlapping(["abcde", "abcde"], ["", ""], [0, 0], 100).cached_tokens.tolist() == [0, 4]
-
-
-def test_who_finds_no_room_waits_for_who_came_before():
-    # 3 usable. "abcd" holds 2 from 0 s to 4 s (no output). "wxyz" needs 2: waits until 4 s; "m" would fit, but waits.
-    result = overlapping(["abcd", "wxyz", "m"], ["", "", ""], [0, 1, 2], 4)
-    assert result.admitted_s.tolist() == [0, 4, 4]
-    assert result.finished_s.tolist() == [4, 8, 8]
-
-
-def test_held_blocks_are_not_evicted_and_need_no_room():
-    # 3 usable, "abcd" holds 2. "abcde" hits both of them and takes the third: no wait. "abcd" ends at 4 s, but all
-    # three are held until "abcde" ends at 5 s: "z" waits until then.
-    result = overlapping(["abcd", "abcde", "z"], ["", "", ""], [0, 1, 1], 4)
-    assert (result.cached_tokens.tolist(), result.admitted_s.tolist()) == ([0, 4, 0], [0, 1, 5])
-
-
-def test_hits_that_nobody_holds_need_room_too():
-    # 3 usable. "abcd" is gone at 4 s. "w" holds one block from 5 s to 9 s: of [new, cd, ab] the new one.
-    # "abcde" hits ab and cd and needs one more: 1 + 2 > 2 free, so it waits until 9 s.
-    result = overlapping(["abcd", "w", "abcde"], ["", "", ""], [0, 5, 6], 4)
-    assert (result.cached_tokens.tolist(), result.admitted_s.tolist()) == ([0, 0, 4], [0, 5, 9])
-
-
-def test_a_request_that_grows_takes_the_blocks_of_the_last_one_admitted():
-    # 2 usable, one block each. "ab" knows its first token at 4 s and needs a block for it: "x" (admitted later) gives
-    # its own back, still without a token. "ab" has 2 tokens, the last at 5 s, and ends at 6 s; then "x" is admitted
-    # again and is done, its 1 token included, at 6 + 4 + 1 = 11 s.
-    result = overlapping(["ab", "x"], ["cd", "y"], [0, 1], 3)
-    assert result.preemptions.tolist() == [0, 1]
-    assert (result.admitted_s.tolist(), result.finished_s.tolist()) == ([0, 1], [6, 11])
-
-
-# ---- The twin: everything token by token, in lists
-
-
-class Pool:
-    """The blocks of vLLM: a list of free ones, what each holds, and who holds it."""
-
-    def __init__(self, size, block_size, legacy_free):
-        self.free, self.content, self.holders = list(range(1, size)), {}, dict.fromkeys(range(size), 0)
-        self.block_size, self.legacy_free = block_size, legacy_free
-
-    def find(self, tokens, context):
-        found = []
-        for end in range(self.block_size, len(tokens), self.block_size):  # never all the tokens
-            equal = [block for block, held in self.content.items() if held == (context, tuple(tokens[:end]))]
-            if not equal:
-                break
-            found.append(equal[0])  # a dict keeps the order in which contents were stored
-        return found
-
-    def admit(self, tokens, context):
-        """Return (hits, block table), or None where there is no room."""
-        hits = self.find(tokens, context)
-        n_new = math.ceil(len(tokens) / self.block_size) - len(hits)
-        if n_new + sum(block in self.free for block in hits) > len(self.free):
-            return None
-        self.free = [block for block in self.free if block not in hits]
-        table = hits + [self.take() for _ in range(n_new)]
-        for block in hits:
-            self.holders[block] += 1
-        for k in range(len(hits), len(tokens) // self.block_size):
-            self.store(table[k], tokens[: (k + 1) * self.block_size], context)
-        return len(hits), table
-
-    def take(self):
-        block = self.free.pop(0)
-        self.content.pop(block, None)
-        self.holders[block] = 1
-        return block
-
-    def store(self, block, tokens, context):
-        self.content[block] = (context, tuple(tokens))
-
-    def release(self, table):
-        for block in reversed(table):
-            self.holders[block] -= 1
-            if self.holders[block] == 0:
-                to_front = block not in self.content and not self.legacy_free
-                self.free.insert(0 if to_front else len(self.free), block)
-
-    def compute(self, table, tokens, context):
-        """Compute the last of the tokens: take a block if it begins one (the caller made room), store a full one."""
-        if (len(tokens) - 1) % self.block_size == 0:
-            table.append(self.take())
-        if len(tokens) % self.block_size == 0:
-            self.store(table[-1], tokens, context)
-
-
-def twin_one_by_one(prompts, outputs, contexts, block_size, size, legacy_free):
-    pool, hits = Pool(size, block_size, legacy_free), []
-    for prompt, output, context in zip(prompts, outputs, contexts, strict=True):
-        if math.ceil(len(prompt) / block_size) > size - 1:
-            hits.append(-1)
-            continue
-        n_hits, table = pool.admit(prompt, context)
-        for k in range(1, len(output)):
-            if len(prompt) + k <= block_size * (size - 1):
-                pool.compute(table, prompt + output[:k], context)
-        pool.release(table)
-        hits.append(n_hits * block_size)
-    return hits, len(set(pool.content.values())), len(pool.content)
-
-
-def twin_overlapping(prompts, outputs, contexts, block_size, size, legacy_free, arrival_s, first_s, token_s):
-    """Look at every whole second."""
-    n, pool = len(prompts), Pool(size, block_size, legacy_free)
-    room = block_size * (size - 1)
-    fits = [len(prompt) <= room for prompt in prompts]
-    all_tokens = [
-        prompt + (output if len(prompt) + len(output) - 1 <= room else output[: max(room - len(prompt), 0)])
-        for prompt, output in zip(prompts, outputs, strict=True)
-    ]
-    to_compute = [
-        max(len(prompt), len(prompt) + len(output) - 1 if len(prompt) + len(output) - 1 <= room else room)
-        for prompt, output in zip(prompts, outputs, strict=True)
-    ]
-    hits, admitted_s, preempted = [-1] * n, [math.nan] * n, [0] * n
-    finished_s, known = [math.nan] * n, [len(prompt) for prompt in prompts]
-    queue, running, now, closed_until = [], [], -1, -1  # running: [request, began, known at admission, table]
-    while running or queue or any(second > now for second in arrival_s):
-        now += 1
-        for entry in list(running):
-            i, began, start, table = entry
-            if now == began + (len(all_tokens[i]) - start) * token_s:
-                pool.release(table)
-                running.remove(entry)
-                finished_s[i] = now
-        due = [
-            entry for entry in running
-            if now >= entry[1] and (now - entry[1]) % token_s == 0
-            and entry[2] + (now - entry[1]) // token_s < to_compute[entry[0]]
-        ]  # fmt: skip
-        for i, began, start, _ in due:
-            known[i] = start + (now - began) // token_s + 1
-        for entry in due:
-            i, table = entry[0], entry[3]
-            while entry in running and (known[i] - 1) % block_size == 0 and not pool.free:
-                last = running.pop()
-                pool.release(last[3])
-                preempted[last[0]] += 1
-                queue.insert(0, last[0])
-                closed_until = now + token_s
-            if entry in running:
-                pool.compute(table, all_tokens[i][: known[i]], contexts[i])
-        queue += [i for i in range(n) if arrival_s[i] == now and fits[i]]
-        while queue and (now >= closed_until or not running):
-            i = queue[0]
-            admission = pool.admit(all_tokens[i][: known[i]], contexts[i])
-            if admission is None:
-                break
-            queue.pop(0)
-            if hits[i] < 0:
-                hits[i], admitted_s[i] = admission[0] * block_size, now
-            running.append([i, now + first_s, known[i], admission[1]])
-    return (hits, len(set(pool.content.values())), len(pool.content)), admitted_s, finished_s, preempted
-
-
-@st.composite
-def small_runs(draw):
-    """Draw prompts and outputs that often go on from one another, and a pool."""
-    prompts, outputs = [], []
-    letters = st.lists(st.integers(0, 1), max_size=6)
-    for _ in range(draw(st.integers(1, 9))):
-        before = draw(st.sampled_from([[], *[a + b for a, b in zip(prompts, outputs, strict=True)]]))
-        kept = before[: draw(st.integers(0, len(before)))] if draw(st.booleans()) else before
-        prompts.append((kept + draw(letters))[:24] or [0])
-        outputs.append(draw(letters))
-    contexts = draw(st.lists(st.sampled_from(["", "", "x"]), min_size=len(prompts), max_size=len(prompts)))
-    return prompts, outputs, contexts, draw(st.integers(1, 4)), draw(st.integers(2, 16)), draw(st.booleans())
-
-
-def summarise(result):
-    return result.cached_tokens.tolist(), result.cached_hashes, result.blocks_with_hash
+# ---- The twin
 
 
 @given(small_runs())
@@ -310,35 +125,7 @@ def test_small_runs_agree_with_the_twin(run):
     )
 
 
-@given(small_runs(), st.data())
-@settings(max_examples=600)
-def test_small_overlapping_runs_agree_with_the_twin(run, data):
-    prompts, outputs, contexts, block_size, size, legacy_free = run
-    seconds = st.lists(st.integers(0, 12), min_size=len(prompts), max_size=len(prompts))
-    arrival_s = sorted(data.draw(seconds))
-    first_s, token_s = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 2))
-    requests = make_requests(prompts, outputs, cache_salts=contexts)
-    overlap = Overlap(arrival_s, first_s, token_s)
-    result = replay_vllm(requests, block_size, size, legacy_free=legacy_free, overlap=overlap)
-    expected, admitted_s, finished_s, preempted = twin_overlapping(*run, arrival_s, first_s, token_s)
-    assert result.preemptions.tolist() == preempted
-    np.testing.assert_array_equal(result.admitted_s, admitted_s)
-    np.testing.assert_array_equal(result.finished_s, finished_s)
-    assert summarise(result) == expected
-
-
 # ---- Invariants
-
-
-@given(small_runs())
-def test_requests_far_apart_do_not_overlap(run):
-    prompts, outputs, contexts, block_size, size, legacy_free = run
-    requests = make_requests(prompts, outputs, cache_salts=contexts)
-    overlap = Overlap(1000 * np.arange(len(prompts)), 0.5, 0.03)
-    alone = replay_vllm(requests, block_size, size, legacy_free=legacy_free)
-    assert summarise(replay_vllm(requests, block_size, size, legacy_free=legacy_free, overlap=overlap)) == (
-        summarise(alone)
-    )
 
 
 @given(small_runs())
@@ -355,8 +142,6 @@ def test_an_unlimited_pool_hits_what_was_seen(run):
     [
         (lambda: replay_vllm(make_requests([[1]]), 0), "block size is 0"),
         (lambda: replay_vllm(make_requests([[1]]), 2, 1), "number of GPU blocks is 1; expected a whole number, 2 or"),
-        (lambda: replay_vllm(make_requests([[1]]), 2, overlap=Overlap([1, 2])), "1 ascending numbers"),
-        (lambda: Overlap([0], 0.0), "first_token_s is 0.0; expected seconds above 0"),
         (lambda: make_requests([[1, 2**31]]), "prompt 0: "),
         (lambda: make_requests([[1], [1.5]]), "prompt 1: "),
         (lambda: make_requests([[1, -1]]), "the token id -1"),
