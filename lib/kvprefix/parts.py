@@ -22,7 +22,7 @@ from kvprefix.tasks import open_tasks
 from kvprefix.tokenizer import find_tokenizer
 
 PART_CONVERSATIONS = 1024
-PART_VERSION = 4  # raise when the meaning or the form of a part changes
+PART_VERSION = 5  # raise when the meaning or the form of a part changes
 
 
 def is_whole(file):
