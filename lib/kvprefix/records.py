@@ -18,7 +18,8 @@ SYSTEM_FIELDS = ("system", "system_prompt")
 _UNRENDERED = {
     "tools": "with_tools", "functions": "with_tools", "tool_calls": "with_tools", "function_call": "with_tools",
     "image": "with_images", "images": "with_images",
-    "video": "with_other_media", "videos": "with_other_media", "audio": "with_other_media", "audios": "with_other_media",
+    "video": "with_other_media", "videos": "with_other_media",
+    "audio": "with_other_media", "audios": "with_other_media",
 }  # fmt: skip
 PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *_UNRENDERED})
 # The type of a part of text: the field that holds it
