@@ -7,6 +7,7 @@ import contextlib
 import functools
 import signal
 import threading
+import time
 
 from kvprefix.files import InputError
 
@@ -32,11 +33,7 @@ def bounded(what):
         if timed:
             _listen()
             signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1)  # and each second after, should the first be missed
-        try:
-            yield
-        finally:
-            if timed:
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        yield
     except _OutOfTime:
         raise InputError(f"{what} did not end within {SECONDS} s of computing") from None
     except MemoryError:
@@ -59,12 +56,20 @@ def _stop(number, frame):
 
 def _limit_memory():
     """Limit the process's memory; return the limits of before, None where that cannot be done."""
-    try:
-        with open("/proc/self/statm", "rb", buffering=0) as file:
-            used = int(file.read(20).split()[0]) * resource.getpagesize()
-    except (OSError, AttributeError):
+    used = _read_used(int(10 * time.monotonic()))
+    if used is None:
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = min((limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY), default=used + BYTES)
     resource.setrlimit(resource.RLIMIT_AS, (min(used + BYTES, most), hard))
     return soft, hard
+
+
+@functools.lru_cache(maxsize=1)
+def _read_used(_tenth):
+    """Return the bytes of memory of this process, None where that is not told; read ten times a second at most."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read(20).split()[0]) * resource.getpagesize()
+    except (OSError, AttributeError):
+        return None
