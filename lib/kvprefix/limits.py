@@ -1,6 +1,7 @@
 """Stop code of others, such as a chat template, that computes or allocates without end: InputError says so.
 
-The time is measured in a process's main thread, the memory on Linux; elsewhere there is no such limit.
+Both limits are the process's, so they are set in its main thread only: another one, such as a Dask worker's, shares the
+process with other tasks. Memory is limited where Linux tells how much there is, time not on Windows.
 """
 
 import contextlib
@@ -27,20 +28,20 @@ class _OutOfTime(BaseException):
 @contextlib.contextmanager
 def bounded(what):
     """Give a block of code SECONDS of computing and BYTES of memory; `what` names it in the InputError."""
+    if resource is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _listen()
     limits = _limit_memory()
-    timed = resource is not None and threading.current_thread() is threading.main_thread()
     try:
-        if timed:
-            _listen()
-            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1)  # and each second after, should the first be missed
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1)  # and each second after, should the first be missed
         yield
     except _OutOfTime:
         raise InputError(f"{what} did not end within {SECONDS} s of computing") from None
     except MemoryError:
         raise InputError(f"{what} needs more than {BYTES / 2**30:g} GiB of memory") from None
     finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         if limits is not None:
             resource.setrlimit(resource.RLIMIT_AS, limits)
 
