@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kvprefix.files import InputError, check_path, explain_os_errors, resolve_input
+from kvprefix.files import InputError, check_input_file, check_path, explain_os_errors, resolve_input
 from kvprefix.numerals import read_number
 
 CLOCKS = ("causal", "back_to_back", "at_once")
@@ -338,6 +338,7 @@ def _as_number(value):
 def _read_numbers(file, parse, expected):
     """Return the numbers of a file's lines, none beyond MAX_ARRIVAL_S, blank lines skipped."""
     path, numbers = resolve_input(file), []
+    check_input_file(path)
     with explain_os_errors(path), open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

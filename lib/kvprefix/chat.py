@@ -54,7 +54,8 @@ def encode_conversations(conversations, chat):
     table : pyarrow.Table
         A row a request (PART_SCHEMA), in conversation order.
     refused : dict of int to str
-        Index and error of each conversation that the template refused; these have no rows.
+        Index and error of each conversation that the template refused at some turn: it has rows for the turns before
+        that one, and none for those after.
     """
     prompts, refused = _render_all(conversations, chat)
     ids, masks = _encode_pieces(prompts, conversations, chat)
@@ -103,14 +104,12 @@ def _render_all(conversations, chat):
     for index, conversation in enumerate(conversations):
         messages = [{"role": message.role, "content": message.text} for message in conversation.messages]
         ends = conversation.request_ends()
+        cuts = _split_turns(chat.render_turns(messages, ends), chat)
         try:
-            texts = chat.render_turns(messages, ends)
+            for turn, (end, (kept, pieces)) in enumerate(zip(ends, cuts, strict=True)):
+                prompts.append(_Prompt(index, turn, end, _reply(conversation.messages, end), kept, pieces))
         except TemplateRefusal as refusal:
             refused[index] = str(refusal)
-            continue
-        cuts = _split_turns(texts, chat)
-        for turn, (end, (kept, pieces)) in enumerate(zip(ends, cuts, strict=True)):
-            prompts.append(_Prompt(index, turn, end, _reply(conversation.messages, end), kept, pieces))
     return prompts, refused
 
 

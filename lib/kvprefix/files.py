@@ -89,6 +89,15 @@ def check_path(path, name, expected):
         raise InputError(f"{name} is {str(path)!r}; expected {expected}")
 
 
+def check_input_file(path):
+    """Raise InputError where what would be read is a pipe, a device or a socket, which may never end."""
+    path = Path(path)
+    for kind in ("fifo", "char_device", "block_device", "socket"):
+        if getattr(path, f"is_{kind}")():
+            kind = {"fifo": "pipe"}.get(kind, kind.rpartition("_")[2])
+            raise InputError(f"{path}: is a {kind}, not a file; write what it gives to a file first")
+
+
 def refuse_same_file(source, target):
     """Raise InputError where what would be written is what is read."""
     if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
@@ -148,6 +157,7 @@ def explain_os_errors(path):
 
 def sha256_file(path, *, shown=False):
     """Return the SHA-256 of a file's bytes, in hexadecimal; `shown` allows for a progress bar."""
+    check_input_file(path)
     with explain_os_errors(path), open(path, "rb", buffering=0) as file:
         if not shown:
             return hashlib.file_digest(file, "sha256").hexdigest()

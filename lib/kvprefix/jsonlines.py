@@ -12,22 +12,62 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from kvprefix.files import InputError, atomic_path
+from kvprefix.files import InputError, atomic_path, check_input_file
 from kvprefix.progress import show_progress
+
+MOST_BYTES = 2**27  # of a line or a record, decompressed: what is longer is refused, not read into memory
+# What a file is that is no JSON: how it begins, what it is, what to do. UTF-16 is told by its mark, or by "{" or "[".
+_OTHER_KINDS = (
+    (b"PK\x03\x04", "a zip archive", "unpack it first"),
+    (b"PK\x05\x06", "an empty zip archive", "give a file of JSON"),
+    (b"BZh", "compressed with bzip2", "unpack it first"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first"),
+    (b"Rar!\x1a\x07", "a rar archive", "unpack it first"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", "unpack it first"),
+    (b"\x1f\x8b", "compressed twice", "unpack it once first"),
+    (b"\x28\xb5\x2f\xfd", "compressed twice", "unpack it once first"),
+    (b"PAR1", "Parquet", "write it as JSON Lines first"),
+    (b"ARROW1", "an Arrow file", "write it as JSON Lines first"),
+    (b"SQLite format 3\x00", "an SQLite database", "write it as JSON Lines first"),
+    (b"version https://git-lfs", "a Git LFS pointer", "fetch the file that it stands for first"),
+    (b"\xff\xfe\x00\x00", "UTF-32 text", "write it as UTF-8 first"),
+    (b"\x00\x00\xfe\xff", "UTF-32 text", "write it as UTF-8 first"),
+    *((mark, "UTF-16 text", "write it as UTF-8 first") for mark in (b"\xff\xfe", b"\xfe\xff", b"{\0", b"[\0", b"\0{")),
+    (b"\0[", "UTF-16 text", "write it as UTF-8 first"),
+)
 
 
 def find_compression(magic):
-    """Return what a file that begins with these bytes is compressed with: `gzip`, `zstd` or None.
+    """Return what a file that begins with these four bytes is compressed with: `gzip`, `zstd` or None.
+
+    A zstandard file may begin with a frame that is to be skipped.
 
     >>> find_compression(b"{}")
     """
-    return "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic[:4] == b"\x28\xb5\x2f\xfd" else None
+    is_skipped = magic[1:4] == b"\x2a\x4d\x18" and magic[0] >> 4 == 5
+    return "gzip" if magic[:2] == b"\x1f\x8b" else "zstd" if magic[:4] == b"\x28\xb5\x2f\xfd" or is_skipped else None
+
+
+def name_other_kind(head):
+    """Say what begins with these bytes (512 or more, if there are so many) where it is no JSON; None if nothing known.
+
+    >>> name_other_kind(b"BZh91AY")
+    'is compressed with bzip2; unpack it first'
+    """
+    if head[257:262] == b"ustar":
+        return "is a tar archive; unpack it first"
+    return next((f"is {kind}; {advice}" for mark, kind, advice in _OTHER_KINDS if head.startswith(mark)), None)
+
+
+def refuse_long(path, what):
+    """Raise InputError: a line or record of more than MOST_BYTES."""
+    raise InputError(f"{path}: {what} is longer than {MOST_BYTES >> 20} MB, the most that is read")
 
 
 def read_magic(path):
     """Return a file's first four bytes; they tell what it is."""
-    if Path(path).is_fifo():
-        raise InputError(f"{path}: is a pipe, which cannot be read twice; write it to a file first")
+    check_input_file(path)
     with open(path, "rb") as file:
         return file.read(4)
 
@@ -37,10 +77,22 @@ def open_stream(path):
     return pa.input_stream(str(path), compression=find_compression(read_magic(path)))
 
 
+def read_lines(file, path):
+    """Yield the lines of a buffered binary file, those of more than MOST_BYTES refused, and what is no JSON by name."""
+    if kind := name_other_kind(file.peek(512)):
+        raise InputError(f"{path}: {kind}")
+    number = 0
+    while line := file.readline(MOST_BYTES + 1):
+        number += 1
+        if len(line) > MOST_BYTES:
+            refuse_long(path, f"line {number}")
+        yield line
+
+
 def number_lines(path):
     """Yield (1-based number, line) of the lines that are not blank."""
     with open_stream(path) as stream, io.BufferedReader(stream) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(read_lines(file, path), start=1):
             if line.strip():
                 yield number, line
 
@@ -61,7 +113,7 @@ def read_objects(path, expected, *, progress=True):
     """
     with open_stream(path) as stream, io.BufferedReader(stream) as file:
         size = None if isinstance(stream, pa.CompressedInputStream) else os.path.getsize(path)
-        number, lines = 0, enumerate(file, start=1)
+        number, lines = 0, enumerate(read_lines(file, path), start=1)
         with show_progress(size, f"reading {Path(path).name}", "B", shown=progress) as bar:
             while True:
                 try:

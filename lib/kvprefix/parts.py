@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from itertools import islice
 
@@ -22,7 +22,7 @@ from kvprefix.tasks import open_tasks
 from kvprefix.tokenizer import find_tokenizer
 
 PART_CONVERSATIONS = 1024
-PART_VERSION = 4  # raise when the meaning or the form of a part changes
+PART_VERSION = 5  # raise when the meaning or the form of a part changes
 
 
 def is_whole(file):
@@ -125,13 +125,28 @@ def _encode_part(part, chat, stem):
     from kvprefix.chat import encode_conversations
 
     table, refused = encode_conversations(part, chat)
-    note = {"refused": refused, "conversations": len(part), "has_template": chat.has_template}
+    note = {**_split_refused(part, table, refused), "conversations": len(part), "has_template": chat.has_template}
     table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
     content = io.BytesIO()
     feather.write_feather(table, content, compression="lz4")
     file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.arrow")
     write_bytes(file, content.getvalue())
     return file.name
+
+
+def _split_refused(part, table, refused):
+    """Return what the template refused: whole conversations (index: reason), and late turns of the others.
+
+    These are [index, first turn refused, turns lost with it, reason].
+    """
+    turns = Counter(table["conversation"].to_pylist()) if refused else {}
+    whole = {index: reason for index, reason in refused.items() if index not in turns}
+    late = [
+        [index, turns[index], len(part[index].request_ends()) - turns[index], reason]
+        for index, reason in refused.items()
+        if index in turns
+    ]
+    return {"refused": whole, "late": late}
 
 
 def _describe_nothing_usable(path, counts):

@@ -1,25 +1,30 @@
 """Stream raw records out of a JSON array or JSON Lines, plain or compressed, whole or cut.
 
-Knows files, not conversations: what a record means is `conversations`' job. A 700 MB array is read in
-constant memory.
+Knows files, not conversations: what a record means is `records`' job. A 700 MB array is read in constant memory, and
+both forms give the same values, as Python's `json` reads them.
 """
 
+import codecs
 import gzip
 import json
 import re
 import zlib
 from dataclasses import dataclass
 
-import ijson
 import zstandard
 
-from kvprefix.files import InputError, explain_os_errors
-from kvprefix.jsonlines import find_compression
+from kvprefix.files import InputError, check_input_file, explain_os_errors
+from kvprefix.jsonlines import MOST_BYTES, find_compression, name_other_kind, refuse_long
 
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
-HALF = "\ufdd0"  # stands for half a character (a lone UTF-16 surrogate): a code point that is no character itself
-_HALF_ESCAPE = b"\\ufdd0"
+_CHUNK = 1 << 18
+_GAP = re.compile("[ \t\r\n]*")
+_WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+_CUT_TOKEN = re.compile(r"[.eE][-+]?|u[0-9a-fA-F]{0,4}")  # what is left of a number or an escape that is cut
+_JSON = json.JSONDecoder()
+_LONG = json.JSONDecoder(parse_int=float)
+_NO_MORE = object()
 
 
 @dataclass
@@ -69,45 +74,37 @@ class _Source:
 
     def first_character(self):
         """Return the first byte that is no white space (b'' if none), leaving it unread."""
-        while True:
+        data = self.read_at_least(512).removeprefix(_BOM)
+        if kind := name_other_kind(data):
+            raise InputError(f"{self.path}: {kind}")
+        while data and not (stripped := data.lstrip(_SPACE)):
             data = self.read()
-            data = data.removeprefix(_BOM) if self.n_bytes == len(data) else data
-            stripped = data.lstrip(_SPACE)
-            if stripped or not data:
-                self.pushed = stripped
-                return stripped[:1]
+        self.pushed = stripped if data else b""
+        return self.pushed[:1]
+
+    def read_at_least(self, size):
+        """Return so many bytes or some more; fewer where the file ends."""
+        parts = []
+        while size > 0 and (data := self.read(size)):
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)
 
     def lines(self):
         """Yield (line, is_terminated): lines end at a newline byte only, never at U+2028 and its like."""
-        rest = b""
+        held, n_held, number = [], 0, 0  # of the line that goes on
         while data := self.read(1 << 20):
-            *whole, rest = (rest + data).split(b"\n")
-            yield from ((line, True) for line in whole)
-        if rest:
+            *whole, rest = data.split(b"\n")
+            if whole:
+                yield b"".join([*held, whole[0]]), True
+                yield from ((line, True) for line in whole[1:])
+                held, n_held, number = [], 0, number + len(whole)
+            held.append(rest)
+            n_held += len(rest)
+            if n_held > MOST_BYTES:
+                refuse_long(self.path, f"line {number + 1}")
+        if rest := b"".join(held):
             yield rest, False
-
-
-class _WithoutHalves:
-    """A source as the JSON parser reads it: it takes no half characters, so each lone surrogate escape becomes HALF.
-
-    `ended` says whether the parser was given all there is: what it then misses is cut off, not malformed.
-    """
-
-    _HIGH, _LOW = rb"u[dD][89abAB][0-9a-fA-F]{2}", rb"u[dD][c-fC-F][0-9a-fA-F]{2}"
-    _ANY = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
-    _ESCAPE = re.compile(rb"\\(?:(%b\\%b)|(%b)|.)" % (_HIGH, _LOW, _ANY), re.DOTALL)
-
-    def __init__(self, source):
-        self.source, self.ended = source, False
-
-    def read(self, size=65536):
-        data = self.source.read(size)
-        self.ended = self.ended or (size > 0 and not data)
-        while b"\\" in data[-12:] and (more := self.source.read(64)):
-            data += more  # no escape, nor a pair of them, is cut in two
-        if b"\\ud" not in data and b"\\uD" not in data:
-            return data
-        return self._ESCAPE.sub(lambda match: _HALF_ESCAPE if match[2] else match[0], data)
 
 
 def read_records(path, state=None):
@@ -123,9 +120,11 @@ def read_records(path, state=None):
     Raises
     ------
     InputError
-        A file that is missing, empty, binary, of another shape, or malformed before its end.
+        A file that is missing, empty, binary, of another shape, or malformed before its end; a record of more than
+        MOST_BYTES.
     """
     state = ReadState() if state is None else state
+    check_input_file(path)
     with explain_os_errors(path), open(path, "rb") as file:
         source = _Source(_decompress(file), path, file, state)
         first = source.first_character()
@@ -172,20 +171,80 @@ def _decompress_zstd(file):
 
 
 def _read_array(source, state):
-    number, given = -1, _WithoutHalves(source)
-    try:
-        for number, record in enumerate(ijson.items(given, "item", use_float=True)):  # noqa: B007
+    """Yield the records of an array: each is decoded where the one before it ended, once enough of it was read."""
+    text, start, number, bad = source.read(1).decode(), 1, 0, None
+    decode, ended = codecs.getincrementaldecoder("utf-8")().decode, False
+    while True:
+        try:
+            record, end = _decode_next(text, start, number == 0)
+            if record is _NO_MORE:
+                text, start = text[end:], 0
+                break
+            is_whole = end < len(text) or ended  # else a number may go on
+        except json.JSONDecodeError as error:
+            is_whole = False
+            if not _is_cut(error, text):
+                _refuse_record(source, number, error.msg, error)
+        except RecursionError as error:
+            _refuse_record(source, number, "it is nested too deeply", error)
+        if is_whole:
             yield number, record
-    except ijson.JSONError as error:
-        if not given.ended:
-            reason = str(error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else error)
-            raise InputError(
-                f"{source.path}: record {number + 1} is not valid JSON ({reason.splitlines()[0]}); "
-                f"{number + 1} records before it are whole"
-            ) from error
-        state.cut_at_byte = source.n_bytes
+            number, start = number + 1, end
+        elif bad:
+            _refuse_record(source, number, f"it is not UTF-8: {bad.reason}", bad)
+        elif ended:
+            state.cut_at_byte = source.n_bytes
+            return
+        elif (n_held := len(text) - start) > MOST_BYTES:
+            refuse_long(source.path, f"record {number}")
+        else:  # twice as much each time: a long record is tried a few times only
+            data = source.read_at_least(max(_CHUNK, min(n_held, MOST_BYTES + 1 - n_held)))
+            ended = not data
+            try:
+                more = decode(data)
+            except UnicodeDecodeError as error:
+                more, bad, ended = error.object[: error.start].decode(), error, True
+            text, start = text[start:] + more, 0
+    while not text.strip() and (data := source.read()):
+        text = decode(data)
+    if text.strip():
+        _refuse_record(source, number, "more follows the array's end", None)
     if source.cut:
         state.cut_at_byte = source.n_bytes
+
+
+def _decode_next(text, start, is_first):
+    """Return (the array's next record, where it ends); _NO_MORE for the array's end."""
+    start = _GAP.match(text, start).end()
+    if text[start : start + 1] == "]":
+        return _NO_MORE, start + 1
+    if not is_first:
+        if text[start : start + 1] != ",":
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, start)
+        start = _GAP.match(text, start + 1).end()
+    try:
+        return _JSON.raw_decode(text, start)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a whole number of more digits than Python reads
+        return _LONG.raw_decode(text, start)
+
+
+def _is_cut(error, text):
+    """Say whether JSON is wrong only because the text ends: more of it may put it right."""
+    rest = text[error.pos : error.pos + 12]
+    return (
+        error.msg.startswith("Unterminated string")
+        or not rest
+        or len(text) - error.pos < 12
+        and (any(word.startswith(rest) for word in _WORDS) or _CUT_TOKEN.fullmatch(rest) is not None)
+    )
+
+
+def _refuse_record(source, number, reason, cause):
+    raise InputError(
+        f"{source.path}: record {number} is not valid JSON ({reason}); {number} records before it are whole"
+    ) from cause
 
 
 def _read_lines(source, state):
@@ -195,7 +254,7 @@ def _read_lines(source, state):
             continue
         number += 1
         try:
-            record = json.loads(line)
+            record = _load_line(line)
         except (ValueError, RecursionError) as error:
             if not terminated and number:
                 state.cut_at_byte = source.n_bytes
@@ -211,3 +270,12 @@ def _read_lines(source, state):
         yield number, record
     if source.cut:
         state.cut_at_byte = source.n_bytes
+
+
+def _load_line(line):
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:  # a whole number of more digits than Python reads
+        return json.loads(line, parse_int=float)

@@ -19,7 +19,7 @@ import pyarrow.json
 from kvprefix.blocks import check_block_size
 from kvprefix.engine import Overlap, Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
-from kvprefix.jsonlines import open_stream, write_lines
+from kvprefix.jsonlines import open_stream, read_lines, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
@@ -223,7 +223,7 @@ def _read_slowly(path, timed):
     with open_stream(path) as stream, io.BufferedReader(stream) as file:
         number = 0
         try:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(read_lines(file, path), start=1):
                 if line.strip():
                     *fields, timestamp = _parse(line, f"{path}: line {number}")
                     requests.append(fields)

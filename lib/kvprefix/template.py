@@ -4,6 +4,7 @@ A *fence* is a special token at which the tokenizer itself cuts a text before an
 across it. What lies between fences is a *piece*. Nothing here encodes a workload: that is `chat`.
 """
 
+import contextlib
 import functools
 import re
 from dataclasses import dataclass, replace
@@ -11,9 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kvprefix.files import InputError
+from kvprefix.limits import bounded
 from kvprefix.tokenizer import load_tokenizer
 
 _BATCH = 16384  # texts encoded together
+_MOST_WRITTEN = 2**20  # characters that a template may write of its own accord
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 
@@ -53,6 +56,8 @@ class Chat:
         Pieces that the template writes alone.
     is_fenced : bool
         True where no piece holds two messages, so that each message is encoded once.
+    name : str
+        The tokenizer's, for messages.
     """
 
     tokenizer: object
@@ -61,38 +66,63 @@ class Chat:
     frames: tuple = ()
     constants: frozenset = frozenset()
     is_fenced: bool = True
+    name: str = ""
 
     def render(self, conversations):
         """Return the prompt text of each message list, ready for the model's reply."""
-        try:
-            if self._template is None:
-                return self.tokenizer.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
-            return [self._template.render(self._context(messages)) for messages in conversations]
-        except Exception as error:  # a template's own raise_exception, or whatever else its code meets
-            raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
+        return [self._render(messages) for messages in conversations]
 
     def render_turns(self, messages, ends):
-        """Return the prompt text of ``messages[:end]`` for each of the ends, ready for the model's reply.
+        """Yield the prompt text of ``messages[:end]`` for each of the ends, ready for the model's reply.
 
         A template that goes through the messages one by one is rendered once: what it had written when it asked for
-        message k, and what it writes after the last, is the prompt of the first k.
+        message k, and what it writes after the last, is the prompt of the first k. One that refuses some of them is
+        rendered turn by turn, up to the first turn that it refuses.
         """
-        watched = _Watched(messages[: ends[-1]])
+        watched, is_whole = _Watched(messages[: ends[-1]]), False
         if self._goes_one_by_one:
-            try:
+            with contextlib.suppress(TemplateRefusal), self._running(watched):
                 for chunk in self._template.generate(self._context(watched)):
                     watched.chunks.append(chunk)
-            except Exception as error:
-                raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
-        if len(watched.starts) != len(watched) + 1:  # not such a template, or it left its loop early
-            return self.render([messages[:end] for end in ends])
+                is_whole = len(watched.starts) == len(watched) + 1
+        if not is_whole:  # not such a template, or it refused one, or it left its loop early
+            yield from (self._render(messages[:end]) for end in ends)
+            return
         tail = "".join(watched.chunks[watched.starts[-1] :])
-        text, done, texts = "", 0, []
+        text, done = "", 0
         for end in ends:
             text += "".join(watched.chunks[done : watched.starts[end]])
             done = watched.starts[end]
-            texts.append(text + tail)
-        return texts
+            yield self._check_length(text + tail, messages)
+
+    def _render(self, messages):
+        with self._running(messages):
+            if self._template is None:
+                text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            else:
+                text = self._template.render(self._context(messages))
+        return self._check_length(text, messages)
+
+    @contextlib.contextmanager
+    def _running(self, messages):
+        """Bound the template in time and memory; any other error of its own code is its refusal."""
+        with bounded(f"tokenizer {self.name}: its chat template, given {len(messages):,} messages,"):
+            try:
+                yield
+            except MemoryError:
+                raise
+            except Exception as error:  # a template's own raise_exception, or whatever else its code meets
+                raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
+
+    def _check_length(self, text, messages):
+        if len(text) > _MOST_WRITTEN:
+            given = sum(len(message["content"]) for message in messages)
+            if len(text) > _MOST_WRITTEN + 16 * given:
+                raise InputError(
+                    f"tokenizer {self.name}: its chat template writes {len(text):,} characters, given "
+                    f"{len(messages):,} messages of {given:,}; a template that runs wild?"
+                )
+        return text
 
     def split(self, text):
         """Cut a prompt into pieces and fences, in order, without empty ones."""
@@ -170,7 +200,7 @@ def load_chat(source):
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    chat = Chat(tokenizer, has_template, {})
+    chat = Chat(tokenizer, has_template, {}, name=source.name)
     return _learn_template(replace(chat, fences=_find_fences(chat)))
 
 
@@ -219,7 +249,7 @@ def _learn_template(chat):
             else:
                 frames.add((around[0], around[-1]))
     if not rendered:
-        raise InputError(f"the chat template renders no conversation: {reason}")
+        raise InputError(f"tokenizer {chat.name}: the chat template renders no conversation: {reason}")
     longest_first = sorted({*frames, ("", "")}, key=lambda frame: (-len(frame[0]), -len(frame[1])))
     return replace(
         chat, frames=tuple(longest_first), constants=frozenset(constants) - set(chat.fences), is_fenced=is_fenced

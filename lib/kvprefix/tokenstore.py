@@ -38,8 +38,9 @@ class Joined(NamedTuple):
     arrays : dict of str to ndarray
         ARRAYS, mapped: the lists of all rows, one after the other.
     note : dict
-        `conversations`, `refused` (by the chat template: how many), `first_refused` (index and reason) and
-        `has_template`.
+        `conversations`, `refused` (by the chat template: how many), `first_refused` (index and reason), `late_turns`
+        (refused in conversations of which earlier turns are there, with those after them: how many), `first_late`
+        (index, turn, turns lost, reason) and `has_template`.
     """
 
     rows: pa.Table
@@ -109,7 +110,7 @@ def _map(place, note):
 
 
 def _append_parts(folder, parts, files, progress):
-    rows, refused, n_conversations, has_template = [], {}, 0, True
+    rows, refused, late, n_conversations, has_template = [], {}, [], 0, True
     bar = show_progress(len(parts), "joining parts", " parts", shown=progress)
     with bar:
         for name in parts:
@@ -119,6 +120,7 @@ def _append_parts(folder, parts, files, progress):
                 files[column].write(flat_lists(table[column])[1])
             rows.append(_describe_rows(table, n_conversations))
             refused |= {n_conversations + int(k): reason for k, reason in note["refused"].items()}
+            late += [[n_conversations + index, *rest] for index, *rest in note["late"]]
             n_conversations += note["conversations"]
             has_template = has_template and note["has_template"]
             bar.update()
@@ -127,7 +129,8 @@ def _append_parts(folder, parts, files, progress):
     files[ROWS].write(np.frombuffer(content.getbuffer(), np.uint8))
     first = next(iter(refused.items()), None)
     return {
-        "conversations": n_conversations, "refused": len(refused), "first_refused": first, "has_template": has_template
+        "conversations": n_conversations, "refused": len(refused), "first_refused": first, "has_template": has_template,
+        "late_turns": sum(lost for _, _, lost, _ in late), "first_late": late[0] if late else None,
     }  # fmt: skip
 
 

@@ -132,7 +132,17 @@ def _assemble(manifest, joined, parameters, path):
 
 
 def _count_refused(dataset, note):
-    """Count conversations that the template refused as skipped; their index stays theirs, without requests."""
+    """Count conversations that the template refused as skipped; their index stays theirs, without requests.
+
+    Late turns that it refused, and those after them, count as a repair of their conversations.
+    """
+    if note["late_turns"]:
+        kind, (index, turn, _, reason) = "turns_refused_by_template_dropped", note["first_late"]
+        dataset = {
+            **dataset,
+            "repaired": {**dataset["repaired"], kind: note["late_turns"]},
+            "first_repaired": {kind: f"conversation {index}, turn {turn}: {reason}"},
+        }
     if not note["refused"]:
         return dataset
     first, reason = note["first_refused"]

@@ -1,5 +1,7 @@
 import functools
+import resource
 import shutil
+import signal
 import unicodedata
 
 import numpy as np
@@ -263,6 +265,67 @@ def test_conversation_that_the_template_refuses_has_no_rows(tmp_path):
     assert table["turn"].to_pylist() == [0, 1, 0]
 
 
+ONE_BY_ONE = "{% for message in messages %}{{ message.role }}: {{ message.content }};{% endfor %}!"
+BAD = "{% if message.content == 'bad' %}{{ raise_exception('bad text') }}{% endif %}"
+
+
+@pytest.mark.parametrize("is_one_by_one", [True, False])
+def test_late_turn_that_the_template_refuses_is_lost_with_those_after_it(tmp_path, is_one_by_one):
+    template = ONE_BY_ONE.replace("{{ message.role", BAD + "{{ message.role")
+    template = template if is_one_by_one else template + "{% set n = messages | length %}"
+    chat = load(samples.save_small_tokenizer(tmp_path, template))
+    assert chat._goes_one_by_one is is_one_by_one
+    late = conversation("a", "b", "c", "d", "bad", "e", "f")
+    table, refused = encode_conversations([conversation("a"), late, conversation("bad", "a", "b")], chat)
+    assert refused == {1: "bad text", 2: "bad text"}
+    assert table["conversation"].to_pylist() == [0, 1, 1]
+    whole, _ = encode_conversations([conversation("a"), conversation("a", "b", "c", "d")], chat)
+    assert table.equals(whole)
+
+
+def test_template_that_refuses_at_its_end_refuses(tmp_path):
+    folder = samples.save_small_tokenizer(tmp_path, ONE_BY_ONE + "{{ raise_exception('never') }}")
+    with pytest.raises(InputError, match="renders no conversation: never"):
+        load(folder)
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}BODY{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (LOOP.replace("BODY", "{% set c = a %}"), "did not end within 1 s"),
+        (LOOP.replace("BODY", "text"), "did not end within 1 s|needs more than 0.25 GiB"),
+        ("{% set x = 10 ** (10 ** 10) %}" + ONE_BY_ONE, "did not end within 1 s"),
+        ("{{ 'x' * 10 ** 11 }}", "needs more than 0.25 GiB"),
+        ("{% set x = [0] * 10 ** 10 %}" + ONE_BY_ONE, "needs more than 0.25 GiB"),
+        ("{{ 'x' * 10 ** 7 }}", "writes 10,000,000 characters, given 4 messages of"),
+        ("{% for i in range(10 ** 12) %}{% endfor %}", "renders no conversation: Range too big"),
+    ],
+)
+def test_template_without_end_is_stopped_in_time_and_memory(tmp_path, monkeypatch, template, said):
+    monkeypatch.setattr("kvprefix.limits.SECONDS", 1)
+    monkeypatch.setattr("kvprefix.limits.BYTES", 2**28)
+    folder = samples.save_small_tokenizer(tmp_path / "wild", template)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(InputError, match=f"^tokenizer .*wild: (its|the) chat template.* ({said})") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 2**19  # KiB
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+def test_template_that_runs_wild_on_some_conversations_only_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr("kvprefix.limits.SECONDS", 1)
+    template = ONE_BY_ONE + "{% if messages | length > 4 %}" + LOOP + "{% endif %}"
+    chat = load(samples.save_small_tokenizer(tmp_path, template))
+    with pytest.raises(InputError, match="given 5 messages, (did not end|needs more)"):
+        encode_conversations([conversation("a", "b", "c"), conversation("a", "b", "c", "d", "e")], chat)
+
+
 def test_template_that_renders_nothing_is_refused(tmp_path):
     folder = samples.save_small_tokenizer(tmp_path, "{{- raise_exception('never') }}")
     with pytest.raises(InputError, match="renders no conversation: never"):
@@ -277,9 +340,6 @@ def test_each_message_is_encoded_once(qwen, monkeypatch):
     encode_conversations([conversation(*texts)], qwen)
     for text in texts[:-1]:
         assert sum(text in piece for piece in encoded) == 1
-
-
-ONE_BY_ONE = "{% for message in messages %}{{ message.role }}: {{ message.content }};{% endfor %}!"
 
 
 @pytest.mark.parametrize(
@@ -300,11 +360,11 @@ def test_turns_rendered_at_once_equal_each_rendered_alone(tmp_path, template, ex
     assert chat._goes_one_by_one is expected
     messages = [{"role": r, "content": c} for r, c in zip(["system", "user", "assistant", "user"], "abcd", strict=True)]
     ends = [2, 4]
-    assert chat.render_turns(messages, ends) == chat.render([messages[:end] for end in ends])
+    assert list(chat.render_turns(messages, ends)) == chat.render([messages[:end] for end in ends])
 
 
 def test_a_template_that_leaves_its_loop_is_rendered_turn_by_turn(tmp_path):
     template = ONE_BY_ONE.replace("{% endfor %}", "{% if message.content == 'b' %}{% break %}{% endif %}{% endfor %}")
     chat = load_chat(find_tokenizer(samples.save_small_tokenizer(tmp_path / "t", template)))
     messages = [{"role": "user", "content": c} for c in "abcd"]
-    assert chat.render_turns(messages, [1, 3]) == ["user: a;!", "user: a;user: b;!"]
+    assert list(chat.render_turns(messages, [1, 3])) == ["user: a;!", "user: a;user: b;!"]

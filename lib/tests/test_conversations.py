@@ -1,11 +1,13 @@
 import json
+from pathlib import Path
 
 import pytest
 from samples import record, write_records
 
-from kvprefix.conversations import LoadCounts, digest_messages, locate_data, read_conversations
+from kvprefix.conversations import LoadCounts, digest_messages, join_text_parts, locate_data, read_conversations
 from kvprefix.files import InputError
 
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 U, A = "question", "answer"
 
 
@@ -32,6 +34,17 @@ def openai(*messages, **more):
     return {"messages": [{"role": role, "content": content} for role, content in messages], **more}
 
 
+def beside(name, value):
+    """Return a record whose reply has another field beside its text."""
+    given = openai(("user", U), ("assistant", A))
+    given["messages"][1][name] = value
+    return given
+
+
+def text_part(text):
+    return {"type": "text", "text": text}
+
+
 def test_both_forms_and_all_speakers_give_three_roles(load):
     speakers = ["system", "human", "gpt", "user", "chatgpt", "USER", "bing", "Human", "bard"]
     sharegpt = {"conversations": [{"from": speaker, "value": "x"} for speaker in speakers]}
@@ -45,7 +58,116 @@ def test_both_forms_and_all_speakers_give_three_roles(load):
 def test_content_parts_are_joined(load):
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     conversations, _ = load([openai(("user", parts), ("assistant", [{"type": "text", "text": A}]))])
-    assert texts(conversations) == [["one two", A]]
+    assert texts(conversations) == [["one \ntwo", A]]
+
+
+def test_text_parts_are_joined_as_vllm_does():
+    # vllm 0.32, renderers/chat_utils.py: "\n".join(texts); a null text is left out, plain texts are parts too
+    parts = ["a", text_part("b "), {"type": "input_text", "text": " c"}, {"type": "refusal", "refusal": "d"}]
+    assert join_text_parts([*parts, text_part(None), text_part("")]) == "a\nb \n c\nd\n"
+    assert join_text_parts([text_part("alone")]) == "alone"
+    assert join_text_parts([]) == ""
+    with pytest.raises(ValueError, match="^with_images$"):
+        join_text_parts([text_part("a"), {"type": "image_url", "image_url": {"url": "x"}}])
+
+
+def read_case(name, **options):
+    counts = LoadCounts()
+    return list(read_conversations(CASES / name, counts=counts, **options)), counts
+
+
+def test_a_system_field_is_the_first_message():
+    beside, counts = read_case("system-beside/data.jsonl")
+    as_message, _ = read_case("system-beside/data_as_message.jsonl")
+    assert [c.messages for c in beside] == [c.messages for c in as_message]
+    assert len(beside) == counts.repaired["system_field_made_first_message"] > 0
+
+
+@pytest.mark.parametrize(
+    "fields, messages, systems, made, beside",
+    [
+        ({"system": "s"}, [], ["s"], 1, 0),
+        ({"system_prompt": "p"}, [], ["p"], 1, 0),
+        ({"system": "s", "system_prompt": "p"}, [], ["s", "p"], 2, 0),
+        ({"system": "s", "system_prompt": "s"}, [], ["s"], 1, 0),
+        ({"system": "s"}, ["m"], ["s", "m"], 1, 1),  # both stay
+        ({"system": "m"}, ["m"], ["m"], 0, 0),
+        ({"system": "", "system_prompt": None}, [], [], 0, 0),
+        ({"system": " \n"}, [], [], 0, 0),
+    ],
+)
+def test_system_fields_beside_system_messages(load, fields, messages, systems, made, beside):
+    given = openai(*[("system", text) for text in messages], ("user", U), **fields)
+    (one,), counts = load([given])
+    assert [m.text for m in one.messages] == [*systems, U]
+    assert counts.repaired["system_field_made_first_message"] == made
+    assert counts.repaired["system_field_beside_a_system_message"] == beside
+    assert "not_kept" not in counts.as_dict()
+
+
+@pytest.mark.parametrize(
+    "name, skipped",
+    [("anthropic_system", "with_system_blocks"), ("tools_top", "with_tools"), ("toolcall_text", "with_tools")],
+)
+def test_what_cannot_be_rendered_is_skipped_and_counted(name, skipped):
+    conversations, counts = read_case(f"fields-dropped/{name}.jsonl")
+    assert (conversations, counts.skipped) == ([], {skipped: 3})
+
+
+def test_conversations_under_other_system_texts_are_no_duplicates():
+    conversations, counts = read_case("fields-dropped/dupsys.jsonl", drop_duplicates=True)
+    assert (len(conversations), counts.exact_duplicates) == (4, 0)
+
+
+def test_reasoning_is_counted_as_not_kept():
+    conversations, counts = read_case("fields-dropped/reasoning.jsonl")
+    plain, clean = read_case("fields-dropped/plain.jsonl")
+    assert [c.messages for c in conversations] == [c.messages for c in plain]
+    not_kept = counts.as_dict()["not_kept"]
+    assert (not_kept["records"], not_kept["messages"]) == (3, 12)
+    assert set(not_kept["message_fields"]) == {"reasoning_content"} and not_kept["record_fields"] == {}
+    assert "not_kept" not in clean.as_dict()
+
+
+def test_fields_that_are_not_kept_are_counted_by_name(load):
+    part = text_part(U) | {"cache_control": {"type": "ephemeral"}}
+    records = [
+        {"id": 1, "timestamp": 5, "model": "m", "note": "", "messages": [{"role": "user", "content": U, "name": "n"}]},
+        {"id": 2, "timestamp": 6, "conversation_id": "c", "tools": [], **openai(("user", [part]))},
+        {"timestamp": 7, "conversations": [], "model": "skipped"},
+        {"id": 3, "a\x1b[`": 1, "conversations": [{"from": "human", "value": U, "role": "user", "content": "other"}]},
+    ]
+    _, counts = load(records)
+    assert counts.as_dict()["not_kept"] == {
+        "records": 3, "record_fields": {"timestamp": 2, "a???": 1, "conversation_id": 1, "model": 1},
+        "messages": 3, "message_fields": {"content": 1, "content: cache_control": 1, "name": 1, "role": 1},
+    }  # fmt: skip
+
+
+def test_at_most_forty_names_are_kept(load):
+    _, counts = load([{"id": k, f"field {k}": 1, **record(U)} for k in range(100)])
+    fields = counts.as_dict()["not_kept"]["record_fields"]
+    assert len(fields) == 41 and fields["further names"] == 60
+
+
+def test_parts_of_a_split_record_under_another_system_stay_apart(load):
+    records = [{**record("u0", "a0", id="x_0"), "system": "s"}, {**record("u1", id="x_2"), "system": "t"}]
+    assert texts(load(records, rejoin_split=True)[0]) == [["s", "u0", "a0"], ["t", "u1"]]
+    records[1]["system"] = "s"
+    assert texts(load(records, rejoin_split=True)[0]) == [["s", "u0", "a0", "u1"]]
+
+
+def test_a_reply_without_text_is_blank(load):
+    conversations, counts = load([openai(("user", U), ("assistant", None), ("user", "again"))])
+    assert texts(conversations) == [[U, "again"]]
+    assert counts.repaired["blank_messages_dropped"] == 1
+
+
+@pytest.mark.parametrize("name", ["array-values/nan.json", "array-values/u64.json"])
+def test_values_that_do_not_matter_are_read_in_an_array_as_in_lines(name):
+    conversations, counts = read_case(name)
+    assert conversations == read_case("array-values/bigint.jsonl")[0]
+    assert sum(counts.as_dict()["not_kept"]["record_fields"].values()) == 1
 
 
 @pytest.mark.parametrize(
@@ -63,7 +185,26 @@ def test_content_parts_are_joined(load):
         ({"conversations": [{"from": "human", "value": 3}]}, "malformed_message"),
         ({"conversations": [{"from": None, "value": U}]}, "malformed_message"),
         (openai(("user", None)), "malformed_message"),
-        (openai(("user", [{"type": "image_url", "image_url": {"url": "x"}}])), "malformed_message"),
+        (openai(("user", U), system=7), "malformed_system"),
+        (openai(("user", U), system=[{"type": "text", "text": "rules"}]), "with_system_blocks"),
+        (openai(("user", U), tools=[{"type": "function"}]), "with_tools"),
+        (openai(("user", U), functions=[{"name": "f"}]), "with_tools"),
+        (openai(("user", U), images=["a.png"]), "with_images"),
+        ({"image": "a.png", "conversations": [{"from": "human", "value": "<image> " + U}]}, "with_images"),
+        (beside("tool_calls", [{"id": "c"}]), "with_tools"),
+        (beside("function_call", {"name": "f"}), "with_tools"),
+        (beside("images", ["a.png"]), "with_images"),
+        (openai(("user", U), ("assistant", None)) | {"tools": "[{}]"}, "with_tools"),
+        ({"messages": [{"role": "user", "content": U}, {"role": "assistant", "tool_calls": [{}]}]}, "with_tools"),
+        (openai(("user", [text_part(U), {"type": "image_url", "image_url": {"url": "x"}}])), "with_images"),
+        (openai(("user", [{"image_url": {"url": "x"}, "detail": "low"}])), "with_images"),
+        (openai(("user", [text_part(U), {"type": "image", "source": {}}])), "with_images"),
+        (openai(("user", U), ("assistant", [text_part(A), {"type": "tool_use", "id": "t"}])), "with_tools"),
+        (openai(("user", [{"type": "tool_result", "content": A}])), "with_tools"),
+        (openai(("user", U), ("assistant", [{"type": "thinking", "thinking": "hm"}])), "with_thinking"),
+        (openai(("user", [{"type": "input_audio", "input_audio": {}}])), "with_other_content"),
+        (openai(("user", [{"type": ["text"], "text": U}])), "with_other_content"),
+        (openai(("user", [U, 3])), "with_other_content"),
         (
             {"conversations": [{"from": "human", "value": U}, {"from": "alien", "value": A}]},
             "unknown_speaker",

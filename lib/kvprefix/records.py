@@ -1,0 +1,222 @@
+"""What a record of chat data holds: its messages as text, what keeps it out, and which fields are not kept.
+
+A record is an object with a list `conversations` (ShareGPT: `from`, `value`) or `messages` (OpenAI: `role`, `content`),
+and perhaps a text `system` or `system_prompt`. What would change a prompt and cannot be rendered keeps the record out.
+"""
+
+import re
+from collections import Counter
+from typing import NamedTuple
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "human": "user", "user": "user",
+    "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+}  # fmt: skip
+SYSTEM_FIELDS = ("system", "system_prompt")
+# Fields that change the prompt and cannot be rendered: why a record that fills one, or whose message does, is skipped
+_UNRENDERED = {
+    "tools": "with_tools", "functions": "with_tools", "tool_calls": "with_tools", "function_call": "with_tools",
+    "image": "with_images", "images": "with_images",
+    "video": "with_other_media", "videos": "with_other_media",
+    "audio": "with_other_media", "audios": "with_other_media",
+}  # fmt: skip
+PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *_UNRENDERED})
+# The type of a part of text: the field that holds it
+_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+_OTHER_PARTS = {
+    "image": "with_images", "image_url": "with_images", "input_image": "with_images",
+    "tool_use": "with_tools", "tool_result": "with_tools", "server_tool_use": "with_tools",
+    "thinking": "with_thinking", "redacted_thinking": "with_thinking",
+}  # fmt: skip
+_EMPTY = (None, "", "[]", [], {})
+_MOST_NAMES = 40  # of fields that are counted each; the others are counted together
+
+
+class Message(NamedTuple):
+    """One message: its role (`system`, `user` or `assistant`) and its text."""
+
+    role: str
+    text: str
+
+
+class Refused(Exception):
+    """A record that is skipped: (reason, detail)."""
+
+
+class NotText(ValueError):
+    """A list of content parts that holds more than text: the reason, such as `with_images`."""
+
+
+def join_text_parts(parts):
+    """Join the text parts of a message's content as vLLM does for a template that takes a text: with a newline.
+
+    Parameters
+    ----------
+    parts : list
+        Texts and objects: ``{"type": "text", "text": ...}``, or of the types `input_text`, `output_text` or `refusal`.
+
+    Raises
+    ------
+    NotText
+        A part that is no text; its text is the reason.
+
+    Notes
+    -----
+    vLLM 0.32, `_parse_chat_message_content_parts` in `vllm/renderers/chat_utils.py` (`vllm/entrypoints/` before):
+    ``"\\n".join(texts)``, where a part whose text is null is left out. A template that goes through the parts itself
+    (`_detect_content_format` in `vllm/renderers/hf.py` calls it `openai`) is given them apart, and most put nothing
+    between them; which of the two a template is is not looked at here.
+
+    >>> join_text_parts([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}])
+    'one\\ntwo'
+    """
+    texts = []
+    for part in parts:
+        kind = _part_type(part)
+        text = part.get(_TEXT_PARTS[kind]) if kind in _TEXT_PARTS else part
+        if not isinstance(text, str | None):
+            raise NotText(_OTHER_PARTS.get(kind, "with_other_content"))
+        texts.append(text)
+    return "\n".join(text for text in texts if text is not None)
+
+
+def _part_type(part):
+    """Return the type of a content part: as it says, else the field that it begins with; "" where it is no object."""
+    if not isinstance(part, dict):
+        return ""
+    kind = part.get("type") or ("text" if "text" in part else next(iter(part), ""))
+    return kind if isinstance(kind, str) else ""
+
+
+class Parsed(NamedTuple):
+    """A record's messages, the system fields put before them among them, and the repairs that took."""
+
+    messages: list
+    repaired: Counter
+
+
+def parse_record(record):
+    """Return a record's messages; raise Refused where it is no conversation of texts."""
+    if record is None:
+        raise Refused("not_json", "the line is not valid JSON")
+    raw = record.get(_list_field(record)) if isinstance(record, dict) else None
+    if not isinstance(raw, list):
+        raise Refused("not_a_conversation", "expected an object with a list `conversations` or `messages`")
+    if not raw:
+        raise Refused("no_messages", "the list of messages is empty")
+    repaired = Counter()
+    if not _is_plain(record):
+        _refuse_unrendered(record, "the record")
+    messages = [_parse_message(message, k, repaired) for k, message in enumerate(raw)]
+    if not _is_plain(record):
+        messages = [*_find_system(record, messages, repaired), *messages]
+    return Parsed(messages, repaired)
+
+
+def _is_plain(record):
+    """Say whether a record that holds messages has nothing else than an id."""
+    return len(record) == 1 or (len(record) == 2 and "id" in record)
+
+
+def _list_field(record):
+    """Return the field that holds the messages: `conversations`, unless that is empty and there are `messages`."""
+    return "conversations" if record.get("conversations") or "messages" not in record else "messages"
+
+
+def _refuse_unrendered(fields, where):
+    for name, reason in _UNRENDERED.items():
+        if fields.get(name) not in _EMPTY:
+            raise Refused(reason, f"{where} has `{name}`, which cannot be rendered")
+
+
+def _find_system(record, messages, repaired):
+    """Return the system fields as messages, without those whose text a system message has already."""
+    found, known = [], {message.text for message in messages if message.role == "system"}
+    beside = bool(known)
+    for name in SYSTEM_FIELDS:
+        text = record.get(name)
+        if isinstance(text, list) and text:
+            raise Refused("with_system_blocks", f"`{name}` is a list, which cannot be rendered; expected a text")
+        if text not in _EMPTY and not isinstance(text, str):
+            raise Refused("malformed_system", f"`{name}` is no text")
+        if text not in _EMPTY and text.strip() and text not in known:
+            known.add(text)
+            found.append(Message("system", text))
+            repaired["system_field_made_first_message"] += 1
+            repaired["system_field_beside_a_system_message"] += beside
+    return found
+
+
+def _parse_message(message, k, repaired):
+    if not isinstance(message, dict):
+        raise Refused("malformed_message", f"message {k} is no object")
+    speaker = message.get("role") if message.get("from") is None else message["from"]
+    text = message.get("content") if message.get("value") is None else message["value"]
+    if len(message) > 2 or text is None:
+        _refuse_unrendered(message, f"message {k}")
+    if isinstance(text, list):
+        try:
+            repaired["text_parts_joined_by_newline"] += len(text) > 1
+            text = join_text_parts(text)
+        except NotText as reason:
+            raise Refused(str(reason), f"message {k} has content parts that are no text") from None
+    role = ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
+    if text is None and role == "assistant" and not message.keys().isdisjoint(("value", "content")):
+        text = ""
+    if not isinstance(speaker, str) or not isinstance(text, str):
+        raise Refused("malformed_message", f"message {k} lacks text `from`/`value` or `role`/`content`")
+    if role is None:
+        raise Refused("unknown_speaker", f"message {k} is by {speaker[:40]!r}; known: {', '.join(sorted(ROLES))}")
+    return Message(role, text)
+
+
+class FieldCounts:
+    """Which fields of records and messages were not kept, and in how many: by name, of at most some names."""
+
+    def __init__(self):
+        self.n_records = self.n_messages = 0
+        self.of_records, self.of_messages = Counter(), Counter()
+
+    def add(self, record):
+        """Count the fields of a record that `parse_record` took."""
+        raw = record[_list_field(record)]
+        self.n_records += 1
+        self.n_messages += len(raw)
+        if not _is_plain(record):
+            used = ("id" if "id" in record else "conversation_id", _list_field(record), *SYSTEM_FIELDS)
+            _count(self.of_records, record, used)
+        for message in raw:
+            text = "content" if message.get("value") is None else "value"
+            if len(message) > 2:
+                _count(self.of_messages, message, ("role" if message.get("from") is None else "from", text))
+            if type(message[text]) is list:
+                for part in message[text]:
+                    self._add_part(part)
+
+    def _add_part(self, part):
+        if isinstance(part, dict) and len(part) > 1:
+            used = ("type", _TEXT_PARTS[_part_type(part)])
+            _count(self.of_messages, {f"content: {name}": part[name] for name in part if name not in used}, ())
+
+    def as_dict(self):
+        """Return the counts, {} where every field was kept: fields by how many have them, then by name."""
+        if not self.of_records and not self.of_messages:
+            return {}
+        return {
+            "records": self.n_records,
+            "record_fields": _order(self.of_records),
+            "messages": self.n_messages,
+            "message_fields": _order(self.of_messages),
+        }
+
+
+def _order(counter):
+    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _count(counter, fields, used):
+    for name, value in fields.items():
+        if name not in used and value not in _EMPTY:
+            name = re.sub(r"[^\w.:$@/ -]", "?", name[:40])
+            counter[name if name in counter or len(counter) < _MOST_NAMES else "further names"] += 1
