@@ -71,6 +71,20 @@ def test_a_format_is_known_by_its_first_line(tmp_path, content, kind):
         assert find_format(tmp_path / "t") == kind
 
 
+@pytest.mark.parametrize("odd", ["{]", "[]", "null", '{"level": "info"}', "[" * 100_000])
+def test_a_format_is_known_in_spite_of_odd_lines_before_it(tmp_path, odd, run):
+    path = write(tmp_path / "t", *[odd] * 9, json.dumps(HI))
+    assert find_format(path) == "log"
+    code, out, err = run(path, tmp_path / "out", "--to", "openai-batch")
+    assert code == 0 and err == "" and "- skipped: 9 " in out and "(line 1 " in out
+    assert find_format(write(tmp_path / "u", *[odd] * 200, json.dumps(HI))) is None
+
+
+def test_fields_of_an_unknown_format_are_shown_without_control_characters(tmp_path, run):
+    code, _, err = run(write(tmp_path / "t", json.dumps({"\x1b[31m": 1, "b": 2})), tmp_path / "out", "--to", "mooncake")
+    assert code == 2 and 'it has "\\u001b[31m", b' in err
+
+
 def test_our_own_traces_are_recognised(sample):
     assert find_format(sample / "multi_turn_trace.parquet") == "parquet"
     assert find_format(sample / "multi_turn_trace.jsonl") == "engine"
@@ -258,7 +272,10 @@ def test_a_name_says_whether_the_target_is_compressed(tmp_path, run, ending, unp
         (BLOCKS[0], ["--to", "csv"], "format 'csv' cannot be written; known: mooncake, bailian, vllm-custom"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "csv"], "format 'csv' cannot be read; known: parquet, engine, log"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "bailian"], "in: line 1 lacks chat_id"),
-        (BLOCKS[0], ["--to", "mooncake", "--from", "log"], "in: line 1 lacks messages"),
+        (
+            BLOCKS[0], ["--to", "mooncake", "--from", "log"],
+            "in: holds no requests of text (1 without messages skipped: line 1 lacks messages); a line is",
+        ),
         (BLOCKS[0], ["--to", "mooncake", "--from", "parquet"], "in: cannot be read as a Parquet trace"),
         (BLOCKS[0], ["--to", "mooncake", "--block-size", "x"], "block size is 'x'; expected a whole number of tokens"),
         (
