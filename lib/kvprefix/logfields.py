@@ -255,7 +255,7 @@ def find_whole(part, name, most=MOST_TOKENS):
     """Return a whole number of 0 or more, None where there is none."""
     value = part.get(name)
     if value is not None and (not is_whole(value) or not 0 <= value <= most):
-        raise Skipped("with an odd number", f"has {name} {show_value(value)}; expected a whole number, 0 to {most}")
+        raise Skipped("with an odd number", f"has {name} {show_value(value)}; expected a whole number, 0 or more")
     return value
 
 

@@ -178,7 +178,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
         ({**HI, "timestamp": "\uff11\uff17"}, "with an odd time", 'has timestamp "\\uff11'),
         ({**HI, "request_id": 1.5}, "with an odd name", "has a name 1.5; expected a text or a whole number"),
         ({**HI, "conversation_id": {}}, "with an odd name", "has conversation_id {}; expected a text or a whole"),
-        ({**HI, "turn": -1}, "with an odd number", "has turn -1; expected a whole number, 0 to 100000000"),
+        ({**HI, "turn": -1}, "with an odd number", "has turn -1; expected a whole number, 0 or more"),
         ({**HI, "output_tokens": "3"}, "with an odd number", 'has output_tokens "3"; expected a whole number'),
         ({**HI, "output_tokens": 10**12}, "with an odd number", "has output_tokens 1000000000000"),
         ({**HI, "prompt_tokens": True}, "with an odd number", "has prompt_tokens true"),
