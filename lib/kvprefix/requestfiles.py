@@ -6,7 +6,6 @@ that fails, or something is wrong, is it gone through line by line, to name the 
 """
 
 import gzip
-import io
 import json
 import zlib
 
@@ -18,7 +17,7 @@ import pyarrow.json
 from kvprefix.blocks import check_block_size
 from kvprefix.engine import Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
-from kvprefix.jsonlines import open_stream, write_lines
+from kvprefix.jsonlines import number_lines, open_stream, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
@@ -177,15 +176,12 @@ def _flat(column):
 
 def _read_slowly(path):
     """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
-    requests = []
-    with open_stream(path) as stream, io.BufferedReader(stream) as file:
-        number = 0
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    requests.append(_parse(line, f"{path}: line {number}"))
-        except OSError as error:
-            raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
+    requests, number = [], 0
+    try:
+        for number, line in number_lines(path):
+            requests.append(_parse(line, f"{path}: line {number}"))
+    except OSError as error:
+        raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
     if not requests:
         raise InputError(f"{path}: holds no requests; {_EXPECTED}")
     names, prompts, outputs, salts, adapters = zip(*requests, strict=True)
