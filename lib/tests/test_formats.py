@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
-from samples import as_dicts
+from samples import ALTERNATING_TEMPLATE, as_dicts, save_small_tokenizer
 from test_bailian import CHATS
 from test_mooncake import line, write
 from test_requestlog import HI, messages
@@ -324,6 +325,34 @@ def test_the_curve_command_says_what_to_do_with_a_log(tmp_path, capsys):
     assert f"python -m kvprefix convert {path} log.parquet --to parquet" in capsys.readouterr().err
 
 
+def test_a_completion_as_text_has_the_tokens_of_its_reply(tmp_path, run):
+    answer = {"choices": [{"message": {"role": "assistant", "content": "at six"}}], "usage": {"prompt_tokens": 9}}
+    source = write(tmp_path / "log", json.dumps({**HI, "response": json.dumps(answer)}))
+    assert run(source, tmp_path / "t.parquet", "--to", "parquet")[0] == 0
+    assert read_trace(tmp_path / "t.parquet").requests["output_tokens"].tolist() == [3]  # "at", " six", the end of turn
+
+
+def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
+    # The fourth user message follows another user's: it and the fifth are refused, in a log as in a conversation.
+    folder = save_small_tokenizer(tmp_path / "tokenizer", ALTERNATING_TEMPLATE)
+    said = [*messages("a", "b", "c", "d", "e"), *messages("f", "g", "h")]
+    data = write(tmp_path / "data", json.dumps({"messages": said}), json.dumps({"messages": messages("a", "b", "z")}))
+    assert main([
+        "run", "--data", str(data), "--tokenizer", str(folder), "--output-dir", str(tmp_path), "--parquet",
+        "--skip-visualization",
+    ]) == 0  # fmt: skip
+    prompts = [said[:end] for end in (1, 3, 5, 6, 8)] + [messages("a"), messages("a", "b", "z")]
+    log = write(tmp_path / "log", *(json.dumps({"messages": one}) for one in prompts))
+    code, out, _ = run(log, tmp_path / "t.parquet", "--to", "parquet", "--tokenizer", folder)
+    assert code == 0 and "- 2 requests refused by the chat template: roles must alternate user/assistant\n" in out
+    ours, logged = read_trace(tmp_path / "multi_turn_trace.parquet"), read_trace(tmp_path / "t.parquet")
+    by_run, by_log = (sorted(trace.prompt(i).tolist() for i in range(len(trace))) for trace in (ours, logged))
+    assert by_run == by_log and len(by_run) == 5
+    code, out, _ = run(log, tmp_path / "c.jsonl", "--to", "vllm-custom", "--tokenizer", folder)
+    assert code == 0 and len(read_lines(tmp_path / "c.jsonl")) == 5
+    assert "- dropped: 2 requests that the chat template refuses: roles must alternate user/assistant\n" in out
+
+
 # ---- vLLM's two forms
 
 
@@ -374,3 +403,13 @@ def test_conversations_are_made_what_the_multi_turn_script_takes(tmp_path, run):
         "- dropped: 2 conversations without a question and a reply",
         "- 1 last reply of known length only: as many words stand for it",
     ]
+
+
+def test_fillers_of_many_replies_do_not_wait_in_memory(tmp_path):
+    records = ({"messages": messages(str(k)), "output_tokens": 10**6} for k in range(40))
+    source = write(tmp_path / "log", *map(json.dumps, records))
+    tracemalloc.start()
+    convert(source, tmp_path / "m.json", "vllm-multi-turn", progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "m.json").stat().st_size > 40 * 2e6 and peak < 20 * 2e6
