@@ -201,11 +201,12 @@ def _add_csv_safe(parser):
 
 def _read_parameters(options):
     """Return the Parameters of the file and the flags; a flag goes before the file."""
-    from kvprefix.files import explain_os_errors
+    from kvprefix.files import check_input_file, explain_os_errors
     from kvprefix.parameters import parse_parameters
 
     texts = {}
     if options.parameters_file:
+        check_input_file(options.parameters_file)
         with explain_os_errors(options.parameters_file):
             text = options.parameters_file.read_text(encoding="utf-8", errors="surrogateescape")
         for number, line in enumerate(text.rstrip("\n").split("\n") if text else [], start=1):

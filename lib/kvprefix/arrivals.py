@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kvprefix.files import InputError, explain_os_errors, resolve_input
+from kvprefix.files import InputError, check_input_file, explain_os_errors, resolve_input
 
 CLOCKS = ("causal", "back_to_back", "at_once")
 ARRIVALS = ("poisson", "gamma:CV", "weibull:CV", "day[:FILE]", "clients:N[:CV[:SKEW]]", "stamps:FILE")
@@ -307,6 +307,7 @@ def _parse_stamp(line):
 def _read_numbers(file, parse, expected):
     """Return the finite numbers of a file's lines, blank ones skipped."""
     path, numbers = resolve_input(file), []
+    check_input_file(path)
     with explain_os_errors(path), open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

@@ -1,12 +1,14 @@
 """Stop code of others, such as a chat template, that computes or allocates without end: InputError says so.
 
-The time is measured in a process's main thread, the memory on Linux; elsewhere there is no such limit.
+Both limits are the process's, so they are set in its main thread only: another one, such as a Dask worker's, shares the
+process with other tasks. Memory is limited where Linux tells how much there is, time not on Windows.
 """
 
 import contextlib
 import functools
 import signal
 import threading
+import time
 
 from kvprefix.files import InputError
 
@@ -26,24 +28,20 @@ class _OutOfTime(BaseException):
 @contextlib.contextmanager
 def bounded(what):
     """Give a block of code SECONDS of computing and BYTES of memory; `what` names it in the InputError."""
+    if resource is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _listen()
     limits = _limit_memory()
-    timed = resource is not None and threading.current_thread() is threading.main_thread()
     try:
-        if timed:
-            _listen()
-            signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1)  # and each second after, should the first be missed
-        try:
-            yield
-        finally:
-            if timed:
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1)  # and each second after, should the first be missed
+        yield
     except _OutOfTime:
         raise InputError(f"{what} did not end within {SECONDS} s of computing") from None
     except MemoryError:
         raise InputError(f"{what} needs more than {BYTES / 2**30:g} GiB of memory") from None
     finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         if limits is not None:
             resource.setrlimit(resource.RLIMIT_AS, limits)
 
@@ -59,12 +57,20 @@ def _stop(number, frame):
 
 def _limit_memory():
     """Limit the process's memory; return the limits of before, None where that cannot be done."""
-    try:
-        with open("/proc/self/statm", "rb", buffering=0) as file:
-            used = int(file.read(20).split()[0]) * resource.getpagesize()
-    except (OSError, AttributeError):
+    used = _read_used(int(10 * time.monotonic()))
+    if used is None:
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = min((limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY), default=used + BYTES)
     resource.setrlimit(resource.RLIMIT_AS, (min(used + BYTES, most), hard))
     return soft, hard
+
+
+@functools.lru_cache(maxsize=1)
+def _read_used(_tenth):
+    """Return the bytes of memory of this process, None where that is not told; read ten times a second at most."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read(20).split()[0]) * resource.getpagesize()
+    except (OSError, AttributeError):
+        return None

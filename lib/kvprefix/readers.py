@@ -195,10 +195,10 @@ def _read_array(source, state):
         elif ended:
             state.cut_at_byte = source.n_bytes
             return
-        elif len(text) - start > MOST_BYTES:
+        elif (n_held := len(text) - start) > MOST_BYTES:
             refuse_long(source.path, f"record {number}")
-        else:
-            data = source.read_at_least(max(_CHUNK, len(text) - start))
+        else:  # twice as much each time: a long record is tried a few times only
+            data = source.read_at_least(max(_CHUNK, min(n_held, MOST_BYTES + 1 - n_held)))
             ended = not data
             try:
                 more = decode(data)

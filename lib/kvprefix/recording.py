@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from kvprefix.files import InputError, explain_os_errors
+from kvprefix.files import InputError, check_input_file, explain_os_errors
 from kvprefix.jsonlines import is_whole
 
 VERSION = 1
@@ -130,6 +130,7 @@ def read_recording(path):
         No recording, or a line of it that is none.
     """
     path = Path(path)
+    check_input_file(path)
     with explain_os_errors(path):
         *lines, _ = path.read_bytes().split(b"\n")
     advice = "expected a recording of `make engine-check`; --restart begins a new one"

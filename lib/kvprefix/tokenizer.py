@@ -35,7 +35,7 @@ FALLBACK_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- 'Assistant:' }}{%- endif %}"
 )
 
-_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "additional_chat_templates/*.jinja"]
 
 
 @dataclass(frozen=True)

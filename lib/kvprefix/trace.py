@@ -14,7 +14,7 @@ import pyarrow.compute  # noqa: F401  (pa.compute)
 import pyarrow.parquet as pq
 from numba import njit
 
-from kvprefix.files import InputError, atomic_path, explain_os_errors
+from kvprefix.files import InputError, atomic_path, check_input_file, explain_os_errors
 from kvprefix.mapped import release
 from kvprefix.progress import show_progress
 from kvprefix.tokens import Tokens, make_tokens
@@ -133,6 +133,7 @@ def _make_table(trace, parent, some):
 
 def read_trace(path):
     """Read a trace that `write_trace` wrote."""
+    check_input_file(path)
     with explain_os_errors(path):
         try:
             table = pq.read_table(path, page_checksum_verification=True)

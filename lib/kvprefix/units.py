@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from kvprefix.files import InputError, explain_os_errors, resolve_input
+from kvprefix.files import InputError, check_input_file, explain_os_errors, resolve_input
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1}
 
@@ -216,6 +216,7 @@ def _read_table():
 
 
 def _read_json(path):
+    check_input_file(path)
     with explain_os_errors(path):
         data = path.read_bytes()
     try:
