@@ -57,6 +57,8 @@ SPEED = 1
 JOBS = 1
 ## where heavy steps run: `local`, or tcp://HOST:PORT, a Dask scheduler (lib/CLUSTER.md)
 SCHEDULER = local
+## true: CSV cells that a spreadsheet would run as formulas begin with an apostrophe
+CSV_SAFE = false
 ## more words for the command behind engine-check, test, lab, bench and lint
 ARGS =
 ## the Python that builds .venv, 3.11 or newer
@@ -67,7 +69,7 @@ UV ?= uv
 WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
 WRITTEN_IF_GIVEN := ARRIVALS CLOCK THINK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S \
     DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
-KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) URL REQUESTS TIMING SPEED JOBS SCHEDULER ARGS PYTHON UV
+KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) URL REQUESTS TIMING SPEED JOBS SCHEDULER CSV_SAFE ARGS PYTHON UV
 
 # What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
 define LINE_BREAK
@@ -174,10 +176,15 @@ STATE = import glob, os, sys; [print(ascii(f), os.path.getsize(f), os.path.getmt
 $(WORK)/inputs.txt: FORCE | .venv/.ready
 	@mkdir -p $(@D)
 	@$(RUN) -c '$(STATE)' $(foreach p,DATA TOKENIZER ARRIVALS THINK,$(call quoted,$p)) > $@.new
+	@echo $(call quoted,CSV_SAFE) >> $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Where tasks run is no part of a report: it changes neither what is written nor its name.
 ON_CLUSTER := $(if $(filter SCHEDULER,$(GIVEN)),--scheduler $(call quoted,SCHEDULER))
+
+# How CSV cells are written is no parameter of a report, but changes its files.
+GUARD := $(if $(filter true,$(value CSV_SAFE)),--csv-safe)
+$(if $(GUARD)$(filter false,$(value CSV_SAFE)),,$(error CSV_SAFE is `$(value CSV_SAFE)`; expected true or false))
 
 # Bad input shows up here, before anything is written to reports/.
 $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
@@ -190,7 +197,7 @@ $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
 .PRECIOUS: $(LAST)
 $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
-	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
+	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(GUARD) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
 
 # A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
 # The notebook that shows the recording is run again by the next report.
@@ -199,7 +206,7 @@ engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)/para
 	@cp $(WORK)/parameters.txt $(WORK)/check.txt
 	@$(if $(OF_REPORT),$(call write,$(OF_REPORT)) >> $(WORK)/check.txt)
 	@$(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(OUT) \
-	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(ARGS)
+	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(GUARD) $(ARGS)
 	@rm -f $(OUT)/notebooks/70-engine-check.ipynb
 
 # ---- The rest.

@@ -12,6 +12,7 @@ import traceback
 from functools import partial
 from pathlib import Path
 
+from kvprefix.csvcells import guarding
 from kvprefix.files import InputError, plain_text, tell
 from kvprefix.numerals import read_number
 
@@ -39,7 +40,7 @@ def main(arguments=None):
     """Run the command; return its exit code: 0, or 2 for a mistake in what was given or a failed notebook."""
     options = _make_parser().parse_args(arguments)
     try:
-        with _place_tasks(getattr(options, "scheduler", None)):
+        with _place_tasks(getattr(options, "scheduler", None)), guarding(getattr(options, "csv_safe", False)):
             return options.call(options) or 0
     except InputError as error:
         tell(f"error: {error}", sys.stderr)
@@ -86,6 +87,7 @@ def _make_parser():
     run.add_argument("--output-dir", required=True, type=_path, help="folder for the files")
     run.add_argument("--skip-visualization", action="store_true", help="write no figures")
     run.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
+    _add_csv_safe(run)
     run.set_defaults(call=_run)
 
     curve = commands.add_parser(
@@ -141,6 +143,7 @@ def _make_parser():
     check.add_argument("--restart", action="store_true", help="begin anew, not where an earlier check ended")
     check.add_argument("--reset", action="store_true", help="empty the server's cache first (vLLM, development mode)")
     _add_parameters(check)  # of the trace; --block-size is the server's, the trace has none
+    _add_csv_safe(check)
     check.set_defaults(call=_check)
 
     convert = commands.add_parser("convert", help="write a trace in another tool's format", allow_abbrev=False)
@@ -172,6 +175,7 @@ def _make_parser():
     notebooks.add_argument("--output-dir", required=True, type=_path, help="the report folder")
     notebooks.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
     notebooks.add_argument("--newer-than", type=_path, help="leave out what was executed after this file changed")
+    _add_csv_safe(notebooks)
     notebooks.set_defaults(call=_notebooks)
 
     fetch = commands.add_parser("fetch", help="download the full ShareGPT V3 to data/raw", allow_abbrev=False)
@@ -206,6 +210,10 @@ def _add_parameters(parser):
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
         parser.add_argument(*flags, dest=name, help=text)
+
+
+def _add_csv_safe(parser):
+    parser.add_argument("--csv-safe", action="store_true", help="guard CSV cells that a spreadsheet would run")
 
 
 def _read_parameters(options):

@@ -152,7 +152,7 @@ class PrefixError(InputError):
             f"block id {block} follows another block than in an earlier request (or stands twice in one): "
             "in a prefix trace an id names the whole prefix up to the block's end"
         )
-        self.request = request
+        self.request, self.block = request, block
 
 
 @njit(cache=True, nogil=True)

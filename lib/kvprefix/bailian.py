@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from kvprefix.blockfiles import read_columns, write_blocks
-from kvprefix.blockforms import LENGTH, STAMP, Field, Form
+from kvprefix.blockforms import LENGTH, STAMP, Field, Form, is_id
 from kvprefix.blocktraces import BlockTrace
 from kvprefix.jsonlines import count, is_whole
 
 BLOCK_SIZE = 16  # tokens, of the traces that Bailian published
-_CHAT = Field(pa.int64(), lambda value: is_whole(value) or isinstance(value, str), "expected a whole number or a text")
+_CHAT = Field(pa.int64(), is_id, "expected a whole number or a text")
 _FIELDS = {
     "timestamp": STAMP._replace(expected="expected a number of seconds"),
     "input_length": LENGTH,
@@ -26,7 +26,10 @@ _FIELDS = {
     "chat_id": _CHAT,
     "parent_chat_id": _CHAT._replace(default=-1),
     "type": Field(pa.string(), lambda value: isinstance(value, str), "expected a text"),
-    "turn": Field(pa.int64(), lambda value: is_whole(value) and value >= 1, "expected a whole number, 1 or more", 1),
+    "turn": Field(
+        pa.int64(), lambda value: is_whole(value) and 1 <= value < 2**31, "expected a whole number, 1 or more",
+        1, 2**31 - 1,
+    ),
 }
 BAILIAN = Form(
     _FIELDS, BLOCK_SIZE, 1,
@@ -57,8 +60,9 @@ def read_bailian_trace(path, block_size=None):
     Returns
     -------
     BlockTrace
-        In the order of the stamps. A request goes on from the last one before it whose `chat_id` is its
-        `parent_chat_id`, or its own `chat_id` if it names no parent. ``info["notes"]`` says what was put right.
+        In the order of the stamps, without stamps of the lines. A request goes on from the last one before it whose
+        `chat_id` is its `parent_chat_id`, or its own `chat_id` if it names no parent. ``info["notes"]`` says what was
+        put right.
 
     Raises
     ------

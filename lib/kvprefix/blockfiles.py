@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.json
 
 from kvprefix.accesses import PrefixError, number_blocks
+from kvprefix.blockforms import Rows
 from kvprefix.blocks import check_block_size
 from kvprefix.blocktraces import number_chains
 from kvprefix.files import InputError, explain_os_errors
-from kvprefix.jsonlines import count, number_lines, open_stream, read_first, write_lines
+from kvprefix.jsonlines import count, is_whole, number_lines, open_stream, read_first, show_value, write_lines
 from kvprefix.progress import show_progress
 
 _READ_BYTES = 4 << 20  # by Arrow at once; a longer line is read the slow way
@@ -49,6 +50,14 @@ class Columns(NamedTuple):
     notes: list
 
 
+class _Read(NamedTuple):
+    """What a file holds, in its order: the values by field, how many lack each, and the id that a number stands for."""
+
+    values: dict
+    missing: dict
+    name_of: object
+
+
 def read_columns(path, form, block_size=None):
     """Read a file of requests that list block ids.
 
@@ -71,10 +80,11 @@ def read_columns(path, form, block_size=None):
         must name the whole prefix.
     """
     with explain_os_errors(path):
-        block_size = _find_block_size(path, form, block_size)
-        values, missing = _read_fast(path, form, block_size) or _read_slowly(path, form, block_size)
+        first = read_first(path) or {}
+        block_size = _find_block_size(path, form, block_size, first)
+        values, missing, name_of = _read_fast(path, form, block_size, first) or _read_slowly(path, form, block_size)
     pa.default_memory_pool().release_unused()
-    order, notes = None, []
+    order, notes = None, _drop_times(values, missing.pop("timestamp"))
     late = np.count_nonzero(values["timestamp"] < np.maximum.accumulate(values["timestamp"]))
     if late:
         notes.append(f"{count(late, 'stamp')} out of order: sorted")
@@ -93,7 +103,8 @@ def read_columns(path, form, block_size=None):
     except PrefixError as error:
         if form.prefix_ids:
             row = error.request if order is None else order[error.request]
-            raise InputError(f"{path}: line {_find_line(path, row)}: {error}") from error
+            said = PrefixError(row, show_value(name_of(error.block)))
+            raise InputError(f"{path}: line {_find_line(path, row)}: {said}") from error
         numbered = number_chains(ids, offsets)
         notes.append(
             f"{count(len(np.unique(ids)), 'block id')} name a block's own tokens, not all that precede them: "
@@ -102,12 +113,24 @@ def read_columns(path, form, block_size=None):
     return Columns(values, stamps / form.units_per_second, offsets, *numbered, block_size, missing, notes)
 
 
-def _find_block_size(path, form, asked):
+def _drop_times(values, n_missing):
+    """Set the stamps to 0 where some or all requests have none; return what to say of it."""
+    n = len(values["timestamp"])
+    if not n_missing:
+        return []
+    values["timestamp"] = np.zeros(n)
+    said = "no line has a time"
+    if n_missing < n:
+        said = f"{count(n_missing, 'request')} with a delay after a reply and no time: no times are used"
+    return [f"{said}: all requests arrive at 0 s, in the lines' order"]
+
+
+def _find_block_size(path, form, asked, first):
     """Return what a file's first request says of its block size; where it says nothing, what is asked for.
 
     Without either it is the form's own. The two must not differ.
     """
-    said = (read_first(path) or {}).get("block_size")
+    said = first.get("block_size")
     if said is None:
         return form.block_size if asked is None else check_block_size(asked)
     try:
@@ -129,12 +152,17 @@ def _reorder(values, order):
     return {**moved, "hash_ids": values["hash_ids"][take]}
 
 
-def _read_fast(path, form, block_size):
-    """Return (values, missing) by Arrow, or None where that fails or something is wrong."""
-    schema = {**{name: one.arrow for name, one in form.fields.items()}, "hash_ids": pa.list_(pa.int64())}
+def _read_fast(path, form, block_size, first=None):
+    """Return a _Read by Arrow, or None where that fails, something is wrong, or there are sessions.
+
+    Ids are of the kind that the first request has.
+    """
+    kind = _find_kind((first or {}).get("hash_ids"))
+    schema = {**{name: one.arrow for name, one in form.fields.items()}, "hash_ids": pa.list_(kind)}
+    schema |= {"session_id": pa.string()} if form.has_sessions else {}
     parse = pa.json.ParseOptions(explicit_schema=pa.schema(schema), unexpected_field_behavior="ignore")
     read = pa.json.ReadOptions(use_threads=False, block_size=_READ_BYTES)
-    parts, missing = [], dict.fromkeys((name for name, one in form.fields.items() if one.default is not None), 0)
+    parts, missing = [], dict.fromkeys(_may_be_missing(form), 0)
     with open_stream(path) as stream:
         try:
             for batch in pa.json.open_json(stream, read, parse):
@@ -142,52 +170,79 @@ def _read_fast(path, form, block_size):
                 columns = {name: batch[name] for name in form.fields}
                 for name in missing:
                     missing[name] += columns[name].null_count
-                    columns[name] = columns[name].fill_null(form.fields[name].default)
+                    columns[name] = columns[name].fill_null(form.fields[name].default or 0)
                 if any(column.null_count for column in [lists, lists.flatten(), *columns.values()]):
                     return None
-                columns |= {"blocks": lists.offsets, "hash_ids": lists.flatten()}
-                parts.append({name: _to_array(column) for name, column in columns.items()})
+                if form.has_sessions and batch["session_id"].null_count < len(batch):
+                    return None
+                parts.append({**columns, "blocks": lists.offsets, "hash_ids": lists.flatten()})
         except (pa.ArrowException, OSError):
             return None
-    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "blocks"}
-    values["blocks"] = np.concatenate([np.diff(part["blocks"]) for part in parts]).astype(np.int64)
-    right = np.isfinite(values["timestamp"]).all() and all(
-        one.least is None or values[name].min() >= one.least for name, one in form.fields.items()
+    values = {name: _to_array([part[name] for part in parts]) for name in form.fields}
+    values["hash_ids"], name_of = _number_ids([part["hash_ids"] for part in parts], kind)
+    values["blocks"] = np.concatenate([np.diff(_to_array([part["blocks"]])) for part in parts]).astype(np.int64)
+    right = (np.abs(values["timestamp"]) <= form.latest).all() and missing["timestamp"] in (0, len(values["timestamp"]))
+    right = right and all(
+        one.least is None or (one.least <= values[name].min() and values[name].max() <= one.most)
+        for name, one in form.fields.items()
     )
     right = right and np.array_equal(-(-values["input_length"] // block_size), values["blocks"])
-    return (values, missing) if right else None
+    return _Read(values, missing, name_of) if right else None
 
 
-def _to_array(column):
-    if pa.types.is_string(column.type):
-        return np.array(column.to_pylist(), object)
-    return np.from_dlpack(column)  # to_numpy() would import pandas
+def _find_kind(ids):
+    """Return the Arrow type of a request's ids."""
+    if not isinstance(ids, list) or all(is_whole(one) for one in ids):
+        return pa.int64()
+    return pa.string() if isinstance(ids[0], str) else pa.uint64()
+
+
+def _may_be_missing(form):
+    return ["timestamp", *(name for name, one in form.fields.items() if one.default is not None)]
+
+
+def _to_array(columns):
+    if pa.types.is_string(columns[0].type):
+        return np.array([text for column in columns for text in column.to_pylist()], object)
+    return np.concatenate([np.from_dlpack(column) for column in columns])  # to_numpy() would import pandas
+
+
+def _number_ids(columns, kind):
+    """Return ids as numbers of 64 bits, and a function that gives a number's id back."""
+    if kind == pa.string():
+        encoded = pa.chunked_array(columns).combine_chunks().dictionary_encode()
+        return _to_array([encoded.indices]).astype(np.int64), lambda number: encoded.dictionary[int(number)].as_py()
+    if kind == pa.uint64():
+        return _to_array(columns).view(np.int64), lambda number: int(number) % 2**64
+    return _to_array(columns), int
 
 
 def _read_slowly(path, form, block_size):
     """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
-    values = {name: [] for name in form.fields} | {"blocks": array("q"), "hash_ids": array("q")}
-    missing = dict.fromkeys((name for name, one in form.fields.items() if one.default is not None), 0)
+    values = {name: [] for name in form.fields} | {"hash_ids": array("q"), "blocks": array("q")}
+    missing, rows = dict.fromkeys(_may_be_missing(form), 0), Rows(form)
     for number, line in number_lines(path):
         request, fault = form.parse(line, block_size)
+        ids, fault = (None, fault) if fault else rows.add(request)
         if fault:
             raise InputError(f"{path}: line {number} {fault}")
         for name, one in form.fields.items():
             value = request.get(name)
-            if value is None and name in missing:
+            if value is None:
                 missing[name] += 1
-                value = one.default
+                value = one.default or 0
             values[name].append(value)
-        values["blocks"].append(len(request["hash_ids"]))
-        values["hash_ids"].extend(request["hash_ids"])
+        values["blocks"].append(len(ids))
+        values["hash_ids"].extend(ids)
     if not values["timestamp"]:
         raise InputError(f"{path}: holds no requests; {form.expected}")
     kinds = {name: one.arrow for name, one in form.fields.items()}
-    return {name: _to_column(column, kinds.get(name)) for name, column in values.items()}, missing
+    columns = {name: _to_column(column, kinds.get(name)) for name, column in values.items()}
+    return _Read(columns, missing, list(rows.numbers).__getitem__)
 
 
 def _to_column(column, kind):
-    if any(isinstance(value, str) for value in column):
+    if not isinstance(column, array) and not all(isinstance(value, float) or is_whole(value) for value in column):
         return np.array(column, object)
     return np.array(column, float if kind == pa.float64() else np.int64)
 

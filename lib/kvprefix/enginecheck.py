@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from kvprefix.comparison import compare_recording, describe_comparison
+from kvprefix.csvcells import guard_cells
 from kvprefix.files import atomic_path, write_bytes
 from kvprefix.plot import save_figure
 from kvprefix.plot_engine import draw_predicted_measured
@@ -33,7 +34,7 @@ def check_engine(check, requests, output_dir, source, *, restart=False, reset=Fa
     )
     frame, summary = compare_recording(recording)
     with atomic_path(folder / "comparison.csv") as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        guard_cells(frame).to_csv(temporary, index=False, lineterminator="\n")
     said = {**summary, "sentence": describe_comparison(summary)}
     write_bytes(folder / "summary.json", json.dumps(said, indent=1, allow_nan=False) + "\n")
     figure, data = draw_predicted_measured(frame)

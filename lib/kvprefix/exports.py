@@ -128,19 +128,22 @@ def write_vllm_multi_turn(log, path, *, progress=True):
     counts = dict.fromkeys(("system", "cut", "filled", "dropped", "messages"), 0)
     threads, numbers, names, conversations = thread_requests(log.requests), set(), set(), []
     for chain in sorted(make_chains(log.requests, threads.previous), key=lambda chain: chain.path[0]):
-        messages = _alternate(chain.messages, log.requests[chain.path[-1]], counts)
+        messages, filler = _alternate(chain.messages, log.requests[chain.path[-1]], counts)
         if not messages:
             counts["dropped"] += 1
             continue
         number = threads.conversation[chain.path[-1]]
         numbers.add(number)
         name = make_unique(threads.names[number], names)
-        conversations.append({"id": name, "messages": _as_dicts(messages)})
+        conversations.append((name, messages, filler))
     if not conversations:
         raise InputError(f"{log.info['trace']}: has no conversation of a user's message and a reply of known length")
     with write_lines(path) as file, show_progress(len(conversations), "writing", " items", shown=progress) as bar:
-        for k, conversation in enumerate(conversations):
-            file.write((",\n" if k else "[\n").encode() + _encode(conversation).encode())
+        for k, (name, messages, filler) in enumerate(conversations):
+            said = _as_dicts(messages)
+            if filler:
+                said.append({"role": "assistant", "content": (_FILLER * filler).strip()})
+            file.write((",\n" if k else "[\n").encode() + _encode({"id": name, "messages": said}).encode())
             bar.update()
         file.write(b"\n]\n")
     said = {
@@ -159,7 +162,7 @@ def write_vllm_multi_turn(log, path, *, progress=True):
 
 
 def _alternate(messages, last, counts):
-    """Return the messages that the script takes: a user's and an assistant's in turn."""
+    """Return the messages that the script takes, a user's and an assistant's in turn, and the words of a filler."""
     if messages[0].role == "system":
         counts["system"] += 1
         messages = messages[1:]
@@ -169,12 +172,11 @@ def _alternate(messages, last, counts):
     kept = messages[: n - n % 2]
     if n % 2 and n == len(messages) and last.output_tokens:
         counts["filled"] += 1
-        words = _FILLER * max(last.output_tokens - 1, 1)
-        return messages + (type(messages[0])("assistant", words.strip()),)
+        return messages, max(last.output_tokens - 1, 1)
     if kept and len(kept) < len(messages):
         counts["cut"] += 1
         counts["messages"] += len(messages) - len(kept)
-    return kept
+    return kept, 0
 
 
 def _as_dicts(messages):

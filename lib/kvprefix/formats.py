@@ -4,6 +4,8 @@ A format is known by what its first request holds. What each format is, and what
 or writer: `trace` (Parquet), `requestlog` (engine traces and logs), `mooncake`, `bailian`, `exports`.
 """
 
+import contextlib
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from kvprefix.blocks import check_block_size
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
-from kvprefix.jsonlines import count, number_lines, parse_object, read_first, read_magic
+from kvprefix.jsonlines import count, number_lines, parse_object, read_magic, show_value
 
 SOURCES = {
     "parquet": "our Parquet, which `run --parquet` writes",
@@ -23,6 +25,7 @@ SOURCES = {
 TARGETS = ("mooncake", "bailian", "vllm-custom", "vllm-multi-turn", "openai-batch", "parquet")
 _LISTS_BLOCKS = ("mooncake", "bailian")
 _HAS_MESSAGES = ("engine", "log")
+_FIRST_LINES = 100  # in which a format shows, if lines before it are odd
 
 
 class Converted(NamedTuple):
@@ -48,11 +51,20 @@ class Converted(NamedTuple):
 
 
 def find_format(path):
-    """Return the format of a trace, a key of SOURCES, by its first bytes and its first request; None if it is none."""
+    """Return the format of a trace, a key of SOURCES; None if it is none.
+
+    By its first bytes, else by the first request of a known format among its first lines.
+    """
     with explain_os_errors(path):
         if read_magic(path) == b"PAR1":
             return "parquet"
-        record = read_first(path)
+        with contextlib.closing(number_lines(path)) as lines:
+            found = (_find_kind(parse_object(line, "")[0]) for _, line in itertools.islice(lines, _FIRST_LINES))
+            return next(filter(None, found), None)
+
+
+def _find_kind(record):
+    """Return the format of a request; None if it is of none."""
     if record is None:
         return None
     if "hash_ids" in record:
@@ -128,7 +140,8 @@ def _describe_unknown(path):
     """Say what the first line of a file of no known format is."""
     for number, line in number_lines(path):
         record, fault = parse_object(line, "expected a request")
-        fields = ", ".join(list(record or {})[:12]) or "no fields"
+        names = [name[:40] if name.isprintable() else show_value(name) for name in list(record or {})[:12]]
+        fields = ", ".join(names) or "no fields"
         return f"line {number} {fault or f'is a request of no known format: it has {fields}'}"
     return "is empty"
 

@@ -97,7 +97,7 @@ def number_lines(path):
                 yield number, line
 
 
-def read_objects(path, expected, *, progress=True):
+def read_objects(path, expected, *, on_fault=None, progress=True):
     """Yield (1-based number, object) of the lines that are not blank, with a progress bar.
 
     Parameters
@@ -105,6 +105,9 @@ def read_objects(path, expected, *, progress=True):
     path : path-like
     expected : str
         What a line should be, for messages: "a line is {...}".
+    on_fault : callable, optional
+        Is told of each line that is no JSON object (its number, what is wrong); otherwise the first such line ends it.
+    progress : bool
 
     Raises
     ------
@@ -125,9 +128,12 @@ def read_objects(path, expected, *, progress=True):
                 bar.update(len(line))
                 if line.strip():
                     record, fault = parse_object(line, expected)
-                    if fault:
+                    if fault and not on_fault:
                         raise InputError(f"{path}: line {number} {fault}")
-                    yield number, record
+                    if fault:
+                        on_fault(number, fault)
+                    else:
+                        yield number, record
 
 
 def read_first(path):

@@ -1,7 +1,10 @@
 """Traces in Mooncake's form: JSON Lines of `timestamp` (ms), `input_length`, `output_length` and `hash_ids`.
 
-`hash_ids` are the blocks of a request's prompt from the root on, the last one often partial. Other fields are not read,
-but for the first line's `block_size`, which kvcache-simulator reads too.
+`hash_ids` are the blocks of a request's prompt from the root on, the last one often partial; an id is a whole number of
+any size, or a text. Other fields are not read, but for the first line's `block_size`, which kvcache-simulator reads
+too, and for `session_id`, by which a line that lists only what is new since the one before it, as aiperf takes it, is
+refused. A later line of a session may have a `delay` after a reply and no `timestamp`: then no times are known, as
+where no line has one.
 """
 
 from pathlib import Path
@@ -16,7 +19,7 @@ from kvprefix.jsonlines import count
 BLOCK_SIZE = 512  # tokens, of the traces that Mooncake published
 MOONCAKE = Form(
     {"timestamp": STAMP, "input_length": LENGTH}, BLOCK_SIZE, 1000,
-    'a line is {"timestamp": ms, "input_length": tokens, "hash_ids": [block, ...]}', True,
+    'a line is {"timestamp": ms, "input_length": tokens, "hash_ids": [block, ...]}', True, True,
 )  # fmt: skip
 _WITH_OUTPUTS = MOONCAKE._replace(fields={**MOONCAKE.fields, "output_length": LENGTH._replace(default=0)})
 
@@ -35,8 +38,8 @@ def read_mooncake(path, block_size=None):
     Returns
     -------
     Accesses
-        In the order of the stamps; each request is a conversation and finishes as it arrives, for no clock is known.
-        ``info["notes"]`` says what was put right.
+        In the order of the stamps, without stamps of the lines; each request is a conversation and finishes as it
+        arrives, for no clock is known. ``info["notes"]`` says what was put right.
 
     Raises
     ------

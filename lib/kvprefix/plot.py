@@ -12,6 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
+from kvprefix.csvcells import guard_cells
 from kvprefix.describe import percent
 from kvprefix.files import atomic_path
 from kvprefix.intervals import interval
@@ -164,7 +165,7 @@ def save_figure(figure, data, caption, path):
             with atomic_path(f"{path}{suffix}") as temporary:
                 figure.savefig(temporary, metadata=meta, facecolor="white")
     with atomic_path(f"{path}.csv") as temporary:
-        data.to_csv(temporary, index=False, lineterminator="\n")
+        guard_cells(data).to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(f"{path}.txt") as temporary:
         temporary.write_text(caption + "\n", encoding="utf-8")
 

@@ -7,7 +7,6 @@ line by line, to name the line.
 """
 
 import gzip
-import io
 import json
 import zlib
 
@@ -19,7 +18,7 @@ import pyarrow.json
 from kvprefix.blocks import check_block_size
 from kvprefix.engine import Overlap, Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
-from kvprefix.jsonlines import open_stream, read_lines, write_lines
+from kvprefix.jsonlines import number_lines, open_stream, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
@@ -219,19 +218,16 @@ def _flat(column):
 
 def _read_slowly(path, timed):
     """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
-    requests, timestamps = [], []
-    with open_stream(path) as stream, io.BufferedReader(stream) as file:
-        number = 0
-        try:
-            for number, line in enumerate(read_lines(file, path), start=1):
-                if line.strip():
-                    *fields, timestamp = _parse(line, f"{path}: line {number}")
-                    requests.append(fields)
-                    if timed:
-                        before = timestamps[-1] if timestamps else 0
-                        timestamps.append(_check_timestamp(timestamp, before, f"{path}: line {number}"))
-        except OSError as error:
-            raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
+    requests, timestamps, number = [], [], 0
+    try:
+        for number, line in number_lines(path):
+            *fields, timestamp = _parse(line, f"{path}: line {number}")
+            requests.append(fields)
+            if timed:
+                before = timestamps[-1] if timestamps else 0
+                timestamps.append(_check_timestamp(timestamp, before, f"{path}: line {number}"))
+    except OSError as error:
+        raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
     if not requests:
         raise InputError(f"{path}: holds no requests; {_EXPECTED}")
     names, prompts, outputs, salts, adapters = zip(*requests, strict=True)

@@ -1,9 +1,10 @@
 """Read logs of chat requests, a request a line: OpenAI's form with a time and, if known, the completion.
 
 Our own engine traces are one kind of them. A line holds `messages`, itself or in `body` or `request` (the batch form);
-its time, as `timestamp`, `time`, `created` or `created_at`; its name, as `request_id`, `custom_id` or `id`. What the
-model answered is taken from `completion`, `response`, `output` or `choices`; who asked, from `conversation_id` or
-`user`. Text only: requests with tools or images are skipped and counted. Nothing is tokenised here.
+its time, as `timestamp`, `time`, `created`, `created_at`, `startTime` or `start_time`; its name, as `request_id`,
+`custom_id` or `id`. What the model answered is taken from `completion`, `response`, `output` or `choices`; who asked,
+from `conversation_id` or `user`. Text only: what is no such request, or has tools or images, is skipped and counted by
+reason. Nothing is tokenised here.
 """
 
 from collections import Counter
@@ -16,8 +17,10 @@ import numpy as np
 from kvprefix import logfields
 from kvprefix.conversations import Message
 from kvprefix.files import InputError, explain_os_errors
-from kvprefix.jsonlines import count, read_objects
-from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Fault, Unsupported, make_unique, replace_halves
+from kvprefix.jsonlines import count, read_objects, show_value
+from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Skipped, make_unique, replace_halves
+
+_MOST_NAMES = 40  # of fields that are counted each; the others are counted together
 
 
 class Logged(NamedTuple):
@@ -64,7 +67,8 @@ class RequestLog:
     arrival_s : (n,) ndarray of float64
         Seconds, ascending: an engine trace's own, else counted from the first request, to the microsecond.
     info : dict
-        `trace` (the file's name), `requests_read`, `skipped` (by reason), and `notes` on what was put right.
+        `trace` (the file's name), `requests_read`, `skipped` (by reason), `first_skipped` (the first line of each), and
+        `notes` on what was skipped and put right.
     """
 
     requests: list = field(repr=False)
@@ -92,32 +96,44 @@ def read_log(path, *, progress=True):
     Raises
     ------
     InputError
-        Naming the file and the line that is no such request, or has no time where the first one has one.
+        A file of which no line is such a request, or of whose requests half or more have no time and others have one.
     """
-    reader, requests = _Reader(), []
+    reader, requests, lines = _Reader(), [], []
     with explain_os_errors(path):
-        for number, record in read_objects(path, EXPECTED, progress=progress):
+        for number, record in read_objects(path, EXPECTED, on_fault=reader.skip_line, progress=progress):
             try:
                 requests.append(reader.read(record))
-            except Unsupported as reason:
-                reader.skipped[reason.args[0]] += 1
-                continue
-            except Fault as fault:
-                raise InputError(f"{path}: line {number} {fault}") from None
-            if (requests[-1].time_s is None) != (requests[0].time_s is None):
-                said = "has no time" if requests[-1].time_s is None else "has a time, unlike the first one"
-                raise InputError(f"{path}: line {number} {said} ({', '.join(TIMES)}); expected all or none to have one")
+                lines.append(number)
+            except Skipped as skipped:
+                reader.skip(number, *skipped.args)
+    requests = _leave_out_timeless(path, requests, lines, reader)
     if not requests:
-        skipped = f" ({_list(reader.skipped)} skipped)" if reader.skipped else ""
-        raise InputError(f"{path}: holds no requests of text{skipped}; {EXPECTED}")
+        raise InputError(f"{path}: holds no requests of text{reader.list_skipped()}; {EXPECTED}")
     requests, arrival_s, notes = _order(requests, reader.engine_lines == len(requests))
     info = {
         "trace": Path(path).name,
         "requests_read": len(requests) + sum(reader.skipped.values()),
         "skipped": dict(sorted(reader.skipped.items())),
+        "first_skipped": dict(sorted(reader.first_skipped.items())),
         "notes": [*reader.describe(requests), *notes],
     }
     return RequestLog(requests, arrival_s, info)
+
+
+def _leave_out_timeless(path, requests, lines, reader):
+    """Skip the requests without a time where most have one."""
+    without = [i for i, request in enumerate(requests) if request.time_s is None]
+    if not without or len(without) == len(requests):
+        return requests
+    said = f"has no time ({', '.join(TIMES)})"
+    if 2 * len(without) >= len(requests):
+        raise InputError(
+            f"{path}: line {lines[without[0]]} {said}, and neither have {len(without):,} of the {len(requests):,} "
+            "requests; expected all or none to have one"
+        )
+    for i in without:
+        reader.skip(lines[i], "without a time", said)
+    return [request for request in requests if request.time_s is not None]
 
 
 def _order(requests, is_engine_trace):
@@ -134,34 +150,53 @@ def _order(requests, is_engine_trace):
     return requests, times if is_engine_trace else np.round(times - times[0], 6), notes
 
 
-def _list(counter):
-    return ", ".join(f"{n:,} {name}" for name, n in sorted(counter.items()))
-
-
 class _Reader:
     """Reads records one by one; keeps each distinct message once, and counts."""
 
     def __init__(self):
-        self.known, self.names, self.skipped = {}, set(), Counter()
-        self.engine_lines = self.renamed = self.salted = self.halves = self.trimmed = 0
+        self.known, self.names, self.skipped, self.first_skipped = {}, set(), Counter(), {}
+        self.engine_lines = self.renamed = self.salted = self.halves = self.systems = 0
+        self.unused, self.times = Counter(), Counter()
 
     def read(self, record):
-        """Return a record's request; raise Fault or Unsupported."""
+        """Return a record's request; raise Skipped."""
         request = logfields.find_request(record)
         if request is None:
-            raise Fault(f"lacks messages; {EXPECTED}")
-        pairs, trimmed = logfields.find_messages(request)
-        model, reply = request.get("model", record.get("model")), logfields.find_reply(record)
+            raise Skipped("without messages", f"lacks messages; {EXPECTED}")
+        pairs = logfields.find_messages(record, request)
+        time_s, asker = logfields.find_time(record, request), logfields.find_asker(record, request)
         numbers = [logfields.find_whole(record, name) for name in ("turn", "prompt_tokens", "output_tokens")]
-        read = Logged(
-            self._name(record), logfields.find_time(record, request), tuple(self._keep(*pair) for pair in pairs),
-            None if reply is None else self._keep("assistant", reply).text, logfields.find_asker(record, request),
-            *numbers, logfields.find_whole(request, "max_tokens"), model if isinstance(model, str) else None,
-        )  # fmt: skip
-        self.trimmed += trimmed
+        numbers.append(logfields.find_whole(request, "max_tokens", 2**63 - 1))
+        model, reply, name = request.get("model", record.get("model")), logfields.find_reply(record), self._name(record)
+        messages = tuple(self._keep(*pair) for pair in pairs)
+        reply = None if reply is None else self._keep("assistant", reply).text
+        self._count(record, request, len(pairs))
+        return Logged(
+            name, time_s, messages, reply, asker, *numbers, replace_halves(model) if isinstance(model, str) else None
+        )
+
+    def _count(self, record, request, n_messages):
+        """Count what is put right and what is not kept."""
+        unused, times = logfields.list_unused(record, request)
+        self.systems += n_messages > len(request["messages"])
         self.salted += bool(request.get("cache_salt"))
         self.engine_lines += record.keys() >= ENGINE_FIELDS
-        return read
+        for counter, names in ((self.unused, unused), (self.times, times)):
+            counter.update(name if name in counter or len(counter) < _MOST_NAMES else "other fields" for name in names)
+
+    def skip_line(self, number, fault):
+        """Count a line that is no JSON object."""
+        self.skip(number, "not JSON" if fault.startswith("is not JSON") else "no JSON object", fault)
+
+    def skip(self, number, reason, said):
+        """Count a line that is left out; the first one of each reason is shown."""
+        self.skipped[reason] += 1
+        self.first_skipped.setdefault(reason, f"line {number} {said.removesuffix(f'; {EXPECTED}')}")
+
+    def list_skipped(self):
+        """Return what was skipped, in brackets; "" if nothing was."""
+        said = (f"{n:,} {reason} skipped: {self.first_skipped[reason]}" for reason, n in sorted(self.skipped.items()))
+        return f" ({'; '.join(said)})" if self.skipped else ""
 
     def _keep(self, role, text):
         """Return a message, one object for all equal ones."""
@@ -185,11 +220,17 @@ class _Reader:
         """Return what was skipped, put right or left out."""
         models = {request.model for request in requests} - {None}
         said = {
-            f"skipped: {_list(self.skipped)}": self.skipped,
+            f"{count(self.systems, 'request')} with a system text beside the messages: put before them": self.systems,
             f"{count(self.renamed, 'request')} with a name that another one has: renamed": self.renamed,
             f"{count(self.halves, 'message')} with half characters (lone surrogates): replaced by U+FFFD": self.halves,
-            f"{count(self.trimmed, 'message')} with fields beside role and content: not kept": self.trimmed,
+            f"not kept, of messages: {_list(self.unused)}": self.unused,
+            f"times that are not used: {_list(self.times)}": self.times,
             f"{count(self.salted, 'request')} with a cache_salt: not kept, they share as if without": self.salted,
             f"{count(len(models), 'model')}: their requests share as if they were one's": len(models) > 1,
         }
-        return [text for text, applies in said.items() if applies]
+        skipped = [f"skipped: {n:,} {why} ({self.first_skipped[why]})" for why, n in sorted(self.skipped.items())]
+        return [*skipped, *(text for text, applies in said.items() if applies)]
+
+
+def _list(counter):
+    return ", ".join(f"{show_value(name)} of {n:,}" for name, n in sorted(counter.items()))

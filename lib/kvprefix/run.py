@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pyarrow import csv
 
+from kvprefix.csvcells import guard_cells
 from kvprefix.enginetrace import SpilledMessages, write_engine_trace
 from kvprefix.files import atomic_path, explain_os_errors, write_bytes
 from kvprefix.metrics import describe_mode, measure_accountings, tabulate_blocks, tabulate_requests
@@ -82,7 +83,7 @@ def _write_requests(frame, path):
     with show_progress(len(frame), "writing requests", " requests") as bar:
         for start in range(0, max(len(frame), 1), ROWS_AT_A_TIME):
             some = frame.iloc[start : start + ROWS_AT_A_TIME]
-            some.to_csv(path, mode="a", header=start == 0, index=False, lineterminator="\n")
+            guard_cells(some).to_csv(path, mode="a", header=start == 0, index=False, lineterminator="\n")
             bar.update(len(some))
 
 

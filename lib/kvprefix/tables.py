@@ -2,6 +2,7 @@
 
 import math
 
+from kvprefix.csvcells import guard_cells
 from kvprefix.escape import escape_latex, escape_markdown, one_line
 from kvprefix.files import write_bytes
 
@@ -41,7 +42,7 @@ def save_table(frame, path, caption, formats=None):
         .format_index(escape_latex, axis="columns")
         .to_latex(hrules=True, column_format="".join("r" if is_right else "l" for is_right in right))
     )
-    write_bytes(f"{path}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_bytes(f"{path}.csv", guard_cells(frame).to_csv(index=False, lineterminator="\n"))
     write_bytes(f"{path}.md", markdown + "\n")
     write_bytes(f"{path}.tex", f"% {one_line(caption)}\n{latex}")
     return markdown

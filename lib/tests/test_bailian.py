@@ -8,7 +8,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mooncake import columns, write
+from test_mooncake import as_seen, columns, write
 
 from kvprefix import blockfiles
 from kvprefix.bailian import BAILIAN, link_chats, read_bailian, read_bailian_trace, write_bailian
@@ -116,8 +116,8 @@ def test_both_readers_agree(tmp_path_factory, requests):
     slow = blockfiles._read_slowly(path, BAILIAN, 4)
     fast = blockfiles._read_fast(path, BAILIAN, 4) or slow  # Arrow takes no lone surrogates
     assert fast[1] == slow[1] and list(fast[0]) != [] and fast[0].keys() == slow[0].keys()
-    for name, column in fast[0].items():
-        assert (column.tolist(), column.dtype) == (slow[0][name].tolist(), slow[0][name].dtype)
+    for name, column in as_seen(fast[0]).items():
+        assert (column.tolist(), column.dtype) == (as_seen(slow[0])[name].tolist(), slow[0][name].dtype)
 
 
 @given(
@@ -162,6 +162,28 @@ def test_a_bad_line_is_named(tmp_path, bad, said, compress):
     with pytest.raises(InputError) as error:
         read_bailian(path, 4)
     assert str(error.value).startswith(f"{path}: line 4 ") and said in str(error.value)
+
+
+def test_chats_and_blocks_may_have_names_of_any_kind(tmp_path):
+    # 2**64 goes on from 2**63, text "c" from "b"; their blocks are the same as in CHATS
+    chats = [line(2**63, ["x", "y"], 7, 0.5), line("b", ["z"], 4, 1.25, None), line(2**64, ["x", 1, 2], 10, 2, 2**63)]
+    trace, plain = (read_bailian_trace(write(tmp_path / "t", *lines), 4) for lines in (chats, CHATS))
+    assert trace.ids.tolist() == plain.ids.tolist() and trace.previous.tolist() == [-1, -1, 0]
+
+
+def test_without_stamps_the_order_counts(tmp_path):
+    lines = [one.replace('"timestamp"', '"x"') for one in CHATS]
+    trace, plain = (read_bailian_trace(write(tmp_path / "t", *some), 4) for some in (lines, CHATS))
+    assert trace.ids.tolist() == plain.ids.tolist() and trace.arrival_s.tolist() == [0, 0, 0]
+    assert trace.info["notes"] == ["no line has a time: all requests arrive at 0 s, in the lines' order"]
+    with pytest.raises(InputError, match="line 3 lacks timestamp, unlike the first request; expected all or none"):
+        read_bailian(write(tmp_path / "t", *CHATS[:2], lines[2]), 4)
+
+
+@pytest.mark.parametrize("stamp", [1_714_567_890_123, -1e10, 1e300])  # ms, which are no seconds before the year 2100
+def test_a_stamp_that_cannot_be_a_time_is_refused(tmp_path, stamp):
+    with pytest.raises(InputError, match="line 2 has timestamp .* a number of seconds"):
+        read_bailian(write(tmp_path / "t", GOOD, line(1, [1], stamp=stamp)), 4)
 
 
 def test_a_file_without_requests_is_refused(tmp_path):

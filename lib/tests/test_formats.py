@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zstandard
-from samples import as_dicts
+from samples import ALTERNATING_TEMPLATE, as_dicts, save_small_tokenizer
 from test_bailian import CHATS
 from test_mooncake import line, write
 from test_requestlog import HI, messages
@@ -69,6 +70,20 @@ def test_a_format_is_known_by_its_first_line(tmp_path, content, kind):
     for compress in (bytes, gzip.compress, zstandard.compress):
         (tmp_path / "t").write_bytes(compress(content.encode()))
         assert find_format(tmp_path / "t") == kind
+
+
+@pytest.mark.parametrize("odd", ["{]", "[]", "null", '{"level": "info"}', "[" * 100_000])
+def test_a_format_is_known_in_spite_of_odd_lines_before_it(tmp_path, odd, run):
+    path = write(tmp_path / "t", *[odd] * 9, json.dumps(HI))
+    assert find_format(path) == "log"
+    code, out, err = run(path, tmp_path / "out", "--to", "openai-batch")
+    assert code == 0 and err == "" and "- skipped: 9 " in out and "(line 1 " in out
+    assert find_format(write(tmp_path / "u", *[odd] * 200, json.dumps(HI))) is None
+
+
+def test_fields_of_an_unknown_format_are_shown_without_control_characters(tmp_path, run):
+    code, _, err = run(write(tmp_path / "t", json.dumps({"\x1b[31m": 1, "b": 2})), tmp_path / "out", "--to", "mooncake")
+    assert code == 2 and 'it has "\\u001b[31m", b' in err
 
 
 def test_our_own_traces_are_recognised(sample):
@@ -258,7 +273,10 @@ def test_a_name_says_whether_the_target_is_compressed(tmp_path, run, ending, unp
         (BLOCKS[0], ["--to", "csv"], "format 'csv' cannot be written; known: mooncake, bailian, vllm-custom"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "csv"], "format 'csv' cannot be read; known: parquet, engine, log"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "bailian"], "in: line 1 lacks chat_id"),
-        (BLOCKS[0], ["--to", "mooncake", "--from", "log"], "in: line 1 lacks messages"),
+        (
+            BLOCKS[0], ["--to", "mooncake", "--from", "log"],
+            "in: holds no requests of text (1 without messages skipped: line 1 lacks messages); a line is",
+        ),
         (BLOCKS[0], ["--to", "mooncake", "--from", "parquet"], "in: cannot be read as a Parquet trace"),
         (BLOCKS[0], ["--to", "mooncake", "--block-size", "x"], "block size is 'x'; expected a whole number of tokens"),
         (
@@ -305,6 +323,34 @@ def test_the_curve_command_says_what_to_do_with_a_log(tmp_path, capsys):
     path = write(tmp_path / "log.jsonl", json.dumps(HI))
     assert main(["curve", str(path)]) == 2
     assert f"python -m kvprefix convert {path} log.parquet --to parquet" in capsys.readouterr().err
+
+
+def test_a_completion_as_text_has_the_tokens_of_its_reply(tmp_path, run):
+    answer = {"choices": [{"message": {"role": "assistant", "content": "at six"}}], "usage": {"prompt_tokens": 9}}
+    source = write(tmp_path / "log", json.dumps({**HI, "response": json.dumps(answer)}))
+    assert run(source, tmp_path / "t.parquet", "--to", "parquet")[0] == 0
+    assert read_trace(tmp_path / "t.parquet").requests["output_tokens"].tolist() == [3]  # "at", " six", the end of turn
+
+
+def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
+    # The fourth user message follows another user's: it and the fifth are refused, in a log as in a conversation.
+    folder = save_small_tokenizer(tmp_path / "tokenizer", ALTERNATING_TEMPLATE)
+    said = [*messages("a", "b", "c", "d", "e"), *messages("f", "g", "h")]
+    data = write(tmp_path / "data", json.dumps({"messages": said}), json.dumps({"messages": messages("a", "b", "z")}))
+    assert main([
+        "run", "--data", str(data), "--tokenizer", str(folder), "--output-dir", str(tmp_path), "--parquet",
+        "--skip-visualization",
+    ]) == 0  # fmt: skip
+    prompts = [said[:end] for end in (1, 3, 5, 6, 8)] + [messages("a"), messages("a", "b", "z")]
+    log = write(tmp_path / "log", *(json.dumps({"messages": one}) for one in prompts))
+    code, out, _ = run(log, tmp_path / "t.parquet", "--to", "parquet", "--tokenizer", folder)
+    assert code == 0 and "- 2 requests refused by the chat template: roles must alternate user/assistant\n" in out
+    ours, logged = read_trace(tmp_path / "multi_turn_trace.parquet"), read_trace(tmp_path / "t.parquet")
+    by_run, by_log = (sorted(trace.prompt(i).tolist() for i in range(len(trace))) for trace in (ours, logged))
+    assert by_run == by_log and len(by_run) == 5
+    code, out, _ = run(log, tmp_path / "c.jsonl", "--to", "vllm-custom", "--tokenizer", folder)
+    assert code == 0 and len(read_lines(tmp_path / "c.jsonl")) == 5
+    assert "- dropped: 2 requests that the chat template refuses: roles must alternate user/assistant\n" in out
 
 
 # ---- vLLM's two forms
@@ -357,3 +403,13 @@ def test_conversations_are_made_what_the_multi_turn_script_takes(tmp_path, run):
         "- dropped: 2 conversations without a question and a reply",
         "- 1 last reply of known length only: as many words stand for it",
     ]
+
+
+def test_fillers_of_many_replies_do_not_wait_in_memory(tmp_path):
+    records = ({"messages": messages(str(k)), "output_tokens": 10**6} for k in range(40))
+    source = write(tmp_path / "log", *map(json.dumps, records))
+    tracemalloc.start()
+    convert(source, tmp_path / "m.json", "vllm-multi-turn", progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "m.json").stat().st_size > 40 * 2e6 and peak < 20 * 2e6

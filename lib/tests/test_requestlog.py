@@ -55,7 +55,7 @@ def read(tmp_path, *records):
         },
         {
             "id": "a", "user": "u", "timestamp": 5, "choices": [{"message": {"content": "Yes"}}],
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]}],
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
         },
     ],
 )  # fmt: skip
@@ -65,7 +65,7 @@ def test_every_form_gives_the_same_request(tmp_path, record):
         Logged("a", 5.0, (Message("user", "Hi"),), "Yes", ("user", "u"), None, None, None, None, None)
     ]
     assert log.arrival_s.tolist() == [0] and log.info == {
-        "trace": "log.jsonl", "requests_read": 1, "skipped": {}, "notes": []
+        "trace": "log.jsonl", "requests_read": 1, "skipped": {}, "first_skipped": {}, "notes": []
     }  # fmt: skip
 
 
@@ -78,11 +78,19 @@ def test_every_form_gives_the_same_request(tmp_path, record):
         [1_700_000_000_000_000, 1_700_000_001_500_000, 1_700_000_060_000_000],
         [1_700_000_000_000_000_000, 1_700_000_001_500_000_000, 1_700_000_060_000_000_000],
         ["2026-03-01T10:00:00Z", "2026-03-01 11:00:01.5+01:00", "2026-03-01T10:01"],
+        ["1714567890123", "1714567891623", "1714567950123"],  # ms as text: May 2024, not the year 1711
+        ["1714567890", "1714567891.5", "1714567950"],
+        ["1714567890000000", "1714567891500000", "1714567950000000"],
+        ["1714567890000000000", "1714567891500000000", "1.71456795e18"],
+        [1714567890123, "2024-05-01T12:51:31.623Z", "1714567950.123"],
+        ["20240501T125130Z", "20240501T125131.500Z", "20240501T125230Z"],
+        ["100", "101.5", "160"],
         [-3, -1.5, 57],
     ],
 )
-def test_times_of_every_unit_count_from_the_first(tmp_path, times):
-    log = read(tmp_path, *({"timestamp": time, "messages": messages("Hi")} for time in times))
+@pytest.mark.parametrize("name", ["timestamp", "startTime", "start_time"])
+def test_times_of_every_unit_count_from_the_first(tmp_path, times, name):
+    log = read(tmp_path, *({name: time, "messages": messages("Hi")} for time in times))
     assert log.arrival_s.tolist() == [0, 1.5, 60]
 
 
@@ -116,12 +124,13 @@ def test_what_is_more_than_text_is_skipped_and_counted(tmp_path):
     )
     assert [(r.name, r.messages[0].text) for r in log.requests] == [("x", "a\ufffd"), ("x#2", "b")]
     assert log.info["requests_read"] == 5
-    assert log.info["skipped"] == {"with other content than text": 1, "with tools": 2}
+    assert log.info["skipped"] == {"with images": 1, "with tools": 2}
     assert log.info["notes"] == [
-        "skipped: 1 with other content than text, 2 with tools",
+        "skipped: 1 with images (line 3 has a message 0 with parts that are no text)",
+        "skipped: 2 with tools (line 1 has `tools`, which is not rendered)",
         "1 request with a name that another one has: renamed",
         "1 message with half characters (lone surrogates): replaced by U+FFFD",
-        "1 message with fields beside role and content: not kept",
+        'not kept, of messages: "name" of 1',
         "1 request with a cache_salt: not kept, they share as if without",
         "2 models: their requests share as if they were one's",
     ]
@@ -130,42 +139,168 @@ def test_what_is_more_than_text_is_skipped_and_counted(tmp_path):
 HI = {"timestamp": 1, "messages": messages("Hi")}
 
 
+TOOL_CALLS = [{"id": "x", "function": {"name": "t", "arguments": "{}"}}]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
+
+
 @pytest.mark.parametrize(
-    ("bad", "said"),
+    ("odd", "reason", "said"),
     [
-        ("{]", "is not JSON (Expecting property name"),
-        ("[]", "is no JSON object; a line is {"),
-        ({"timestamp": 1}, 'lacks messages; a line is {"timestamp": time'),
-        ({**HI, "messages": []}, "has messages []; expected a list with one or more"),
-        ({**HI, "messages": "Hi"}, 'has messages "Hi"; expected a list'),
-        ({**HI, "messages": ["Hi"]}, 'has a message 0 without a text `role`: "Hi"'),
-        ({**HI, "messages": [*messages("Hi"), {"content": "x"}]}, "has a message 1 without a text `role`"),
-        ({**HI, "messages": [{"role": "user"}]}, "has a message 0 with content null; expected a text or a list"),
-        ({**HI, "messages": [{"role": "user", "content": 5}]}, "has a message 0 with content 5"),
-        ({**HI, "timestamp": "noon"}, 'has timestamp "noon"; expected a number of seconds (or ms, us, ns) or an ISO'),
-        ({**HI, "timestamp": True}, "has timestamp true"),
-        ({**HI, "timestamp": float("nan")}, "has timestamp NaN"),
-        ({**HI, "timestamp": 1e30}, "has timestamp 1e+30"),
-        ({"messages": messages("Hi")}, "has no time (timestamp, time, created, created_at); expected all or none"),
-        ({**HI, "request_id": 1.5}, "has a name 1.5; expected a text or a whole number"),
-        ({**HI, "conversation_id": {}}, "has conversation_id {}; expected a text or a whole number"),
-        ({**HI, "turn": -1}, "has turn -1; expected a whole number, 0 or more"),
-        ({**HI, "output_tokens": "3"}, 'has output_tokens "3"; expected a whole number'),
+        ("{]", "not JSON", "is not JSON (Expecting property name"),
+        ('{"truncated": ', "not JSON", "is not JSON (Expecting value"),
+        ("[" * 100_000, "not JSON", "is not JSON"),
+        ("[]", "no JSON object", "is no JSON object"),
+        ({"timestamp": 1}, "without messages", "lacks messages"),
+        ({**HI, "messages": []}, "without messages", "has messages []; expected a list with one or more"),
+        ({**HI, "messages": "Hi"}, "without messages", 'has messages "Hi"; expected a list'),
+        ({**HI, "messages": ["Hi"]}, "with a message that is none", 'has a message 0 without a text `role`: "Hi"'),
+        (
+            {**HI, "messages": [*messages("Hi"), {"content": "x"}]}, "with a message that is none",
+            "has a message 1 without a text `role`",
+        ),
+        (
+            {**HI, "messages": [{"role": "user"}]}, "with a message that is none",
+            "has a message 0 with content null; expected a text or a list",
+        ),
+        ({**HI, "messages": [{"role": "user", "content": 5}]}, "with a message that is none", "0 with content 5"),
+        (
+            {**HI, "timestamp": "noon"}, "with an odd time",
+            'has timestamp "noon"; expected a number of seconds (or ms, us, ns) or an ISO 8601 time, from 1970 to 2100',
+        ),
+        ({**HI, "timestamp": True}, "with an odd time", "has timestamp true"),
+        ({**HI, "timestamp": {}}, "with an odd time", "has timestamp {}"),
+        ({**HI, "timestamp": float("nan")}, "with an odd time", "has timestamp NaN"),
+        (json.dumps(HI).replace(": 1,", ": 1e400,"), "with an odd time", "has timestamp Infinity"),
+        ({**HI, "timestamp": 1e30}, "with an odd time", "has timestamp 1e+30"),
+        ({**HI, "timestamp": "0001-01-01T00:00:00Z"}, "with an odd time", 'has timestamp "0001-01-01T00'),
+        ({**HI, "timestamp": "1711-05-01"}, "with an odd time", 'has timestamp "1711-05-01"'),
+        ({**HI, "timestamp": 20240501120000}, "with an odd time", "has timestamp 20240501120000"),  # 2611, in ms
+        ({**HI, "timestamp": "\uff11\uff17"}, "with an odd time", 'has timestamp "\\uff11'),
+        ({**HI, "request_id": 1.5}, "with an odd name", "has a name 1.5; expected a text or a whole number"),
+        ({**HI, "conversation_id": {}}, "with an odd name", "has conversation_id {}; expected a text or a whole"),
+        ({**HI, "turn": -1}, "with an odd number", "has turn -1; expected a whole number, 0 or more"),
+        ({**HI, "output_tokens": "3"}, "with an odd number", 'has output_tokens "3"; expected a whole number'),
+        ({**HI, "output_tokens": 10**12}, "with an odd number", "has output_tokens 1000000000000"),
+        ({**HI, "prompt_tokens": True}, "with an odd number", "has prompt_tokens true"),
+        ({"messages": messages("Hi")}, "without a time", "has no time (timestamp, time, created, created_at"),
+        ({**HI, "tools": [{"type": "function"}]}, "with tools", "has `tools`, which is not rendered"),
+        ({**HI, "functions": [{}]}, "with tools", "has `functions`"),
+        ({**HI, "model_parameters": {"tools": [{}]}}, "with tools", "has `tools`"),
+        ({**HI, "chat_template_kwargs": {"a": 1}}, "with chat_template_kwargs", "has `chat_template_kwargs`"),
+        ({**HI, "documents": [{}]}, "with documents", "has `documents`"),
+        ({**HI, "add_generation_prompt": False}, "with add_generation_prompt", "asks for no generation prompt"),
+        ({**HI, "system": [{"type": "text", "text": "s"}]}, "with system blocks", "has system [{"),
+        (
+            {**HI, "messages": [{"role": "assistant", "content": "Hi", "tool_calls": TOOL_CALLS}]}, "with tools",
+            "has `tool_calls`",
+        ),
+        ({**HI, "messages": [{"role": "user", "content": "Hi", "function_call": {"n": 1}}]}, "with tools", "has `f"),
+        ({**HI, "messages": [{"role": "user", "content": "Hi", "images": ["x"]}]}, "with images", "has `images`"),
+        (
+            {**HI, "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}, IMAGE]}]}, "with images",
+            "has a message 0 with parts that are no text",
+        ),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("compress", [None, gzip.compress, zstandard.compress])
-def test_a_bad_line_is_named(tmp_path, bad, said, compress):
-    path = write(tmp_path / "bad.jsonl", HI, "", HI, bad, HI)
+def test_an_odd_line_is_skipped_and_counted(tmp_path, odd, reason, said, compress):
+    path = write(tmp_path / "odd.jsonl", {**HI, "id": "a"}, "", {**HI, "id": "b"}, odd, {**HI, "id": "c"}, odd)
     if compress:
         path.write_bytes(compress(path.read_bytes()))
-    with pytest.raises(InputError) as error:
-        read_log(path, progress=False)
-    assert str(error.value).startswith(f"{path}: line 4 ") and said in str(error.value)
+    log = read_log(path, progress=False)
+    assert [request.name for request in log.requests] == ["a", "b", "c"]
+    ((found, n),) = log.info["skipped"].items()
+    assert (n, found) == (2, reason)
+    assert log.info["requests_read"] == 5 and log.info["first_skipped"][found].startswith("line 4 ")
+    assert said in log.info["first_skipped"][found]
+    assert log.info["notes"][0] == f"skipped: 2 {found} ({log.info['first_skipped'][found]})"
+    if reason != "without a time":
+        with pytest.raises(InputError) as error:  # nothing else in the file
+            read(tmp_path, odd)
+        assert f"holds no requests of text (1 {found} skipped: line 1 " in str(error.value)
 
 
-def test_a_time_where_the_first_line_has_none_is_refused(tmp_path):
-    with pytest.raises(InputError, match="line 2 has a time, unlike the first one"):
+def test_a_skipped_line_leaves_no_trace(tmp_path):
+    log = read(tmp_path, {**HI, "id": "a", "turn": -1}, {**HI, "id": "a", "turn": 1})
+    assert [request.name for request in log.requests] == ["a"] and len(log.info["notes"]) == 1
+
+
+def test_a_log_of_which_half_has_no_time_is_refused(tmp_path):
+    with pytest.raises(InputError, match="log.jsonl: line 1 has no time .* neither have 1 of the 2 requests; exp"):
         read(tmp_path, {"messages": messages("a")}, HI)
+
+
+# ---- What a line means
+
+
+def text_of(tmp_path, *records, **more):
+    return [[m.text for m in r.messages] for r in read(tmp_path, *records, **more).requests]
+
+
+def test_text_parts_are_joined_as_a_server_joins_them(tmp_path):
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    record = {**HI, "messages": [{"role": "user", "content": parts}], "response": {"choices": [{"message": {
+        "content": parts}}]}}  # fmt: skip
+    log = read(tmp_path, record)
+    assert log.requests[0].messages[0].text == log.requests[0].reply == "one\ntwo"
+
+
+def test_an_assistant_s_null_is_empty_text(tmp_path):
+    said = [*messages("a"), {"role": "assistant", "content": None}, *messages("b")]
+    assert text_of(tmp_path, {**HI, "messages": said}) == [["a", "", "b"]]
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_a_system_text_beside_the_messages_is_the_first_message(tmp_path, name):
+    inside = [{"role": "system", "content": "s"}, *messages("a")]
+    log = read(
+        tmp_path, {**HI, "messages": inside}, {"timestamp": 2, "body": {name: "s", "messages": messages("a")}},
+        {**HI, name: "s", "messages": inside}, {**HI, name: " ", "messages": inside},
+    )  # fmt: skip
+    assert {request.messages for request in log.requests} == {(Message("system", "s"), Message("user", "a"))}
+    assert log.info["notes"][0] == "1 request with a system text beside the messages: put before them"
+
+
+REPLY = {"choices": [{"message": {"role": "assistant", "content": "at six"}}], "created": 5}
+
+
+@pytest.mark.parametrize(
+    ("response", "reply"),
+    [
+        (REPLY, "at six"),
+        (json.dumps(REPLY), "at six"),
+        (json.dumps({"status_code": 200, "body": REPLY}, indent=1), "at six"),
+        ('{"choices": "none"}', '{"choices": "none"}'),  # the model answered in JSON
+        ('{"choices": [', '{"choices": ['),
+        ("at six", "at six"),
+        ({"choices": [{"message": {"content": "x", "tool_calls": TOOL_CALLS}}]}, None),
+        (json.dumps({"choices": [{"message": {"content": None, "tool_calls": TOOL_CALLS}}]}), None),
+        (json.dumps({"choices": []}), None),
+    ],
+)
+def test_a_reply_that_is_a_completion_as_text_is_decoded(tmp_path, response, reply):
+    assert read(tmp_path, {**HI, "response": response}).requests[0].reply == reply
+    if response == json.dumps(REPLY):
+        assert read(tmp_path, {"messages": messages("a"), "response": response}).requests[0].time_s == 5
+
+
+def test_what_is_not_kept_is_said(tmp_path):
+    said = [{**messages("a")[0], "name": "n"}, {"role": "assistant", "content": "b", "reasoning_content": "r"}]
+    log = read(
+        tmp_path, {"startTime": 5.5, "endTime": 9, "completionStartTime": "", "messages": said, "temperature": 0},
+        {"startTime": 6, "endTime": 7.5, "updated_at": "2026", "messages": said},
+    )  # fmt: skip
+    assert log.arrival_s.tolist() == [0, 0.5] and log.info["notes"] == [
+        'not kept, of messages: "name" of 2, "reasoning_content" of 2',
+        'times that are not used: "endTime" of 2, "updated_at" of 1',
+    ]
+    log = read(tmp_path, *({"ts": k, "messages": messages("a")} for k in range(3)))
+    assert log.info["notes"] == [
+        'times that are not used: "ts" of 3', "no line has a time: all requests arrive at 0 s, in the lines' order"
+    ]  # fmt: skip
+    many = [{**HI, "messages": [{"role": "user", "content": "a", f"f{k}\x1b": 1}]} for k in range(60)]
+    (note,) = read(tmp_path, *many).info["notes"]
+    assert note.count(" of 1") == 40 and '"other fields" of 20' in note and note.isprintable()
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
@@ -176,7 +311,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     for name, said in {
         "missing": "No such file", "cut": "is cut or damaged after line [0-9]+", ".": "Is a directory",
         "empty": "holds no requests of text; a line is",
-        "tools": r"holds no requests of text \(1 with tools skipped\)",
+        "tools": r"holds no requests of text \(1 with tools skipped: line 1 has `tools`",
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=f"{tmp_path / name}: {said}"):
             read_log(tmp_path / name, progress=False)
@@ -333,6 +468,23 @@ def test_what_the_template_refuses_is_left_out_alone(tmp_path):
     path = write(tmp_path / "all", {"messages": [*messages("a"), *messages("b")]})
     with pytest.raises(InputError, match="its chat template refuses every request: roles must alternate"):
         read_log_trace(path, folder, progress=False)
+
+
+def test_a_late_refusal_costs_the_turns_from_there_on(tmp_path):
+    # User messages at 0, 2, 4, 6, and 7, which follows another user's: 7 and 9, which holds it, are refused. The branch
+    # of the second turn is another conversation's last request; the stranger is none of theirs.
+    folder = samples.save_small_tokenizer(tmp_path / "tokenizer", samples.ALTERNATING_TEMPLATE)
+    said = [*messages("a", "b", "c", "d", "e", "f", "g"), *messages("twice", "x", "h")]
+    prompts = [said[:end] for end in (1, 3, 5, 7, 8, 10)]
+    prompts[3:3] = [[*said[:2], *messages("branch")], messages("stranger")]
+    path = write(tmp_path / "log", *({"timestamp": k, "messages": one, "id": k} for k, one in enumerate(prompts)))
+    trace = read_log_trace(path, folder, progress=False)
+    assert trace.requests["request_id"].tolist() == ["0", "1", "2", "3", "4", "5"]
+    reference = AutoTokenizer.from_pretrained(folder)
+    expected = reference.apply_chat_template(prompts[:6], add_generation_prompt=True, return_dict=False)
+    assert [trace.prompt(i).tolist() for i in range(6)] == expected
+    assert trace.info["log"]["refused_by_template"] == 2
+    assert "2 requests refused by the chat template: roles must alternate user/assistant" in trace.info["log"]["notes"]
 
 
 def test_another_tokenizer_s_numbers_are_noticed(tmp_path, small_folder):
