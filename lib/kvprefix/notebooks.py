@@ -141,9 +141,8 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         os.replace(failed, target)
         tell(f"{source.name}: done")
         return 0
-    reason = one_line(reason, 300)
-    mark_failed(output_dir, source.stem, _read_title(source), reason)
-    tell(f"error: {source.name}: {reason}", sys.stderr)
+    mark_failed(output_dir, source.stem, _read_title(source), one_line(reason, 300))
+    tell(f"error: {source.name}: {reason[:1000]}", sys.stderr)
     tell(f"the partly executed notebook is {failed}", sys.stderr)
     return FAILED
 

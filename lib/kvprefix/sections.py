@@ -8,10 +8,8 @@ and `conclusion`.
 import json
 import math
 
-from tqdm import tqdm
-
 from kvprefix.escape import one_line
-from kvprefix.files import InputError, explain_os_errors, write_bytes
+from kvprefix.files import InputError, explain_os_errors, tell, write_bytes
 
 SHARING = "20-prefix-sharing"  # the notebook that writes the data files
 
@@ -61,7 +59,7 @@ def read_facts(folder, parameters):
         if record["parameters"] == parameters.as_dict():
             found[path.stem] = record["facts"]
         else:
-            tqdm.write(f"{path}: is of other parameters and left out; run that notebook again with these")
+            tell(f"{path}: is of other parameters and left out; run that notebook again with these")
     return found
 
 
