@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 
 from kvprefix.jsonlines import is_whole, show_value
-from kvprefix.records import join_text_parts
+from kvprefix.records import UNRENDERED, join_text_parts
 
 EXPECTED = 'a line is {"timestamp": time, "messages": [{"role": ..., "content": ...}, ...]}, or has them in "body"'
 ENGINE_FIELDS = frozenset(
@@ -27,16 +27,11 @@ _SYSTEMS = ("system", "system_prompt")
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from which number on: units a second
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 _TIME_NAME = re.compile(r"time|stamp|created|(^|_)(date|ts)(_|$)|_at$|[a-z]At$", re.IGNORECASE)
-# Fields that change the prompt and are not rendered: why a request that fills one is skipped
+# Fields of a request, beside those of any record, that change the prompt and are not rendered: why it is skipped
 _UNRENDERED = {
-    "tools": "with tools", "functions": "with tools", "documents": "with documents",
+    **{name: reason.replace("_", " ") for name, reason in UNRENDERED.items()}, "documents": "with documents",
     "chat_template": "with a chat_template of its own", "chat_template_kwargs": "with chat_template_kwargs",
-    "continue_final_message": "with continue_final_message",
-}  # fmt: skip
-_UNRENDERED_MESSAGE = {
-    "tool_calls": "with tools", "function_call": "with tools", "image": "with images", "images": "with images",
-    "audio": "with other media", "audios": "with other media", "video": "with other media",
-    "videos": "with other media",
+    "continue_final_message": "with continue_final_message", "previous_response_id": "with previous_response_id",
 }  # fmt: skip
 _SETTINGS = ("model_parameters", "optional_params", "extra_body")  # where gateways put such fields
 
@@ -67,6 +62,9 @@ def find_messages(record, request):
     Skipped
     """
     messages = request["messages"]
+    if record.get("cache_hit") is True or record.get("status") == "failure":
+        name = "cache_hit" if record.get("cache_hit") is True else "status"
+        raise Skipped("that no engine answered", f"has {name} {show_value(record[name])}")
     if not isinstance(messages, list) or not messages:
         raise Skipped("without messages", f"has messages {show_value(messages)}; expected a list with one or more")
     holders = [request, *(part.get(name) for part in (record, request) for name in _SETTINGS)]
@@ -75,6 +73,8 @@ def find_messages(record, request):
             _refuse_filled(part, _UNRENDERED)
     if request.get("add_generation_prompt") is False:
         raise Skipped("with add_generation_prompt", "asks for no generation prompt")
+    if "delta" in (record.get("message_mode"), request.get("message_mode")):
+        raise Skipped("with message_mode delta", "holds only the messages that are new")
     pairs = [_read_message(message, k) for k, message in enumerate(messages)]
     return [*_find_system(request, pairs), *pairs]
 
@@ -102,7 +102,7 @@ def _find_system(request, pairs):
 def _read_message(message, k):
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise Skipped("with a message that is none", f"has a message {k} without a text `role`: {show_value(message)}")
-    _refuse_filled(message, _UNRENDERED_MESSAGE)
+    _refuse_filled(message, _UNRENDERED)
     content = message.get("content")
     if content is None and message["role"] == "assistant":
         return "assistant", ""
@@ -209,7 +209,7 @@ def _find_choice(answer):
             if isinstance(text, list):
                 with contextlib.suppress(ValueError):
                     text = join_text_parts(text)
-            return text if isinstance(text, str) and not any(message.get(one) for one in _UNRENDERED_MESSAGE) else None
+            return text if isinstance(text, str) and not any(message.get(one) for one in UNRENDERED) else None
     return None
 
 

@@ -15,13 +15,13 @@ ROLES = {
 }  # fmt: skip
 SYSTEM_FIELDS = ("system", "system_prompt")
 # Fields that change the prompt and cannot be rendered: why a record that fills one, or whose message does, is skipped
-_UNRENDERED = {
+UNRENDERED = {
     "tools": "with_tools", "functions": "with_tools", "tool_calls": "with_tools", "function_call": "with_tools",
     "image": "with_images", "images": "with_images",
     "video": "with_other_media", "videos": "with_other_media",
     "audio": "with_other_media", "audios": "with_other_media",
 }  # fmt: skip
-PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *_UNRENDERED})
+PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *UNRENDERED})
 # The type of a part of text: the field that holds it
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _OTHER_PARTS = {
@@ -125,7 +125,7 @@ def _list_field(record):
 
 
 def _refuse_unrendered(fields, where):
-    for name, reason in _UNRENDERED.items():
+    for name, reason in UNRENDERED.items():
         if fields.get(name) not in _EMPTY:
             raise Refused(reason, f"{where} has `{name}`, which cannot be rendered")
 

@@ -188,6 +188,10 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
         ({**HI, "model_parameters": {"tools": [{}]}}, "with tools", "has `tools`"),
         ({**HI, "chat_template_kwargs": {"a": 1}}, "with chat_template_kwargs", "has `chat_template_kwargs`"),
         ({**HI, "documents": [{}]}, "with documents", "has `documents`"),
+        ({**HI, "previous_response_id": "r"}, "with previous_response_id", "has `previous_response_id`"),
+        ({**HI, "message_mode": "delta"}, "with message_mode delta", "holds only the messages that are new"),
+        ({**HI, "cache_hit": True}, "that no engine answered", "has cache_hit true"),  # LiteLLM's own cache did
+        ({**HI, "status": "failure"}, "that no engine answered", 'has status "failure"'),
         ({**HI, "add_generation_prompt": False}, "with add_generation_prompt", "asks for no generation prompt"),
         ({**HI, "system": [{"type": "text", "text": "s"}]}, "with system blocks", "has system [{"),
         (
