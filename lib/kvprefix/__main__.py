@@ -3,6 +3,11 @@
 It parses and calls the library.
 """
 
+from kvprefix import interrupts
+
+if __name__ == "__main__":
+    interrupts.watch()  # before anything else is imported
+
 import argparse
 import contextlib
 import json
@@ -38,15 +43,19 @@ def main(arguments=None):
     try:
         with _place_tasks(getattr(options, "scheduler", None)):
             return options.call(options) or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("interrupted; what is done is kept and the next run goes on from there", file=sys.stderr)
-        return 130
+        return interrupts.tell()
+    except Exception as error:
+        if interrupts.was_seen():
+            return interrupts.tell()
+        if not isinstance(error, InputError | OSError):
+            raise
+        print(f"error: {_explain(error)}", file=sys.stderr)
+        return 2
+
+
+def _explain(error):
+    return error if isinstance(error, InputError) else f"{error.filename or 'writing'}: {error.strerror or error}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -220,13 +229,21 @@ def _run(options):
     check_output_folder(options.output_dir)
     workload = load_workload(parameters)
     _tell_counts(workload)
-    results = analyse(workload)
-    write_results(results, workload, options.output_dir, parquet=options.parquet)
-    if not options.skip_visualization:
-        from kvprefix.figures import draw_figures
+    with _hold_folder(options.output_dir):
+        results = analyse(workload)
+        write_results(results, workload, options.output_dir, parquet=options.parquet)
+        if not options.skip_visualization:
+            from kvprefix.figures import draw_figures
 
-        draw_figures(results, options.output_dir)
+            draw_figures(results, options.output_dir)
     print(f"results are in {options.output_dir}")
+
+
+def _hold_folder(folder):
+    """Keep other runs from writing to a folder meanwhile, and `make clean` from removing it."""
+    from kvprefix.files import hold_lock
+
+    return hold_lock(folder / ".lock", f"{folder}: another run is writing there; wait for it, or give another folder")
 
 
 def _curve(options):
@@ -335,10 +352,11 @@ def _notebooks(options):
         raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more")
     from kvprefix.notebooks import execute_notebooks
 
-    return execute_notebooks(
-        options.sources, _read_parameters(options), options.output_dir, jobs=int(options.jobs),
-        newer_than=options.newer_than,
-    )  # fmt: skip
+    parameters = _read_parameters(options)
+    with _hold_folder(options.output_dir):
+        return execute_notebooks(
+            options.sources, parameters, options.output_dir, jobs=int(options.jobs), newer_than=options.newer_than
+        )
 
 
 def _fetch(_options):
@@ -348,4 +366,4 @@ def _fetch(_options):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.run(main)

@@ -8,6 +8,7 @@ difference.
 import asyncio
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 
@@ -28,7 +29,11 @@ def start_preloading():
         return AsyncKernelManager
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     _context.set_forkserver_preload(_PRELOAD)
-    multiprocessing.forkserver.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is ours; it would print a traceback
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return PreloadedManager
 
 
@@ -79,6 +84,8 @@ class _Popen:
 
 
 def _run_kernel(arguments, folder, environment):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until a cell runs
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     from ipykernel.kernelapp import IPKernelApp
 
     os.environ.update(environment)  # as it is now: the process that this one was forked from is older

@@ -118,6 +118,8 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
             extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
         print(f"error: {source.name}: cell {error.exec_count}: {error.ename}: {error.evalue}", file=sys.stderr)
         print(f"the partly executed notebook is {failed}", file=sys.stderr)
         return 1
