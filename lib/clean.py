@@ -18,7 +18,7 @@ def clean(project):
     derived, reports = project / "data" / "derived", project / "reports"
     folders = [path for path in reports.glob("*") if path.is_dir() and not path.is_symlink() and path.name not in KEPT]
     with contextlib.ExitStack() as locks:
-        locks.enter_context(hold_lock(derived / IN_USE, f"{derived}: a run or an open notebook uses it; end that first"))
+        locks.enter_context(hold_lock(derived / IN_USE, f"{derived}: a run or an open notebook uses it; end it first"))
         for folder in folders:
             locks.enter_context(hold_lock(folder / ".lock", f"{folder}: a run is writing there; end it first"))
         for path in sorted([*derived.glob("*"), *reports.glob("*")]):

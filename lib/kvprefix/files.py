@@ -76,7 +76,8 @@ def resolve_input(path):
 
 
 def refuse_same_file(source, target):
-    """Raise InputError where what would be written is what is read."""
+    """Raise InputError where what would be written is what is read, or is no regular file."""
+    check_output_file(target)
     if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
         raise InputError(f"{target}: is both what is read and what would be written; give another name")
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
-from kvprefix.files import InputError, explain_os_errors
+from kvprefix.files import InputError, check_output_file, explain_os_errors
 from kvprefix.kernels import start_preloading
 
 OWN_PARAMETERS = {"output_dir"}
@@ -102,6 +102,7 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     if chosen.get("max_conversations", 1) is None:
         chosen["max_conversations"] = "all"
     failed = target.with_suffix(".failed.ipynb")
+    check_output_file(target)
     with explain_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         failed.unlink(missing_ok=True)

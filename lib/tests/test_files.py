@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
 
 import pytest
 
+from kvprefix.__main__ import main
 from kvprefix.files import InputError, atomic_path, read_sealed, sha256_file, write_bytes, write_sealed
 
 KILLED = """
@@ -82,3 +85,51 @@ def test_checksum_is_the_same_with_progress(tmp_path):
     assert sha256_file(tmp_path / "data") == sha256_file(tmp_path / "data", shown=True)
     with pytest.raises(InputError, match="absent"):
         sha256_file(tmp_path / "absent", shown=True)
+
+
+def make_node(path, kind):
+    """Make what is no regular file, below the test's own folder."""
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(os.path.relpath(path))  # an absolute path may be too long
+    elif hasattr(os, "mknod") and os.geteuid() == 0:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # the null device's numbers, under a name of our own
+    else:
+        pytest.skip("only root makes devices")
+
+
+@pytest.mark.parametrize("through", ["itself", "a link", "a link to a link"])
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a socket", "a device"])
+def test_only_regular_files_are_written(tmp_path, monkeypatch, capsys, kind, through):
+    # a device was replaced by a regular file where the user may write to its folder
+    monkeypatch.chdir(tmp_path)
+    node = path = tmp_path / "node"
+    make_node(node, kind)
+    for k in range(["itself", "a link", "a link to a link"].index(through)):
+        (tmp_path / f"link{k}").symlink_to(path)
+        path = tmp_path / f"link{k}"
+    before = os.lstat(node)
+    with pytest.raises(InputError, match=f"{path}: is {kind}; give a file, which is made or replaced"):
+        write_bytes(path, b"content")
+    (tmp_path / "in.jsonl").write_text('{"request_id": "a", "prompt_token_ids": [1]}\n')
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"messages": [{"role": "user", "content": "Hi"}], "timestamp": 1.0}\n')
+    assert main(["replay", "in.jsonl", "--out", str(path)]) == 2
+    assert main(["convert", str(log), str(path), "--to", "openai-batch"]) == 2
+    error = capsys.readouterr().err
+    assert error.count(f"error: {path}: is {kind};") == 2 and error.count("\n") == 2
+    after = os.lstat(node)
+    assert (after.st_ino, after.st_mode, after.st_rdev) == (before.st_ino, before.st_mode, before.st_rdev)
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "table.csv").symlink_to("disk/table.csv")
+    for content in (b"made", b"replaced"):
+        write_bytes(tmp_path / "table.csv", content)
+        assert (tmp_path / "disk/table.csv").read_bytes() == content and (tmp_path / "table.csv").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["table.csv"]
