@@ -14,10 +14,10 @@ from dataclasses import replace
 from itertools import islice
 
 from pyarrow import feather
-from tqdm.auto import tqdm
 
 from kvprefix.conversations import LoadCounts, read_conversations
-from kvprefix.files import InputError, sha256_file, write_bytes
+from kvprefix.files import InputError, say, sha256_file, write_bytes
+from kvprefix.progress import show_progress
 from kvprefix.tasks import open_tasks
 from kvprefix.tokenizer import check_unchanged
 
@@ -29,7 +29,7 @@ def is_whole(file):
     """Return whether a part's bytes have the checksum that its name ends with; remove it where they have not."""
     if file.exists() and sha256_file(file)[:16] == file.stem.rpartition("-")[2]:
         return True
-    tqdm.write(f"{file.name}: this cached part was cut, altered or removed; making it again")
+    say(f"{file.name}: this cached part was cut, altered or removed; making it again")
     file.unlink(missing_ok=True)
     return False
 
@@ -65,7 +65,7 @@ def make_parts(parameters, path, source, folder, *, progress=True):
     """
     counts, parts, missing = LoadCounts(), [], deque()
     size = path.stat().st_size
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc="tokenising", disable=not progress, leave=False)
+    bar = show_progress(size, "tokenising", "B", shown=progress)
     source = replace(source, folder=source.folder.resolve())
 
     def find_missing():

@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 from pyarrow import feather
-from tqdm.auto import tqdm
 
-from kvprefix.files import check_output_file, explain_os_errors, read_sealed, seal_key, sha256_file, write_sealed
+from kvprefix.files import check_output_file, explain_os_errors, read_sealed, say, seal_key, sha256_file, write_sealed
 from kvprefix.mapped import map_array
 from kvprefix.progress import show_progress
 from kvprefix.trace import flat_lists
@@ -63,7 +62,7 @@ def open_joined(folder, parts, *, progress=True, check=True):
         except ValueError:  # gone, or not to be read
             is_whole = False
         if not is_whole:
-            tqdm.write(f"{place.name}/{name}: this cached file was cut, altered or removed; making it again")
+            say(f"{place.name}/{name}: this cached file was cut, altered or removed; making it again")
             return None
     return _map(place, index["note"])
 
