@@ -42,6 +42,7 @@ def run(main):
             raise
     if was_seen():
         _leave()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is done: only the interpreter is to end
     sys.exit(code)
 
 
@@ -49,7 +50,8 @@ def _interrupt(*_):
     if was_seen():
         _leave()
     _seen.set()
-    sys.excepthook = sys.unraisablehook = threading.excepthook = lambda *_: None  # of what it disturbs
+    sys.excepthook = lambda *_: _leave()  # before `run` is reached
+    sys.unraisablehook = threading.excepthook = lambda *_: None  # what it disturbs
     timer = threading.Timer(PATIENCE_S, _leave)
     timer.daemon = True
     timer.start()

@@ -113,11 +113,12 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
 
     tqdm.write(f"{source.name}: running")
     try:
-        papermill.execute_notebook(
-            source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
-            progress_bar={"desc": source.stem, "leave": False} if in_turn and sys.stderr.isatty() else False,
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )  # fmt: skip
+        with explain_os_errors(failed):
+            papermill.execute_notebook(
+                source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
+                progress_bar={"desc": source.stem, "leave": False} if in_turn and sys.stderr.isatty() else False,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
     except PapermillExecutionError as error:
         if error.ename == "KeyboardInterrupt":
             raise KeyboardInterrupt from None

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from samples import record, write_records
@@ -84,3 +85,21 @@ def test_a_full_disk_under_the_results_is_named(run, tmp_path, size):
     done = run(f"mount -t tmpfs -o size={size} tmpfs {out}", "run", "--output-dir", out)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {out}")
     assert done.stderr.endswith(": No space left on device\n") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", ["12k", "40k"])
+def test_a_full_disk_under_a_notebook_is_named(run, tmp_path, size):
+    out = tmp_path / "out"
+    out.mkdir()
+    notebook = Path(__file__).parents[2] / "notebooks/10-workload.ipynb"
+    done = run(f"mount -t tmpfs -o size={size} tmpfs {out}", "notebooks", notebook, "--output-dir", out)
+    assert done.returncode in (1, 2) and done.stderr.startswith("error: ")  # 1: a cell's own error
+    assert f"{out}/" in done.stderr and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_under_the_unpacked_tokenizer_is_named(derived):
+    derived.mkdir()
+    find = "from kvprefix.__main__ import main; main(['prepare', '--max-conversations', '1'])"
+    done = run_mounted(f"mount -t tmpfs -o size=64k tmpfs {derived}", sys.executable, "-c", find)
+    assert done.stderr.startswith(f"error: {derived}/tokenizer-qwen2.5-") and "No space left on device" in done.stderr
+    assert done.stderr.count("\n") == 1
