@@ -8,7 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
-from kvprefix.files import InputError, check_output_file, explain_os_errors
+from kvprefix.conversations import locate_data
+from kvprefix.files import (
+    InputError,
+    check_output_file,
+    expect_unchanged,
+    explain_os_errors,
+    resolve_input,
+    stamp_file,
+)
 from kvprefix.kernels import start_preloading
 
 OWN_PARAMETERS = {"output_dir"}
@@ -38,7 +46,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     Raises
     ------
     InputError
-        As `execute_notebook`.
+        As `execute_notebook`; data or times that change between two notebooks, before the last one runs.
     """
     targets = {source: output_dir / "notebooks" / source.name for source in sources}
     *others, last = sources
@@ -49,6 +57,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     for source in (*stale, last):
         read_declared(source)
 
+    files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
+    stamps = [stamp_file(file) for file in files]  # all notebooks are to see the same
     bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
     failed = threading.Event()
 
@@ -63,7 +73,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
 
     with bar, ThreadPoolExecutor(jobs) as pool:
         try:
-            list(pool.map(execute, stale))
+            with expect_unchanged(*stamps):
+                list(pool.map(execute, stale))
             pool.submit(execute, last).result()
         except BaseException:
             failed.set()  # nothing more is started

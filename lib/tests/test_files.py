@@ -26,13 +26,13 @@ with atomic_path(sys.argv[1]) as temporary:
 """
 
 
-def start(path, then):
+def start(path, then, age_s=10):
     """Start a process that writes half of a file and dies or waits; return it and the temporary file."""
     command = [sys.executable, "-c", KILLED, str(path), then]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, text=True, **pipes)
     temporary = path.parent / process.stdout.readline().strip()
-    os.utime(temporary, (time.time() - 10,) * 2)  # files of the last two seconds are left alone
+    os.utime(temporary, (time.time() - age_s,) * 2)  # files of the last two seconds are left alone
     return process, temporary
 
 
@@ -45,9 +45,10 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["table.csv"] and path.read_text() == "whole"
 
 
-def test_what_a_living_run_writes_is_left_alone(tmp_path):
+@pytest.mark.parametrize("age_s", [10, 7200])  # however long it has written nothing
+def test_what_a_living_run_writes_is_left_alone(tmp_path, age_s):
     path = tmp_path / "table.csv"
-    process, temporary = start(path, "wait")
+    process, temporary = start(path, "wait", age_s)
     write_bytes(path, "mine")
     assert temporary.exists() and path.read_text() == "mine"
     process.communicate("")

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kvprefix.files import InputError
+from kvprefix.files import ChangedError, InputError
 from kvprefix.notebooks import OWN_PARAMETERS, execute_notebook, execute_notebooks, read_declared
 from kvprefix.parameters import Parameters
 
@@ -106,6 +106,16 @@ def test_only_what_is_stale_is_executed_and_then_the_last_one(tmp_path, capsys):
     assert run() == "10-a90-z"
     os.utime(stamp, (later + 1e6, later + 1e6))
     assert run() == "10-a20-b90-z"
+
+
+def test_data_that_changes_between_notebooks_is_no_report(tmp_path, capsys):
+    data = tmp_path / "data.json"
+    data.write_bytes(SAMPLE.read_bytes())
+    change = f"open({str(data)!r}, 'a').write(' ')"
+    sources = [write_notebook(tmp_path / "10-a.ipynb", change), write_notebook(tmp_path / "90-z.ipynb", "2")]
+    with pytest.raises(ChangedError, match=f"{data}: changed while it was read"):
+        execute_notebooks(sources, Parameters(data=str(data)), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["10-a.ipynb"]
 
 
 def test_after_a_failed_notebook_no_other_is_started(tmp_path, capsys):
