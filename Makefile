@@ -6,7 +6,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report quick engine-check test lab data-full bench lint lock clean FORCE
+.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full bench lint lock clean FORCE
 
 # ---- Parameters: a `##` line and the default, which `make` prints. Make writes the second group down only when it is
 # given; the library's own defaults are the ones in force, and .ci/run checks that those shown here are the same.
@@ -150,7 +150,13 @@ MISSING := $(filter-out $(wildcard $(addprefix $(OUT)/,$(FIXED))),$(addprefix $(
 # A notebook that failed has no executed copy and is run again. Where all have one, nobody knows which to run.
 LOST := $(if $(filter %.ipynb,$(MISSING)),,$(MISSING))
 
-report: $(LAST) ## write reports/NAME/: all results, figures, tables, report.html and report.md
+# One make at a time works on a report; its lock ends with it.
+LOCKED = $(RUN) lib/locked.py $(WORK) $(OUT) $(MAKE) --no-print-directory
+
+report: .venv/.ready ## write reports/NAME/: all results, figures, tables, report.html and report.md
+	+@$(LOCKED) make-report
+
+make-report: $(LAST)
 	@for file in $(FIXED); do \
 	    [ -e $(OUT)/$$file ] || { echo "$(OUT)/$$file was not written; make report again" >&2; exit 1; }; \
 	done
@@ -201,7 +207,10 @@ $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 
 # A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
 # The notebook that shows the recording is run again by the next report.
-engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)/parameters.txt) ## send requests to a live server and compare its cached tokens with the replay's
+engine-check: .venv/.ready ## send requests to a live server and compare its cached tokens with the replay's
+	+@$(LOCKED) make-engine-check
+
+make-engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)/parameters.txt)
 	@[ -n $(call quoted,URL) ] || { echo 'give the server: make engine-check URL=http://127.0.0.1:8000' >&2; exit 2; }
 	@cp $(WORK)/parameters.txt $(WORK)/check.txt
 	@$(if $(OF_REPORT),$(call write,$(OF_REPORT)) >> $(WORK)/check.txt)
@@ -227,7 +236,4 @@ lint: .venv/.ready ## check the library's style
 	$(RUN) -m ruff check lib $(ARGS)
 
 clean: ## remove data/derived/* and every report but reports/default and reports/bench
-	@for path in data/derived/* data/derived/.[!.]* reports/*; do \
-	    case "$$path" in (*/.gitkeep|reports/default|reports/bench) continue;; esac; \
-	    if [ -e "$$path" ] || [ -L "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; \
-	done
+	@$(if $(wildcard $(RUN)),$(RUN),$(firstword $(PYTHONS))) lib/clean.py

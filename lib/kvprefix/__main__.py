@@ -3,6 +3,11 @@
 It parses and calls the library.
 """
 
+from kvprefix import interrupts
+
+if __name__ == "__main__":
+    interrupts.watch()  # before anything else is imported
+
 import argparse
 import contextlib
 import json
@@ -42,15 +47,19 @@ def main(arguments=None):
     try:
         with _place_tasks(getattr(options, "scheduler", None)), guarding(getattr(options, "csv_safe", False)):
             return options.call(options) or 0
-    except InputError as error:
-        tell(f"error: {error}", sys.stderr)
-        return 2
-    except OSError as error:
-        tell(f"error: {error.filename or 'writing'}: {error.strerror or error}", sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        tell("interrupted; what is done is kept and the next run goes on from there", sys.stderr)
-        return 130
+        return interrupts.tell()
+    except Exception as error:
+        if interrupts.was_seen():
+            return interrupts.tell()
+        if not isinstance(error, InputError | OSError):
+            raise
+        tell(f"error: {_explain(error)}", sys.stderr)
+        return 2
+
+
+def _explain(error):
+    return error if isinstance(error, InputError) else f"{error.filename or 'writing'}: {error.strerror or error}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -246,13 +255,21 @@ def _run(options):
     check_output_folder(options.output_dir)
     workload = load_workload(parameters)
     _tell_counts(workload)
-    results = analyse(workload)
-    write_results(results, workload, options.output_dir, parquet=options.parquet)
-    if not options.skip_visualization:
-        from kvprefix.figures import draw_figures
+    with _hold_folder(options.output_dir):
+        results = analyse(workload)
+        write_results(results, workload, options.output_dir, parquet=options.parquet)
+        if not options.skip_visualization:
+            from kvprefix.figures import draw_figures
 
-        draw_figures(results, options.output_dir)
+            draw_figures(results, options.output_dir)
     tell(f"results are in {options.output_dir}")
+
+
+def _hold_folder(folder):
+    """Keep other runs from writing to a folder meanwhile, and `make clean` from removing it."""
+    from kvprefix.files import hold_lock
+
+    return hold_lock(folder / ".lock", f"{folder}: another run is writing there; wait for it, or give another folder")
 
 
 def _curve(options):
@@ -367,10 +384,11 @@ def _notebooks(options):
     jobs = read_number(options.jobs, int)
     if isinstance(jobs, str) or not 1 <= jobs <= 1000:
         raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more (at most 1000)")
-    return execute_notebooks(
-        options.sources, _read_parameters(options), options.output_dir, jobs=jobs,
-        newer_than=options.newer_than,
-    )  # fmt: skip
+    parameters = _read_parameters(options)
+    with _hold_folder(options.output_dir):
+        return execute_notebooks(
+            options.sources, parameters, options.output_dir, jobs=jobs, newer_than=options.newer_than
+        )
 
 
 def _fetch(_options):
@@ -388,4 +406,4 @@ def _show_traceback(*error):
 if __name__ == "__main__":
     sys.excepthook = _show_traceback
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, where a terminal knows no Unicode
-    sys.exit(main())
+    interrupts.run(main)

@@ -17,12 +17,14 @@ _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class SpilledMessages:
-    """The messages of many conversations as JSON text, by conversation, in a temporary file of the derived folder.
+    """The messages of many conversations as JSON text, by conversation, in a temporary file.
 
     Parameters
     ----------
     conversations : iterable of sequences of (role, text)
         In the order of `conversation_index`, from 0 on.
+    folder : pathlib.Path, optional
+        Of the file; the derived folder if not given.
 
     Examples
     --------
@@ -31,9 +33,9 @@ class SpilledMessages:
     b'{"role": "user", "content": "Hi"}'
     """
 
-    def __init__(self, conversations):
+    def __init__(self, conversations, folder=None):
         self._firsts, self._stops = array("q"), array("q", [0])  # a conversation's first message; where messages end
-        folder = derived_folder()
+        folder = folder or derived_folder()
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:

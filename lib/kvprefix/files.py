@@ -1,4 +1,4 @@
-"""Paths, checksums and writing whole files: what every module that touches the disk shares.
+"""Paths, checksums, shared things and writing whole files: what every module that touches the disk shares.
 
 It does not know what any file holds.
 """
@@ -9,16 +9,18 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from tqdm import tqdm
+from kvprefix.locks import lock_open, release, take_lock
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+IN_USE = "in-use"  # of the derived folder: locked by every process that uses it, and by `make clean` alone
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
+          stat.S_IFSOCK: "a socket"}  # fmt: skip
+_in_use = {}  # the derived folder: its open lock
 
 
 _UNPRINTABLE = re.compile(
@@ -44,7 +46,11 @@ def plain_text(text):
 
 def tell(text, file=None):
     """Print a line of plain text (default: to stdout) above any progress bar: the one way in which messages leave."""
+    from tqdm import tqdm
+
     tqdm.write(plain_text(text), file=file)
+class ChangedError(InputError):
+    """A file changed while it was read."""
 
 
 def find_project(start=None):
@@ -60,11 +66,21 @@ def find_project(start=None):
 
 
 def derived_folder():
-    """Return the folder that keeps heavy work: KVPREFIX_DERIVED, else the project's, else the user's cache."""
+    """Return the folder that keeps heavy work: KVPREFIX_DERIVED, else the project's, else the user's cache.
+
+    From then on until this process ends, `make clean` does not remove it.
+    """
     if os.environ.get("KVPREFIX_DERIVED"):
-        return Path(os.environ["KVPREFIX_DERIVED"])
-    project = find_project()
-    return project / "data" / "derived" if project else Path.home() / ".cache" / "kvprefix"
+        folder = Path(os.environ["KVPREFIX_DERIVED"])
+    else:
+        project = find_project()
+        folder = project / "data" / "derived" if project else Path.home() / ".cache" / "kvprefix"
+    if folder.absolute() not in _in_use:
+        while _in_use:
+            _in_use.popitem()[1].close()
+        with contextlib.suppress(OSError):  # a folder that cannot be written to: nobody removes anything from it
+            _in_use[folder.absolute()] = take_lock(folder / IN_USE, shared=True, wait=True)
+    return folder
 
 
 def resolve_output(folder):
@@ -99,7 +115,8 @@ def check_input_file(path):
 
 
 def refuse_same_file(source, target):
-    """Raise InputError where what would be written is what is read."""
+    """Raise InputError where what would be written is what is read, or is no regular file."""
+    check_output_file(target)
     if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
         raise InputError(f"{target}: is both what is read and what would be written; give another name")
 
@@ -112,20 +129,35 @@ def check_output_folder(folder):
         pass
 
 
+def check_output_file(path):
+    """Raise InputError where a path, or what it links to, is there and is no regular file."""
+    with explain_os_errors(path):
+        mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise InputError(f"{path}: is {kind}; give a file, which is made or replaced")
+
+
 @contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path beside `path`, renamed to it on success and removed on failure.
 
-    A killed run leaves the old file or none, never half of one.
+    A killed run leaves the old file or none, never half of one. A symbolic link stays: its target is written.
+
+    Raises
+    ------
+    InputError
+        Where there is something else than a regular file, or the disk does not take it.
     """
-    path = Path(path)
+    check_output_file(path)
     with explain_os_errors(path):
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         try:
             with open(handle, "rb") as held:
-                _lock(held)  # until it is whole, or this process dies
+                lock_open(held)  # until it is whole, or this process dies
                 yield Path(name)
             os.chmod(name, 0o666 & ~_UMASK)
             os.replace(name, path)
@@ -196,24 +228,85 @@ def read_sealed(path):
     return None
 
 
-def _sweep(path):
-    """Remove temporary files of `path` that a killed run left: nobody holds them, or they are an hour old."""
-    for stale in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
-        with contextlib.suppress(OSError), open(stale, "rb") as file:
-            age_s = time.time() - os.fstat(file.fileno()).st_mtime
-            if age_s > 3600 or (age_s > 2 and _lock(file)):
-                stale.unlink()
+class Stamp(NamedTuple):
+    """What a file was when it was looked at: see `stamp_file`."""
+
+    path: Path
+    inode: int
+    size: int
+    mtime_ns: int
+    sha256: str
 
 
-def _lock(file):
-    """Lock an open file for this process as long as it is open; return whether that was possible."""
-    if fcntl is None:
-        return False
+def stamp_file(path, *, shown=False):
+    """Note what a file is, to be compared with what it is when it has been read (`expect_unchanged`)."""
+    with explain_os_errors(path):
+        found = os.stat(path)
+    return Stamp(Path(path), found.st_ino, found.st_size, found.st_mtime_ns, sha256_file(path, shown=shown))
+
+
+@contextlib.contextmanager
+def expect_unchanged(*stamps):
+    """Raise ChangedError where a file is another than its stamp says when the body ends or fails."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or the file system knows no locks
-        return False
-    return True
+        yield
+    except Exception:
+        _check_stamps(stamps)
+        raise
+    _check_stamps(stamps)
+
+
+def _check_stamps(stamps):
+    for stamp in stamps:
+        if not stamp.path.is_file() or stamp_file(stamp.path) != stamp:
+            raise ChangedError(f"{stamp.path}: changed while it was read, so nothing made of it is kept; run again")
+
+
+@contextlib.contextmanager
+def hold_lock(path, busy):
+    """Hold the lock of a file that stands for what is worked on; where another process does, raise InputError(busy)."""
+    path = Path(path)
+    with explain_os_errors(path):
+        file = take_lock(path)
+    if file is None:
+        raise InputError(busy)
+    with release(file, path):
+        yield
+
+
+def make_once(path, read, make):
+    """Return what the derived folder keeps at a path; where it is not there whole, one process makes it, others wait.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file or a folder; its lock is beside it.
+    read : callable
+        ``read()`` returns what is kept, or None. It changes nothing, so a folder that is complete may be read-only.
+    make : callable
+        ``make()`` writes it whole and returns it.
+    """
+    if (found := read()) is not None:
+        return found
+    lock = path.with_name(f".{path.name}.lock")
+    with explain_os_errors(path):
+        file = take_lock(lock)
+        waited = file is None
+        if waited:
+            tell(f"waiting for another run, which makes {path.parent.name}/{path.name}")
+            file = take_lock(lock, wait=True)
+    with release(file, lock):
+        found = read() if waited else None
+        return make() if found is None else found
+
+
+def _sweep(path):
+    """Remove temporary files of `path` that a killed run left: nobody holds them, or nobody knows and they are old."""
+    for stale in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
+        with contextlib.suppress(OSError), open(stale, "r+b") as file:
+            age_s, is_free = time.time() - os.fstat(file.fileno()).st_mtime, lock_open(file)
+            if (age_s > 2 and is_free) or (age_s > 3600 and is_free is None):
+                stale.unlink()
 
 
 def _read_umask():

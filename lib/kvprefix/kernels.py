@@ -7,7 +7,9 @@ difference.
 
 import asyncio
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
+import signal
 import sys
 import threading
 
@@ -28,7 +30,12 @@ def start_preloading():
         return AsyncKernelManager
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     _context.set_forkserver_preload(_PRELOAD)
-    multiprocessing.forkserver.ensure_running()
+    multiprocessing.resource_tracker.ensure_running()  # which would let SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is ours; it would print a traceback
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return PreloadedManager
 
 
@@ -79,6 +86,9 @@ class _Popen:
 
 
 def _run_kernel(arguments, folder, environment):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until a cell runs
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    multiprocessing.set_start_method(None, force=True)  # what a notebook itself starts is started as usual
     from ipykernel.kernelapp import IPKernelApp
 
     os.environ.update(environment)  # as it is now: the process that this one was forked from is older

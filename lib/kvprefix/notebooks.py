@@ -11,8 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
+from kvprefix.conversations import locate_data
 from kvprefix.escape import one_line
-from kvprefix.files import InputError, explain_os_errors, plain_text, tell
+from kvprefix.files import (
+    InputError,
+    check_output_file,
+    expect_unchanged,
+    explain_os_errors,
+    plain_text,
+    resolve_input,
+    stamp_file,
+    tell,
+)
 from kvprefix.kernels import start_preloading
 from kvprefix.parameters import list_assigned
 from kvprefix.sections import begin_section, mark_failed
@@ -42,7 +52,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     Raises
     ------
     InputError
-        As `execute_notebook`.
+        As `execute_notebook`; data or times that change between two notebooks, before the last one runs.
     """
     targets = {source: output_dir / "notebooks" / source.name for source in sources}
     *others, last = sources
@@ -53,6 +63,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     for source in (*stale, last):
         read_declared(source)
 
+    files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
+    stamps = [stamp_file(file) for file in files]  # all notebooks are to see the same
     bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
     failed, ended = [], threading.Event()
 
@@ -68,7 +80,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
 
     with bar, ThreadPoolExecutor(jobs) as pool:
         try:
-            list(pool.map(execute, stale))
+            with expect_unchanged(*stamps):
+                list(pool.map(execute, stale))
             pool.submit(execute, last).result()
         except BaseException:
             ended.set()  # nothing more is started
@@ -114,6 +127,7 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         if str(value).encode(errors="replace").decode() != str(value):
             raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
     failed = target.with_suffix(".failed.ipynb")
+    check_output_file(target)
     with explain_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         for old in (target, failed):
@@ -128,12 +142,15 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     shows = in_turn and sys.stderr.isatty()
     tell(f"{source.name}: running")
     try:
-        papermill.execute_notebook(
-            source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
-            progress_bar={"desc": plain_text(source.stem), "leave": False} if shows else False,
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )  # fmt: skip
+        with explain_os_errors(failed):
+            papermill.execute_notebook(
+                source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
+                progress_bar={"desc": plain_text(source.stem), "leave": False} if shows else False,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
     except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
         reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
     except DeadKernelError:
         reason = f"cell {_count_started(failed)}: its kernel died, as it does where memory ends"

@@ -14,12 +14,12 @@ from dataclasses import replace
 from itertools import islice
 
 from pyarrow import feather
-from tqdm.auto import tqdm
 
 from kvprefix.conversations import LoadCounts, read_conversations
 from kvprefix.files import InputError, sha256_file, tell, write_bytes
+from kvprefix.progress import show_progress
 from kvprefix.tasks import open_tasks
-from kvprefix.tokenizer import find_tokenizer
+from kvprefix.tokenizer import check_unchanged
 
 PART_CONVERSATIONS = 1024
 PART_VERSION = 5  # raise when the meaning or the form of a part changes
@@ -65,8 +65,7 @@ def make_parts(parameters, path, source, folder, *, progress=True):
     """
     counts, parts, missing = LoadCounts(), [], deque()
     size = path.stat().st_size
-    disable = None if progress else True  # None: shown on a terminal only
-    bar = tqdm(total=size, unit="B", unit_scale=True, desc="tokenising", disable=disable, leave=False)
+    bar = show_progress(size, "tokenising", "B", shown=progress)
     source = replace(source, folder=source.folder.resolve())
 
     def find_missing():
@@ -101,11 +100,13 @@ def _choose_place(size):
 
 def _check_tokenizer(source):
     """Raise InputError where this process does not see a tokenizer's files as the one that found them does."""
-    if not source.folder.is_dir() or find_tokenizer(source.folder).fingerprint != source.fingerprint:
+    try:
+        check_unchanged(source)
+    except InputError as error:
         raise InputError(
             f"tokenizer {source.name}: {source.folder} does not hold the same files here; put it on storage that all "
             "machines mount under the same path"
-        )
+        ) from error
 
 
 def _make_part(task):

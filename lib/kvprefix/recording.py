@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from kvprefix.files import InputError, check_input_file, explain_os_errors
+from kvprefix.files import InputError, check_input_file, check_output_file, explain_os_errors
 from kvprefix.jsonlines import is_whole
 
 VERSION = 1
@@ -181,6 +181,7 @@ class Recorder:
     def __init__(self, path, header, *, restart=False):
         path = Path(path)
         self._lock = threading.Lock()
+        check_output_file(path)
         with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if restart or not path.exists() or not _has_line(path):

@@ -7,7 +7,7 @@ from pyarrow import csv
 
 from kvprefix.csvcells import guard_cells
 from kvprefix.enginetrace import SpilledMessages, write_engine_trace
-from kvprefix.files import atomic_path, explain_os_errors, write_bytes
+from kvprefix.files import atomic_path, expect_unchanged, resolve_input, stamp_file, write_bytes
 from kvprefix.metrics import describe_mode, measure_accountings, tabulate_blocks, tabulate_requests
 from kvprefix.progress import show_progress
 from kvprefix.resampling import Resampled, resample_mode
@@ -30,7 +30,8 @@ class Result(NamedTuple):
 def analyse(workload):
     """Make the trace of each mode and account it: a dict of mode to Result, single-turn first."""
     results, steps = {}, 4
-    with show_progress(steps * len(MODES), "accounting", " steps") as bar:
+    timing = [stamp_file(resolve_input(file)) for file in workload.parameters.timing_files()]
+    with expect_unchanged(*timing), show_progress(steps * len(MODES), "accounting", " steps") as bar:
         for mode in MODES:
             trace = make_trace(workload, mode)
             bar.update()
@@ -56,9 +57,7 @@ def write_results(results, workload, folder, *, parquet=False):
     parquet : bool
         Also write `*_trace.parquet`, the traces with their tokens, as `read_trace` reads them.
     """
-    with explain_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    messages = SpilledMessages(_follow(workload))
+    messages = SpilledMessages(_follow(workload), folder)  # which finds out whether the data changed
     for mode, (trace, sharing, stats, _) in results.items():
         write_engine_trace(trace, messages, folder / f"{mode}_trace.jsonl")
         with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:

@@ -1,6 +1,7 @@
 """Make the table of a study out of tasks: each measures one draw of the clock, or a part of it, and is kept when done.
 
-A killed run goes on with the tasks that are left, and ends with the same table. What is measured is not known here.
+A killed run goes on with the tasks that are left, and ends with the same table. Of several runs that need a table, one
+measures it and the others wait. What is measured is not known here.
 """
 
 import itertools
@@ -13,13 +14,25 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.accesses import finish_times, make_accesses, select_requests
-from kvprefix.files import InputError, derived_folder, read_sealed, resolve_input, seal_key, sha256_file, write_sealed
+from kvprefix.files import (
+    ChangedError,
+    InputError,
+    derived_folder,
+    expect_unchanged,
+    make_once,
+    read_sealed,
+    resolve_input,
+    seal_key,
+    sha256_file,
+    stamp_file,
+    write_sealed,
+)
 from kvprefix.tasks import open_tasks
 from kvprefix.trace import Trace
 from kvprefix.workload import make_trace
 
 SEEDS = 10  # draws of the arrival process
-STUDY_VERSION = 3  # raise when the meaning of a table changes
+STUDY_VERSION = 3  # raise when the meaning of a table changes; those of 2 may lack rows
 KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
 _kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, Accesses)
 
@@ -49,11 +62,29 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
     -------
     pandas.DataFrame
     """
-    path = _find_path(workload, name, options, changes)
-    if (table := _read(path)) is not None:
+    stamps = _stamp_files(workload)
+    path = _find_path(workload, name, options, changes, stamps)
+
+    def make():
+        done = path.with_suffix("")
+        files = [done / f"{k}.json" for k in range(len(arguments))]
+        try:
+            with expect_unchanged(*stamps):
+                _run_tasks(workload, name, measure, arguments, at_once, files)
+        except ChangedError:
+            shutil.rmtree(done, ignore_errors=True)
+            raise
+        table = pd.concat([_read_whole(file) for file in files], ignore_index=True)
+        table = finish(table) if finish else table
+        _write(table, path)
+        shutil.rmtree(done, ignore_errors=True)
         return table
-    done = path.with_suffix("")
-    files = [done / f"{k}.json" for k in range(len(arguments))]
+
+    return make_once(path, lambda: _read(path), make)
+
+
+def _run_tasks(workload, name, measure, arguments, at_once, files):
+    """Run the tasks whose files are not there whole."""
     missing = [k for k, file in enumerate(files) if _read(file) is None]
     for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
         some = list(some)
@@ -64,11 +95,13 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
                 _write(frame, files[k])
     with _lock:
         _kept.clear()
-    table = pd.concat([_read(file) for file in files], ignore_index=True)
-    table = finish(table) if finish else table
-    _write(table, path)
-    shutil.rmtree(done, ignore_errors=True)
-    return table
+
+
+def _read_whole(file):
+    frame = _read(file)
+    if frame is None:
+        raise InputError(f"{file}: was removed or altered while other tasks of its study ran; run again")
+    return frame
 
 
 def list_seeds(workload, n=SEEDS):
@@ -134,10 +167,14 @@ def _check_files(files):
             raise InputError(f"{file} holds something else here; put it on storage that all machines mount")
 
 
-def _find_path(workload, name, options, changes):
+def _stamp_files(workload):
+    return [stamp_file(resolve_input(file)) for file in workload.parameters.timing_files()]
+
+
+def _find_path(workload, name, options, changes, stamps=None):
     known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
     known.pop("kv_model", None)
-    known["files"] = [sha256_file(resolve_input(file)) for file in workload.parameters.timing_files()]
+    known["files"] = [stamp.sha256 for stamp in stamps or _stamp_files(workload)]
     key = seal_key([STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options])
     return derived_folder() / f"study-{name}-{key}.json"
 

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
-from kvprefix.files import InputError, derived_folder, explain_os_errors, resolve_input, sha256_file
+from kvprefix.files import (
+    ChangedError,
+    InputError,
+    derived_folder,
+    explain_os_errors,
+    make_once,
+    read_sealed,
+    resolve_input,
+    sha256_file,
+    tell,
+    write_sealed,
+)
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -83,6 +94,12 @@ def find_tokenizer(name="bundled"):
     return TokenizerSource(name, folder, digest.hexdigest())
 
 
+def check_unchanged(source):
+    """Raise ChangedError where a tokenizer's folder holds other files than when it was found."""
+    if not source.folder.is_dir() or find_tokenizer(source.folder).fingerprint != source.fingerprint:
+        raise ChangedError(f"tokenizer {source.name}: {source.folder} changed while it was read; run again")
+
+
 def load_tokenizer(source):
     """Load a found tokenizer through `transformers.AutoTokenizer`; the bundled one is made as it was saved.
 
@@ -91,7 +108,19 @@ def load_tokenizer(source):
     Returns
     -------
     (tokenizer, has_template) : (PreTrainedTokenizerBase, bool)
+
+    Raises
+    ------
+    InputError
+        Files that cannot be loaded, or are others than those that were found.
     """
+    try:
+        return _load(source)
+    finally:
+        check_unchanged(source)
+
+
+def _load(source):
     transformers = _import_transformers()
     if source.name == "bundled":  # its class and settings are known: AutoTokenizer would read it twice
         return _make_qwen(tokenizer_file=str(source.folder / "tokenizer.json")), True
@@ -137,19 +166,48 @@ def _bundled_folder():
     versions = [metadata.version(package) for package in ("transformers", "tokenizers")]
     key = hashlib.sha256("\n".join([sha256_file(vocabulary), QWEN_TEMPLATE, *versions]).encode())
     folder = derived_folder() / f"tokenizer-qwen2.5-{key.hexdigest()[:16]}"
-    if folder.is_dir():
-        return folder
-    with explain_os_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tokenizer-", dir=folder.parent))
+    return make_once(folder, lambda: _find_whole(folder), lambda: _make_bundled(vocabulary, folder))
+
+
+def _find_whole(folder):
+    """Return the folder where it holds just what was written there; else None, and what was altered is said."""
+    files = read_sealed(_seal_of(folder))
+    if files is None:
+        return None
+    for name in sorted({*files, *(file.name for file in folder.glob("*"))}):
+        try:
+            is_whole = sha256_file(folder / name) == files.get(name)
+        except InputError:  # gone, or not to be read
+            is_whole = False
+        if not is_whole:
+            tell(f"{folder.name}/{name}: this cached file was cut, altered, added or removed; making all again")
+            return None
+    return folder
+
+
+def _make_bundled(vocabulary, folder):
+    """Convert the vocabulary; each file is replaced whole, so who reads the folder meanwhile finds what it expects."""
+    with explain_os_errors(folder), tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder.parent) as temporary:
+        temporary = Path(temporary)
         try:
             _convert_qwen(vocabulary).save_pretrained(temporary)
-            temporary.chmod(0o755)
-            if not folder.is_dir():
-                os.rename(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        except OSError:
+            raise
+        except Exception as error:  # tokenizers has no other for a full disk
+            raise InputError(f"{folder}: cannot be written: {error}") from error
+        folder.mkdir(exist_ok=True)
+        made = {file.name: sha256_file(file) for file in temporary.iterdir()}
+        for file in folder.iterdir():
+            if file.name not in made:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+        for name in made:
+            os.replace(temporary / name, folder / name)
+        write_sealed(_seal_of(folder), made)
     return folder
+
+
+def _seal_of(folder):
+    return folder.with_name(f"{folder.name}.json")
 
 
 def _convert_qwen(vocabulary):

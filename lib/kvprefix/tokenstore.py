@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 from pyarrow import feather
 
-from kvprefix.files import explain_os_errors, read_sealed, seal_key, sha256_file, tell, write_sealed
+from kvprefix.files import check_output_file, explain_os_errors, read_sealed, seal_key, sha256_file, tell, write_sealed
 from kvprefix.mapped import map_array
 from kvprefix.progress import show_progress
 from kvprefix.trace import flat_lists
@@ -148,6 +148,7 @@ class _InPlace:
     """A file that is written from its beginning without being emptied, and knows the checksum of what was written."""
 
     def __init__(self, path):
+        check_output_file(path)
         flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self.file = os.fdopen(os.open(path, flags, 0o666), "wb", buffering=0)
         self.digest = hashlib.sha256()

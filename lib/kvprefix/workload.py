@@ -1,8 +1,8 @@
 """From a data file to a tokenised workload, kept in the cache; from a workload to a trace.
 
 Tokenising is the heavy step. It is done in parts (`parts`), kept in the derived folder under a key of everything that
-determines them, so a killed run resumes and no run does it twice. A workload's parts are then joined to arrays that are
-mapped, not read (`tokenstore`). Another process opens a workload by where it is kept.
+determines them, so a killed run resumes and no run does it twice, nor do two at once. A workload's parts are then
+joined to arrays that are mapped, not read (`tokenstore`). Another process opens a workload by where it is kept.
 """
 
 import functools
@@ -17,7 +17,17 @@ import pyarrow.compute  # noqa: F401  (pa.compute)
 
 from kvprefix.arrivals import parse_arrivals, schedule_turns
 from kvprefix.conversations import locate_data
-from kvprefix.files import InputError, derived_folder, read_sealed, seal_key, sha256_file, write_sealed
+from kvprefix.files import (
+    ChangedError,
+    InputError,
+    derived_folder,
+    expect_unchanged,
+    make_once,
+    read_sealed,
+    seal_key,
+    stamp_file,
+    write_sealed,
+)
 from kvprefix.parts import PART_VERSION, is_whole, make_parts, read_workload
 from kvprefix.tokenizer import find_tokenizer
 from kvprefix.tokens import Tokens
@@ -58,9 +68,19 @@ class Workload:
         return _open_workload, (manifest, self.dataset, self.tokenizer, self.parameters.with_absolute_files())
 
     def iterate_messages(self):
-        """Read the conversations again from the data file: (`conversation_index`, messages) pairs."""
-        conversations = read_workload(self.parameters, locate_data(self.parameters.data))
-        return ((index, conversation.messages) for index, conversation in enumerate(conversations))
+        """Read the conversations again from the data file: (`conversation_index`, messages) pairs.
+
+        Raises
+        ------
+        ChangedError
+            Where the file is another than the tokens were made of, or becomes one; then the last pair has been given.
+        """
+        stamp = stamp_file(locate_data(self.parameters.data))
+        if stamp.sha256 != self.dataset["sha256"]:
+            raise ChangedError(f"{stamp.path}: changed since its tokens were made; run again")
+        with expect_unchanged(stamp):
+            for index, conversation in enumerate(read_workload(self.parameters, stamp.path)):
+                yield index, conversation.messages
 
 
 def load_workload(parameters, *, progress=True):
@@ -80,25 +100,35 @@ def load_workload(parameters, *, progress=True):
     Raises
     ------
     InputError
-        Data or tokenizer that cannot be used, with the reason.
+        Data or tokenizer that cannot be used, with the reason; data that changes while it is read.
     """
     path = locate_data(parameters.data)
     source = find_tokenizer(parameters.tokenizer)
     versions = {name: metadata.version(name) for name in ("transformers", "tokenizers")}
     token_key = seal_key([source.fingerprint, versions, PART_VERSION])
     options = [parameters.max_conversations, parameters.drop_duplicates, parameters.rejoin_split]
-    data_sha256 = sha256_file(path, shown=progress)
+    stamp = stamp_file(path, shown=progress)
     folder = derived_folder() / f"tokens-{token_key}"
-    manifest_path = folder / f"workload-{seal_key([data_sha256, *options])}.json"
-    manifest = read_sealed(manifest_path)
-    joined = open_joined(folder, manifest["parts"], progress=progress) if manifest else None
-    if joined is None:
+    manifest_path = folder / f"workload-{seal_key([stamp.sha256, *options])}.json"
+    manifest = None
+
+    def read():
+        nonlocal manifest
+        manifest = read_sealed(manifest_path)
+        joined = open_joined(folder, manifest["parts"], progress=progress) if manifest else None
+        return joined and (manifest, joined)
+
+    def make():
+        nonlocal manifest
         damaged = [name for name in manifest["parts"] if not is_whole(folder / name)] if manifest else []
         if manifest is None or damaged:
-            manifest = make_parts(parameters, path, source, folder, progress=progress)
-            manifest["dataset"] |= {"sha256": data_sha256, "bytes": path.stat().st_size}
+            with expect_unchanged(stamp):  # parts are named by what they hold, so those of another state do no harm
+                manifest = make_parts(parameters, path, source, folder, progress=progress)
+            manifest["dataset"] |= {"sha256": stamp.sha256, "bytes": stamp.size}
             write_sealed(manifest_path, manifest)
-        joined = join_parts(folder, manifest["parts"], progress=progress)
+        return manifest, join_parts(folder, manifest["parts"], progress=progress)
+
+    manifest, joined = make_once(folder, read, make)
     manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
     return _assemble(manifest, joined, parameters, manifest_path)
 

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
 
 import pytest
 
+from kvprefix.__main__ import main
 from kvprefix.files import InputError, atomic_path, read_sealed, sha256_file, write_bytes, write_sealed
 
 KILLED = """
@@ -23,13 +26,13 @@ with atomic_path(sys.argv[1]) as temporary:
 """
 
 
-def start(path, then):
+def start(path, then, age_s=10):
     """Start a process that writes half of a file and dies or waits; return it and the temporary file."""
     command = [sys.executable, "-c", KILLED, str(path), then]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, text=True, **pipes)
     temporary = path.parent / process.stdout.readline().strip()
-    os.utime(temporary, (time.time() - 10,) * 2)  # files of the last two seconds are left alone
+    os.utime(temporary, (time.time() - age_s,) * 2)  # files of the last two seconds are left alone
     return process, temporary
 
 
@@ -42,9 +45,10 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["table.csv"] and path.read_text() == "whole"
 
 
-def test_what_a_living_run_writes_is_left_alone(tmp_path):
+@pytest.mark.parametrize("age_s", [10, 7200])  # however long it has written nothing
+def test_what_a_living_run_writes_is_left_alone(tmp_path, age_s):
     path = tmp_path / "table.csv"
-    process, temporary = start(path, "wait")
+    process, temporary = start(path, "wait", age_s)
     write_bytes(path, "mine")
     assert temporary.exists() and path.read_text() == "mine"
     process.communicate("")
@@ -82,3 +86,51 @@ def test_checksum_is_the_same_with_progress(tmp_path):
     assert sha256_file(tmp_path / "data") == sha256_file(tmp_path / "data", shown=True)
     with pytest.raises(InputError, match="absent"):
         sha256_file(tmp_path / "absent", shown=True)
+
+
+def make_node(path, kind):
+    """Make what is no regular file, below the test's own folder."""
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(os.path.relpath(path))  # an absolute path may be too long
+    elif hasattr(os, "mknod") and os.geteuid() == 0:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # the null device's numbers, under a name of our own
+    else:
+        pytest.skip("only root makes devices")
+
+
+@pytest.mark.parametrize("through", ["itself", "a link", "a link to a link"])
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a socket", "a device"])
+def test_only_regular_files_are_written(tmp_path, monkeypatch, capsys, kind, through):
+    # a device was replaced by a regular file where the user may write to its folder
+    monkeypatch.chdir(tmp_path)
+    node = path = tmp_path / "node"
+    make_node(node, kind)
+    for k in range(["itself", "a link", "a link to a link"].index(through)):
+        (tmp_path / f"link{k}").symlink_to(path)
+        path = tmp_path / f"link{k}"
+    before = os.lstat(node)
+    with pytest.raises(InputError, match=f"{path}: is {kind}; give a file, which is made or replaced"):
+        write_bytes(path, b"content")
+    (tmp_path / "in.jsonl").write_text('{"request_id": "a", "prompt_token_ids": [1]}\n')
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"messages": [{"role": "user", "content": "Hi"}], "timestamp": 1.0}\n')
+    assert main(["replay", "in.jsonl", "--out", str(path)]) == 2
+    assert main(["convert", str(log), str(path), "--to", "openai-batch"]) == 2
+    error = capsys.readouterr().err
+    assert error.count(f"error: {path}: is {kind};") == 2 and error.count("\n") == 2
+    after = os.lstat(node)
+    assert (after.st_ino, after.st_mode, after.st_rdev) == (before.st_ino, before.st_mode, before.st_rdev)
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "table.csv").symlink_to("disk/table.csv")
+    for content in (b"made", b"replaced"):
+        write_bytes(tmp_path / "table.csv", content)
+        assert (tmp_path / "disk/table.csv").read_bytes() == content and (tmp_path / "table.csv").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["table.csv"]

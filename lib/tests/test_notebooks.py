@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from kvprefix.files import InputError
+from kvprefix.files import ChangedError, InputError
 from kvprefix.notebooks import FAILED, execute_notebook, execute_notebooks, read_declared
 from kvprefix.parameters import OWN_PARAMETERS, Parameters
 from kvprefix.sections import read_sections
@@ -130,6 +130,16 @@ def test_after_a_failed_notebook_the_others_run_and_the_next_time_just_what_fail
     assert run(newer_than=stamp) == (0, "20-b90-z")
     assert "20-b" not in read_sections(out)
     assert sorted(path.name for path in (out / "notebooks").iterdir()) == [f"{s.stem}.ipynb" for s in sources]
+
+
+def test_data_that_changes_between_notebooks_is_no_report(tmp_path, capsys):
+    data = tmp_path / "data.json"
+    data.write_bytes(SAMPLE.read_bytes())
+    change = f"open({str(data)!r}, 'a').write(' ')"
+    sources = [write_notebook(tmp_path / "10-a.ipynb", change), write_notebook(tmp_path / "90-z.ipynb", "2")]
+    with pytest.raises(ChangedError, match=f"{data}: changed while it was read"):
+        execute_notebooks(sources, Parameters(data=str(data)), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["10-a.ipynb"]
 
 
 def test_a_failed_notebook_leaves_its_copy_as_evidence(tmp_path, capsys):

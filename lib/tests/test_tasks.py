@@ -335,7 +335,7 @@ def test_a_folder_that_is_not_shared_is_named_before_any_work(cluster, derived):
     said = f"does not share the folder {derived} with this process: No such file or directory there. Put it on storage"
     with pytest.raises(InputError, match=said), open_tasks(cluster.address):
         pass
-    assert not os.listdir(derived)
+    assert os.listdir(derived) == ["in-use"]
 
 
 def test_a_tokenizer_that_workers_do_not_see_is_named(

@@ -1,0 +1,29 @@
+"""Run a command under a lock that ends with it: ``python lib/locked.py FOLDER NAME COMMAND ...``.
+
+FOLDER is what the command works in and NAME what a refusal says is in use. The command takes this process's place and
+keeps the lock, and so do the programs that it runs, so a signal needs no handing on. `data/derived` is marked as in use
+too, see clean.py.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from kvprefix.files import IN_USE, explain_os_errors
+from kvprefix.locks import take_lock
+
+DERIVED = Path(__file__).resolve().parent.parent / "data" / "derived"
+
+
+def main(folder, name, *command):
+    with explain_os_errors(folder):
+        locks = [take_lock(DERIVED / IN_USE, shared=True, wait=True), take_lock(Path(folder) / "lock")]
+    if locks[1] is None:
+        sys.exit(f"error: {name}: another make is working on it; wait for it, or give another NAME")
+    for lock in locks:
+        os.set_inheritable(lock.fileno(), True)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
