@@ -18,7 +18,7 @@ from kvprefix.sharing import count_hits
 from kvprefix.studytasks import list_seeds, measure_table
 from kvprefix.workload import make_trace
 
-ENGINE_STUDY_VERSION = 1  # raise when the meaning of the table changes
+ENGINE_STUDY_VERSION = 2  # raise when the meaning of the table changes
 ENGINE_SEEDS = 5  # draws of the clock; an engine's replay costs more than a policy's
 
 
@@ -88,8 +88,7 @@ def measure_engines(workload, seed, pools):
     for pool in pools:
         cached, overlapping = _replay_pool(trace, parameters, blocks, pool)
         frame = _rate(whole | cached, prompts, trace.requests["conversation_index"].to_numpy(), intervals)
-        waits = overlapping.admitted_s - trace.arrival_s
-        waits = waits[np.isfinite(waits)]
+        waits = overlapping.waited_s[np.isfinite(overlapping.waited_s)]
         of_overlap = {
             "waited": (waits > 0).mean() if len(waits) else 0.0,
             "wait_mean_s": waits.mean() if len(waits) else 0.0,
