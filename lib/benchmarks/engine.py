@@ -1,14 +1,15 @@
 """Measure the engine replay: `python lib/benchmarks/engine.py [--conversations N] [--blocks N] [--repeats N]`.
 
-Real conversations, multi-turn, generated tokens cached, from token ids in memory and from blocks that are known. For
-scale: vLLM's own block manager was once measured at about 50,000 prompt blocks a CPU second; it is not run here.
+Real conversations, multi-turn, generated tokens cached, from token ids in memory and from blocks that are known, one
+request at a time and at once. For scale: vLLM's own block manager was once measured at about 50,000 prompt blocks a CPU
+second; it is not run here.
 """
 
 import argparse
 import time
 
 from kvprefix.blocks import identify_blocks
-from kvprefix.engine import replay_vllm
+from kvprefix.engine import Overlap, replay_vllm
 from kvprefix.parameters import Parameters
 from kvprefix.sglang import replay_sglang
 from kvprefix.workload import load_workload, make_trace
@@ -32,6 +33,9 @@ def main():
     for name, replay in {
         "vLLM, from token ids": lambda: replay_vllm(trace, BLOCK_SIZE, options.blocks),
         "vLLM, blocks known": lambda: replay_vllm(trace, BLOCK_SIZE, options.blocks, blocks=known),
+        "vLLM, requests at once, blocks known": lambda: replay_vllm(
+            trace, BLOCK_SIZE, options.blocks, blocks=known, overlap=Overlap(trace.arrival_s)
+        ),
         "SGLang, pages of 16, from token ids": lambda: replay_sglang(trace, BLOCK_SIZE, BLOCK_SIZE * options.blocks),
     }.items():
         cpu_s = measure(replay, options.repeats)

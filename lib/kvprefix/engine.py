@@ -11,6 +11,7 @@ What vLLM (V1, full attention) does, block by block:
   used first (up to vLLM 0.22: to the tail like the others).
 - Equal blocks are not merged: each keeps its place in the queue, and a lookup finds the oldest.
 - One block of the pool, the null block, is never used.
+- Requests one at a time, or at once: `overlap` says how vLLM's synchronous scheduler runs them.
 
 Not modelled: limits on the requests or tokens of a step, chunked prefill, sliding windows, images.
 """

@@ -18,7 +18,7 @@ from kvprefix.sharing import count_hits
 from kvprefix.studytasks import list_seeds, measure_table
 from kvprefix.workload import make_trace
 
-ENGINE_STUDY_VERSION = 1  # raise when the meaning of the table changes
+ENGINE_STUDY_VERSION = 2  # raise when the meaning of the table changes
 ENGINE_SEEDS = 5  # draws of the clock; an engine's replay costs more than a policy's
 
 

@@ -239,6 +239,21 @@ def test_the_recorded_requests_hit_what_they_hit_in_vllm_s_scheduler(tmp_path):
     check_scheduled(SHARED / "sharegpt200_close.jsonl.gz", tmp_path, SHARED / EXPECTED)
 
 
+def test_small_crowds_run_as_in_vllm_s_scheduler():
+    runs = read_lines(CARRIED / "small_crowds.scheduler.jsonl.gz")
+    assert len(runs) == 60
+    for run in runs:
+        overlap = Overlap(0.02 * np.array(run["arrivals"]), 0.02, 0.02)
+        requests = make_requests(run["prompts"], run["outputs"])
+        result = replay_vllm(requests, run["block_size"], run["num_gpu_blocks"], overlap=overlap)
+        assert result.cached_tokens.tolist() == run["num_cached_tokens"]
+        np.testing.assert_allclose(result.admitted_s, 0.02 * np.array(run["admitted"]))
+        np.testing.assert_allclose(result.finished_s, 0.02 * np.array(run["finished"]))
+        assert result.preemptions.tolist() == run["preemptions"]
+        again = result.tokens_again, result.cached_again, result.steps
+        assert again == (run["preempted_queries"], run["preempted_hits"], run["engine_steps"])
+
+
 # ---- The command
 
 LINES = [

@@ -40,6 +40,7 @@ def test_the_cases_are_those_replays(workload, frame):
     assert token["overlap"] == pytest.approx(rate(overlapping))
     waited = frame[(frame["seed"] == 4) & (frame["pool"] == 600) & (frame["case"] == "overlap")]["waited"].item()
     assert waited == pytest.approx(np.mean(overlapping.waited_s > 0))
+    assert 0 < waited < np.mean(overlapping.admitted_s > trace.arrival_s)  # the way to the next step is no wait
 
 
 def test_the_chain_adds_up(frame):
