@@ -8,6 +8,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -20,8 +21,25 @@ except ImportError:  # not on Windows
     fcntl = None
 
 
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
 class InputError(ValueError):
     """A mistake in what the user gave: the message says what is wrong and what would be right."""
+
+
+def plain_text(text):
+    r"""Return a text as one line that a terminal shows and never obeys: what leaves the library as a message is this.
+
+    Control characters (C0, DEL, C1: line breaks and escape sequences too), line and paragraph separators, bidirectional
+    controls, invisible marks and half surrogates become their escapes. All other Unicode stays.
+
+    >>> print(plain_text("naïve\x1b[2J\n日本\u202e"))
+    naïve\x1b[2J\n日本\u202e
+    """
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 def find_project(start=None):
@@ -150,6 +168,27 @@ def read_sealed(path):
         pass
     tqdm.write(f"{path.parent.name}/{path.name}: this cached file was cut or altered; making it again")
     return None
+
+
+@contextlib.contextmanager
+def hold_lock(path, busy):
+    """Hold the lock of a file that stands for what is worked on; where another process does, raise InputError(busy)."""
+    path, file = Path(path), None
+    while file is None:
+        with explain_os_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+b")  # noqa: SIM115
+        if fcntl is not None and not _lock(file):
+            file.close()
+            raise InputError(busy)
+        if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file = file.close()  # who had it removed it just now
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _sweep(path):
