@@ -1,9 +1,10 @@
-"""Say what the live check found, in one sentence, and what may spoil it: from the comparison's summary."""
+"""Say what the live check found, in one sentence, what may spoil it, and what differences may come from."""
 
 from kvprefix.describe import percent
 from kvprefix.jsonlines import count
 from kvprefix.recording import is_restarted
 
+REPLAYED = "0.32"  # the version of vLLM whose rules the replay follows
 TURN_ON = (
     "turn that on with --enable-prompt-tokens-details (vLLM) or --enable-cache-report (SGLang), then check again with "
     "--restart"
@@ -20,6 +21,17 @@ def describe_comparison(summary):
             f"No comparison: of {count(summary['other_prompts'], 'request')} of {summary['answered']:,} the server "
             f"makes other prompt tokens than we do ({summary['first_other_prompt']}): another tokenizer or chat "
             "template, which makes any comparison void."
+        )
+    if verdict == "switched_off":
+        return (
+            "No comparison: the server's prefix caching is switched off (enable_prefix_caching in its /metrics), so it "
+            "hits nothing; start it with --enable-prefix-caching (vLLM), then check again with --restart."
+        )
+    if verdict == "not_reported" and not summary["predicted_not_reported"]:
+        return (
+            "No comparison: the server reports no cached tokens and none are predicted; a server that leaves a 0 out "
+            "says no more. More requests, or a lower arrival rate, bring conversations back; if it then reports none, "
+            f"{TURN_ON}."
         )
     if verdict == "not_reported":
         return f"No comparison: the server reports no cached tokens; {TURN_ON}."
@@ -54,11 +66,60 @@ def _state_conditions(summary):
     return f"{text[0].upper()}{text[1:]}."
 
 
+def find_causes(recording, summary, compared):
+    """Return what the differences may come from, a sentence each, what points to it first.
+
+    Parameters
+    ----------
+    recording : Recording
+    summary : dict
+        Of `comparison.compare_recording`, without the causes.
+    compared : pandas.DataFrame
+        Its rows that agree or differ.
+    """
+    predicted, measured = (compared[f"{name}_cached_tokens"].fillna(0) for name in ("predicted", "measured"))
+    more, fewer = int((measured > predicted).sum()), int((measured < predicted).sum())
+    size, version, counters = summary["block_size"], summary["server_version"], summary["server_counters"] or {}
+    one_less = (predicted - measured)[measured != predicted].eq(size).all() and fewer > 1
+    broken = compared[(measured % size > 0).to_numpy()]
+    metrics = [run.get("metrics") or {} for run in recording.runs]
+    hybrid = next((one["hybrid"] for one in metrics if one.get("hybrid")), None)
+    others = counters.get("queries", 0) > count_prompts(recording, with_lost=True)
+    first = compared["request_id"].eq(recording.answers[0]["request_id"]) & (measured > predicted)
+    looked_up = bool(metrics) and (metrics[0].get("queries") or 0) > 0 and not recording.runs[0].get("reset")
+    before = "the server had looked up prompt tokens before the check"
+    before = "the very first request was hit" if first.any() else before
+    evidence = {
+        f"Another block size: {len(broken):,} measured values are no multiple of {size} (--block-size says another).":
+            len(broken) > 0,
+        "Traffic of others: the server looked up more prompt tokens than the check sent.": others,
+        f"A cache that was not empty: {before}.": more > 0 and (first.any() or looked_up),
+        f"Another engine version: the server says {version}, the replay follows vLLM {REPLAYED}.":
+            version is not None and not version.startswith(f"{REPLAYED}."),
+        f"A hybrid model: the server says {hybrid}; at a retention of 0, vLLM's default, window and recurrent layers "
+        "keep a checkpoint only at the end of a prompt, so shorter prefixes hit less.": hybrid is not None,
+        "Speculative decoding of the EAGLE or MTP kind, which drops the last block of a hit: each difference is one "
+        "block less.": one_less,
+        "A smaller pool: the number of blocks is not known, and fewer tokens were hit than of an unlimited one "
+        "(--num-gpu-blocks says it).": summary["num_gpu_blocks"] is None and fewer > 0 and not one_less,
+    }  # fmt: skip
+    found = [text for text, applies in evidence.items() if applies]
+    open_ones = {
+        "a hybrid model (window or recurrent layers; vLLM keeps few checkpoints at its default retention of 0)":
+            fewer > 0 and hybrid is None,
+        f"another engine version than vLLM {REPLAYED} (the server does not say its own)": version is None,
+        "traffic of others (the server does not count, or not with certainty)": not counters,
+        "an earlier use of the cache, or a larger pool": more > 0 and not (others or looked_up or first.any()),
+    }  # fmt: skip
+    rest = "; ".join(text for text, applies in open_ones.items() if applies)
+    found = [f"{count(more, 'request')} hit more than predicted, {fewer:,} less.", *found]
+    return found + ([f"Possible, though nothing here shows it: {rest}."] if rest else [])
+
+
 def find_warnings(recording, summary):
     """Return what may spoil the comparison, a sentence each."""
     metrics = [run.get("metrics") or {} for run in recording.runs] + [(recording.end or {}).get("metrics") or {}]
-    sent = sum(one["server_prompt_tokens"] for one in recording.answers)
-    lost = sum(one["server_prompt_tokens"] * one.get("lost", 0) for one in recording.answers)  # at most
+    sent, most_sent = count_prompts(recording), count_prompts(recording, with_lost=True)
     counters, run = summary["server_counters"] or {}, recording.runs[-1] if recording.runs else {}
     engines = max((one.get("engines", 1) for one in metrics), default=1)
     unknown = sum(one.get("output_token_ids") is None and one["output_tokens"] > 1 for one in recording.answers)
@@ -77,7 +138,7 @@ def find_warnings(recording, summary):
         "The server was restarted during the check, so its cache began anew; check again with --restart.": bool(ended),
         f"The server looked up {counters.get('queries', 0):,} prompt tokens and the check sent {sent:,}: somebody else "
         "used it meanwhile.":
-            recording.header["timing"] == "sequential" and counters.get("queries", 0) > sent + lost,
+            recording.header["timing"] == "sequential" and counters.get("queries", 0) > most_sent,
         f"The server runs {engines} engines, each with a cache of its own, and the prediction is of one.": engines > 1,
         f"The server does not say its block size; {summary['block_size']} is assumed (--block-size says another).":
             not run.get("block_size") and not metrics[0].get("block_size"),
@@ -95,3 +156,8 @@ def find_warnings(recording, summary):
         f"The recording is not complete: {count(left_open, 'request')} to go.": left_open > 0,
     }  # fmt: skip
     return [text for text, applies in found.items() if applies]
+
+
+def count_prompts(recording, *, with_lost=False):
+    """Return the prompt tokens of the answered requests; `with_lost`: also of attempts without an answer, at most."""
+    return sum(one["server_prompt_tokens"] * (1 + with_lost * one.get("lost", 0)) for one in recording.answers)

@@ -180,6 +180,8 @@ class Recorder:
     def __init__(self, path, header, *, restart=False):
         path = Path(path)
         self._lock = threading.Lock()
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no regular file; expected a recording, or another --output-dir (make: NAME)")
         with explain_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if restart or not path.exists() or not _has_line(path):
