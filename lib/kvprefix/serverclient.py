@@ -61,7 +61,7 @@ class Server:
             headers={**self._key.headers, "Accept-Encoding": "identity", "Content-Type": "application/json"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),  # none that was closed long ago
-            proxy=proxy and proxy.url, trust_env=False, verify=_trust_certificates(),
+            proxy=proxy and proxy.url, trust_env=False, verify=trust_certificates(),
         )  # fmt: skip
 
     def __enter__(self):
@@ -239,7 +239,7 @@ def check_url(url):
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def _trust_certificates():
+def trust_certificates():
     """Return the certificates to be trusted: those that the environment names, else the bundled ones."""
     try:
         return httpx.create_ssl_context(trust_env=True)

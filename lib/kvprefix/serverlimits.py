@@ -19,17 +19,15 @@ class Deadline:
     Parameters
     ----------
     seconds : float
-        From now on.
+        From entering it on, or from `renew`.
     """
 
     def __init__(self, seconds):
         self.started, self.over = time.monotonic(), False
-        self._socket, self._lock = None, threading.Lock()
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
+        self._seconds, self._timer, self._socket, self._lock = seconds, None, None, threading.Lock()
 
     def __enter__(self):
-        self._timer.start()
+        self.renew()
         return self
 
     def __exit__(self, *_):
@@ -38,10 +36,20 @@ class Deadline:
             if self._socket is not None:
                 self._socket.close()
 
+    def renew(self):
+        """Let the time begin anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(self._seconds, self._end)
+        self._timer.daemon = True
+        self._timer.start()
+
     def watch(self, event, info):
         """Take the connection as soon as there is one: the hook that httpcore names `trace`."""
         if event == "connection.connect_tcp.complete":
             with self._lock:
+                if self._socket is not None:
+                    self._socket.close()  # of a redirect
                 self._socket = info["return_value"].get_extra_info("socket").dup()  # TLS takes the first one away
                 if self.over:
                     self._shut_down()
