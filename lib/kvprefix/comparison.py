@@ -208,7 +208,7 @@ def _sum_up(recording, frame, cache, unlimited):
         "ttft_s": _describe_times(answered["ttft_s"]),
         "server_counters": _count_server(recording),
     }
-    causes = find_causes(recording, summary, compared) if n["differs"] else []
+    causes = find_causes(recording, summary, compared) if n["differs"] and verdict not in NO_COMPARISON else []
     return {**summary, "causes": causes, "warnings": find_warnings(recording, summary)}
 
 

@@ -5,6 +5,9 @@ from kvprefix.jsonlines import count
 from kvprefix.recording import is_restarted
 
 REPLAYED = "0.32"  # the version of vLLM whose rules the replay follows
+RETENTION = (
+    "at a retention of 0, its default, vLLM keeps a checkpoint only at the end of a prompt, so parts of it hit less"
+)
 TURN_ON = (
     "turn that on with --enable-prompt-tokens-details (vLLM) or --enable-cache-report (SGLang), then check again with "
     "--restart"
@@ -67,7 +70,7 @@ def _state_conditions(summary):
 
 
 def find_causes(recording, summary, compared):
-    """Return what the differences may come from, a sentence each, what points to it first.
+    """Return what the differences may come from, a sentence each: first what something points to, with what that is.
 
     Parameters
     ----------
@@ -78,42 +81,67 @@ def find_causes(recording, summary, compared):
         Its rows that agree or differ.
     """
     predicted, measured = (compared[f"{name}_cached_tokens"].fillna(0) for name in ("predicted", "measured"))
-    more, fewer = int((measured > predicted).sum()), int((measured < predicted).sum())
-    size, version, counters = summary["block_size"], summary["server_version"], summary["server_counters"] or {}
-    one_less = (predicted - measured)[measured != predicted].eq(size).all() and fewer > 1
-    broken = compared[(measured % size > 0).to_numpy()]
-    metrics = [run.get("metrics") or {} for run in recording.runs]
-    hybrid = next((one["hybrid"] for one in metrics if one.get("hybrid")), None)
-    others = counters.get("queries", 0) > count_prompts(recording, with_lost=True)
-    first = compared["request_id"].eq(recording.answers[0]["request_id"]) & (measured > predicted)
-    looked_up = bool(metrics) and (metrics[0].get("queries") or 0) > 0 and not recording.runs[0].get("reset")
-    before = "the server had looked up prompt tokens before the check"
-    before = "the very first request was hit" if first.any() else before
-    evidence = {
-        f"Another block size: {len(broken):,} measured values are no multiple of {size} (--block-size says another).":
-            len(broken) > 0,
-        "Traffic of others: the server looked up more prompt tokens than the check sent.": others,
-        f"A cache that was not empty: {before}.": more > 0 and (first.any() or looked_up),
+    fewer, size, counters = int((measured < predicted).sum()), summary["block_size"], summary["server_counters"]
+    metrics = [run.get("metrics") or {} for run in recording.runs] or [{}]
+    facts = {
+        "more": int((measured > predicted).sum()),
+        "fewer": fewer,
+        "broken": int((measured % size > 0).sum()),
+        "one_less": fewer > 1 and (predicted - measured)[measured != predicted].eq(size).all(),
+        "hit_none": not measured.any() and not any(one.get("prefix_caching") for one in metrics),
+        "hybrid": next((one["hybrid"] for one in metrics if one.get("hybrid")), None),
+        "counted": counters is not None and recording.header["timing"] == "sequential",  # else it may ask twice
+        "more_queries": (counters or {}).get("queries", 0) > count_prompts(recording, with_lost=True),
+        "first_hit": (compared["request_id"].eq(recording.answers[0]["request_id"]) & (measured > predicted)).any(),
+        "used": (metrics[0].get("queries") or 0) > 0 and not recording.runs[0].get("reset"),
+        "same_version": (summary["server_version"] or "").startswith(f"{REPLAYED}."),
+    }
+    facts["others"] = facts["counted"] and facts["more_queries"]
+    possible, unlikely = _sort_rest(facts, summary)
+    found = [f"{count(facts['more'], 'request')} hit more than predicted, {fewer:,} less."]
+    found += _find_shown(facts, summary)
+    found += [f"Possible, though nothing here shows it: {'; '.join(possible)}."] if possible else []
+    return found + ([f"Unlikely: {'; '.join(unlikely)}."] if unlikely else [])
+
+
+def _find_shown(facts, summary):
+    """Return the causes that something points to."""
+    size, version, hybrid = summary["block_size"], summary["server_version"], facts["hybrid"]
+    before = "the very first request was hit" if facts["first_hit"] else "the server had been asked before the check"
+    shown = {
+        "Prefix caching that is switched off: no request was hit at all.": facts["hit_none"],
+        f"Another block size: {count(facts['broken'], 'measured value')} cannot be made of blocks of {size} "
+        "(--block-size says another).": facts["broken"] > 0,
+        "Traffic of others: the server looked up more prompt tokens than the check sent.": facts["others"],
+        f"A cache that was not empty: {before}.": facts["more"] > 0 and (facts["first_hit"] or facts["used"]),
         f"Another engine version: the server says {version}, the replay follows vLLM {REPLAYED}.":
-            version is not None and not version.startswith(f"{REPLAYED}."),
-        f"A hybrid model: the server says {hybrid}; at a retention of 0, vLLM's default, window and recurrent layers "
-        "keep a checkpoint only at the end of a prompt, so shorter prefixes hit less.": hybrid is not None,
+            version is not None and not facts["same_version"],
+        f"A hybrid model: the server says {hybrid}; {RETENTION}.": hybrid is not None,
         "Speculative decoding of the EAGLE or MTP kind, which drops the last block of a hit: each difference is one "
-        "block less.": one_less,
+        "block less.": facts["one_less"],
         "A smaller pool: the number of blocks is not known, and fewer tokens were hit than of an unlimited one "
-        "(--num-gpu-blocks says it).": summary["num_gpu_blocks"] is None and fewer > 0 and not one_less,
+        "(--num-gpu-blocks says it).": summary["num_gpu_blocks"] is None and facts["fewer"] > 0,
     }  # fmt: skip
-    found = [text for text, applies in evidence.items() if applies]
-    open_ones = {
-        "a hybrid model (window or recurrent layers; vLLM keeps few checkpoints at its default retention of 0)":
-            fewer > 0 and hybrid is None,
-        f"another engine version than vLLM {REPLAYED} (the server does not say its own)": version is None,
-        "traffic of others (the server does not count, or not with certainty)": not counters,
-        "an earlier use of the cache, or a larger pool": more > 0 and not (others or looked_up or first.any()),
+    return [text for text, applies in shown.items() if applies]
+
+
+def _sort_rest(facts, summary):
+    """Return the causes that nothing points to: those that may be, and those that something speaks against."""
+    possible = {
+        f"a hybrid model (window or recurrent layers; {RETENTION})": facts["fewer"] > 0 and facts["hybrid"] is None,
+        f"another engine version than vLLM {REPLAYED} (the server does not say its own)":
+            summary["server_version"] is None,
+        "traffic of others (the server does not count, or not with certainty)": not facts["counted"],
+        "an earlier use of the cache, or a larger pool":
+            facts["more"] > 0 and not (facts["others"] or facts["used"] or facts["first_hit"]),
     }  # fmt: skip
-    rest = "; ".join(text for text, applies in open_ones.items() if applies)
-    found = [f"{count(more, 'request')} hit more than predicted, {fewer:,} less.", *found]
-    return found + ([f"Possible, though nothing here shows it: {rest}."] if rest else [])
+    unlikely = {
+        "a hybrid model (no request hit less than predicted)": facts["fewer"] == 0 and facts["hybrid"] is None,
+        f"another engine version (the server says {summary['server_version']})": facts["same_version"],
+        "traffic of others (the server looked up no more prompt tokens than the check sent)":
+            facts["counted"] and not facts["others"],
+    }  # fmt: skip
+    return [[text for text, applies in one.items() if applies] for one in (possible, unlikely)]
 
 
 def find_warnings(recording, summary):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from kvprefix.files import InputError, plain_text
+from kvprefix.recording import VERSION_TEXT
 from kvprefix.serveranswers import (
     Unanswered,
     find_message,
@@ -96,7 +97,7 @@ class Server:
         return {
             "model": model,
             "max_model_len": longest if type(longest) is int and longest > 0 else None,
-            "version": version if re.fullmatch(r"[0-9A-Za-z.+!_-]{1,64}", version) else None,
+            "version": version if VERSION_TEXT.fullmatch(version) else None,
         }
 
     def read_metrics(self):

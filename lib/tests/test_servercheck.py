@@ -410,17 +410,24 @@ def test_a_second_usage_does_not_hide_the_details_of_the_first(fake, url, reques
 def test_what_differences_may_come_from_is_named_with_what_points_to_it(fake, url, requests_file, tmp_path, capsys):
     fake.hits_nothing = True
     assert check(url, requests_file, tmp_path) == 3
-    *causes, possible = read_outputs(tmp_path)[1]["causes"]
-    assert causes[0] == "0 requests hit more than predicted, 2 less." and len(causes) == 2
-    assert causes[1].startswith("A smaller pool")
-    assert "a hybrid model" in possible and "retention of 0" in possible and "engine version" not in possible
+    first, off, pool, possible, unlikely = read_outputs(tmp_path)[1]["causes"]
+    assert first == "0 requests hit more than predicted, 2 less." and pool.startswith("A smaller pool")
+    assert off == "Prefix caching that is switched off: no request was hit at all."
+    assert "a hybrid model" in possible and "at a retention of 0" in possible and "engine version" not in possible
+    assert "another engine version (the server says 0.32.0); traffic of others (the server looked up no" in unlikely
     assert f"- {possible}" in capsys.readouterr().out
     fake.labels, fake.version, fake.queries = 'sliding_window="128",prefix_cache_retention_interval="0",', "0.25.1", 50
-    fake.cached.clear()
+    fake.labels += 'enable_prefix_caching="True",'
     assert check(url, requests_file, tmp_path, "--restart", "--num-gpu-blocks", "90") == 3
-    _, version, hybrid = read_outputs(tmp_path)[1]["causes"]
+    _, version, hybrid, unlikely = read_outputs(tmp_path)[1]["causes"]
     assert version == "Another engine version: the server says 0.25.1, the replay follows vLLM 0.32."
     assert "the server says sliding_window=128, prefix_cache_retention_interval=0; at a retention of 0" in hybrid
+    assert "hybrid" not in unlikely and "version" not in unlikely
+    fake.has_metrics, fake.version = False, "?!"
+    assert check(url, requests_file, tmp_path, "--restart", "--num-gpu-blocks", "90", "--block-size", "4") == 3
+    *_, possible = read_outputs(tmp_path)[1]["causes"]
+    for cause in ("a hybrid model", "another engine version than vLLM 0.32 (the server does", "traffic of others"):
+        assert cause in possible
 
 
 def test_what_points_to_others_and_to_another_block_size(fake, url, requests_file, tmp_path):
@@ -434,13 +441,13 @@ def test_what_points_to_others_and_to_another_block_size(fake, url, requests_fil
     recording.runs[0]["metrics"]["queries"] = 1
     recording.end["metrics"]["queries"] = 32
     causes = compare_recording(recording)[1]["causes"]
-    assert any("the server had looked up prompt tokens before the check" in text for text in causes)
+    assert any("the server had been asked before the check" in text for text in causes)
     assert not any("Traffic of others" in text or "block size" in text for text in causes)
     recording.end["metrics"]["queries"] = 33  # one more than the 31 that the check sent
     recording.answers[1]["cached_tokens"] = 3
     causes = compare_recording(recording)[1]["causes"]
     assert any(text.startswith("Traffic of others") for text in causes)
-    assert any("1 measured values are no multiple of 4" in text for text in causes)
+    assert any("1 measured value cannot be made of blocks of 4" in text for text in causes)
     recording.answers[1]["cached_tokens"], recording.answers[3]["cached_tokens"] = 0, 4  # one block less, both times
     recording.answers[5]["cached_tokens"] = 0
     causes = compare_recording(recording)[1]["causes"]
@@ -561,6 +568,29 @@ def test_a_damaged_recording_names_its_line(url, requests_file, tmp_path, capsys
     assert check(url, requests_file, tmp_path) == 2
     error = capsys.readouterr().err
     assert "recording.jsonl: line 2 is none of a recording" in error and "--restart" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        (0, '"timing":"sequential"', '"timing":7'), (0, '"source":', '"x":'), (0, '"requests":6', '"requests":"6"'),
+        (1, '"queries":0', '"queries":"0"'), (1, '"version":"0.32.0"', '"version":5'),
+        (1, '"server":{', '"server":7,"x":{'),
+        (1, '"version":"0.32.0"', '"version":"![x](/etc/hostname)"'), (1, '"reset":false', '"reset":"no"'),
+        (1, '"engines":1', '"engines":[]'), (1, '"block_size":4', '"block_size":"4"'), (-2, '"hits":12', '"hits":{}'),
+        (3, '"output_tokens":1', '"output_tokens":2147483647'), (3, '"ttft_s":', '"ttft_s":NaN,"x":'),
+        (3, '"lost":0', '"lost":-1'),
+    ],
+)  # fmt: skip
+def test_a_recording_of_somebody_else_is_checked(url, requests_file, tmp_path, line, old, new):
+    check(url, requests_file, tmp_path)
+    path = tmp_path / "engine_check/recording.jsonl"
+    lines = path.read_text().split("\n")
+    assert old in lines[line]
+    lines[line] = lines[line].replace(old, new)
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"line {line % (len(lines)) + 1} is none of a recording"):
+        read_recording(path)
 
 
 def test_no_recording(tmp_path):
