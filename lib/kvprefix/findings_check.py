@@ -83,6 +83,7 @@ def find_causes(recording, summary, compared):
     predicted, measured = (compared[f"{name}_cached_tokens"].fillna(0) for name in ("predicted", "measured"))
     fewer, size, counters = int((measured < predicted).sum()), summary["block_size"], summary["server_counters"]
     metrics = [run.get("metrics") or {} for run in recording.runs] or [{}]
+    first = min(recording.answers, key=lambda one: one["sent_s"])
     facts = {
         "more": int((measured > predicted).sum()),
         "fewer": fewer,
@@ -92,7 +93,7 @@ def find_causes(recording, summary, compared):
         "hybrid": next((one["hybrid"] for one in metrics if one.get("hybrid")), None),
         "counted": counters is not None and recording.header["timing"] == "sequential",  # else it may ask twice
         "more_queries": (counters or {}).get("queries", 0) > count_prompts(recording, with_lost=True),
-        "first_hit": (compared["request_id"].eq(recording.answers[0]["request_id"]) & (measured > predicted)).any(),
+        "first_hit": (compared["request_id"].eq(first["request_id"]) & (measured > predicted)).any(),
         "used": (metrics[0].get("queries") or 0) > 0 and not recording.runs[0].get("reset"),
         "same_version": (summary["server_version"] or "").startswith(f"{REPLAYED}."),
     }

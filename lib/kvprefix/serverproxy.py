@@ -31,8 +31,8 @@ def find_proxy(url):
         A value that is no proxy's address, or a SOCKS proxy.
     """
     parts = urlsplit(url)
-    host, port = parts.hostname, parts.port or {"http": 80, "https": 443}[parts.scheme]
-    if _is_this_machine(host) or _is_left_out(host, port):
+    host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    if not host or _is_this_machine(host) or _is_left_out(host, port):
         return None
     for kind in (parts.scheme, "all"):
         value = (getproxies().get(kind) or "").strip()  # of the environment, or the system's

@@ -14,6 +14,7 @@ from kvprefix import fetch
 from kvprefix.__main__ import main
 from kvprefix.fetch import fetch_full_sharegpt
 from kvprefix.files import InputError
+from kvprefix.tokenizer import find_tokenizer
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes stand for the file
 
@@ -180,3 +181,15 @@ def test_without_a_network_it_says_so(monkeypatch, capsys):
     monkeypatch.setattr(fetch, "find_project", lambda: None)
     assert main(["fetch"]) == 2
     assert "HF_HUB_OFFLINE is set). It needs a network" in capsys.readouterr().err
+
+
+def test_a_tokenizers_download_names_its_proxy(monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: 1 / 0)
+    monkeypatch.setenv("all_proxy", "socks5://user:geheim@h:1")
+    with pytest.raises(InputError, match="the environment variable all_proxy names a SOCKS proxy"):
+        find_tokenizer("no-such/tokenizer")
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:geheim@h:1")
+    with pytest.raises(InputError, match=r"through the proxy of the environment variable HTTPS_PROXY\)") as raised:
+        find_tokenizer("no-such/tokenizer")
+    assert "geheim" not in str(raised.value)
