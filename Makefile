@@ -206,7 +206,8 @@ $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(GUARD) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
 
 # A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
-# The notebook that shows the recording is run again by the next report.
+# The notebook that shows the recording is run again by the next report. The command ends with 3 where they differ and 4
+# where nothing can be compared; make then prints `Error 3` or `Error 4`, and ends with its own 2.
 engine-check: .venv/.ready ## send requests to a live server and compare its cached tokens with the replay's
 	+@$(LOCKED) make-engine-check
 
@@ -214,9 +215,9 @@ make-engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)
 	@[ -n $(call quoted,URL) ] || { echo 'give the server: make engine-check URL=http://127.0.0.1:8000' >&2; exit 2; }
 	@cp $(WORK)/parameters.txt $(WORK)/check.txt
 	@$(if $(OF_REPORT),$(call write,$(OF_REPORT)) >> $(WORK)/check.txt)
-	@$(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(OUT) \
-	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(GUARD) $(ARGS)
-	@rm -f $(OUT)/notebooks/70-engine-check.ipynb
+	@code=0; $(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(OUT) \
+	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(GUARD) $(ARGS) \
+	    || code=$$?; case $$code in 0|3|4) rm -f $(OUT)/notebooks/70-engine-check.ipynb;; esac; exit $$code
 
 # ---- The rest.
 

@@ -39,10 +39,20 @@ _HELP = {
     "rejoin_split": "true: join ShareGPT's split records again",
     "kv_model": "the model in whose KV cache capacities are shown: a known name or a config.json",
 }
+_CHECK_CODES = (
+    "exit codes: 0 where all compared requests agree; 3 where some differ (DIFFER, or beside an approximate "
+    "prediction); 4 where no comparison is possible (other prompt tokens, prefix caching switched off, cached tokens "
+    "not reported, nothing answered when first sent); 2 for a mistake in what was given, a server that does not answer "
+    "or another check in the folder. Read from the environment: OPENAI_API_KEY, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+    "NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR."
+)
 
 
 def main(arguments=None):
-    """Run the command; return its exit code: 0, or 2 for a mistake in what was given or a failed notebook."""
+    """Run the command; return its exit code: 0, or 2 for a mistake in what was given or a failed notebook.
+
+    `check` also has 3 and 4: see its help.
+    """
     options = _make_parser().parse_args(arguments)
     try:
         with _place_tasks(getattr(options, "scheduler", None)), guarding(getattr(options, "csv_safe", False)):
@@ -135,7 +145,7 @@ def _make_parser():
 
     check = commands.add_parser(
         "check", help="send requests to a live server and compare its cached tokens with the replay's",
-        allow_abbrev=False,
+        allow_abbrev=False, epilog=_CHECK_CODES,
     )  # fmt: skip
     check.add_argument("--url", required=True, help="an OpenAI-compatible server's address: http://127.0.0.1:8000")
     check.add_argument("--output-dir", required=True, type=_path, help="the report folder: engine_check/ goes there")
@@ -333,7 +343,7 @@ def _check(options):
         parameters = _read_parameters(options)
         requests = take_requests(load_workload(parameters), n, messages=check.api == "chat")
         source = f"multi-turn trace of {Path(parameters.data).name}"
-    from kvprefix.enginecheck import check_engine
+    from kvprefix.enginecheck import check_engine, find_exit_code
 
     summary = check_engine(
         check, requests, options.output_dir, source, restart=options.restart, reset=options.reset,
@@ -344,7 +354,10 @@ def _check(options):
     if summary["verdict"] == "void":
         tell(f"WARNING: {summary['sentence']}", sys.stderr)
     tell(summary["sentence"])
+    for cause in summary["causes"]:
+        tell(f"- {cause}")
     tell(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
+    return find_exit_code(summary)
 
 
 def _tell_lines(text):

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.engine import Overlap, make_requests, replay_vllm
-from kvprefix.findings_check import describe_comparison, find_warnings
+from kvprefix.findings_check import count_prompts, describe_comparison, find_causes, find_warnings
 from kvprefix.recording import read_recording
 
 __all__ = ["compare_recording", "describe_comparison", "read_recording"]
 
 ASSUMED_BLOCK_SIZE = 16  # vLLM's default, where neither the server nor the user says
+NO_COMPARISON = ("void", "switched_off", "not_reported", "nothing")  # the verdicts without one
 COLUMNS = [
     "request_id", "prompt_tokens", "server_prompt_tokens", "predicted_cached_tokens", "measured_cached_tokens",
     "ttft_s", "status",
@@ -41,7 +42,8 @@ def compare_recording(recording):
         `differs`, `sent_again`, `other_prompt` (the server made other tokens of it), `not_reported` or `too_long`.
     summary : dict
         JSON values. `verdict`: `agree`, `differ`, `approximate` (requests overlapped, or generated tokens are not
-        known), `void` (other prompts), `not_reported` or `nothing`; `warnings`: sentences.
+        known), `void` (other prompts), `switched_off` (prefix caching), `not_reported` or `nothing`; `causes` (of
+        differences, with what points to them) and `warnings`: sentences.
 
     Notes
     -----
@@ -57,7 +59,7 @@ def compare_recording(recording):
     answers = recording.answers
     if recording.header["timing"] == "trace":
         answers = sorted(answers, key=lambda one: one["sent_s"])
-    reports = any(one.get("cached_tokens") is not None for one in answers)
+    reports = any(one.get("cached_tokens") is not None for one in answers) or _hit_nothing(recording)
     measured = [(one.get("cached_tokens") or 0) if reports else None for one in answers]  # some leave a 0 out
     sent = _settle_lost(recording, answers, measured, cache)
     predicted = _predict(recording, answers, sent, cache, cache["num_gpu_blocks"])
@@ -143,6 +145,18 @@ def _make_row(answer, predicted, measured):
     return [answer["request_id"], ours, theirs, predicted, measured, answer["ttft_s"], status]
 
 
+def _hit_nothing(recording):
+    """Say whether the server's own counters rule out a hit: then a server that leaves a 0 out has reported all."""
+    counters = _count_server(recording)
+    return counters is not None and counters.get("hits") == 0 and counters["queries"] >= count_prompts(recording)
+
+
+def _is_switched_off(recording, frame):
+    """Say whether the server says that its prefix caching is switched off, and hits nothing."""
+    off = any((run.get("metrics") or {}).get("prefix_caching") is False for run in recording.runs)
+    return off and not frame["measured_cached_tokens"].fillna(0).any()
+
+
 def _is_compared(frame):
     return frame["status"].isin(["agrees", "differs"])
 
@@ -158,6 +172,8 @@ def _sum_up(recording, frame, cache, unlimited):
     doubt = " and ".join(text for text, applies in doubts.items() if applies) or None
     if n["other_prompt"]:
         verdict = "void"
+    elif len(answered) and _is_switched_off(recording, frame):
+        verdict = "switched_off"
     elif n["not_reported"]:
         verdict = "not_reported"
     elif not len(compared):
@@ -182,6 +198,9 @@ def _sum_up(recording, frame, cache, unlimited):
         "first_difference": _show_first(frame, "differs", "predicted_cached_tokens", "measured_cached_tokens"),
         "other_prompts": n["other_prompt"],
         "first_other_prompt": _show_first(frame, "other_prompt", "prompt_tokens", "server_prompt_tokens"),
+        "predicted_not_reported": int(
+            frame.loc[frame["status"] == "not_reported", "predicted_cached_tokens"].fillna(0).sum()
+        ),
         "prompt_tokens": int(compared["prompt_tokens"].sum()),
         "predicted_cached_tokens": int(compared["predicted_cached_tokens"].sum()),
         "measured_cached_tokens": int(compared["measured_cached_tokens"].sum()),
@@ -189,7 +208,8 @@ def _sum_up(recording, frame, cache, unlimited):
         "ttft_s": _describe_times(answered["ttft_s"]),
         "server_counters": _count_server(recording),
     }
-    return {**summary, "warnings": find_warnings(recording, summary)}
+    causes = find_causes(recording, summary, compared) if n["differs"] and verdict not in NO_COMPARISON else []
+    return {**summary, "causes": causes, "warnings": find_warnings(recording, summary)}
 
 
 def _show_first(frame, status, left, right):

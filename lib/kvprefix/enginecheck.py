@@ -1,11 +1,12 @@
 """The live check as one step: send, record, compare, and write what was found."""
 
+import contextlib
 import json
 from pathlib import Path
 
-from kvprefix.comparison import compare_recording, describe_comparison
+from kvprefix.comparison import NO_COMPARISON, compare_recording, describe_comparison
 from kvprefix.csvcells import guard_cells
-from kvprefix.files import atomic_path, write_bytes
+from kvprefix.files import atomic_path, hold_lock, write_bytes
 from kvprefix.plot import save_figure
 from kvprefix.plot_engine import draw_predicted_measured
 from kvprefix.servercheck import record_check
@@ -26,12 +27,40 @@ def check_engine(check, requests, output_dir, source, *, restart=False, reset=Fa
     Returns
     -------
     dict
-        The summary of `comparison.compare_recording`.
+        The summary of `comparison.compare_recording`, and the `sentence` that says it.
+
+    Raises
+    ------
+    InputError
+        What `record_check` raises; another check that works in the folder.
     """
     folder = Path(output_dir) / FOLDER
-    recording = record_check(
-        check, requests, folder / "recording.jsonl", source, restart=restart, reset=reset, tell=tell, progress=progress
-    )
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    busy = f"{folder}: another check is writing there; wait for it, or give another --output-dir (make: NAME)"
+    try:
+        with hold_lock(folder / ".lock", busy):
+            recording = record_check(
+                check, requests, folder / "recording.jsonl", source, restart=restart, reset=reset, tell=tell,
+                progress=progress,
+            )  # fmt: skip
+            return _write_found(recording, folder)
+    finally:
+        for one in made:  # that hold nothing, where the server was not reached
+            with contextlib.suppress(OSError):
+                one.rmdir()
+
+
+def find_exit_code(summary):
+    """Return the exit code of `check`: 0 where all compared requests agree, 3 where some differ, 4 where none can be.
+
+    >>> find_exit_code({"verdict": "differ", "differ": 1}), find_exit_code({"verdict": "void", "differ": 0})
+    (3, 4)
+    """
+    return 4 if summary["verdict"] in NO_COMPARISON else 3 if summary["differ"] else 0
+
+
+def _write_found(recording, folder):
+    """Write the comparison, summary and figure of a recording; return the summary with its sentence."""
     frame, summary = compare_recording(recording)
     with atomic_path(folder / "comparison.csv") as temporary:
         guard_cells(frame).to_csv(temporary, index=False, lineterminator="\n")

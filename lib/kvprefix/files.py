@@ -21,8 +21,6 @@ IN_USE = "in-use"  # of the derived folder: locked by every process that uses it
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
           stat.S_IFSOCK: "a socket"}  # fmt: skip
 _in_use = {}  # the derived folder: its open lock
-
-
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
@@ -49,6 +47,8 @@ def tell(text, file=None):
     from tqdm import tqdm
 
     tqdm.write(plain_text(text), file=file)
+
+
 class ChangedError(InputError):
     """A file changed while it was read."""
 

@@ -141,7 +141,7 @@ def show_recording(section):
     from kvprefix.plot_engine import draw_predicted_measured
 
     frame, summary = compare_recording(read_recording(path))
-    notes = "".join(f"\n- {escape_markdown(warning)}" for warning in summary["warnings"])
+    notes = "".join(f"\n- {escape_markdown(warning)}" for warning in [*summary["causes"], *summary["warnings"]])
     section.say("A live server", f"{escape_markdown(describe_comparison(summary))}{notes and chr(10) + notes}")
     figure, data = draw_predicted_measured(frame)
     caption = "Cached tokens of each request, predicted by the replay and reported by a live server."

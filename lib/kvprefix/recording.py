@@ -9,6 +9,7 @@ Then, as they happen: `{"run": {...}}` (a run starts: the server's state, what w
 
 import json
 import os
+import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,10 +20,19 @@ from kvprefix.files import InputError, check_input_file, check_output_file, expl
 from kvprefix.jsonlines import is_whole
 
 VERSION = 1
+VERSION_TEXT = re.compile(r"[0-9A-Za-z.+!_-]{1,64}")  # of a server: it goes into sentences
 _ANSWER = {
     "request_id": str, "prompt_token_ids": list, "server_prompt_tokens": int, "output_tokens": int, "ttft_s": float,
     "duration_s": float, "sent_s": float,
 }  # fmt: skip
+
+
+_HEADER = {"url": str, "model": str, "api": str, "timing": str, "speed": float, "requests": int, "source": str}
+_METRICS = {
+    "queries": int, "hits": int, "engines": int, "block_size": int, "num_gpu_blocks": int, "started_s": float,
+    "prefix_caching": bool, "hybrid": str,
+}  # fmt: skip
+_RUN = {"block_size": int, "num_gpu_blocks": int, "reset": bool}
 
 
 @dataclass
@@ -67,13 +77,13 @@ class Recording:
 
     def add(self, event, value):
         """Take in an event, or raise ValueError with what is wrong with it."""
-        if event == "run" and isinstance(value, dict):
+        if event == "run" and _is_run(value):
             self.lost.update(self.under_way)  # when the run before was killed
             self.under_way.clear()
             self.runs.append(value)
             self.run_starts.append(len(self.answers))
             self.end = None
-        elif event == "given" and isinstance(value, dict):
+        elif event == "given" and _has(value, _RUN) and self.runs:
             self.runs[-1] |= value
         elif event == "sent" and isinstance(value, str):
             self.under_way.add(value)
@@ -86,7 +96,7 @@ class Recording:
         elif event == "skipped" and isinstance(value, dict) and isinstance(value.get("request_id"), str):
             self.skipped.append(value)
             self._finish(value["request_id"])
-        elif event == "end" and isinstance(value, dict):
+        elif event == "end" and isinstance(value, dict) and _has(value.get("metrics") or {}, _METRICS):
             self.end = value
         else:
             raise ValueError(f"holds no such event: {event!r}")
@@ -140,7 +150,9 @@ def read_recording(path):
             content = json.loads(line)
             ((event, value),) = content.items()
             if recording is None:
-                if event != "recording" or value["version"] != VERSION or not isinstance(value["key"], str):
+                known = {"key": str, **_HEADER}
+                whole = "max_tokens" in value and known.keys() <= value.keys() and _has(value, known)
+                if event != "recording" or value["version"] != VERSION or not whole:
                     raise ValueError("begins no recording of this version")
                 recording = Recording(path, value)
             else:
@@ -152,11 +164,31 @@ def read_recording(path):
     return recording
 
 
+def _has(value, kinds):
+    """Say whether a JSON value is an object that has values of these kinds, or none, under these names."""
+    if not isinstance(value, dict):
+        return False
+    some = [(value[name], kind) for name, kind in kinds.items() if value.get(name) is not None]
+    return all(isinstance(one, int | float) if kind is float else type(one) is kind for one, kind in some)
+
+
+def _is_run(value):
+    server = (value.get("server") or {}) if isinstance(value, dict) else None
+    good = _has(value, _RUN) and _has(server, {"version": str}) and _has(value.get("metrics") or {}, _METRICS)
+    return good and VERSION_TEXT.fullmatch(server.get("version") or "0") is not None
+
+
 def _is_answer(value):
     if not isinstance(value, dict):
         return False
     right = [isinstance(value.get(name), kind | int if kind is float else kind) for name, kind in _ANSWER.items()]
-    ids = [*value.get("prompt_token_ids", [None]), *(value.get("output_token_ids") or [])] if all(right) else [None]
+    counts = [value.get(name, 0) for name in ("server_prompt_tokens", "output_tokens", "lost")]
+    times = [value.get(name) for name in ("ttft_s", "duration_s", "sent_s")]
+    if not all(right) or not all(is_whole(one) and 0 <= one < 2**24 for one in counts):
+        return False
+    if not all(0 <= one < 1e9 for one in times):
+        return False
+    ids = [*value["prompt_token_ids"], *(value.get("output_token_ids") or [])]
     cached = value.get("cached_tokens")
     return all(is_whole(one) and 0 <= one < 2**31 for one in ids) and (cached is None or is_whole(cached))
 

@@ -9,8 +9,12 @@ import time
 from dataclasses import dataclass
 
 MOST_BYTES = 2**24  # of an answer: one token is some hundred bytes
-_SAMPLE = re.compile(r"^([a-zA-Z_:]\w*(?::\w+)*)(?:\{(.*)\})?\s+(\S+)", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S+)", re.MULTILINE | re.ASCII)
+_LABEL = re.compile(r'\b(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
+# The names of one counter in vLLM's versions: a page that has several says the same several times.
+_COUNTERS = [f"vllm:{kind}prefix_cache_{{}}{end}" for kind in ("", "gpu_") for end in ("_total", "")]
+_HYBRID = ("sliding_window", "mamba_block_size")  # a number where a model keeps less than every token's KV
+_RETENTION = "prefix_cache_retention_interval"
 
 
 class Unanswered(Exception):
@@ -58,12 +62,12 @@ def read_answer(chunks, started, timeout_s):
         Seconds from then on.
     """
     usage, prompt_ids, output_ids, first, done = None, None, [], None, False
-    for text in _read_events(chunks, started, timeout_s):
+    for text in _read_events(read_chunks(chunks, started, timeout_s)):
         if text == "[DONE]":
             done = True
             break
         event, choice = _read_event(text)
-        usage = event.get("usage") or usage
+        usage = _merge_usage(usage, event.get("usage"))
         prompt_ids = event.get("prompt_token_ids") or choice.get("prompt_token_ids") or prompt_ids
         if first is None and _has_token(choice):
             first = time.monotonic() - started
@@ -78,11 +82,11 @@ def read_answer(chunks, started, timeout_s):
 
 def read_whole_answer(chunks, started, timeout_s):
     """Read an answer that is no stream; the parameters and what is raised are those of `read_answer`."""
-    text = b"".join(_read_chunks(chunks, started, timeout_s)).decode("utf-8", errors="replace")
+    text = bytearray().join(read_chunks(chunks, started, timeout_s)).decode("utf-8", errors="replace")
     duration = time.monotonic() - started
     body, choice = _read_event(text)
     if not choice:
-        raise Unanswered(f"answered nonsense, no choices: {text[:60]!r}", reached=True)
+        raise Unanswered(f"answered nonsense, no choices: {text}", reached=True)
     output_ids = choice["token_ids"] if isinstance(choice.get("token_ids"), list) else []
     prompt_ids = body.get("prompt_token_ids") or choice.get("prompt_token_ids")
     return _make_answer(body.get("usage"), prompt_ids, output_ids, duration, duration)
@@ -93,13 +97,24 @@ def _read_event(text):
     try:
         event = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Unanswered(f"answered nonsense: {text[:60]!r}", reached=True) from error
+        raise Unanswered(f"answered nonsense: {text}", reached=True) from error
     if not isinstance(event, dict):
-        raise Unanswered(f"answered nonsense: {text[:60]!r}", reached=True)
+        raise Unanswered(f"answered nonsense: {text}", reached=True)
     if event.get("error"):
         raise Unanswered(f"broke off with an error: {find_message(event)}", reached=True)
     choices = event.get("choices")
     return event, choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _merge_usage(old, new):
+    """Return a later usage on top of an earlier one: what it leaves out stays, such as details in a proxy's count."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new if isinstance(new, dict) else old
+    said = {name: value for name, value in new.items() if value is not None}
+    details = [one.get("prompt_tokens_details") for one in (old, said)]
+    if all(isinstance(one, dict) for one in details):
+        said["prompt_tokens_details"] = _merge_usage(*details)
+    return old | said
 
 
 def _make_answer(usage, prompt_ids, output_ids, first, duration):
@@ -126,34 +141,37 @@ def _has_token(choice):
     return bool(choice.get("token_ids") or any(texts) or choice.get("finish_reason"))
 
 
-def _read_chunks(chunks, started, timeout_s):
+def read_chunks(chunks, started, timeout_s, most_bytes=MOST_BYTES):
     """Yield chunks of bytes, neither too many nor for too long."""
     n_bytes = 0
     for chunk in chunks:
         n_bytes += len(chunk)
         if time.monotonic() - started > timeout_s:
             raise Unanswered(f"was not done within {timeout_s:g} s", reached=True)
-        if n_bytes > MOST_BYTES:
-            raise Unanswered(f"answered nonsense: more than {MOST_BYTES >> 20} MiB", reached=True)
+        if n_bytes > most_bytes:
+            raise Unanswered(f"answered nonsense: more than {most_bytes >> 20} MiB", reached=True)
         yield chunk
 
 
-def _read_events(chunks, started, timeout_s):
+def _read_events(chunks):
     """Yield what follows `data:` in each event."""
-    rest = b""
-    for chunk in _read_chunks(chunks, started, timeout_s):
-        *lines, rest = (rest + chunk).split(b"\n")
+    rest = bytearray()
+    for chunk in chunks:
+        rest += chunk
+        if b"\n" not in chunk:
+            continue
+        *lines, rest = rest.split(b"\n")
         for line in lines:
             text = line.strip().decode("utf-8", errors="replace")
             if text.startswith("data:"):
                 yield text[5:].strip()
             elif text and text[0] != ":" and not re.match(r"(event|id|retry)\b", text):
-                raise Unanswered(f"answered nonsense, no stream of events: {text[:60]!r}", reached=True)
+                raise Unanswered(f"answered nonsense, no stream of events: {text}", reached=True)
     if rest.strip() == b"data: [DONE]":
         yield "[DONE]"
     elif rest.strip() and not rest.startswith(b"data"):
         text = rest.decode("utf-8", errors="replace")
-        raise Unanswered(f"answered nonsense, no stream of events: {text[:60]!r}", reached=True)
+        raise Unanswered(f"answered nonsense, no stream of events: {text}", reached=True)
 
 
 def parse_metrics(text):
@@ -164,7 +182,8 @@ def parse_metrics(text):
     dict or None
         `queries` and `hits` (tokens since the server's start, over its engines), `engines`, and `block_size` and
         `num_gpu_blocks`; `started_s`, when the server's process started (Unix time). What it does not say is None; so
-        is the whole if the page tells nothing of a prefix cache.
+        is the whole if the page tells nothing of a prefix cache. Only where it says so: `prefix_caching` (whether it
+        is switched on) and `hybrid` (what it says of a sliding window or of Mamba blocks).
 
     Examples
     --------
@@ -173,30 +192,43 @@ def parse_metrics(text):
     ...               'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="200"} 1.0')
     {'queries': 64, 'hits': 32, 'engines': 1, 'block_size': 16, 'num_gpu_blocks': 200, 'started_s': None}
     """
-    counters, caches, started_s = {"queries": [], "hits": []}, [], None
+    counters, caches, started_s = {}, [], None
     for name, labels, value in _SAMPLE.findall(text):
-        kind = re.fullmatch(r"vllm:(?:gpu_)?prefix_cache_(queries|hits)(?:_total)?", name)
         number = float(value) if re.fullmatch(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", value) else None
-        if kind and number is not None:
-            counters[kind[1]].append(int(number))
+        if "prefix_cache" in name and number is not None:
+            counters.setdefault(name, []).append(int(number))
         elif name == "process_start_time_seconds":
             started_s = number
         elif name == "vllm:cache_config_info":
             caches.append(dict(_LABEL.findall(labels)))
-    if not counters["queries"] and not caches:
+    found = {kind: _take_counter(counters, kind) for kind in ("queries", "hits")}
+    if not found["queries"] and not caches:
         return None
-    sums = {name: sum(values) if values else None for name, values in counters.items()}
-    sizes = {
-        name: int(caches[0][name]) if caches and re.fullmatch("[1-9][0-9]{0,8}", caches[0].get(name, "")) else None
-        for name in ("block_size", "num_gpu_blocks")
-    }
-    engines = max(len(caches), len(counters["queries"]), 1)
-    return {**sums, "engines": engines, **sizes, "started_s": started_s}
+    sums = {kind: sum(values) if values else None for kind, values in found.items()}
+    engines = max(len(caches), len(found["queries"]), 1)
+    return {**sums, "engines": engines, **_read_cache(caches[0] if caches else {}), "started_s": started_s}
+
+
+def _take_counter(counters, kind):
+    """Return a counter's samples, one an engine, under the first of its names that the page has."""
+    return next((counters[name] for one in _COUNTERS if (name := one.format(kind)) in counters), [])
+
+
+def _read_cache(labels):
+    """Return what `vllm:cache_config_info` says of an engine's cache."""
+    numbers = {name: int(text) for name, text in labels.items() if re.fullmatch("[1-9][0-9]{0,8}", text)}
+    said = {name: numbers.get(name) for name in ("block_size", "num_gpu_blocks")}
+    switch = labels.get("enable_prefix_caching", "").lower()
+    if switch in ("true", "false"):
+        said["prefix_caching"] = switch == "true"
+    hybrid = [f"{name}={numbers[name]}" for name in _HYBRID if name in numbers]
+    if hybrid and re.fullmatch("[0-9]{1,9}", labels.get(_RETENTION, "")):
+        hybrid.append(f"{_RETENTION}={labels[_RETENTION]}")
+    return said | ({"hybrid": ", ".join(hybrid)} if hybrid else {})
 
 
 def find_message(body):
-    """Return the message in the JSON body of an error, or its text, cut."""
+    """Return the message in the JSON body of an error, or its text."""
     while isinstance(body, dict):
         body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
-    text = " ".join((body if isinstance(body, str) else json.dumps(body)).split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    return body if isinstance(body, str) else json.dumps(body)

@@ -3,16 +3,29 @@
 A failure is an `Unanswered`, worth trying again, or an `InputError`, which no trying helps.
 """
 
-import os
+import json
+import math
 import re
-import time
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx
 
-from kvprefix.files import InputError
-from kvprefix.serveranswers import Unanswered, find_message, parse_metrics, read_answer, read_whole_answer
+from kvprefix.files import InputError, plain_text
+from kvprefix.recording import VERSION_TEXT
+from kvprefix.serveranswers import (
+    Unanswered,
+    find_message,
+    parse_metrics,
+    read_answer,
+    read_chunks,
+    read_whole_answer,
+)
+from kvprefix.serverkey import Key
+from kvprefix.serverlimits import MOST_BYTES_OF_A_PAGE, Deadline, iterate_body
+from kvprefix.serverproxy import find_proxy
 
+MOST_SHOWN = 300  # characters of what a server says
 # What a server that does not know it may refuse; it is left out then.
 _OPTIONS = {"stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True, "ignore_eos": True}
 _TOO_LONG = re.compile(r"context length|context window|maximum length|too long|max_model_len", re.IGNORECASE)
@@ -28,24 +41,29 @@ class Server:
     Parameters
     ----------
     url : str
-        `http://host:port`, with or without `/v1`. A key is taken from the environment variable OPENAI_API_KEY.
+        `http://host:port`, with or without `/v1`. A key is taken from the environment variable OPENAI_API_KEY; it is
+        in no message, and in nothing that is returned.
     timeout_s : float
-        The longest that one request may take.
+        The longest that one request may take, from connecting to the last byte.
 
     Raises
     ------
     InputError
-        A URL that is not http.
+        A URL that is not http, a key that no header takes, a proxy or certificates that cannot be used.
     """
 
     def __init__(self, url, timeout_s=120.0):
-        self.url, self.timeout_s = check_url(url), timeout_s
-        key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)  # none that the server closed long ago
-        timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
-        self._client = httpx.Client(headers=headers, timeout=timeout, limits=limits)
-        self._options = _OPTIONS
+        self.url, self.timeout_s, self._key, self._options = check_url(url), timeout_s, Key(), _OPTIONS
+        if self._key.is_in(self.url):
+            raise InputError("URL holds the key; the URL is recorded, expected the key in OPENAI_API_KEY alone")
+        proxy = find_proxy(self.url)
+        self._through = f" through the proxy of {proxy.named_by}" if proxy else ""
+        self._client = httpx.Client(
+            headers={**self._key.headers, "Accept-Encoding": "identity", "Content-Type": "application/json"},
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),  # none that was closed long ago
+            proxy=proxy and proxy.url, trust_env=False, verify=trust_certificates(),
+        )  # fmt: skip
 
     def __enter__(self):
         return self
@@ -58,38 +76,45 @@ class Server:
 
         Without `model` it is the first one that the server has.
         """
-        body = _read_json(self._get("/v1/models"))
+        body = self._get("/v1/models")
         listed = body.get("data") if isinstance(body, dict) else None
         models = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         names = [one.get("id") for one in models if isinstance(one.get("id"), str)]
         if not names:
             raise Unanswered("/v1/models lists no model", reached=False)
         if model is not None and model not in names:
-            raise InputError(f"{self.url}: has no model {model!r}; it has {', '.join(names)}")
+            raise InputError(f"{self.url}: has no model {model!r}; it has {self._show(', '.join(names))}")
         model = model or names[0]
+        if self._key.is_in(model):
+            raise InputError(f"{self.url}: names a model by the key, which would be recorded; expected --model")
         longest = next(one for one in models if one.get("id") == model).get("max_model_len")
         try:
-            said = _read_json(self._get("/version"))
+            said = self._get("/version")
             version = said.get("version") if isinstance(said, dict) else None
         except (Unanswered, InputError):
             version = None
-        return {"model": model, "max_model_len": longest if type(longest) is int else None, "version": version}
+        version = self._key.hide(version) if isinstance(version, str) else ""
+        return {
+            "model": model,
+            "max_model_len": longest if type(longest) is int and longest > 0 else None,
+            "version": version if VERSION_TEXT.fullmatch(version) else None,
+        }
 
     def read_metrics(self):
         """Return the counters and the cache of `/metrics`, None where there is none: see `parse_metrics`."""
         try:
-            return parse_metrics(self._get("/metrics").text)
+            return parse_metrics(self._exchange("GET", "/metrics", _read_text))
         except (Unanswered, InputError):
             return None
 
     def empty_cache(self):
         """Empty the server's prefix cache, which vLLM lets one do in its development mode."""
         try:
-            response = self._request("POST", "/reset_prefix_cache")
+            text = self._exchange("POST", "/reset_prefix_cache", _read_text)
         except InputError as error:
             advice = "--reset needs vLLM with VLLM_SERVER_DEV_MODE=1; without it, restart the server"
             raise InputError(f"{self.url}: does not let its cache be emptied; {advice}") from error
-        said = _read_json(response) if response.content else {"success": True}  # older versions say nothing
+        said = self._parse(text, "/reset_prefix_cache") if text else {"success": True}  # older versions say nothing
         if not isinstance(said, dict) or said.get("success") is not True:
             raise Unanswered("did not empty its cache, in which requests hold blocks", reached=False)
 
@@ -120,42 +145,82 @@ class Server:
                 self._options = {name: value for name, value in options.items() if name not in refused}
 
     def _ask(self, path, body):
-        started = time.monotonic()
-        try:
-            with self._client.stream("POST", f"{self.url}{path}", json=body) as response:
-                if response.status_code != 200:
-                    response.read()
-                    raise self._explain(response, path)
-                whole = response.headers.get("content-type", "").startswith("application/json")
-                read = read_whole_answer if whole else read_answer
-                return read(response.iter_bytes(), started, self.timeout_s)
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise _unanswered(error, self.timeout_s) from error
+        def read(response, chunks, started):
+            whole = response.headers.get("content-type", "").startswith("application/json")
+            return (read_whole_answer if whole else read_answer)(chunks, started, self.timeout_s)
+
+        answer = self._exchange("POST", path, read, body)
+        if answer.output_tokens > body["max_tokens"]:
+            said = f"{answer.output_tokens:,} generated tokens, {body['max_tokens']:,} were asked for"
+            raise Unanswered(f"answered nonsense: {said}", reached=True)
+        return answer
 
     def _get(self, path):
-        return self._request("GET", path)
+        """Return the JSON value at a path."""
+        return self._parse(self._exchange("GET", path, _read_text), path)
 
-    def _request(self, method, path):
+    def _parse(self, text, path):
         try:
-            response = self._client.request(method, f"{self.url}{path}")
-        except httpx.HTTPError as error:
-            raise _unanswered(error, self.timeout_s) from error
-        if response.status_code != 200:
-            raise self._explain(response, path)
-        return response
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise Unanswered(f"answered nonsense to {path}: {self._show(text)}", reached=False) from None
 
-    def _explain(self, response, path):
+    def _exchange(self, method, path, read, body=None):
+        """Send a request and return what `read(response, chunks, started)` makes of an answer with status 200."""
+        deadline = Deadline(self.timeout_s)
+        content, extensions = None if body is None else json.dumps(body), {"trace": deadline.watch}
+        send = partial(self._client.stream, method, f"{self.url}{path}", content=content, extensions=extensions)
+        result = failure = None
+        try:
+            with deadline, send() as response:
+                chunks = iterate_body(response)
+                if response.status_code == 200:
+                    result = read(response, chunks, deadline.started)
+                else:
+                    failure = self._explain(response, path, _read_text(response, chunks, deadline.started))
+        except Unanswered as error:
+            failure = Unanswered(self._show(str(error)), reached=error.reached)
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            failure = self._find_failure(error)
+        if deadline.over:
+            failure = Unanswered(f"was not done within {self.timeout_s:g} s{self._through}", reached=True)
+        if failure is not None:
+            raise failure  # here, so that a traceback does not show what it is from, in which the key may be
+        return result
+
+    def _find_failure(self, error):
+        """Return what a failure of the connection means."""
+        reason = self._show(str(error) or type(error).__name__)
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            reason = "time-out" if isinstance(error, httpx.ConnectTimeout) else reason
+            return Unanswered(f"cannot be reached{self._through} ({reason})", reached=False)
+        if isinstance(error, httpx.TimeoutException):
+            return Unanswered(f"was not done within {self.timeout_s:g} s{self._through}", reached=True)
+        return Unanswered(f"broke off its answer{self._through} ({reason})", reached=True)
+
+    def _show(self, text, most=MOST_SHOWN):
+        """Return a server's text as a message shows it: a short line without the key and without control characters."""
+        text = plain_text(" ".join(self._key.hide(text).split()))
+        return text if len(text) <= most else f"{text[: most - 3]}..."
+
+    def _explain(self, response, path, text):
         """Return the exception for an answer that is not 200."""
-        status, text = response.status_code, _read_message(response)
-        said = f"{status} {response.reason_phrase}".strip() + (f": {text}" if text else "")
-        if status == 413 or (status in (400, 422) and _TOO_LONG.search(text)):
+        status, text = response.status_code, self._show(_find_text(text))
+        said = f"{status} {self._show(response.reason_phrase, 60)}".strip() + (f": {text}" if text else "")
+        said += self._through
+        asked = path.endswith("/completions")
+        if asked and (status == 413 or (status in (400, 422) and _TOO_LONG.search(text))):
             return TooLong(said)
         if status >= 500 or status in (408, 425, 429):
             wait = response.headers.get("retry-after", "")
-            return Unanswered(f"answered {said}", reached=False, wait_s=min(float(wait), 30) if wait.isdecimal() else 0)
+            wait_s = min(int(wait), 30) if re.fullmatch("[0-9]{1,9}", wait) else 0
+            return Unanswered(f"answered {said}", reached=False, wait_s=wait_s)
         hints = {401: "; its key belongs in the environment variable OPENAI_API_KEY", 404: "; expected the address of "
-                 "an OpenAI-compatible server, such as http://127.0.0.1:8000"}  # fmt: skip
-        return InputError(f"{self.url}{path}: answered {said}{hints.get(401 if status == 403 else status, '')}")
+                 "an OpenAI-compatible server, such as http://127.0.0.1:8000",
+                 300: f"; expected the address that it sends on to ({self._show(response.headers.get('location', ''))})"
+                 }  # fmt: skip
+        hint = hints.get(401 if status == 403 else 300 if status in range(300, 400) else status, "")
+        return InputError(f"{self.url}{path}: answered {said}{hint}")
 
 
 def check_url(url):
@@ -170,30 +235,28 @@ def check_url(url):
     except (ValueError, httpx.InvalidURL):
         good = False
     if not good or parts.query or parts.fragment or parts.username or parts.password:  # the URL is recorded
-        raise InputError(f"URL is {url!r}; expected a server's address such as http://127.0.0.1:8000")
+        shown = Key().hide(re.sub("//.*@", "//***@", url))
+        raise InputError(f"URL is {shown!r}; expected a server's address such as http://127.0.0.1:8000")
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def _unanswered(error, timeout_s):
-    """Return what a failure of the connection means."""
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return Unanswered(f"cannot be reached ({str(error) or 'time-out'})", reached=False)
-    if isinstance(error, httpx.TimeoutException):
-        return Unanswered(f"was not done within {timeout_s:g} s", reached=True)
-    return Unanswered(f"closed the connection ({str(error) or type(error).__name__})", reached=True)
-
-
-def _read_json(response):
+def trust_certificates():
+    """Return the certificates to be trusted: those that the environment names, else the bundled ones."""
     try:
-        return response.json()
-    except (ValueError, RecursionError) as error:
-        raise Unanswered(f"answered nonsense to {response.url.path}: {response.text[:60]!r}", reached=False) from error
+        return httpx.create_ssl_context(trust_env=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"SSL_CERT_FILE or SSL_CERT_DIR of the environment cannot be read ({reason})") from error
 
 
-def _read_message(response):
-    """Return the message of an error's body, cut."""
+def _read_text(_response, chunks, started):
+    """Return the text of a page; the deadline of its request bounds its time."""
+    return bytearray().join(read_chunks(chunks, started, math.inf, MOST_BYTES_OF_A_PAGE)).decode(errors="replace")
+
+
+def _find_text(text):
+    """Return the message of an error's body."""
     try:
-        body = response.json()
+        return find_message(json.loads(text))
     except (ValueError, RecursionError):
-        body = response.text
-    return find_message(body)
+        return text

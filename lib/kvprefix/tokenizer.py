@@ -24,6 +24,7 @@ from kvprefix.files import (
     tell,
     write_sealed,
 )
+from kvprefix.serverproxy import find_proxy
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -140,7 +141,7 @@ def _load(source):
 
 
 def _download(name):
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import logging
 
@@ -151,6 +152,8 @@ def _download(name):
         raise InputError(f"tokenizer {name}: is no folder, and no hub id ({error})") from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        proxy = None if constants.HF_HUB_OFFLINE else find_proxy(constants.ENDPOINT)  # it names one that cannot be used
+        reason += f", through the proxy of {proxy.named_by}" if proxy else ""
         raise InputError(
             f"tokenizer {name}: is no folder here, and could not be fetched from the hub ({reason}). Give a hub id "
             "that exists, with a network; or a folder; or `bundled`"

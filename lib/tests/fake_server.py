@@ -22,6 +22,7 @@ class FakeServer:
         self.delay_s, self.knows_token_ids_option, self.version = 0.0, True, "0.32.0"
         self.metrics_block_size, self.lock = BLOCK, threading.Lock()
         self.streams, self.refuses, self.can_reset, self.process_start_s = True, None, True, None
+        self.labels, self.hits_nothing, self.leaves_zeros_out, self.second_usage = "", False, False, None
 
     def restart(self):
         """Begin anew, as another process would."""
@@ -31,7 +32,7 @@ class FakeServer:
     def look_up(self, prompt, salt):
         """Return the cached tokens: leading full blocks seen before, never the last token; remember the prompt's."""
         hit = 0
-        while hit + BLOCK < len(prompt) and (salt, *prompt[: hit + BLOCK]) in self.cached:
+        while not self.hits_nothing and hit + BLOCK < len(prompt) and (salt, *prompt[: hit + BLOCK]) in self.cached:
             hit += BLOCK
         for stop in range(BLOCK, len(prompt) + 1, BLOCK):
             self.cached.add((salt, *prompt[:stop]))
@@ -45,7 +46,7 @@ class FakeServer:
             "# HELP vllm:prefix_cache_queries_total x\n"
             f'vllm:prefix_cache_queries_total{{engine="0",model_name="m"}} {float(self.queries)}\n'
             f'vllm:prefix_cache_hits_total{{engine="0",model_name="m"}} {float(self.hits)}\n'
-            f'vllm:cache_config_info{{block_size="{size}",engine="0",num_gpu_blocks="None"}} 1.0\n'
+            f'vllm:cache_config_info{{{self.labels}block_size="{size}",engine="0",num_gpu_blocks="None"}} 1.0\n'
         )
 
 
@@ -129,12 +130,16 @@ def serve(fake):
             tokens = list(range(1000 + 10 * number, 1000 + 10 * number + body["max_tokens"]))
             ids = {"token_ids": tokens} if fake.gives_token_ids and body.get("return_token_ids") else {}
             usage = {"prompt_tokens": len(prompt) + fake.extra_prompt, "completion_tokens": len(tokens)}
-            if fake.reports_cached:
+            if fake.reports_cached and (hit or not fake.leaves_zeros_out):
                 usage["prompt_tokens_details"] = {"cached_tokens": hit}
-            return [
+            events = [
                 {"choices": [{"text": "x", "finish_reason": "length", **ids}]},
                 {"choices": [], "usage": usage},
             ]
+            if fake.second_usage is not None:  # of a proxy that counts by itself
+                own = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+                events.append({"choices": [], "usage": own | fake.second_usage})
+            return events
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

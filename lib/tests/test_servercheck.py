@@ -1,6 +1,10 @@
 """The live check: a fake server with every fault, a recording of a real one, and the command as a user meets it."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -95,7 +99,7 @@ def test_predicted_and_measured_agree(fake, url, requests_file, tmp_path, capsys
 def test_a_difference_is_found_and_named(fake, url, requests_file, tmp_path, capsys):
     fake.cached.add((None, 10))  # not a full block: no effect
     fake.cached.update({(None, 5, 6, 7, 8)})  # somebody else's: the 6th request hits 4 tokens that nobody predicts
-    assert check(url, requests_file, tmp_path) == 0
+    assert check(url, requests_file, tmp_path) == 3
     frame, summary = read_outputs(tmp_path)
     assert summary["verdict"] == "differ" and summary["differ"] == 1
     assert frame["status"].tolist() == ["agrees"] * 5 + ["differs"]
@@ -255,7 +259,7 @@ def test_a_request_that_is_too_long_is_skipped_and_counted(fake, url, requests_f
 
 def test_a_server_without_cached_tokens_is_told_how_to_report_them(fake, url, requests_file, tmp_path, capsys):
     fake.reports_cached = False
-    assert check(url, requests_file, tmp_path) == 0
+    assert check(url, requests_file, tmp_path) == 4
     out = capsys.readouterr().out
     assert "--enable-prompt-tokens-details (vLLM)" in out and "--enable-cache-report (SGLang)" in out
     frame, summary = read_outputs(tmp_path)
@@ -264,7 +268,7 @@ def test_a_server_without_cached_tokens_is_told_how_to_report_them(fake, url, re
 
 def test_other_prompt_tokens_make_it_void(fake, url, requests_file, tmp_path, capsys):
     fake.extra_prompt = 3
-    assert check(url, requests_file, tmp_path) == 0
+    assert check(url, requests_file, tmp_path) == 4
     said = capsys.readouterr()
     assert "WARNING: No comparison: of 6 requests of 6 the server makes other prompt tokens than we do" in said.err
     assert "(first: r0, ours 8, the server's 11)" in said.out
@@ -291,10 +295,10 @@ def test_a_server_without_metrics_or_token_ids(fake, url, requests_file, tmp_pat
     assert len(fake.asked) == 7  # the first one asked for token ids, in vain
     assert read_outputs(tmp_path)[1]["verdict"] == "agree"
     assert "an unlimited pool is assumed" in capsys.readouterr().err
-    assert check(url, requests_file, tmp_path / "b", "--num-gpu-blocks", "9") == 0
+    assert check(url, requests_file, tmp_path / "b", "--num-gpu-blocks", "9") == 3  # blocks of 16 hit nothing
     summary = read_outputs(tmp_path / "b")[1]
     assert (summary["block_size"], summary["num_gpu_blocks"]) == (16, 9)
-    assert check(url, requests_file, tmp_path / "b", "--num-gpu-blocks", "7", "--block-size", "4") == 0  # compared anew
+    assert check(url, requests_file, tmp_path / "b", "--num-gpu-blocks", "7", "--block-size", "4") == 3  # compared anew
     summary = read_outputs(tmp_path / "b")[1]
     assert (summary["block_size"], summary["num_gpu_blocks"]) == (4, 7) and len(fake.asked) == 14
 
@@ -350,7 +354,159 @@ def test_as_many_tokens_are_generated_as_the_trace_has(fake, url, tmp_path):
     assert read_outputs(tmp_path)[1]["max_tokens"] == "trace"
 
 
+# ---- What is said of the cache, and of differences
+
+
+def test_prefix_caching_that_is_switched_off_is_named(fake, url, requests_file, tmp_path, capsys):
+    fake.labels, fake.hits_nothing = 'enable_prefix_caching="False",', True
+    assert check(url, requests_file, tmp_path) == 4
+    said = capsys.readouterr()
+    assert "No comparison: the server's prefix caching is switched off (enable_prefix_caching in its /m" in said.out
+    assert "enable-prompt-tokens-details" not in said.out and "DIFFER" not in said.out
+    assert read_outputs(tmp_path)[1]["verdict"] == "switched_off"
+    fake.leaves_zeros_out = True
+    assert check(url, requests_file, tmp_path, "--restart") == 4
+    assert "prefix caching is switched off" in capsys.readouterr().out
+    fake.labels, fake.leaves_zeros_out = 'enable_prefix_caching="True",', False
+    assert check(url, requests_file, tmp_path, "--restart") == 3
+
+
+def test_a_server_that_leaves_zeros_out_is_not_blamed(fake, url, requests_file, tmp_path, capsys):
+    fake.leaves_zeros_out = True
+    assert check(url, requests_file, tmp_path / "some") == 0  # the second request is hit: the others are 0
+    assert read_outputs(tmp_path / "some")[0]["measured_cached_tokens"].tolist() == HITS
+    path = tmp_path / "no_hit.jsonl"
+    lines = [json.dumps({"request_id": f"r{k}", "prompt_token_ids": [100 + k, 2, 3, 4, 5, 6]}) for k in range(3)]
+    path.write_text("\n".join(lines) + "\n")
+    assert check(url, path, tmp_path / "none") == 0  # its counters: 18 tokens looked up, none hit
+    assert "agree on all 3 requests: 0 of 18 prompt tokens cached" in capsys.readouterr().out
+    fake.has_metrics = False
+    fake.cached.clear()
+    assert check(url, path, tmp_path / "none", "--restart", "--block-size", "4") == 4  # now nothing says it
+    out = capsys.readouterr().out
+    assert "reports no cached tokens and none are predicted; a server that leaves a 0 out says no more" in out
+
+
+def test_a_server_that_hits_nothing_differs_where_hits_are_predicted(fake, url, requests_file, tmp_path, capsys):
+    fake.leaves_zeros_out = fake.hits_nothing = True
+    assert check(url, requests_file, tmp_path) == 3
+    assert "DIFFER on 2 of 6 requests (first: r1, predicted 4, measured 0)" in capsys.readouterr().out
+
+
+def test_a_server_whose_counters_show_hits_that_it_does_not_report_is_told(fake, url, requests_file, tmp_path):
+    fake.reports_cached = False
+    check(url, requests_file, tmp_path)
+    assert read_outputs(tmp_path)[1]["server_counters"]["hits"] == 12
+    assert set(read_outputs(tmp_path)[0]["status"]) == {"not_reported"}
+
+
+@pytest.mark.parametrize("second", [{}, {"prompt_tokens_details": None}, {"prompt_tokens_details": {}}])
+def test_a_second_usage_does_not_hide_the_details_of_the_first(fake, url, requests_file, tmp_path, second):
+    fake.second_usage = second
+    assert check(url, requests_file, tmp_path) == 0
+    assert read_outputs(tmp_path)[0]["measured_cached_tokens"].tolist() == HITS
+
+
+def test_what_differences_may_come_from_is_named_with_what_points_to_it(fake, url, requests_file, tmp_path, capsys):
+    fake.hits_nothing = True
+    assert check(url, requests_file, tmp_path) == 3
+    first, off, pool, possible, unlikely = read_outputs(tmp_path)[1]["causes"]
+    assert first == "0 requests hit more than predicted, 2 less." and pool.startswith("A smaller pool")
+    assert off == "Prefix caching that is switched off: no request was hit at all."
+    assert "a hybrid model" in possible and "at a retention of 0" in possible and "engine version" not in possible
+    assert "another engine version (the server says 0.32.0); traffic of others (the server looked up no" in unlikely
+    assert f"- {possible}" in capsys.readouterr().out
+    fake.labels, fake.version, fake.queries = 'sliding_window="128",prefix_cache_retention_interval="0",', "0.25.1", 50
+    fake.labels += 'enable_prefix_caching="True",'
+    assert check(url, requests_file, tmp_path, "--restart", "--num-gpu-blocks", "90") == 3
+    _, version, hybrid, unlikely = read_outputs(tmp_path)[1]["causes"]
+    assert version == "Another engine version: the server says 0.25.1, the replay follows vLLM 0.32."
+    assert "the server says sliding_window=128, prefix_cache_retention_interval=0; at a retention of 0" in hybrid
+    assert "hybrid" not in unlikely and "version" not in unlikely
+    fake.has_metrics, fake.version = False, "?!"
+    assert check(url, requests_file, tmp_path, "--restart", "--num-gpu-blocks", "90", "--block-size", "4") == 3
+    *_, possible = read_outputs(tmp_path)[1]["causes"]
+    for cause in ("a hybrid model", "another engine version than vLLM 0.32 (the server does", "traffic of others"):
+        assert cause in possible
+
+
+def test_what_points_to_others_and_to_another_block_size(fake, url, requests_file, tmp_path):
+    fake.cached.update({(None, 5, 6, 7, 8)})
+    check(url, requests_file, tmp_path)
+    recording = read_recording(tmp_path / "engine_check/recording.jsonl")
+    assert any("an earlier use of the cache" in text for text in compare_recording(recording)[1]["causes"])
+    recording.answers[0]["cached_tokens"] = 4
+    assert any("the very first request was hit" in text for text in compare_recording(recording)[1]["causes"])
+    recording.answers[0]["cached_tokens"] = 0
+    recording.runs[0]["metrics"]["queries"] = 1
+    recording.end["metrics"]["queries"] = 32
+    causes = compare_recording(recording)[1]["causes"]
+    assert any("the server had been asked before the check" in text for text in causes)
+    assert not any("Traffic of others" in text or "block size" in text for text in causes)
+    recording.end["metrics"]["queries"] = 33  # one more than the 31 that the check sent
+    recording.answers[1]["cached_tokens"] = 3
+    causes = compare_recording(recording)[1]["causes"]
+    assert any(text.startswith("Traffic of others") for text in causes)
+    assert any("1 measured value cannot be made of blocks of 4" in text for text in causes)
+    recording.answers[1]["cached_tokens"], recording.answers[3]["cached_tokens"] = 0, 4  # one block less, both times
+    recording.answers[5]["cached_tokens"] = 0
+    causes = compare_recording(recording)[1]["causes"]
+    assert any("Speculative decoding" in text for text in causes)
+
+
+def test_no_cause_is_looked_for_where_all_agree(url, requests_file, tmp_path):
+    assert check(url, requests_file, tmp_path) == 0 and read_outputs(tmp_path)[1]["causes"] == []
+
+
+@pytest.mark.parametrize("end", ["", "_total"])
+def test_a_page_with_old_and_new_counters_is_counted_once(end):
+    names = [f"vllm:{kind}prefix_cache_{{}}{end}" for kind in ("gpu_", "")]
+    samples = [(name.format(what), n) for name in names for what, n in (("queries", 64), ("hits", 32))]
+    page = "".join(f'{name}{{engine="0"}} {n}\n' for name, n in samples)
+    found = parse_metrics(page)
+    assert (found["queries"], found["hits"], found["engines"]) == (64, 32, 1)
+    both = page + page.replace(f"{end}{{", "{" if end else "_total{") + 'vllm:external_prefix_cache_queries_total 7\n'
+    assert parse_metrics(both) == found
+
+
+def test_answers_of_more_tokens_than_were_asked_for_are_nonsense(fake, url, requests_file, tmp_path, capsys):
+    fake.second_usage = {"completion_tokens": 2**31 - 1}  # would be made into as many tokens
+    assert check(url, requests_file, tmp_path, "--attempts", "2") == 2
+    assert "answered nonsense: 2,147,483,647 generated tokens, 1 were asked for" in capsys.readouterr().err
+
+
+def test_a_second_check_in_the_folder_is_refused(fake, url, requests_file, tmp_path, capsys):
+    fake.delay_s, codes = 0.1, []
+    first = threading.Thread(target=lambda: codes.append(check(url, requests_file, tmp_path)))
+    first.start()
+    while not fake.asked:
+        time.sleep(0.01)
+    assert check(url, requests_file, tmp_path, "--restart", "--reset") == 2
+    assert f"{tmp_path / 'engine_check'}: another check is writing there; wait for it" in capsys.readouterr().err
+    first.join()
+    assert codes == [0] and len(fake.asked) == 6
+    assert len(read_recording(tmp_path / "engine_check/recording.jsonl").done) == 6
+
+
+def test_the_lock_of_a_check_dies_with_it(url, requests_file, tmp_path, capsys):
+    hold = "import sys, kvprefix.files as f\nwith f.hold_lock(sys.argv[1], ''): print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, tmp_path / "engine_check/.lock"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert check(url, requests_file, tmp_path) == 2 and "another check" in capsys.readouterr().err
+        other.kill()
+    assert check(url, requests_file, tmp_path) == 0 and not (tmp_path / "engine_check/.lock").exists()
+
+
 # ---- The recording
+
+
+def test_a_recording_that_is_no_regular_file_is_refused(url, requests_file, tmp_path, capsys):
+    (tmp_path / "engine_check").mkdir()
+    os.mkfifo(tmp_path / "engine_check/recording.jsonl")
+    for extra in ((), ("--restart",)):
+        assert check(url, requests_file, tmp_path, *extra) == 2
+        assert "recording.jsonl: is no regular file; expected" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_from_its_last_whole_line(fake, url, requests_file, tmp_path, capsys):
@@ -362,7 +518,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_line(fake, url, requests_file,
     path.write_bytes(b"\n".join(lines[: answers[2]]) + b"\n" + lines[answers[2]][:40])
     assert [one["request_id"] for one in read_recording(path).answers] == ["r0", "r1"]
     fake.asked.clear()
-    assert check(url, requests_file, tmp_path) == 0
+    assert check(url, requests_file, tmp_path) == 3  # the server has seen r5, whose answer was cut off
     assert [body["prompt"] for body in fake.asked][0] == [10, 11] and len(fake.asked) == 4
     recording = read_recording(path)
     assert [one["request_id"] for one in recording.answers] == [f"r{i}" for i in range(6)]
@@ -400,7 +556,7 @@ def test_another_check_is_not_mixed_in(url, requests_file, tmp_path, capsys):
     requests_file.write_text(requests_file.read_text().replace("[10, 11]", "[10, 12]"))
     assert check(url, requests_file, tmp_path) == 2
     assert "their data or parameters differ" in capsys.readouterr().err
-    assert check(url, requests_file, tmp_path, "--restart") == 0
+    assert check(url, requests_file, tmp_path, "--restart") == 3  # its cache is not empty
 
 
 @pytest.mark.parametrize("damage", [b"{}\n", b"half\n", b'{"answer": {"request_id": "x"}}\n', b'{"sent": 1}\n'])
@@ -412,6 +568,29 @@ def test_a_damaged_recording_names_its_line(url, requests_file, tmp_path, capsys
     assert check(url, requests_file, tmp_path) == 2
     error = capsys.readouterr().err
     assert "recording.jsonl: line 2 is none of a recording" in error and "--restart" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        (0, '"timing":"sequential"', '"timing":7'), (0, '"source":', '"x":'), (0, '"requests":6', '"requests":"6"'),
+        (1, '"queries":0', '"queries":"0"'), (1, '"version":"0.32.0"', '"version":5'),
+        (1, '"server":{', '"server":7,"x":{'),
+        (1, '"version":"0.32.0"', '"version":"![x](/etc/hostname)"'), (1, '"reset":false', '"reset":"no"'),
+        (1, '"engines":1', '"engines":[]'), (1, '"block_size":4', '"block_size":"4"'), (-2, '"hits":12', '"hits":{}'),
+        (3, '"output_tokens":1', '"output_tokens":2147483647'), (3, '"ttft_s":', '"ttft_s":NaN,"x":'),
+        (3, '"lost":0', '"lost":-1'),
+    ],
+)  # fmt: skip
+def test_a_recording_of_somebody_else_is_checked(url, requests_file, tmp_path, line, old, new):
+    check(url, requests_file, tmp_path)
+    path = tmp_path / "engine_check/recording.jsonl"
+    lines = path.read_text().split("\n")
+    assert old in lines[line]
+    lines[line] = lines[line].replace(old, new)
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"line {line % (len(lines)) + 1} is none of a recording"):
+        read_recording(path)
 
 
 def test_no_recording(tmp_path):
@@ -447,7 +626,8 @@ def test_a_real_servers_recording_differs_where_the_rules_do():
 )
 def test_a_url_that_is_not_http(url, requests_file, tmp_path, capsys):
     assert check(url, requests_file, tmp_path / "out") == 2
-    assert f"URL is {url!r}; expected a server's address such as http://127.0.0.1:8000" in capsys.readouterr().err
+    shown = url.replace("a:b", "***")
+    assert f"URL is {shown!r}; expected a server's address such as http://127.0.0.1:8000" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -481,7 +661,7 @@ def test_a_wrong_option_is_refused(url, requests_file, tmp_path, capsys, extra, 
 
 
 def test_a_model_list_that_is_nonsense(fake, url, requests_file, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Server, "_get", lambda *_: type("R", (), {"json": lambda self: [1]})())
+    monkeypatch.setattr(Server, "_get", lambda *_: [1])
     assert check(url, requests_file, tmp_path / "out", "--attempts", "2") == 2
     assert "the server, 2 attempts: /v1/models lists no model" in capsys.readouterr().err
 
