@@ -161,7 +161,7 @@ def find_asker(record, request):
             if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
                 raise Skipped("with an odd name", f"has {name} {show_value(value)}; expected a text or a whole number")
             if value is not None and value != "":
-                return name, str(value)
+                return name, replace_halves(str(value))
     return None
 
 
