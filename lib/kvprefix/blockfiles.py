@@ -17,7 +17,14 @@ from kvprefix.blocks import check_block_size
 from kvprefix.blocktraces import number_chains
 from kvprefix.files import InputError, explain_os_errors
 from kvprefix.jsonlines import (
-    ObjectLines, count, is_whole, number_lines, open_stream, read_first, show_value, write_lines,
+    ObjectLines,
+    count,
+    is_whole,
+    number_lines,
+    open_stream,
+    read_first,
+    show_value,
+    write_lines,
 )  # fmt: skip
 from kvprefix.progress import show_progress
 
