@@ -3,6 +3,7 @@
 What the objects mean is not known here. A line ends at a newline byte, and nowhere else.
 """
 
+import codecs
 import contextlib
 import gzip
 import io
@@ -79,15 +80,17 @@ def open_stream(path):
 
 
 class ObjectLines(io.RawIOBase):
-    """A stream as Arrow's JSON reader may have it: OSError where a line begins with anything but an object.
+    """A stream as Arrow's JSON reader may have it: OSError where a line is no object, or its bytes no UTF-8.
 
-    Such a line is refused anyway, and a bare `null` crashes Arrow 26 where it comes first in what is read at once.
+    Such a line is refused anyway. A bare `null` crashes Arrow 26 where it comes first in what is read at once, and it
+    passes on any bytes as text.
     """
 
     _OTHER = re.compile(rb"\n[ \t\r]*[^ \t\r\n{\xef]")  # \xef begins a byte-order mark
 
     def __init__(self, stream):
         self.stream, self.before = stream, b"\n"
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readable(self):
         """Say that it can be read."""
@@ -96,6 +99,10 @@ class ObjectLines(io.RawIOBase):
     def read(self, size=-1):
         """Return the next bytes."""
         data = self.stream.read(size)
+        try:
+            self.decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            raise OSError("a line is no UTF-8") from error
         if self._OTHER.search(self.before + data):
             raise OSError("a line holds no JSON object")
         line = data[data.rfind(b"\n") + 1 :].strip()

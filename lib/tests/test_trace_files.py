@@ -123,6 +123,14 @@ def test_a_line_that_is_no_object_is_named(tmp_path, name, before, odd):
         READERS[name](tmp_path / "t")
 
 
+@pytest.mark.parametrize("name", ["mooncake", "bailian", "requests"])
+@pytest.mark.parametrize("field", [b"type", b"cache_salt", b"other"])
+def test_bytes_that_are_no_text_are_named(tmp_path, name, field):
+    (tmp_path / "t").write_bytes(LINES + LINES.split(b"\n")[0][:-1] + b', "%s": "\xff"}\n' % field)
+    with pytest.raises(InputError, match="t: line 4 is not JSON .*can't decode byte 0xff"):
+        READERS[name](tmp_path / "t")
+
+
 @given(st.lists(st.sampled_from([b"\n", b" ", b"\r", b"{", b"x", b"\xef\xbb\xbf"]), max_size=12), st.integers(1, 4))
 def test_lines_are_watched_across_reads(pieces, size):
     content = b"".join(pieces)
