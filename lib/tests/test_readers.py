@@ -270,6 +270,7 @@ def test_deeply_nested_line_is_no_json(read):
         (b"\x1f\x8b\x08" + b"\x00" * 7 + b"\xff" * 20, "cannot be decompressed"),
         (b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "cannot be decompressed"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "data",  # a packed file holds its time
 )
 def test_unreadable_file_is_refused_by_name(tmp_path, data, said):
     path = tmp_path / "some-name.json"
