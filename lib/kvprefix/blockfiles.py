@@ -16,7 +16,16 @@ from kvprefix.blockforms import Rows
 from kvprefix.blocks import check_block_size
 from kvprefix.blocktraces import number_chains
 from kvprefix.files import InputError, explain_os_errors
-from kvprefix.jsonlines import count, is_whole, number_lines, open_stream, read_first, show_value, write_lines
+from kvprefix.jsonlines import (
+    ObjectLines,
+    count,
+    is_whole,
+    number_lines,
+    open_stream,
+    read_first,
+    show_value,
+    write_lines,
+)  # fmt: skip
 from kvprefix.progress import show_progress
 
 _READ_BYTES = 4 << 20  # by Arrow at once; a longer line is read the slow way
@@ -165,7 +174,7 @@ def _read_fast(path, form, block_size, first=None):
     parts, missing = [], dict.fromkeys(_may_be_missing(form), 0)
     with open_stream(path) as stream:
         try:
-            for batch in pa.json.open_json(stream, read, parse):
+            for batch in pa.json.open_json(ObjectLines(stream), read, parse):
                 lists = batch["hash_ids"]
                 columns = {name: batch[name] for name in form.fields}
                 for name in missing:

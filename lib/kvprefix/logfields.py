@@ -102,8 +102,9 @@ def _find_system(request, pairs):
 def _read_message(message, k):
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise Skipped("with a message that is none", f"has a message {k} without a text `role`: {show_value(message)}")
-    _refuse_filled(message, _UNRENDERED)
     content = message.get("content")
+    if len(message) > 2 or content is None:  # than role and content
+        _refuse_filled(message, _UNRENDERED)
     if content is None and message["role"] == "assistant":
         return "assistant", ""
     if isinstance(content, list):
@@ -130,7 +131,8 @@ def list_unused(record, request):
     (['name'], ['endTime'])
     """
     messages = (request or record)["messages"]
-    named = [name for message in messages for name in message if name not in ("role", "content")]
+    others = (message for message in messages if len(message) > 2 or "content" not in message)
+    named = [name for message in others for name in message if name not in ("role", "content")]
     read = next((name for part in (record, request) for name in TIMES if part.get(name) is not None), None)
     times = [name for name, value in record.items() if name != read and _is_time_name(name) and _may_be_time(value)]
     return named, times
@@ -161,7 +163,7 @@ def find_asker(record, request):
             if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
                 raise Skipped("with an odd name", f"has {name} {show_value(value)}; expected a text or a whole number")
             if value is not None and value != "":
-                return name, str(value)
+                return name, replace_halves(str(value))
     return None
 
 

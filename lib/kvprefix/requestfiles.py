@@ -18,7 +18,7 @@ import pyarrow.json
 from kvprefix.blocks import check_block_size
 from kvprefix.engine import Overlap, Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
-from kvprefix.jsonlines import number_lines, open_stream, write_lines
+from kvprefix.jsonlines import ObjectLines, number_lines, open_stream, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
@@ -186,7 +186,8 @@ def _read_fast(path, timed):
     parse = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
         with open_stream(path) as stream:
-            table = pa.json.read_json(stream, pa.json.ReadOptions(use_threads=False, block_size=16 << 20), parse)
+            read = pa.json.ReadOptions(use_threads=False, block_size=16 << 20)
+            table = pa.json.read_json(ObjectLines(stream), read, parse)
     except (pa.ArrowException, OSError):
         return None
     names, prompts, outputs = (table[name] for name in list(_FIELDS)[:3])

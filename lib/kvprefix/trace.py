@@ -3,6 +3,7 @@
 A trace is made by `workload`, or read from Parquet; everything after it (blocks, sharing, replay) takes one.
 """
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,14 +144,65 @@ def read_trace(path):
     missing = {*TOKEN_COLUMNS, *REQUEST_COLUMNS} - set(table.column_names)
     if missing:
         raise InputError(f"{path}: is no kvprefix trace: lacks the columns {', '.join(sorted(missing))}")
-    own_offsets, own = flat_lists(table["own_token_ids"])
-    output_offsets, output = flat_lists(table["output_token_ids"])
-    tokens = Tokens(
-        table["parent"].to_numpy(), table["shared_tokens"].to_numpy(), own_offsets, own,
-        flat_lists(table["own_is_template"])[1], output_offsets, output,
-    )  # fmt: skip
-    info = json.loads((table.schema.metadata or {}).get(b"kvprefix", b"{}"))
-    return Trace(table.select(REQUEST_COLUMNS).to_pandas(), np.arange(len(table)), tokens, info)
+    with _explain_wrong(path):
+        _check_kinds(table)
+        info = json.loads((table.schema.metadata or {}).get(b"kvprefix", b"{}"))
+        own_offsets, own = flat_lists(table["own_token_ids"])
+        output_offsets, output = flat_lists(table["output_token_ids"])
+        tokens = Tokens(
+            table["parent"].to_numpy(), table["shared_tokens"].to_numpy(), own_offsets, own,
+            flat_lists(table["own_is_template"])[1], output_offsets, output,
+        )  # fmt: skip
+        trace = Trace(table.select(REQUEST_COLUMNS).to_pandas(), np.arange(len(table)), tokens, info)
+        _check_whole(trace)
+    return trace
+
+
+@contextlib.contextmanager
+def _explain_wrong(path):
+    """Turn what is wrong with a file's values into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, ValueError, RecursionError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path}: is no whole kvprefix trace: {reason}; expected one of `run --parquet`") from error
+
+
+def _check_kinds(table):
+    """Raise ValueError where a column holds something else than it should, or nothing."""
+    kinds = {"request_id": pa.types.is_string, "conversation_id": pa.types.is_string, "arrival_s": pa.types.is_float64}
+    kinds |= dict.fromkeys(["own_token_ids", "output_token_ids"], lambda kind: kind == pa.large_list(pa.int32()))
+    kinds["own_is_template"] = lambda kind: kind == pa.large_list(pa.bool_())
+    for name in (*REQUEST_COLUMNS, *TOKEN_COLUMNS):
+        column = table[name]
+        strings = pa.types.is_large_string(column.type) and name.endswith("_id")
+        is_right = strings or not len(table) or kinds.get(name, pa.types.is_integer)(column.type)  # no rows, no kinds
+        if column.null_count or not is_right:
+            raise ValueError(f"its column {name} holds {column.type}, {column.null_count} of them nothing")
+
+
+def _check_whole(trace):
+    """Raise ValueError where the values contradict one another: what reads them trusts them."""
+    tokens, requests, n = trace.tokens, trace.requests, len(trace)
+    own, arrival = np.diff(tokens.own_offsets), trace.arrival_s
+    lengths, shared, parent = tokens.shared + own, tokens.shared, tokens.parent
+    before = lengths[np.clip(parent, 0, n - 1)] if n else lengths
+    wrong = {
+        "requests that go on from none before them": (parent < -1) | (parent >= np.arange(n)),
+        "requests that share more than there is": (shared < 0) | (shared > np.where(parent < 0, 0, before)),
+        "other numbers of prompt tokens than tokens": requests["prompt_tokens"].to_numpy() != lengths,
+        "arrivals that are no times in order": ~np.isfinite(arrival) | (np.diff(arrival, prepend=arrival[:1]) < 0),
+        "numbers below 0": (requests[["conversation_index", "turn", "output_tokens", "messages"]] < 0).any(axis=1),
+        "token ids below 0": [(ids < 0).any() for ids in (tokens.own, tokens.output)],
+        "other lists of template tokens than of tokens": len(tokens.own_is_template) != len(tokens.own),
+    }
+    found = [what for what, is_wrong in wrong.items() if np.any(is_wrong)]
+    if not isinstance(trace.info, dict) or not isinstance(trace.info.get("parameters", {}), dict):
+        found.append("notes that are none")
+    if found:
+        raise ValueError(f"it has {', '.join(found)}")
 
 
 def flat_lists(column):

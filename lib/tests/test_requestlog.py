@@ -224,6 +224,14 @@ def test_an_odd_line_is_skipped_and_counted(tmp_path, odd, reason, said, compres
         assert f"holds no requests of text (1 {found} skipped: line 1 " in str(error.value)
 
 
+def test_half_characters_in_names_are_replaced(tmp_path, small_folder):
+    half = {"conversation_id": "c\ud800", "id": "i\ud800", "model": "m\ud800"}
+    trace = read_log_trace(write(tmp_path / "log", {**HI, **half}), small_folder, progress=False)
+    write_trace(trace, tmp_path / "t.parquet")
+    again = read_trace(tmp_path / "t.parquet").requests
+    assert again[["request_id", "conversation_id"]].to_numpy().tolist() == [["i\ufffd", "c\ufffd"]]
+
+
 def test_a_skipped_line_leaves_no_trace(tmp_path):
     log = read(tmp_path, {**HI, "id": "a", "turn": -1}, {**HI, "id": "a", "turn": 1})
     assert [request.name for request in log.requests] == ["a"] and len(log.info["notes"]) == 1

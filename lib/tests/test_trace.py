@@ -140,3 +140,35 @@ def test_row_groups_hold_the_same_trace(tmp_path, small):
     groups, whole = read_trace(tmp_path / "groups.parquet"), read_trace(tmp_path / "whole.parquet")
     assert groups.requests.equals(whole.requests) and prompts_of(groups) == prompts_of(whole) == small.prompts
     assert pq.read_table(tmp_path / "groups.parquet").equals(pq.read_table(tmp_path / "whole.parquet"))
+
+
+WRONG = {  # column: values of three requests, prompts 1 2 3 4, 1 2 3 4 5 and 9, of which none goes on from another
+    "a far parent": ("parent", [9**9, -1, -1]), "itself": ("parent", [0, -1, -1]), "below -1": ("parent", [-2, -1, -1]),
+    "nothing to share": ("shared_tokens", [10**12, 0, 0]), "less than nothing": ("shared_tokens", [-4, 0, 0]),
+    "other lengths": ("prompt_tokens", [4, 5, 10**15]), "a length missing": ("prompt_tokens", [4, None, 1]),
+    "no time": ("arrival_s", [0.0, float("nan"), 2.0]), "no order": ("arrival_s", [3.0, 1.0, 2.0]),
+    "texts": ("arrival_s", ["a", "b", "c"]), "a token below 0": ("own_token_ids", [[1] * 4, [1] * 5, [-9]]),
+    "an output below 0": ("output_token_ids", [[], [-1], []]), "no lists": ("own_token_ids", [1, 2, 3]),
+    "few flags": ("own_is_template", [[True], [True], [True]]), "a turn below 0": ("turn", [0, -1, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_file_whose_values_contradict_one_another_is_refused(tmp_path, name):
+    write_trace(make_trace_of([[1, 2, 3, 4], [1, 2, 3, 4, 5], [9]]), tmp_path / "t.parquet")
+    table, (column, values) = pq.read_table(tmp_path / "t.parquet"), WRONG[name]
+    assert len(read_trace(tmp_path / "t.parquet")) == 3
+    is_list = isinstance(values[0], list)
+    array = pa.array(values, table.schema.field(column).type if is_list else None)
+    pq.write_table(table.set_column(table.column_names.index(column), column, array), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="t.parquet: is no whole kvprefix trace: it.*; expected one of `run"):
+        read_trace(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("info", ["{", "[1]", '{"parameters": []}', "[" * 10**5])
+def test_a_file_whose_notes_are_none_is_refused(tmp_path, info):
+    write_trace(make_trace_of([[1, 2]]), tmp_path / "t.parquet")
+    table = pq.read_table(tmp_path / "t.parquet").replace_schema_metadata({"kvprefix": info})
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t\.parquet: is no whole kvprefix trace"):
+        read_trace(tmp_path / "t.parquet")

@@ -12,6 +12,8 @@ import zipfile
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kvprefix import jsonlines
 from kvprefix.__main__ import main
@@ -109,6 +111,39 @@ def test_a_long_line_takes_time_in_proportion(tmp_path, read):
         assert read(tmp_path / "t") in (4, 3)
         took.append(time.process_time() - start)
     assert took[1] < 32 * (took[0] + 0.02)  # 8 times as long: 64 times the time if it grew with the square
+
+
+@pytest.mark.parametrize("name", ["mooncake", "bailian", "requests"])
+@pytest.mark.parametrize("before", [b"", b" \r\n\t", LINES, LINES + b"\n \n", LINES.rstrip() + b" " * 2**24 + b"\n"])
+@pytest.mark.parametrize("odd", [b"null", b"  null", b"true", b"[]", b"7", b'"x"', b"\xc3", b"\0"])
+def test_a_line_that_is_no_object_is_named(tmp_path, name, before, odd):
+    (tmp_path / "t").write_bytes(before + odd + b"\n" + LINES)
+    number = len(before.split(b"\n"))
+    with pytest.raises(InputError, match=f"t: line {number} is no"):
+        READERS[name](tmp_path / "t")
+
+
+@pytest.mark.parametrize("name", ["mooncake", "bailian", "requests"])
+@pytest.mark.parametrize("field", [b"type", b"cache_salt", b"other"])
+def test_bytes_that_are_no_text_are_named(tmp_path, name, field):
+    (tmp_path / "t").write_bytes(LINES + LINES.split(b"\n")[0][:-1] + b', "%s": "\xff"}\n' % field)
+    with pytest.raises(InputError, match="t: line 4 is not JSON .*can't decode byte 0xff"):
+        READERS[name](tmp_path / "t")
+
+
+@given(st.lists(st.sampled_from([b"\n", b" ", b"\r", b"{", b"x", b"\xef\xbb\xbf"]), max_size=12), st.integers(1, 4))
+def test_lines_are_watched_across_reads(pieces, size):
+    content = b"".join(pieces)
+    lines = content.split(b"\n")
+    is_wrong = any(line.strip(b" \r").startswith(b"x") for line in lines)
+    stream, read = jsonlines.ObjectLines(io.BytesIO(content)), b""
+    try:
+        while data := stream.read(size):
+            read += data
+    except OSError:
+        assert is_wrong
+    else:
+        assert read == content and not is_wrong
 
 
 @every_reader
