@@ -271,6 +271,16 @@ def test_a_list_of_models_that_is_nonsense(body):
     assert len(str(raised.value)) < 400
 
 
+@pytest.mark.parametrize("depth", [10, 300, *range(600, 1000, 7), 10**5])
+def test_an_error_that_is_nested_deeply(depth):
+    text = b'data: {"error": ' + b"[" * depth + b"]" * depth + b"}\n\n"
+    with pytest.raises(Unanswered, match="broke off with an error|answered nonsense"):
+        read_answer([text], time.monotonic(), 5)
+    with pytest.raises(Unanswered, match="without usage|answered nonsense"):
+        text = b'data: {"choices": [{"text": "x"}], "usage": ' + b"[" * depth + b"]" * depth + b"}\n\ndata: [DONE]\n"
+        read_answer([text], time.monotonic(), 5)
+
+
 @pytest.mark.parametrize("status", [413, 400])
 def test_a_page_that_is_too_long_is_no_request_that_is(status):
     said = f"HTTP/1.1 {status} No\r\nContent-Length: 8\r\n\r\ntoo long".encode()
