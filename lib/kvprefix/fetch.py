@@ -72,7 +72,7 @@ def _download(address, part, folder):
     proxy, failures = find_proxy(address), 0
     client = httpx.Client(
         follow_redirects=True, timeout=httpx.Timeout(STALL_S, connect=min(STALL_S, 10.0)), trust_env=False,
-        verify=trust_certificates(), proxy=proxy and proxy.url,
+        verify=trust_certificates(), proxy=proxy and proxy.url, limits=httpx.Limits(max_keepalive_connections=0),
     )  # fmt: skip
     if part.exists() and (not part.is_file() or part.is_symlink()):
         raise InputError(f"{part}: is no regular file; delete it and try again")

@@ -231,4 +231,7 @@ def find_message(body):
     """Return the message in the JSON body of an error, or its text."""
     while isinstance(body, dict):
         body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
-    return body if isinstance(body, str) else json.dumps(body)
+    try:
+        return body if isinstance(body, str) else json.dumps(body)
+    except RecursionError:  # it may be nested more deeply than can be written
+        return "a nested value"

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -16,6 +17,7 @@ from kvprefix import enginecheck, servercheck
 from kvprefix.__main__ import main
 from kvprefix.comparison import compare_recording, describe_comparison, read_recording
 from kvprefix.files import InputError
+from kvprefix.findings_engine import show_recording
 from kvprefix.parameters import Parameters
 from kvprefix.plot_engine import draw_predicted_measured
 from kvprefix.serveranswers import Unanswered, parse_metrics, read_whole_answer
@@ -354,6 +356,22 @@ def test_as_many_tokens_are_generated_as_the_trace_has(fake, url, tmp_path):
     assert read_outputs(tmp_path)[1]["max_tokens"] == "trace"
 
 
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://127.0.0.1:1", "://no proxy"])
+def test_a_server_on_this_machine_needs_no_proxy(url, requests_file, tmp_path, monkeypatch, proxy):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("NO_PROXY", "[::1],10.0.0.0/8")
+    assert check(url, requests_file, tmp_path) == 0
+
+
+def test_the_help_has_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["check", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for part in ("0 where all compared requests agree", "3 where some differ", "4 where no comparison is possible"):
+        assert part in said
+
+
 # ---- What is said of the cache, and of differences
 
 
@@ -452,6 +470,16 @@ def test_what_points_to_others_and_to_another_block_size(fake, url, requests_fil
     recording.answers[5]["cached_tokens"] = 0
     causes = compare_recording(recording)[1]["causes"]
     assert any("Speculative decoding" in text for text in causes)
+
+
+def test_the_report_shows_the_causes(fake, url, requests_file, tmp_path):
+    fake.hits_nothing = True
+    check(url, requests_file, tmp_path)
+    section, said = Mock(folder=tmp_path), read_outputs(tmp_path)[1]
+    show_recording(section)
+    text = section.say.call_args[0][1]
+    assert said["sentence"] in text and len(said["causes"]) == 5
+    assert all(f"\n- {one}" in text for one in [*said["causes"], *said["warnings"]])
 
 
 def test_no_cause_is_looked_for_where_all_agree(url, requests_file, tmp_path):

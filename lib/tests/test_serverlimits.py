@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -37,6 +38,12 @@ def clean(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def find_end(request):
+    """Return how many bytes a request has whose headers are there."""
+    length = re.search(rb"content-length: ([0-9]+)", request.lower())
+    return request.index(b"\r\n\r\n") + 4 + (int(length[1]) if length else 0)
+
+
 @contextmanager
 def serve_raw(answer):
     """Serve what `answer(send, request)` sends, byte for byte; yields the URL. `send` ends with ConnectionError."""
@@ -50,9 +57,14 @@ def serve_raw(answer):
 
         with connection, suppress(OSError):
             request = b""
-            while b"\r\n\r\n" not in request:
-                request += connection.recv(65536)
+            while b"\r\n\r\n" not in request or len(request) < find_end(request):
+                request += (piece := connection.recv(65536))
+                if not piece:
+                    return
             answer(send, request)
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(1)
+            connection.recv(1)  # closed while something is unread, it would be reset
 
     def accept():
         with suppress(OSError):
@@ -257,6 +269,16 @@ def test_a_list_of_models_that_is_nonsense(body):
     ):
         server.describe()
     assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("depth", [10, 300, *range(600, 1000, 7), 10**5])
+def test_an_error_that_is_nested_deeply(depth):
+    text = b'data: {"error": ' + b"[" * depth + b"]" * depth + b"}\n\n"
+    with pytest.raises(Unanswered, match="broke off with an error|answered nonsense"):
+        read_answer([text], time.monotonic(), 5)
+    with pytest.raises(Unanswered, match="without usage|answered nonsense"):
+        text = b'data: {"choices": [{"text": "x"}], "usage": ' + b"[" * depth + b"]" * depth + b"}\n\ndata: [DONE]\n"
+        read_answer([text], time.monotonic(), 5)
 
 
 @pytest.mark.parametrize("status", [413, 400])
