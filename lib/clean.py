@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from kvprefix.files import IN_USE, InputError, hold_lock
+from kvprefix.files import IN_USE, InputError, hold_lock, plain_text
 
 KEPT = {".gitkeep", "default", "bench"}
 
@@ -23,7 +23,7 @@ def clean(project):
             locks.enter_context(hold_lock(folder / ".lock", f"{folder}: a run is writing there; end it first"))
         for path in sorted([*derived.glob("*"), *reports.glob("*")]):
             if path.name not in KEPT | {IN_USE}:
-                print(f"removing {path.relative_to(project)}")
+                print(f"removing {plain_text(path.relative_to(project))}")
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -31,4 +31,4 @@ if __name__ == "__main__":
     try:
         clean(Path(__file__).resolve().parent.parent)
     except (InputError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {plain_text(error)}")

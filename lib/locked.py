@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from kvprefix.files import IN_USE, explain_os_errors
+from kvprefix.files import IN_USE, InputError, explain_os_errors, plain_text
 from kvprefix.locks import take_lock
 
 DERIVED = Path(__file__).resolve().parent.parent / "data" / "derived"
@@ -26,4 +26,9 @@ def main(folder, name, *command):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    except (InputError, OSError) as error:
+        sys.exit(f"error: {plain_text(error)}")

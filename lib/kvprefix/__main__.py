@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from kvprefix.csvcells import guarding
-from kvprefix.files import InputError, plain_text, tell
+from kvprefix.files import InputError, hold_folder, plain_text, tell
 from kvprefix.numerals import read_number
 
 _HELP = {
@@ -140,7 +140,9 @@ def _make_parser():
     replay.add_argument(
         "--time-per-output-token-s", help="with --concurrent: seconds of a step, a token of each (default: 0.03)"
     )
-    replay.add_argument("--out", required=True, type=_path, help="file for the answers, JSON Lines (gzip if .gz)")
+    replay.add_argument(
+        "--out", required=True, type=_path, help="file for the answers, JSON Lines (compressed if named .gz or .zst)"
+    )
     replay.set_defaults(call=_replay)
 
     check = commands.add_parser(
@@ -265,7 +267,7 @@ def _run(options):
     check_output_folder(options.output_dir)
     workload = load_workload(parameters)
     _tell_counts(workload)
-    with _hold_folder(options.output_dir):
+    with hold_folder(options.output_dir):
         results = analyse(workload)
         write_results(results, workload, options.output_dir, parquet=options.parquet)
         if not options.skip_visualization:
@@ -273,13 +275,6 @@ def _run(options):
 
             draw_figures(results, options.output_dir)
     tell(f"results are in {options.output_dir}")
-
-
-def _hold_folder(folder):
-    """Keep other runs from writing to a folder meanwhile, and `make clean` from removing it."""
-    from kvprefix.files import hold_lock
-
-    return hold_lock(folder / ".lock", f"{folder}: another run is writing there; wait for it, or give another folder")
 
 
 def _curve(options):
@@ -398,7 +393,7 @@ def _notebooks(options):
     if isinstance(jobs, str) or not 1 <= jobs <= 1000:
         raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more (at most 1000)")
     parameters = _read_parameters(options)
-    with _hold_folder(options.output_dir):
+    with hold_folder(options.output_dir):
         return execute_notebooks(
             options.sources, parameters, options.output_dir, jobs=jobs, newer_than=options.newer_than
         )

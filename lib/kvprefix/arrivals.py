@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kvprefix.files import InputError, check_input_file, check_path, explain_os_errors, resolve_input
+from kvprefix.files import InputError, check_path, explain_os_errors, resolve_input
+from kvprefix.jsonlines import number_lines
 from kvprefix.numerals import read_number
 
 CLOCKS = ("causal", "back_to_back", "at_once")
@@ -338,18 +339,16 @@ def _as_number(value):
 def _read_numbers(file, parse, expected):
     """Return the numbers of a file's lines, none beyond MAX_ARRIVAL_S, blank lines skipped."""
     path, numbers = resolve_input(file), []
-    check_input_file(path)
-    with explain_os_errors(path), open(path, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+    with explain_os_errors(path):
+        for number, line in number_lines(path):
+            line = line.decode(errors="replace").strip()
             try:
-                value = parse(line.strip())
+                value = parse(line)
                 if value is not None and not abs(value) <= MAX_ARRIVAL_S:
                     raise ValueError
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 raise InputError(
-                    f"{path}: line {number} is {line.strip()[:40]!r}; expected {expected} (at most {MAX_ARRIVAL_S:g})"
+                    f"{path}: line {number} is {line[:40]!r}; expected {expected} (at most {MAX_ARRIVAL_S:g})"
                 ) from None
             if value is not None:
                 numbers.append(value)

@@ -13,7 +13,16 @@ from typing import NamedTuple
 
 from kvprefix.files import InputError, check_input_file, resolve_input
 from kvprefix.readers import ReadState, read_records
-from kvprefix.records import PROMPT_FIELDS, FieldCounts, Message, Refused, join_text_parts, parse_record
+from kvprefix.records import (
+    PROMPT_FIELDS,
+    FieldCounts,
+    Message,
+    Refused,
+    join_text_parts,
+    make_unique,
+    parse_record,
+    replace_halves,
+)
 
 __all__ = [
     "Conversation", "LoadCounts", "Message", "digest_messages", "join_text_parts", "locate_data", "read_conversations",
@@ -116,7 +125,7 @@ def read_conversations(path, *, max_conversations=None, drop_duplicates=False, r
     Conversation
     """
     counts = LoadCounts() if counts is None else counts
-    seen_ids, seen_messages = set(), set()
+    seen_ids, seen_messages = {}, set()
     records = read_records(path, counts.reading)
     for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):
         try:
@@ -166,29 +175,16 @@ def _repair(messages, counts):
 
 
 def _without_surrogates(message, counts):
-    text = _replace_halves(message.text)
+    text = replace_halves(message.text)
     counts.repaired["lone_surrogates_replaced"] += text != message.text
     return message._replace(text=text)
 
 
-def _replace_halves(text):
-    """Replace half characters (lone UTF-16 surrogates), which no tokenizer takes, by U+FFFD."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
 def _unique_id(record, number, seen, counts):
     given = record.get("id", record.get("conversation_id"))
-    base = _replace_halves(str(given)) if isinstance(given, str | int) and given != "" else f"record-{number}"
-    name, repeat = base, 1
-    while name in seen:
-        repeat += 1
-        name = f"{base}#{repeat}"
-    counts.repaired["repeated_ids_renamed"] += repeat > 1
-    seen.add(name)
+    base = replace_halves(str(given)) if isinstance(given, str | int) and given != "" else f"record-{number}"
+    name = make_unique(base, seen)
+    counts.repaired["repeated_ids_renamed"] += name != base
     return name
 
 

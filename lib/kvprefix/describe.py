@@ -11,6 +11,7 @@ from kvprefix import jsonlines
 from kvprefix.arrivals import count_early_turns, parse_arrivals
 from kvprefix.escape import code_markdown, escape_markdown
 from kvprefix.files import InputError, plain_text
+from kvprefix.records import is_time_name
 
 DEFINITIONS = """\
 | word | means |
@@ -25,12 +26,6 @@ DEFINITIONS = """\
 | capacity | blocks that a bounded cache holds; times the block size in tokens, times the KV bytes a token of a model in GiB |
 | stack distance | distinct blocks accessed since a block's last access, itself included: LRU hits if it is at most the capacity |
 """
-
-
-_TIMES = {
-    "timestamp", "timestamps", "time", "times", "date", "datetime", "ts", "created", "createdat", "createtime",
-    "updated", "updatedat", "updatetime", "starttime", "startedat", "endtime", "endedat", "sentat", "epoch",
-}  # fmt: skip  # names of fields that hold a time, in lower case and without underscores
 
 
 def describe_load(dataset, tokenizer):
@@ -73,7 +68,7 @@ def _list_not_kept(dataset):
         n, fields = not_kept[f"{kind}s"], not_kept[f"{kind}_fields"]
         plural = kind if n == 1 else f"{kind}s"
         for name, count in fields.items():
-            if name.lower().replace("_", "") in _TIMES:
+            if is_time_name(name):
                 times.append(f"{count:,} of {n:,} {plural} {'has' if count == 1 else 'have'} `{name}`")
             else:
                 others.append(f"`{name}` of {count:,} of {n:,} {plural}")

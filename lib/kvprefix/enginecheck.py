@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvprefix.comparison import NO_COMPARISON, compare_recording, describe_comparison
 from kvprefix.csvcells import guard_cells
-from kvprefix.files import atomic_path, hold_lock, write_bytes
+from kvprefix.files import atomic_path, hold_folder, tell, write_bytes
 from kvprefix.plot import save_figure
 from kvprefix.plot_engine import draw_predicted_measured
 from kvprefix.servercheck import record_check
@@ -14,7 +14,7 @@ from kvprefix.servercheck import record_check
 FOLDER = "engine_check"  # below the report's
 
 
-def check_engine(check, requests, output_dir, source, *, restart=False, reset=False, tell=print, progress=True):
+def check_engine(check, requests, output_dir, source, *, restart=False, reset=False, tell=tell, progress=True):
     """Send requests to a server and write `engine_check/`: recording, comparison, summary, figure.
 
     Parameters
@@ -35,19 +35,18 @@ def check_engine(check, requests, output_dir, source, *, restart=False, reset=Fa
         What `record_check` raises; another check that works in the folder.
     """
     folder = Path(output_dir) / FOLDER
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
-    busy = f"{folder}: another check is writing there; wait for it, or give another --output-dir (make: NAME)"
-    try:
-        with hold_lock(folder / ".lock", busy):
+    with hold_folder(output_dir):
+        is_new = not folder.exists()
+        try:
             recording = record_check(
                 check, requests, folder / "recording.jsonl", source, restart=restart, reset=reset, tell=tell,
                 progress=progress,
             )  # fmt: skip
             return _write_found(recording, folder)
-    finally:
-        for one in made:  # that hold nothing, where the server was not reached
-            with contextlib.suppress(OSError):
-                one.rmdir()
+        finally:
+            if is_new:  # it goes again where it holds nothing: the server was not reached
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def find_exit_code(summary):

@@ -4,7 +4,6 @@ HTML is made of the Markdown by `report`, which escapes it there.
 """
 
 import re
-import unicodedata
 
 _MARKDOWN = re.compile(
     r"[\\`\[\]|~$]"  # code, links and images, table cells, strike-through, mathematics
@@ -19,8 +18,23 @@ _LATEX = {
     ">": r"\textgreater{}", "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of a character, separators
-_TURNS = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # the direction of writing
+# Control characters, separators of lines, what turns the direction of writing, invisible marks, half surrogates
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def plain_text(text):
+    r"""Return a text as one line that a terminal shows and never obeys: what leaves the library as a message is this.
+
+    Control characters (C0, DEL, C1: line breaks and escape sequences too), line and paragraph separators, bidirectional
+    controls, invisible marks and half surrogates become their escapes. All other Unicode stays.
+
+    >>> print(plain_text("naïve\x1b[2J\n日本\u202e"))
+    naïve\x1b[2J\n日本\u202e
+    """
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 def one_line(text, most=None):
@@ -29,8 +43,7 @@ def one_line(text, most=None):
     >>> one_line("a\r\n\n  b\x1b[31m\u2028c"), one_line("abcdef", 3)
     ('a b [31m c', 'abc…')
     """
-    seen = "".join(" " if unicodedata.category(c) in _UNSEEN or c in _TURNS else c for c in str(text))
-    line = " ".join(seen.split())
+    line = " ".join(_UNSEEN.sub(" ", str(text)).split())
     return line if most is None or len(line) <= most else f"{line[:most]}…"
 
 

@@ -7,9 +7,9 @@ import json
 
 from kvprefix.files import InputError
 from kvprefix.jsonlines import count, write_lines
-from kvprefix.logfields import make_unique
 from kvprefix.logthreads import make_chains, thread_requests
 from kvprefix.progress import show_progress
+from kvprefix.records import make_unique
 from kvprefix.template import TemplateRefusal, load_chat
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -126,7 +126,7 @@ def write_vllm_multi_turn(log, path, *, progress=True):
     known, its length is told by a filler of one word for each token but the end of turn.
     """
     counts = dict.fromkeys(("system", "cut", "filled", "dropped", "messages"), 0)
-    threads, numbers, names, conversations = thread_requests(log.requests), set(), set(), []
+    threads, numbers, names, conversations = thread_requests(log.requests), set(), {}, []
     for chain in sorted(make_chains(log.requests, threads.previous), key=lambda chain: chain.path[0]):
         messages, filler = _alternate(chain.messages, log.requests[chain.path[-1]], counts)
         if not messages:

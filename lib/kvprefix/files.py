@@ -3,43 +3,29 @@
 It does not know what any file holds.
 """
 
+import atexit
 import contextlib
 import glob
 import hashlib
 import json
 import os
-import re
 import stat
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from kvprefix.escape import plain_text
 from kvprefix.locks import lock_open, release, take_lock
 
 IN_USE = "in-use"  # of the derived folder: locked by every process that uses it, and by `make clean` alone
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
           stat.S_IFSOCK: "a socket"}  # fmt: skip
 _in_use = {}  # the derived folder: its open lock
-_UNPRINTABLE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
-)
 
 
 class InputError(ValueError):
     """A mistake in what the user gave: the message says what is wrong and what would be right."""
-
-
-def plain_text(text):
-    r"""Return a text as one line that a terminal shows and never obeys: what leaves the library as a message is this.
-
-    Control characters (C0, DEL, C1: line breaks and escape sequences too), line and paragraph separators, bidirectional
-    controls, invisible marks and half surrogates become their escapes. All other Unicode stays.
-
-    >>> print(plain_text("naïve\x1b[2J\n日本\u202e"))
-    naïve\x1b[2J\n日本\u202e
-    """
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
 def tell(text, file=None):
@@ -79,7 +65,8 @@ def derived_folder():
         while _in_use:
             _in_use.popitem()[1].close()
         with contextlib.suppress(OSError):  # a folder that cannot be written to: nobody removes anything from it
-            _in_use[folder.absolute()] = take_lock(folder / IN_USE, shared=True, wait=True)
+            _in_use[folder.absolute()] = file = take_lock(folder / IN_USE, shared=True, wait=True)
+            atexit.register(file.close)
     return folder
 
 
@@ -272,6 +259,24 @@ def hold_lock(path, busy):
         raise InputError(busy)
     with release(file, path):
         yield
+
+
+@contextlib.contextmanager
+def hold_folder(folder):
+    """Keep other runs from writing to a report folder meanwhile, and `make clean` from removing it.
+
+    Folders that are made for it go again where nothing was written to them.
+    """
+    folder = Path(folder)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    busy = f"{folder}: another run is writing there; wait for it, or give another folder (make: NAME)"
+    try:
+        with hold_lock(folder / ".lock", busy):
+            yield
+    finally:
+        for one in made:
+            with contextlib.suppress(OSError):
+                one.rmdir()
 
 
 def make_once(path, read, make):

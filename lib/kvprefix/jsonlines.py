@@ -176,10 +176,20 @@ def read_first(path):
             return parse_object(line, "")[0]
 
 
+def load_json(text):
+    """Return the JSON value of a text; a whole number of more digits than Python reads becomes a float."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=float)
+
+
 def parse_object(line, expected):
     """Return a line's object, and what is wrong with it (None if nothing is)."""
     try:
-        record = json.loads(line)
+        record = load_json(line)
     except (ValueError, RecursionError) as error:
         reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
         return None, f"is not JSON ({reason}); {expected}"

@@ -9,6 +9,8 @@ import contextlib
 import os
 import sys
 
+from kvprefix.escape import plain_text
+
 try:
     import fcntl
 except ImportError:  # not on Windows
@@ -25,7 +27,7 @@ def take_lock(path, *, shared=False, wait=False):
         locked = lock_open(file, shared=shared, wait=wait)
         if locked is None and path.parent not in _unlocked:
             _unlocked.add(path.parent)
-            print(f"note: {path.parent}: knows no locks; run one thing at a time there", file=sys.stderr)
+            print(plain_text(f"note: {path.parent}: knows no locks; run one thing at a time there"), file=sys.stderr)
         if locked is False:
             file.close()
             return None

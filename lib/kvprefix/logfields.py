@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 
 from kvprefix.jsonlines import is_whole, show_value
-from kvprefix.records import UNRENDERED, join_text_parts
+from kvprefix.records import SYSTEM_FIELDS, find_unrendered, is_time_name, join_text_parts, replace_halves
 
 EXPECTED = 'a line is {"timestamp": time, "messages": [{"role": ..., "content": ...}, ...]}, or has them in "body"'
 ENGINE_FIELDS = frozenset(
@@ -23,16 +23,8 @@ MOST_TOKENS = 10**8  # of a request: no model takes more, and sums of such numbe
 LATEST_S = 4_102_444_800  # the year 2100: no time of a log or a trace lies beyond
 _NAMES = ("request_id", "custom_id", "id")
 _ANSWERS = ("completion", "response", "output")
-_SYSTEMS = ("system", "system_prompt")
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from which number on: units a second
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
-_TIME_NAME = re.compile(r"time|stamp|created|(^|_)(date|ts)(_|$)|_at$|[a-z]At$", re.IGNORECASE)
-# Fields of a request, beside those of any record, that change the prompt and are not rendered: why it is skipped
-_UNRENDERED = {
-    **{name: reason.replace("_", " ") for name, reason in UNRENDERED.items()}, "documents": "with documents",
-    "chat_template": "with a chat_template of its own", "chat_template_kwargs": "with chat_template_kwargs",
-    "continue_final_message": "with continue_final_message", "previous_response_id": "with previous_response_id",
-}  # fmt: skip
 _SETTINGS = ("model_parameters", "optional_params", "extra_body")  # where gateways put such fields
 
 
@@ -70,7 +62,7 @@ def find_messages(record, request):
     holders = [request, *(part.get(name) for part in (record, request) for name in _SETTINGS)]
     for part in holders:
         if isinstance(part, dict):
-            _refuse_filled(part, _UNRENDERED)
+            _refuse_unrendered(part)
     if request.get("add_generation_prompt") is False:
         raise Skipped("with add_generation_prompt", "asks for no generation prompt")
     if "delta" in (record.get("message_mode"), request.get("message_mode")):
@@ -79,17 +71,16 @@ def find_messages(record, request):
     return [*_find_system(request, pairs), *pairs]
 
 
-def _refuse_filled(part, reasons):
+def _refuse_unrendered(part):
     """Raise Skipped where a field that changes the prompt holds something."""
-    for name in reasons:
-        if part.get(name) and part[name] not in ("[]", "{}"):
-            raise Skipped(reasons[name], f"has `{name}`, which is not rendered")
+    if found := find_unrendered(part):
+        raise Skipped(found[1].replace("_", " "), f"has `{found[0]}`, which is not rendered")
 
 
 def _find_system(request, pairs):
     """Return the system texts beside the messages as such pairs, those that a system message has already left out."""
     found, known = [], {text for role, text in pairs if role == "system"}
-    for name in _SYSTEMS:
+    for name in SYSTEM_FIELDS:
         text = request.get(name)
         if text and not isinstance(text, str):
             raise Skipped("with system blocks", f"has {name} {show_value(text)}; expected a text")
@@ -104,7 +95,7 @@ def _read_message(message, k):
         raise Skipped("with a message that is none", f"has a message {k} without a text `role`: {show_value(message)}")
     content = message.get("content")
     if len(message) > 2 or content is None:  # than role and content
-        _refuse_filled(message, _UNRENDERED)
+        _refuse_unrendered(message)
     if content is None and message["role"] == "assistant":
         return "assistant", ""
     if isinstance(content, list):
@@ -140,7 +131,7 @@ def list_unused(record, request):
 
 @functools.lru_cache(1024)
 def _is_time_name(name):
-    return bool(_TIME_NAME.search(name))
+    return bool(is_time_name(name))
 
 
 def _may_be_time(value):
@@ -211,7 +202,7 @@ def _find_choice(answer):
             if isinstance(text, list):
                 with contextlib.suppress(ValueError):
                     text = join_text_parts(text)
-            return text if isinstance(text, str) and not any(message.get(one) for one in UNRENDERED) else None
+            return text if isinstance(text, str) and not find_unrendered(message) else None
     return None
 
 
@@ -259,26 +250,3 @@ def find_whole(part, name, most=MOST_TOKENS):
     if value is not None and (not is_whole(value) or not 0 <= value <= most):
         raise Skipped("with an odd number", f"has {name} {show_value(value)}; expected a whole number, 0 or more")
     return value
-
-
-def replace_halves(text):
-    """Return a text with half characters (lone surrogates), which no tokenizer takes, replaced by U+FFFD.
-
-    >>> replace_halves("a" + chr(0xD800)) == "a" + chr(0xFFFD)
-    True
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
-
-def make_unique(name, seen):
-    """Return a name that is not among those seen (a repeat becomes `NAME#2`), and add it to them."""
-    unique, repeat = name, 1
-    while unique in seen:
-        repeat += 1
-        unique = f"{name}#{repeat}"
-    seen.add(unique)
-    return unique

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from kvprefix.csvcells import guard_cells
 from kvprefix.describe import percent
+from kvprefix.escape import one_line
 from kvprefix.files import atomic_path
 from kvprefix.intervals import interval
 from kvprefix.plot_styles import style_mode
@@ -167,7 +168,7 @@ def save_figure(figure, data, caption, path):
     with atomic_path(f"{path}.csv") as temporary:
         guard_cells(data).to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(f"{path}.txt") as temporary:
-        temporary.write_text(caption + "\n", encoding="utf-8")
+        temporary.write_text(one_line(caption) + "\n", encoding="utf-8")
 
 
 def draw_lines(axes, lines, x_name, y_name):

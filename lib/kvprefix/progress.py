@@ -5,7 +5,7 @@ They show on a terminal only, after a second, and leave nothing behind: a log or
 
 from tqdm.auto import tqdm
 
-from kvprefix.files import plain_text
+from kvprefix.escape import plain_text
 
 
 def show_progress(total, what, unit, *, shown=True):

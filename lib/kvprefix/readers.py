@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import zstandard
 
 from kvprefix.files import InputError, check_input_file, explain_os_errors
-from kvprefix.jsonlines import MOST_BYTES, find_compression, name_other_kind, refuse_long
+from kvprefix.jsonlines import MOST_BYTES, find_compression, load_json, name_other_kind, refuse_long
 
 _SPACE = b" \t\r\n"
 _BOM = b"\xef\xbb\xbf"
@@ -254,7 +254,7 @@ def _read_lines(source, state):
             continue
         number += 1
         try:
-            record = _load_line(line)
+            record = load_json(line)
         except (ValueError, RecursionError) as error:
             if not terminated and number:
                 state.cut_at_byte = source.n_bytes
@@ -270,12 +270,3 @@ def _read_lines(source, state):
         yield number, record
     if source.cut:
         state.cut_at_byte = source.n_bytes
-
-
-def _load_line(line):
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise
-    except ValueError:  # a whole number of more digits than Python reads
-        return json.loads(line, parse_int=float)

@@ -20,6 +20,9 @@ UNRENDERED = {
     "image": "with_images", "images": "with_images",
     "video": "with_other_media", "videos": "with_other_media",
     "audio": "with_other_media", "audios": "with_other_media",
+    "documents": "with_documents", "chat_template": "with_chat_template",
+    "chat_template_kwargs": "with_chat_template_kwargs", "continue_final_message": "with_continue_final_message",
+    "previous_response_id": "with_previous_response_id",
 }  # fmt: skip
 PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *UNRENDERED})
 # The type of a part of text: the field that holds it
@@ -29,7 +32,8 @@ _OTHER_PARTS = {
     "tool_use": "with_tools", "tool_result": "with_tools", "server_tool_use": "with_tools",
     "thinking": "with_thinking", "redacted_thinking": "with_thinking",
 }  # fmt: skip
-_EMPTY = (None, "", "[]", [], {})
+_EMPTY = (None, "", "[]", "{}", [], {})
+_TIME_NAME = re.compile(r"(?i:time|stamp|created|updated|epoch)|(?i:(^|_)(date|ts)(_|$)|_at$)|[a-z]At$")
 _MOST_NAMES = 40  # of fields that are counted each; the others are counted together
 
 
@@ -38,6 +42,34 @@ class Message(NamedTuple):
 
     role: str
     text: str
+
+
+def replace_halves(text):
+    """Return a text with half characters (lone surrogates), which no tokenizer takes, replaced by U+FFFD.
+
+    >>> replace_halves("a" + chr(0xD800)) == "a" + chr(0xFFFD)
+    True
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def make_unique(name, seen):
+    """Return a name that is not among those seen (a repeat becomes `NAME#2`), and add it; `seen` counts each.
+
+    >>> seen = {}
+    >>> [make_unique(name, seen) for name in ("a", "a#2", "a", "a")]
+    ['a', 'a#2', 'a#3', 'a#4']
+    """
+    unique = name
+    while unique in seen:
+        seen[name] += 1
+        unique = f"{name}#{seen[name]}"
+    seen[unique] = 1
+    return unique
 
 
 class Refused(Exception):
@@ -124,10 +156,21 @@ def _list_field(record):
     return "conversations" if record.get("conversations") or "messages" not in record else "messages"
 
 
+def find_unrendered(fields):
+    """Return (field, reason) of the first field that changes the prompt and cannot be rendered; None if there is none.
+
+    >>> find_unrendered({"tools": "[]", "images": ["a.png"]}), find_unrendered({"tools": False})
+    (('images', 'with_images'), None)
+    """
+    for name in UNRENDERED.keys() & fields.keys():
+        if fields[name] and fields[name] not in _EMPTY:
+            return name, UNRENDERED[name]
+    return None
+
+
 def _refuse_unrendered(fields, where):
-    for name, reason in UNRENDERED.items():
-        if fields.get(name) not in _EMPTY:
-            raise Refused(reason, f"{where} has `{name}`, which cannot be rendered")
+    if found := find_unrendered(fields):
+        raise Refused(found[1], f"{where} has `{found[0]}`, which cannot be rendered")
 
 
 def _find_system(record, messages, repaired):
@@ -169,6 +212,15 @@ def _parse_message(message, k, repaired):
     if role is None:
         raise Refused("unknown_speaker", f"message {k} is by {speaker[:40]!r}; known: {', '.join(sorted(ROLES))}")
     return Message(role, text)
+
+
+def is_time_name(name):
+    """Say whether a field of this name holds a time.
+
+    >>> [is_time_name(name) for name in ("createdAt", "sent_time", "ts", "date", "status", "format")]
+    [True, True, True, True, False, False]
+    """
+    return _TIME_NAME.search(name) is not None
 
 
 class FieldCounts:

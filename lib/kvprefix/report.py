@@ -16,7 +16,7 @@ from pathlib import Path
 from IPython.display import Image, Markdown, display
 from markdown_it import MarkdownIt
 
-from kvprefix.escape import escape_markdown, one_line
+from kvprefix.escape import escape_markdown
 from kvprefix.files import InputError, resolve_output, write_bytes
 from kvprefix.plot import STYLE, complete_caption, save_figure
 from kvprefix.sections import SHARING, begin_section, read_sections, write_facts, write_section
@@ -53,7 +53,7 @@ class Section:
         """Show, save and record a figure as `figures/NN-slug`; `also` saves it under a name that the mission fixes."""
         caption = complete_caption(caption, figure)
         name = f"{self._number()}-{slug}"
-        save_figure(figure, data, one_line(caption), self.folder / "figures" / name)
+        save_figure(figure, data, caption, self.folder / "figures" / name)
         if also:
             for suffix in (".png", ".pdf"):
                 write_bytes(self.folder / f"{also}{suffix}", (self.folder / "figures" / f"{name}{suffix}").read_bytes())

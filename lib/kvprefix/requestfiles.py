@@ -18,7 +18,7 @@ import pyarrow.json
 from kvprefix.blocks import check_block_size
 from kvprefix.engine import Overlap, Requests, make_requests, number_contexts, replay_vllm
 from kvprefix.files import InputError, explain_os_errors, refuse_same_file
-from kvprefix.jsonlines import ObjectLines, number_lines, open_stream, write_lines
+from kvprefix.jsonlines import ObjectLines, number_lines, open_stream, parse_object, show_value, write_lines
 from kvprefix.sglang import longest_prompt, replay_sglang
 from kvprefix.trace import Tokens, flat_lists
 
@@ -238,30 +238,27 @@ def _read_slowly(path, timed):
 
 def _parse(line, where):
     """Return a line's fields in the order of _FIELDS and its timestamp, not checked; or raise InputError."""
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-        raise InputError(f"{where} is not JSON ({reason}); {_EXPECTED}") from error
-    if not isinstance(request, dict):
-        raise InputError(f"{where} is no JSON object; {_EXPECTED}")
+    request, fault = parse_object(line, _EXPECTED)
+    if fault:
+        raise InputError(f"{where} {fault}")
     missing = [name for name in ("request_id", "prompt_token_ids") if request.get(name) is None]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}; {_EXPECTED}")
     name, prompt, output, salt, adapter = (request.get(field) for field in _FIELDS)
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise InputError(f"{where} has request_id {_show(name)}; expected a text or a whole number")
+        raise InputError(f"{where} has request_id {show_value(name)}; expected a text or a whole number")
     for field, ids in (("prompt_token_ids", prompt), ("output_token_ids", output)):
         if ids is not None and not isinstance(ids, list):
-            raise InputError(f"{where} has {field} {_show(ids)}; expected a list of token ids")
+            raise InputError(f"{where} has {field} {show_value(ids)}; expected a list of token ids")
         strange = [one for one in ids or () if type(one) is not int or not 0 <= one < 2**31]
         if strange:
-            raise InputError(f"{where} has {_show(strange[0])} among its {field}; expected whole numbers of 31 bits")
+            odd = show_value(strange[0])
+            raise InputError(f"{where} has {odd} among its {field}; expected whole numbers of 31 bits")
     if not prompt:
         raise InputError(f"{where} has no prompt_token_ids; expected one or more")
     for field, value in (("cache_salt", salt), ("lora_name", adapter)):
         if value is not None and not isinstance(value, str):
-            raise InputError(f"{where} has {field} {_show(value)}; expected a text")
+            raise InputError(f"{where} has {field} {show_value(value)}; expected a text")
     return name, prompt, output or [], salt, adapter, request.get("timestamp")
 
 
@@ -271,12 +268,8 @@ def _check_timestamp(value, before, where):
     if value is None:
         raise InputError(f"{where} lacks timestamp; {expected}")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_MS:
-        raise InputError(f"{where} has timestamp {_show(value)}; {expected}")
+        raise InputError(f"{where} has timestamp {show_value(value)}; {expected}")
     if value < before:
-        raise InputError(f"{where} has timestamp {_show(value)}, after {_show(before)}; expected the order of arrival")
+        values = f"{show_value(value)}, after {show_value(before)}"
+        raise InputError(f"{where} has timestamp {values}; expected the order of arrival")
     return value
-
-
-def _show(value):
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

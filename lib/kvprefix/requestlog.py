@@ -15,10 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kvprefix import logfields
-from kvprefix.conversations import Message
 from kvprefix.files import InputError, explain_os_errors
 from kvprefix.jsonlines import count, read_objects, show_value
-from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Skipped, make_unique, replace_halves
+from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Skipped
+from kvprefix.records import Message, make_unique, replace_halves
 
 _MOST_NAMES = 40  # of fields that are counted each; the others are counted together
 
@@ -154,7 +154,7 @@ class _Reader:
     """Reads records one by one; keeps each distinct message once, and counts."""
 
     def __init__(self):
-        self.known, self.names, self.skipped, self.first_skipped = {}, set(), Counter(), {}
+        self.known, self.names, self.skipped, self.first_skipped = {}, {}, Counter(), {}
         self.engine_lines = self.renamed = self.salted = self.halves = self.systems = 0
         self.unused, self.times = Counter(), Counter()
 

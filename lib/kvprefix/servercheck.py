@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kvprefix.files import InputError, seal_key
+from kvprefix.files import InputError, seal_key, tell
 from kvprefix.jsonlines import count
 from kvprefix.progress import show_progress
 from kvprefix.recording import VERSION, Recorder
@@ -80,7 +80,7 @@ class Check:
         return max(request.output_tokens, 1) if self.max_tokens == "trace" else self.max_tokens
 
 
-def record_check(check, requests, path, source, *, restart=False, reset=False, tell=print, progress=True):
+def record_check(check, requests, path, source, *, restart=False, reset=False, tell=tell, progress=True):
     """Send the requests that the recording does not hold yet, and record the answers.
 
     Parameters

@@ -112,7 +112,7 @@ class Chat:
             except MemoryError:
                 raise
             except Exception as error:  # a template's own raise_exception, or whatever else its code meets
-                raise TemplateRefusal((str(error).splitlines() or [type(error).__name__])[0]) from error
+                raise TemplateRefusal(str(error).partition("\n")[0][:300] or type(error).__name__) from error
 
     def _check_length(self, text, messages):
         if len(text) > _MOST_WRITTEN:

@@ -125,7 +125,7 @@ def test_only_the_report_s_own_figures_are_embedded(tmp_path):
 
 def test_what_a_server_says_is_shown_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "read_recording", lambda path: None)
-    monkeypatch.setattr(comparison, "compare_recording", lambda recording: (None, {"warnings": HOSTILE}))
+    monkeypatch.setattr(comparison, "compare_recording", lambda recording: (None, {"warnings": HOSTILE, "causes": []}))
     monkeypatch.setattr(comparison, "describe_comparison", lambda summary: HOSTILE[0])
     monkeypatch.setattr("kvprefix.plot_engine.draw_predicted_measured", lambda frame: (make_axes()[0], pd.DataFrame()))
     (tmp_path / "engine_check").mkdir()
@@ -144,7 +144,7 @@ def test_a_hostile_log_is_text_in_the_whole_report(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"secret" * 20)
-    speaker = f"![x]({folder}/secret.png) <script>alert(1)</script> | $ \\input{{x}}\n# h"
+    speaker = "![x](secret.png)<script>1</script>|$ \n# \\input{x}"  # its first 40 characters are shown
     records = [record(f"question {k}", f"answer {k}", "and then?", "so", id=f"{odd}{k % 3}") for k in range(12)]
     records += [{"id": odd, "conversations": [{"from": speaker, "value": "x"}]}]
     data, model, stamps = folder / f"data {odd}.jsonl", folder / f"model {odd}.json", folder / f"stamps {odd}"
@@ -170,7 +170,7 @@ def test_a_hostile_log_is_text_in_the_whole_report(tmp_path):
     text = html.unescape(re.sub(r"<[^>]*>", "", body))
     for shown in (str(data), str(tokenizer), str(stamps), data.name, f"model {odd}"):
         assert shown in text, shown
-    assert "unknown_speaker" in text and "<script>alert(1)</script>" in text
+    assert "unknown_speaker" in text and "<script>1</script>" in text
     assert not re.search(r"(?<!\\)!\[[xn]\]\(", re.sub("`[^\n]*`", "", markdown))
     for table in (tmp_path / "out/tables").glob("*.tex"):
         for line in table.read_text().split("\n")[1:]:

@@ -221,7 +221,7 @@ def test_papermill_s_strings_are_read_and_its_unknown_names_refused(tmp_path):
 
     run("10-workload", block_size="8", arrival_rate="5", drop_duplicates="true", max_conversations="3", seed="4")
     caption = (tmp_path / "out/figures/10-arrivals.txt").read_text()
-    assert "5 conversations start a second" in caption and "seed 4" in caption
+    assert "5 conversations/s" in caption and "seed 4" in caption
     with pytest.raises(papermill.PapermillExecutionError, match="InputError: unknown parameter blok_size; known: data"):
         run("10-workload", blok_size=8)
 

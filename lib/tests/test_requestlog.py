@@ -186,9 +186,9 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
         ({**HI, "tools": [{"type": "function"}]}, "with tools", "has `tools`, which is not rendered"),
         ({**HI, "functions": [{}]}, "with tools", "has `functions`"),
         ({**HI, "model_parameters": {"tools": [{}]}}, "with tools", "has `tools`"),
-        ({**HI, "chat_template_kwargs": {"a": 1}}, "with chat_template_kwargs", "has `chat_template_kwargs`"),
+        ({**HI, "chat_template_kwargs": {"a": 1}}, "with chat template kwargs", "has `chat_template_kwargs`"),
         ({**HI, "documents": [{}]}, "with documents", "has `documents`"),
-        ({**HI, "previous_response_id": "r"}, "with previous_response_id", "has `previous_response_id`"),
+        ({**HI, "previous_response_id": "r"}, "with previous response id", "has `previous_response_id`"),
         ({**HI, "message_mode": "delta"}, "with message_mode delta", "holds only the messages that are new"),
         ({**HI, "cache_hit": True}, "that no engine answered", "has cache_hit true"),  # LiteLLM's own cache did
         ({**HI, "status": "failure"}, "that no engine answered", 'has status "failure"'),

@@ -510,7 +510,7 @@ def test_a_second_check_in_the_folder_is_refused(fake, url, requests_file, tmp_p
     while not fake.asked:
         time.sleep(0.01)
     assert check(url, requests_file, tmp_path, "--restart", "--reset") == 2
-    assert f"{tmp_path / 'engine_check'}: another check is writing there; wait for it" in capsys.readouterr().err
+    assert f"{tmp_path}: another run is writing there; wait for it" in capsys.readouterr().err
     first.join()
     assert codes == [0] and len(fake.asked) == 6
     assert len(read_recording(tmp_path / "engine_check/recording.jsonl").done) == 6
@@ -518,12 +518,12 @@ def test_a_second_check_in_the_folder_is_refused(fake, url, requests_file, tmp_p
 
 def test_the_lock_of_a_check_dies_with_it(url, requests_file, tmp_path, capsys):
     hold = "import sys, kvprefix.files as f\nwith f.hold_lock(sys.argv[1], ''): print(flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", hold, tmp_path / "engine_check/.lock"]
+    command = [sys.executable, "-c", hold, tmp_path / ".lock"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        assert check(url, requests_file, tmp_path) == 2 and "another check" in capsys.readouterr().err
+        assert check(url, requests_file, tmp_path) == 2 and "another run" in capsys.readouterr().err
         other.kill()
-    assert check(url, requests_file, tmp_path) == 0 and not (tmp_path / "engine_check/.lock").exists()
+    assert check(url, requests_file, tmp_path) == 0 and not (tmp_path / ".lock").exists()
 
 
 # ---- The recording
@@ -534,7 +534,7 @@ def test_a_recording_that_is_no_regular_file_is_refused(url, requests_file, tmp_
     os.mkfifo(tmp_path / "engine_check/recording.jsonl")
     for extra in ((), ("--restart",)):
         assert check(url, requests_file, tmp_path, *extra) == 2
-        assert "recording.jsonl: is no regular file; expected" in capsys.readouterr().err
+        assert "recording.jsonl: is a pipe; give a file" in capsys.readouterr().err
 
 
 def test_a_killed_run_goes_on_from_its_last_whole_line(fake, url, requests_file, tmp_path, capsys):
