@@ -72,8 +72,10 @@ def draw_characteristic(frame, gap_s, block_size):
     note_if_empty(right, len(gap_s), "no block is accessed twice")
     right.set_xlim(0, 1)
     right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
-    least, most = (np.concatenate([known["time_s"], gap_s[gap_s > 0], [one]]) for one in (0.75, 10.0))
-    left.set_ylim(least.min() / 1.5, 1.5 * most.max())
+    gap_s = gap_s[gap_s > 0]
+    usual = np.percentile(gap_s, [25, 100]) if len(gap_s) else [0.75, 10.0]  # the shortest gaps may be cut off
+    ends = np.concatenate([known["time_s"], usual])
+    left.set_ylim(ends.min() / 1.5, 1.5 * ends.max())
     add_legend(left, 5)
     data = known[["variant", "capacity_blocks", "time_s"]]
     return figure, pd.concat([data, pd.DataFrame({"gap_s": x, "share": y})], ignore_index=True)
