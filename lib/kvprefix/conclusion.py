@@ -126,6 +126,10 @@ def _conclude_timing(facts):
         ends = list(one[study]["token"].items()) if one else []
         if len(ends) == 2:
             (first, high), (last, low) = ends
+            if percent(high) == percent(low):
+                both = f"{what.format(first)} and {what.format(last)}"
+                said.append(f"With {count(one[study]['blocks'], 'block')} LRU hits {percent(high)} {both} alike.")
+                continue
             note = "" if one[study]["separated"] else ", which is not separated"
             said.append(
                 f"With {count(one[study]['blocks'], 'block')} LRU hits {percent(high)} {what.format(first)} and {percent(low)} "

@@ -72,7 +72,7 @@ def _list_not_kept(dataset):
                 times.append(f"{count:,} of {n:,} {plural} {'has' if count == 1 else 'have'} `{name}`")
             else:
                 others.append(f"`{name}` of {count:,} of {n:,} {plural}")
-    lines = [f"{', '.join(times)}; not used: arrivals are modelled."] if times else []
+    lines = [f"{', '.join(times)}; not used: arrivals are as the parameters say."] if times else []
     return [*lines, f"Not kept: {', '.join(others)}."] if others else lines
 
 
@@ -247,7 +247,7 @@ def check_parameters(stats, parameters):
 
 
 def _show(value):
-    return "all" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return "all" if value is None else str(value).lower() if isinstance(value, bool) else plain_text(value)
 
 
 def percent(share):

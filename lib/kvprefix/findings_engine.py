@@ -92,7 +92,7 @@ def describe_waits(frame):
         for row in table.to_dict("records") if row["requests that waited"] > 0
     ]  # fmt: skip
     if not told:
-        return "At these pools no request waits for blocks: what runs at once fits, and waiting changes no hit."
+        return "At these pools no request waits for blocks, so waiting changes no hit."
     return f"Requests hold their blocks while they run; {'; '.join(told)}. A waiting request finds the cache as it is when it is admitted."
 
 

@@ -12,7 +12,14 @@ import re
 from datetime import UTC, datetime
 
 from kvprefix.jsonlines import is_whole, show_value
-from kvprefix.records import SYSTEM_FIELDS, find_unrendered, is_time_name, join_text_parts, replace_halves
+from kvprefix.records import (
+    MOST_CHARACTERS,
+    SYSTEM_FIELDS,
+    find_unrendered,
+    is_time_name,
+    join_text_parts,
+    replace_halves,
+)
 
 EXPECTED = 'a line is {"timestamp": time, "messages": [{"role": ..., "content": ...}, ...]}, or has them in "body"'
 ENGINE_FIELDS = frozenset(
@@ -105,6 +112,9 @@ def _read_message(message, k):
             "with a message that is none",
             f"has a message {k} with content {show_value(content)}; expected a text or a list of texts",
         )
+    if len(content) > MOST_CHARACTERS:
+        most = f"expected at most {MOST_CHARACTERS:,}"
+        raise Skipped("too long", f"has a message {k} of {len(content):,} characters; {most}")
     return message["role"], content
 
 
@@ -167,6 +177,11 @@ def find_reply(record):
         if text is not None:
             return text
     return None
+
+
+def has_answer(record):
+    """Say whether a record holds an answer of whatever kind."""
+    return any(record.get(name) for name in (*_ANSWERS, "choices"))
 
 
 def _decode(text):

@@ -37,6 +37,9 @@ _TIME_NAME = re.compile(r"(?i:time|stamp|created|updated|epoch)|(?i:(^|_)(date|t
 _MOST_NAMES = 40  # of fields that are counted each; the others are counted together
 
 
+MOST_CHARACTERS = 2**24  # of a message: a tokenizer takes some hundred bytes of memory for each
+
+
 class Message(NamedTuple):
     """One message: its role (`system`, `user` or `assistant`) and its text."""
 
@@ -209,6 +212,8 @@ def _parse_message(message, k, repaired):
         text = ""
     if not isinstance(speaker, str) or not isinstance(text, str):
         raise Refused("malformed_message", f"message {k} lacks text `from`/`value` or `role`/`content`")
+    if len(text) > MOST_CHARACTERS:
+        raise Refused("too_long", f"message {k} has {len(text):,} characters; expected at most {MOST_CHARACTERS:,}")
     if role is None:
         raise Refused("unknown_speaker", f"message {k} is by {speaker[:40]!r}; known: {', '.join(sorted(ROLES))}")
     return Message(role, text)

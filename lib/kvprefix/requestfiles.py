@@ -228,6 +228,8 @@ def _read_slowly(path, timed):
                 before = timestamps[-1] if timestamps else 0
                 timestamps.append(_check_timestamp(timestamp, before, f"{path}: line {number}"))
     except OSError as error:
+        if error.errno is not None:  # it is not there, or no file
+            raise
         raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
     if not requests:
         raise InputError(f"{path}: holds no requests; {_EXPECTED}")

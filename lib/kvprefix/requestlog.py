@@ -155,7 +155,7 @@ class _Reader:
 
     def __init__(self):
         self.known, self.names, self.skipped, self.first_skipped = {}, {}, Counter(), {}
-        self.engine_lines = self.renamed = self.salted = self.halves = self.systems = 0
+        self.engine_lines = self.renamed = self.salted = self.halves = self.systems = self.odd_replies = 0
         self.unused, self.times = Counter(), Counter()
 
     def read(self, record):
@@ -168,6 +168,7 @@ class _Reader:
         numbers = [logfields.find_whole(record, name) for name in ("turn", "prompt_tokens", "output_tokens")]
         numbers.append(logfields.find_whole(request, "max_tokens", 2**63 - 1))
         model, reply, name = request.get("model", record.get("model")), logfields.find_reply(record), self._name(record)
+        self.odd_replies += reply is None and logfields.has_answer(record)
         messages = tuple(self._keep(*pair) for pair in pairs)
         reply = None if reply is None else self._keep("assistant", reply).text
         self._count(record, request, len(pairs))
@@ -224,6 +225,7 @@ class _Reader:
             f"{count(self.renamed, 'request')} with a name that another one has: renamed": self.renamed,
             f"{count(self.halves, 'message')} with half characters (lone surrogates): replaced by U+FFFD": self.halves,
             f"not kept, of messages: {_list(self.unused)}": self.unused,
+            f"answers that are not text alone: {self.odd_replies:,}, taken as none": self.odd_replies,
             f"times that are not used: {_list(self.times)}": self.times,
             f"{count(self.salted, 'request')} with a cache_salt: not kept, they share as if without": self.salted,
             f"{count(len(models), 'model')}: their requests share as if they were one's": len(models) > 1,

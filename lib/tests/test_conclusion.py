@@ -65,6 +65,12 @@ def change(*path, to):
     return changed
 
 
+def test_what_is_equal_is_said_to_be():
+    ends = {"all turns at once": 0.572, "causal": 0.572}
+    one = {"60-timing": {"clocks": {"blocks": 5, "token": ends, "separated": 0}, "rates": {"blocks": 5, "token": {}}}}
+    assert 'LRU hits 57.2 % on the clock "all turns at once" and on the clock "causal" alike.' in conclude(one, Parameters())
+
+
 def test_the_conclusion_is_made_of_every_fact():
     sentences = list(SAID.values())
     assert conclude(FACTS, Parameters()) == f"{' '.join(sentences[:2])}\n\n{' '.join(sentences[2:])}"

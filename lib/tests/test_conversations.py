@@ -205,6 +205,7 @@ def test_values_that_do_not_matter_are_read_in_an_array_as_in_lines(name):
         (openai(("user", [{"type": "input_audio", "input_audio": {}}])), "with_other_content"),
         (openai(("user", [{"type": ["text"], "text": U}])), "with_other_content"),
         (openai(("user", [U, 3])), "with_other_content"),
+        (openai(("user", "ab " * 2**23)), "too_long"),
         (
             {"conversations": [{"from": "human", "value": U}, {"from": "alien", "value": A}]},
             "unknown_speaker",

@@ -254,6 +254,7 @@ def test_bad_files_are_refused(tmp_path, capsys):
     assert main(["replay", str(tmp_path), "--out", str(tmp_path / "out.jsonl")]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 4 and "holds no requests" in errors[0] and "damaged" in errors[1]
+    assert "none: No such file" in errors[2] and "irectory" in errors[3]
     assert not (tmp_path / "out.jsonl").exists()
 
 

@@ -77,7 +77,7 @@ def test_what_is_not_kept_is_said(tmp_path, small_folder):
     workload = load_workload(Parameters(data=str(data), tokenizer=str(small_folder)), progress=False)
     said = describe_load(workload.dataset, workload.tokenizer).splitlines()
     times = "3 of 3 records have `timestamp`, 3 of 6 messages have `createTime`"
-    assert f"{times}; not used: arrivals are modelled." in said
+    assert f"{times}; not used: arrivals are as the parameters say." in said
     assert "Not kept: `model` of 1 of 3 records, `reasoning_content` of 1 of 6 messages." in said
     table = dict(tabulate_load(workload.dataset).values.tolist())
     assert table["not kept: `timestamp` of records"] == 3 and table["not kept: `reasoning_content` of messages"] == 1

@@ -182,6 +182,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:"}}
         ({**HI, "output_tokens": "3"}, "with an odd number", 'has output_tokens "3"; expected a whole number'),
         ({**HI, "output_tokens": 10**12}, "with an odd number", "has output_tokens 1000000000000"),
         ({**HI, "prompt_tokens": True}, "with an odd number", "has prompt_tokens true"),
+        ({**HI, "messages": messages("ab " * 2**23)}, "too long", "has a message 0 of 25,165,824 characters"),
         ({"messages": messages("Hi")}, "without a time", "has no time (timestamp, time, created, created_at"),
         ({**HI, "tools": [{"type": "function"}]}, "with tools", "has `tools`, which is not rendered"),
         ({**HI, "functions": [{}]}, "with tools", "has `functions`"),
@@ -505,3 +506,13 @@ def test_another_tokenizer_s_numbers_are_noticed(tmp_path, small_folder):
     assert trace.requests["output_tokens"].tolist() == [7] and len(trace.generated(0)) == 0
     notes = trace.info["log"]["notes"]
     assert "(1 have their number)" in notes[1] and notes[2].startswith("1 request with another prompt_tokens in the")
+
+
+def test_answers_that_are_not_text_alone_are_counted(tmp_path):
+    call = {"choices": [{"message": {"content": "Hm", "tool_calls": [{"id": "c"}]}}]}
+    answers = [{"response": {"error": "busy"}}, {"response": 5}, {"response": call}, {"response": "fine"}, {}]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({**HI, "request_id": f"q{k}", **one}) + "\n" for k, one in enumerate(answers)))
+    log = read_log(path)
+    assert [request.reply for request in log.requests] == [None, None, None, "fine", None]
+    assert "answers that are not text alone: 3, taken as none" in log.info["notes"]
