@@ -30,6 +30,11 @@ MOST_TOKENS = 10**8  # of a request: no model takes more, and sums of such numbe
 LATEST_S = 4_102_444_800  # the year 2100: no time of a log or a trace lies beyond
 _NAMES = ("request_id", "custom_id", "id")
 _ANSWERS = ("completion", "response", "output")
+_READ = {
+    *ENGINE_FIELDS, *_NAMES, *_ANSWERS, *SYSTEM_FIELDS, "body", "request", "choices", "user", "model", "max_tokens",
+    "cache_salt",
+}  # fmt: skip
+_EMPTY = (None, "", [], {})
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from which number on: units a second
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 _SETTINGS = ("model_parameters", "optional_params", "extra_body")  # where gateways put such fields
@@ -126,17 +131,21 @@ def _join_parts(content, where):
 
 
 def list_unused(record, request):
-    """Return the fields that change no prompt and are not kept: of messages, and times other than the one that is read.
+    """Return the fields that are not kept: of messages, of the request, and times other than the one that is read.
 
-    >>> list_unused({"messages": [{"role": "user", "content": "a", "name": "b"}], "endTime": 5, "startTime": 4}, {})
-    (['name'], ['endTime'])
+    >>> messages = [{"role": "user", "content": "a", "name": "b"}]
+    >>> list_unused({"messages": messages, "endTime": 5, "startTime": 4, "instructions": "Be brief"}, {})
+    (['name'], ['instructions'], ['endTime'])
     """
     messages = (request or record)["messages"]
     others = (message for message in messages if len(message) > 2 or "content" not in message)
     named = [name for message in others for name in message if name not in ("role", "content")]
     read = next((name for part in (record, request) for name in TIMES if part.get(name) is not None), None)
     times = [name for name, value in record.items() if name != read and _is_time_name(name) and _may_be_time(value)]
-    return named, times
+    used = {*_READ, read, *times}
+    parts = (record,) if request is record else (record, request or {})
+    others = [name for part in parts for name, value in part.items() if name not in used and value not in _EMPTY]
+    return named, others, times
 
 
 @functools.lru_cache(1024)

@@ -156,7 +156,7 @@ class _Reader:
     def __init__(self):
         self.known, self.names, self.skipped, self.first_skipped = {}, {}, Counter(), {}
         self.engine_lines = self.renamed = self.salted = self.halves = self.systems = self.odd_replies = 0
-        self.unused, self.times = Counter(), Counter()
+        self.unused, self.others, self.times = Counter(), Counter(), Counter()
 
     def read(self, record):
         """Return a record's request; raise Skipped."""
@@ -178,11 +178,11 @@ class _Reader:
 
     def _count(self, record, request, n_messages):
         """Count what is put right and what is not kept."""
-        unused, times = logfields.list_unused(record, request)
+        unused, others, times = logfields.list_unused(record, request)
         self.systems += n_messages > len(request["messages"])
         self.salted += bool(request.get("cache_salt"))
         self.engine_lines += record.keys() >= ENGINE_FIELDS
-        for counter, names in ((self.unused, unused), (self.times, times)):
+        for counter, names in ((self.unused, unused), (self.others, others), (self.times, times)):
             counter.update(name if name in counter or len(counter) < _MOST_NAMES else "other fields" for name in names)
 
     def skip_line(self, number, fault):
@@ -225,6 +225,7 @@ class _Reader:
             f"{count(self.renamed, 'request')} with a name that another one has: renamed": self.renamed,
             f"{count(self.halves, 'message')} with half characters (lone surrogates): replaced by U+FFFD": self.halves,
             f"not kept, of messages: {_list(self.unused)}": self.unused,
+            f"not kept, of requests: {_list(self.others)}": self.others,
             f"answers that are not text alone: {self.odd_replies:,}, taken as none": self.odd_replies,
             f"times that are not used: {_list(self.times)}": self.times,
             f"{count(self.salted, 'request')} with a cache_salt: not kept, they share as if without": self.salted,

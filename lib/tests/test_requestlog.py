@@ -300,11 +300,14 @@ def test_a_reply_that_is_a_completion_as_text_is_decoded(tmp_path, response, rep
 def test_what_is_not_kept_is_said(tmp_path):
     said = [{**messages("a")[0], "name": "n"}, {"role": "assistant", "content": "b", "reasoning_content": "r"}]
     log = read(
-        tmp_path, {"startTime": 5.5, "endTime": 9, "completionStartTime": "", "messages": said, "temperature": 0},
+        tmp_path,
+        {"startTime": 5.5, "endTime": 9, "completionStartTime": "", "messages": said, "temperature": 0,
+         "instructions": "Be brief"},
         {"startTime": 6, "endTime": 7.5, "updated_at": "2026", "messages": said},
     )  # fmt: skip
     assert log.arrival_s.tolist() == [0, 0.5] and log.info["notes"] == [
         'not kept, of messages: "name" of 2, "reasoning_content" of 2',
+        'not kept, of requests: "instructions" of 1, "temperature" of 1',
         'times that are not used: "endTime" of 2, "updated_at" of 1',
     ]
     log = read(tmp_path, *({"ts": k, "messages": messages("a")} for k in range(3)))
