@@ -177,13 +177,13 @@ def read_first(path):
 
 
 def load_json(text):
-    """Return the JSON value of a text; a whole number of more digits than Python reads becomes a float."""
+    """Return the JSON value of a text; a whole number of more digits than Python reads becomes an infinite float."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ValueError:
-        return json.loads(text, parse_int=float)
+        return json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 1000 else float(digits))
 
 
 def parse_object(line, expected):

@@ -250,7 +250,7 @@ GOOD = line([1, 2], 8)
         (line([1], True), "has input_length true"),
         (line([1], 10**8 + 1), "has input_length 100000001; expected a whole number of tokens, 0 or more (100"),
         (line([1], 4).replace("4,", "1e400,", 1), "has input_length Infinity"),
-        (line([1], 4).replace("[1]", "[" + "9" * 5000 + "]"), "is not JSON"),
+        (line([1], 4).replace("[1]", "[" + "9" * 5000 + "]"), "has Infinity among its hash_ids"),
         (line([1], 4, session_id=1.5), "has session_id 1.5; expected a text or a whole number"),
         (line(7, 4), "has hash_ids 7; expected a list of whole numbers or texts"),
         (line([1, 2], 9), "lists 2 blocks for input_length 9; expected 3 of 4 tokens (another size is given with"),
