@@ -161,6 +161,7 @@ class Cluster:
     def _explained(self):
         """Turn what can happen to a task on a cluster into an InputError; a task's own error stays what it is."""
         from distributed import CancelledError
+        from distributed.comm import CommClosedError
         from distributed.scheduler import KilledWorker
 
         try:
@@ -173,7 +174,7 @@ class Cluster:
                 f"ran on, {error.last_worker.address} the last; do they have enough memory?"
             ) from error
         except Exception as error:
-            if self.client.status == "running" and not isinstance(error, CancelledError):
+            if self.client.status == "running" and not isinstance(error, CancelledError | CommClosedError):
                 raise
             raise InputError(
                 f"scheduler {self.address} went away while it worked for us; what is done is kept, and the next run "

@@ -35,6 +35,7 @@ RECORDS = [record(*[f"{k % 7} and {m} of {k}" for m in range(1 + k % 5)], id=f"r
 PRELOAD = """
 import os, signal
 from pathlib import Path
+from types import SimpleNamespace
 from kvprefix import tasks, workers
 
 ORDERS, KIND = Path(os.environ["ORDERS"]), os.environ["KIND"]
@@ -430,3 +431,12 @@ def test_a_scheduler_that_goes_away_leaves_what_was_done(
     written = read_all(tmp_path)
     assert len(written) > 8 and written.items() <= undisturbed.items()
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
+
+
+def test_a_connection_that_closes_is_a_scheduler_that_went_away():
+    from distributed.comm import CommClosedError
+
+    cluster = Cluster.__new__(Cluster)  # the client has not noticed yet
+    cluster.client, cluster.address = SimpleNamespace(status="running"), "tcp://a:1"
+    with pytest.raises(InputError, match="tcp://a:1 went away"), cluster._explained():
+        raise CommClosedError("in <TCP (closed)>: Connection reset by peer")
