@@ -5,7 +5,6 @@ below 1e17, of ns above, so that epoch times of any unit are told apart. Eight d
 """
 
 import contextlib
-import functools
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 
 from kvprefix.jsonlines import is_whole, show_value
 from kvprefix.records import (
+    EMPTY,
     MOST_CHARACTERS,
     SYSTEM_FIELDS,
     find_unrendered,
@@ -34,7 +34,6 @@ _READ = {
     *ENGINE_FIELDS, *_NAMES, *_ANSWERS, *SYSTEM_FIELDS, "body", "request", "choices", "user", "model", "max_tokens",
     "cache_salt",
 }  # fmt: skip
-_EMPTY = (None, "", [], {})
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from which number on: units a second
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 _SETTINGS = ("model_parameters", "optional_params", "extra_body")  # where gateways put such fields
@@ -141,16 +140,11 @@ def list_unused(record, request):
     others = (message for message in messages if len(message) > 2 or "content" not in message)
     named = [name for message in others for name in message if name not in ("role", "content")]
     read = next((name for part in (record, request) for name in TIMES if part.get(name) is not None), None)
-    times = [name for name, value in record.items() if name != read and _is_time_name(name) and _may_be_time(value)]
+    times = [name for name, value in record.items() if name != read and is_time_name(name) and _may_be_time(value)]
     used = {*_READ, read, *times}
     parts = (record,) if request is record else (record, request or {})
-    others = [name for part in parts for name, value in part.items() if name not in used and value not in _EMPTY]
+    others = [name for part in parts for name, value in part.items() if name not in used and value not in EMPTY]
     return named, others, times
-
-
-@functools.lru_cache(1024)
-def _is_time_name(name):
-    return bool(is_time_name(name))
 
 
 def _may_be_time(value):

@@ -4,6 +4,7 @@ A record is an object with a list `conversations` (ShareGPT: `from`, `value`) or
 and perhaps a text `system` or `system_prompt`. What would change a prompt and cannot be rendered keeps the record out.
 """
 
+import functools
 import re
 from collections import Counter
 from typing import NamedTuple
@@ -32,9 +33,9 @@ _OTHER_PARTS = {
     "tool_use": "with_tools", "tool_result": "with_tools", "server_tool_use": "with_tools",
     "thinking": "with_thinking", "redacted_thinking": "with_thinking",
 }  # fmt: skip
-_EMPTY = (None, "", "[]", "{}", [], {})
+EMPTY = (None, "", "[]", "{}", [], {})
 _TIME_NAME = re.compile(r"(?i:time|stamp|created|updated|epoch)|(?i:(^|_)(date|ts)(_|$)|_at$)|[a-z]At$")
-_MOST_NAMES = 40  # of fields that are counted each; the others are counted together
+MOST_NAMES = 40  # of fields that are counted each; the others are counted together
 
 
 MOST_CHARACTERS = 2**24  # of a message: a tokenizer takes some hundred bytes of memory for each
@@ -166,7 +167,7 @@ def find_unrendered(fields):
     (('images', 'with_images'), None)
     """
     for name in UNRENDERED.keys() & fields.keys():
-        if fields[name] and fields[name] not in _EMPTY:
+        if fields[name] and fields[name] not in EMPTY:
             return name, UNRENDERED[name]
     return None
 
@@ -184,9 +185,9 @@ def _find_system(record, messages, repaired):
         text = record.get(name)
         if isinstance(text, list) and text:
             raise Refused("with_system_blocks", f"`{name}` is a list, which cannot be rendered; expected a text")
-        if text not in _EMPTY and not isinstance(text, str):
+        if text not in EMPTY and not isinstance(text, str):
             raise Refused("malformed_system", f"`{name}` is no text")
-        if text not in _EMPTY and text.strip() and text not in known:
+        if text not in EMPTY and text.strip() and text not in known:
             known.add(text)
             found.append(Message("system", text))
             repaired["system_field_made_first_message"] += 1
@@ -219,6 +220,7 @@ def _parse_message(message, k, repaired):
     return Message(role, text)
 
 
+@functools.lru_cache(1024)
 def is_time_name(name):
     """Say whether a field of this name holds a time.
 
@@ -274,6 +276,6 @@ def _order(counter):
 
 def _count(counter, fields, used):
     for name, value in fields.items():
-        if name not in used and value not in _EMPTY:
+        if name not in used and value not in EMPTY:
             name = re.sub(r"[^\w.:$@/ -]", "?", name[:40])
-            counter[name if name in counter or len(counter) < _MOST_NAMES else "further names"] += 1
+            counter[name if name in counter or len(counter) < MOST_NAMES else "further names"] += 1

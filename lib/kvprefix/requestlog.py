@@ -18,9 +18,7 @@ from kvprefix import logfields
 from kvprefix.files import InputError, explain_os_errors
 from kvprefix.jsonlines import count, read_objects, show_value
 from kvprefix.logfields import ENGINE_FIELDS, EXPECTED, TIMES, Skipped
-from kvprefix.records import Message, make_unique, replace_halves
-
-_MOST_NAMES = 40  # of fields that are counted each; the others are counted together
+from kvprefix.records import MOST_NAMES, Message, make_unique, replace_halves
 
 
 class Logged(NamedTuple):
@@ -183,7 +181,7 @@ class _Reader:
         self.salted += bool(request.get("cache_salt"))
         self.engine_lines += record.keys() >= ENGINE_FIELDS
         for counter, names in ((self.unused, unused), (self.others, others), (self.times, times)):
-            counter.update(name if name in counter or len(counter) < _MOST_NAMES else "other fields" for name in names)
+            counter.update(name if name in counter or len(counter) < MOST_NAMES else "other fields" for name in names)
 
     def skip_line(self, number, fault):
         """Count a line that is no JSON object."""
