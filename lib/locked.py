@@ -6,8 +6,12 @@ too, see clean.py.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback, while it imports or waits
 
 from kvprefix.files import IN_USE, InputError, explain_os_errors, plain_text
 from kvprefix.locks import take_lock
@@ -28,7 +32,5 @@ def main(folder, name, *command):
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.exit("stopped")
     except (InputError, OSError) as error:
         sys.exit(f"error: {plain_text(error)}")
