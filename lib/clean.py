@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from kvprefix.files import IN_USE, InputError, hold_lock, plain_text
+from kvprefix.files.paths import IN_USE, InputError, hold_lock, plain_text
 
 KEPT = {".gitkeep", "default", "bench"}
 

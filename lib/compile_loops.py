@@ -16,8 +16,8 @@ def main():
     """Compile everything."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KVPREFIX_DERIVED"] = folder
-        from kvprefix.parameters import Parameters
-        from kvprefix.workload import load_workload
+        from kvprefix.traces.parameters import Parameters
+        from kvprefix.traces.workload import load_workload
 
         workload = load_workload(Parameters(data=str(SAMPLE)), progress=False)
         halves = [multiprocessing.Process(target=compile_some, args=(workload,)) for compile_some in HALVES]
@@ -31,12 +31,12 @@ def main():
 
 def compile_accounting(workload):
     """Compile what notebooks 00 to 60 run."""
-    from kvprefix.policies import POLICIES
-    from kvprefix.run import analyse
-    from kvprefix.study import measure_block_size, measure_lru, measure_policies
-    from kvprefix.study_timing import RATES, measure_timing
-    from kvprefix.studytasks import draw
-    from kvprefix.workingset import count_working_set, rank_reuse
+    from kvprefix.cache.policies import POLICIES
+    from kvprefix.cache.working_set import count_working_set, rank_reuse
+    from kvprefix.studies.cache import measure_block_size, measure_lru, measure_policies
+    from kvprefix.studies.sharing import analyse
+    from kvprefix.studies.table import draw
+    from kvprefix.studies.timing import RATES, measure_timing
 
     result = analyse(workload)["multi_turn"]
     result.trace.prompt(0)
@@ -50,7 +50,7 @@ def compile_accounting(workload):
 
 def compile_engines(workload):
     """Compile what notebook 70 runs."""
-    from kvprefix.study_engine import measure_engines
+    from kvprefix.studies.engines import measure_engines
 
     measure_engines(workload, 0, [100])
 

@@ -13,8 +13,8 @@ from pathlib import Path
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback, while it imports or waits
 
-from kvprefix.files import IN_USE, InputError, explain_os_errors, plain_text
-from kvprefix.locks import take_lock
+from kvprefix.files.locks import take_lock
+from kvprefix.files.paths import IN_USE, InputError, explain_os_errors, plain_text
 
 DERIVED = Path(__file__).resolve().parent.parent / "data" / "derived"
 

@@ -132,9 +132,9 @@ def _compare_rates(ours, theirs):
 
 def _prepare_kvlint(folder, tools):
     """Write conversations and a tokenizer's folder; return our and kvlint's command for the same job."""
-    from kvprefix.conversations import locate_data, read_conversations
-    from kvprefix.template import load_chat
-    from kvprefix.tokenizer import find_tokenizer
+    from kvprefix.conversations.load import locate_data, read_conversations
+    from kvprefix.tokens.template import load_chat
+    from kvprefix.tokens.tokenizer import find_tokenizer
 
     chats, tokenizer = folder / "chats.json", folder / "tokenizer"
     roles = {"user": "human", "assistant": "gpt", "system": "system"}

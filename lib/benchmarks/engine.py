@@ -8,11 +8,11 @@ second; it is not run here.
 import argparse
 import time
 
-from kvprefix.blocks import identify_blocks
-from kvprefix.engine import Overlap, replay_vllm
-from kvprefix.parameters import Parameters
-from kvprefix.sglang import replay_sglang
-from kvprefix.workload import load_workload, make_trace
+from kvprefix.blocks.identify import identify_blocks
+from kvprefix.engines.sglang import replay_sglang
+from kvprefix.engines.vllm import Overlap, replay_vllm
+from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.workload import load_workload, make_trace
 
 BLOCK_SIZE = 16
 VLLM_BLOCKS_PER_S = 50_000

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from kvprefix.accesses import Accesses, number_blocks
-from kvprefix.cache import replay
-from kvprefix.curves import compute_lru_curve
-from kvprefix.mooncake import read_mooncake
-from kvprefix.policies import POLICIES
+from kvprefix.blocks.accesses import Accesses, number_blocks
+from kvprefix.cache.curve import compute_lru_curve
+from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.replay import replay
+from kvprefix.formats.mooncake import read_mooncake
 
 COPIES = (1, 5, 20, 60)
 IN_FILE = 20  # copies

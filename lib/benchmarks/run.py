@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 TOKENISE = """
 import json, os, time, transformers
-from kvprefix import parts, workload
-from kvprefix.parameters import Parameters
-from kvprefix.template import load_chat
-from kvprefix.tokenizer import find_tokenizer
+from kvprefix.tokens import parts
+from kvprefix.traces import workload
+from kvprefix.traces.parameters import Parameters
+from kvprefix.tokens.template import load_chat
+from kvprefix.tokens.tokenizer import find_tokenizer
 
 backend = load_chat(find_tokenizer()).tokenizer.backend_tokenizer
 encode_part, seen, once_s = parts._encode_part, set(), []
@@ -79,7 +80,8 @@ def measure_all(folder, repeats):
         bar.update()
         return result
 
-    run([sys.executable, "-c", "from kvprefix.tokenizer import find_tokenizer; find_tokenizer()"], folder / "kept")
+    find = "from kvprefix.tokens.tokenizer import find_tokenizer; find_tokenizer()"
+    run([sys.executable, "-c", find], folder / "kept")
     yield f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.\n"
     yield "| tokenising all bundled conversations | CPU s: one pass | CPU s: both workloads | ratio | peak MB |"
     yield "|:--|--:|--:|--:|--:|"

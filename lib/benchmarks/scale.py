@@ -22,8 +22,8 @@ from pathlib import Path
 from run import KVPREFIX, run
 from tqdm import tqdm
 
-from kvprefix.conversations import locate_data
-from kvprefix.readers import read_records
+from kvprefix.conversations.load import locate_data
+from kvprefix.conversations.readers import read_records
 
 FULL = 94_145
 BUNDLED = 17_395  # usable conversations of the bundled part

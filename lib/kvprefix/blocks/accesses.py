@@ -1,0 +1,232 @@
+"""What a cache of blocks sees of a trace: which blocks each request accesses, when, and what they weigh in tokens.
+
+The one form that all bounded replays and curves read, made of our own trace or of one that lists block ids. No cache is
+known here.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numba import njit
+
+from kvprefix.blocks.identify import identify_blocks
+from kvprefix.files.paths import InputError
+
+
+@dataclass(frozen=True)
+class Accesses:
+    """The block accesses of a trace's requests, in arrival order, as flat arrays.
+
+    Attributes
+    ----------
+    block_size : int
+        Tokens a block.
+    ids : (total,) ndarray of int32
+        Request after request, the blocks of its prompt from the root on. Dense, numbered as first seen.
+    offsets : (n_requests + 1,) ndarray of int64
+        Request i's blocks are ``ids[offsets[i]:offsets[i + 1]]``.
+    last_weight : (n_requests,) ndarray of int64
+        Tokens that a hit of a request's last block saves; every other block saves `block_size`. 0 where the last full
+        block ends the prompt, because an engine computes at least the last token; below `block_size` where a partial
+        block is listed.
+    prompt_tokens : (n_requests,) ndarray of int64
+    parent, depth : (n_distinct,) ndarrays of int32
+        The block before each block (-1 for a first one), and its 0-based position.
+    arrival_s, finish_s : (n_requests,) ndarrays of float64
+        Seconds; a request runs from its arrival until its finish.
+    conversation : (n_requests,) ndarray of int64
+        What belongs together when intervals are made by resampling.
+    info : dict
+        What made the trace.
+    """
+
+    block_size: int
+    ids: np.ndarray
+    offsets: np.ndarray
+    last_weight: np.ndarray
+    prompt_tokens: np.ndarray
+    parent: np.ndarray
+    depth: np.ndarray
+    arrival_s: np.ndarray
+    finish_s: np.ndarray
+    conversation: np.ndarray
+    info: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.prompt_tokens)
+
+    @property
+    def n_distinct(self):
+        """Number of distinct blocks."""
+        return len(self.parent)
+
+    @property
+    def blocks(self):
+        """Blocks of each request, (n_requests,) int64."""
+        return np.diff(self.offsets)
+
+    def hit_tokens(self, hit_blocks):
+        """Return the tokens that each request's leading hit blocks save.
+
+        Parameters
+        ----------
+        hit_blocks : (n_requests, ...) ndarray of int64
+        """
+        shape = (-1,) + (1,) * (hit_blocks.ndim - 1)
+        blocks, last = self.blocks.reshape(shape), self.last_weight.reshape(shape)
+        return hit_blocks * self.block_size - np.where((hit_blocks == blocks) & (blocks > 0), self.block_size - last, 0)
+
+
+def make_accesses(trace, block_size):
+    """Make the accesses of our own trace's full prompt blocks.
+
+    Parameters
+    ----------
+    trace : Trace
+    block_size : int
+        Tokens a block.
+
+    Returns
+    -------
+    Accesses
+        Without a clock in ``trace.info``, a request finishes as it arrives.
+
+    Examples
+    --------
+    A prompt of two full blocks saves 2 of its 4 tokens at most: its last token is computed.
+
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> accesses = make_accesses(make_trace_of([[1, 2, 3, 4], [1, 2, 3, 4, 5]]), 2)
+    >>> accesses.hit_tokens(np.array([2, 2]))
+    array([2, 4])
+    """
+    blocks = identify_blocks(trace, block_size)
+    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    return Accesses(
+        blocks.block_size, blocks.ids, blocks.offsets, np.where(prompt_tokens % block_size, block_size, 0),
+        prompt_tokens, blocks.parent, blocks.depth, trace.arrival_s, finish_times(trace),
+        trace.requests["conversation_index"].to_numpy(), trace.info,
+    )  # fmt: skip
+
+
+def finish_times(trace):
+    """Return when each request of our own trace finishes by its clock's service time, in seconds."""
+    parameters = trace.info.get("parameters", {})
+    output_tokens = trace.requests["output_tokens"].to_numpy().astype(float)
+    service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * output_tokens
+    return trace.arrival_s + service_s
+
+
+def number_blocks(ids, offsets):
+    """Number block ids densely as first seen, and find each block's parent.
+
+    Parameters
+    ----------
+    ids : (total,) ndarray of int64
+        Any whole numbers, request after request, from the root on.
+    offsets : (n_requests + 1,) ndarray of int64
+
+    Returns
+    -------
+    ids, parent, depth : ndarrays of int32
+
+    Raises
+    ------
+    PrefixError
+        Where a block follows two different blocks, so that its id does not name a whole prefix.
+    """
+    if len(ids) >= 2**31:
+        raise InputError(f"{len(ids):,} block accesses are more than one trace can hold (2**31)")
+    dense, parent, depth, conflict = _number(ids, offsets)
+    if conflict >= 0:
+        request = int(np.searchsorted(offsets, conflict, side="right")) - 1
+        raise PrefixError(request, int(ids[conflict]))
+    return dense, parent, depth
+
+
+class PrefixError(InputError):
+    """A block id that follows two different blocks; `request` is the 0-based request where that shows."""
+
+    def __init__(self, request, block):
+        super().__init__(
+            f"block id {block} follows another block than in an earlier request (or stands twice in one): "
+            "in a prefix trace an id names the whole prefix up to the block's end"
+        )
+        self.request, self.block = request, block
+
+
+@njit(cache=True, nogil=True)
+def _number(ids, offsets):
+    size = 16
+    while size < 2 * len(ids):
+        size *= 2
+    table, mask = np.full(size, -1, np.int32), np.uint64(size - 1)
+    original = np.empty(len(ids), np.int64)
+    dense = np.empty(len(ids), np.int32)
+    parent, depth = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
+    count = 0
+    for i in range(len(offsets) - 1):
+        last = -1
+        for k in range(offsets[i], offsets[i + 1]):
+            h = np.uint64(ids[k]) * np.uint64(0x9E3779B97F4A7C15)
+            slot = (h ^ (h >> np.uint64(32))) & mask
+            while table[slot] >= 0 and original[table[slot]] != ids[k]:
+                slot = (slot + np.uint64(1)) & mask
+            block = table[slot]
+            if block < 0:
+                block = count
+                table[slot] = block
+                original[block], parent[block], depth[block] = ids[k], last, k - offsets[i]
+                count += 1
+            elif parent[block] != last:
+                return dense, parent, depth, k
+            dense[k] = block
+            last = block
+    return dense, parent[:count].copy(), depth[:count].copy(), -1
+
+
+def select_requests(accesses, requests, arrival_s=None):
+    """Return some of the requests, in any order, as accesses of their own.
+
+    Parameters
+    ----------
+    accesses : Accesses
+    requests : (n,) ndarray of int64
+        Positions, in the order in which they shall arrive.
+    arrival_s : (n,) ndarray of float64, optional
+        Their arrival times, ascending; their own if not given. They run for as long as before.
+
+    Returns
+    -------
+    Accesses
+        Blocks numbered anew, as first seen.
+    """
+    lengths = accesses.blocks[requests]
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    ids, parent, depth = _gather(accesses.ids, accesses.offsets, accesses.parent, accesses.depth, requests, offsets)
+    runs_s = (accesses.finish_s - accesses.arrival_s)[requests]
+    arrival_s = accesses.arrival_s[requests] if arrival_s is None else arrival_s
+    return replace(
+        accesses, ids=ids, offsets=offsets, last_weight=accesses.last_weight[requests],
+        prompt_tokens=accesses.prompt_tokens[requests], parent=parent, depth=depth, arrival_s=arrival_s,
+        finish_s=arrival_s + runs_s, conversation=accesses.conversation[requests],
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _gather(ids, offsets, parent, depth, requests, new_offsets):
+    renamed = np.full(len(parent), -1, np.int32)
+    new_ids = np.empty(new_offsets[-1], np.int32)
+    new_parent, new_depth = np.empty(len(parent), np.int32), np.empty(len(parent), np.int32)
+    count = 0
+    for i in range(len(requests)):
+        start = offsets[requests[i]]
+        for k in range(new_offsets[i + 1] - new_offsets[i]):
+            block = ids[start + k]
+            if renamed[block] < 0:
+                renamed[block] = count
+                new_depth[count] = depth[block]
+                new_parent[count] = renamed[parent[block]] if parent[block] >= 0 else -1
+                count += 1
+            new_ids[new_offsets[i] + k] = renamed[block]
+    return new_ids, new_parent[:count].copy(), new_depth[:count].copy()

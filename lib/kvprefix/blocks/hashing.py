@@ -1,0 +1,218 @@
+"""Hash blocks by their whole token prefix, part by part, and number what was found, a range of keys at a time.
+
+All are pure functions of arrays: parts can be hashed anywhere, in any order, and so can ranges be numbered. Requests
+and their arrival are not known here.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from kvprefix.tokens.arrays import copy_prompt
+
+RANGES = 16  # of keys, told apart by their first four bits: each is numbered by itself
+
+
+class HashedBlocks(NamedTuple):
+    """The blocks that the rows of a part add to what they share with their parents.
+
+    Attributes
+    ----------
+    keys : (n_distinct, 2) ndarray of uint64
+        128-bit hash of each distinct block's whole token prefix, as first seen.
+    ids : (total,) ndarray of int32
+        Row after row, the position of each block's key.
+    """
+
+    keys: np.ndarray
+    ids: np.ndarray
+
+
+def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
+    """Hash the full blocks of a part's rows.
+
+    Parameters
+    ----------
+    tokens : Tokens
+        A part whose rows go on from rows of the same part.
+    block_size : int
+    outputs : bool
+        Also those that generated tokens fill; see `blocks.identify_blocks`.
+    needed : (n,) ndarray of bool, optional
+        Rows to hash, all if not given; with a row, the rows that it goes on from.
+
+    Returns
+    -------
+    HashedBlocks
+        Of row r, those after the first ``shared[r] // block_size``, which are its parent's.
+
+    Notes
+    -----
+    A block's key is a 128-bit hash of its parent's key and its tokens (two independent 64-bit chains, as an engine
+    chains its hashes); two of a billion blocks collide with a probability below 1e-20.
+    """
+    n_blocks, n_known = count_blocks(tokens, block_size, outputs)
+    needed = np.ones(len(n_blocks), bool) if needed is None else needed
+    arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
+    firsts = find_firsts(n_blocks, n_known, needed)
+    return HashedBlocks(*_hash(*map(_read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
+
+
+def sort_by_range(found):
+    """Put a part's keys in the order of their RANGES equal ranges, as first seen within each.
+
+    Parameters
+    ----------
+    found : HashedBlocks
+
+    Returns
+    -------
+    keys : (n_distinct, 2) ndarray of uint64
+    bounds : (RANGES + 1,) ndarray of int64
+        Range r's keys are ``keys[bounds[r]:bounds[r + 1]]``.
+    ids : (total,) ndarray of int32
+        Row after row, the position of each block's key.
+    """
+    return _sort_by_range(found.keys, found.ids)
+
+
+def number_keys(keys):
+    """Number the keys of one range over all parts, as first seen.
+
+    Parameters
+    ----------
+    keys : sequence of (n, 2) ndarrays of uint64
+        Of each part, distinct.
+
+    Returns
+    -------
+    numbers : (sum of n,) ndarray of int32
+        Part after part; equal keys have equal numbers.
+    n_distinct : int
+    """
+    total = sum(map(len, keys))
+    table, known = np.full(_table_size(total), -1, np.int32), np.empty((total, 2), np.uint64)
+    numbers, done, n_distinct = np.empty(total, np.int32), 0, 0
+    for part in keys:
+        n_distinct = _number(_read_only(part), table, known, n_distinct, numbers[done : done + len(part)])
+        done += len(part)
+    return numbers, n_distinct
+
+
+def count_blocks(tokens, block_size, outputs):
+    """Return each row's full blocks, and how many of them are its parent's."""
+    total = tokens.prompt_lengths()
+    if outputs:
+        total = total + np.maximum(np.diff(tokens.output_offsets) - 1, 0)
+    return total // block_size, tokens.shared // block_size
+
+
+def find_firsts(n_blocks, n_known, needed):
+    """Return where each row's own ids start in `HashedBlocks.ids`, (n + 1,) int64."""
+    return np.concatenate(([0], np.cumsum(np.where(needed, n_blocks - n_known, 0))))
+
+
+def _read_only(array):
+    """Return an array that is not to be written to, whether it lies in a file or not: one compiled form for both."""
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _mix(h, value, multiplier):
+    """Fold a value into a 64-bit hash: multiply and shift, as in splitmix64 (Steele et al., 2014)."""
+    h = (h ^ np.uint64(value)) * multiplier
+    return h ^ (h >> np.uint64(29))
+
+
+@njit(cache=True, nogil=True)
+def _table_size(n):
+    """Return the slots of an open-addressing table for n keys: a power of two, at least twice as many."""
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    return size
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _find_slot(a, b, table, keys):
+    """Return the slot of a key in the table, or the empty one where it belongs."""
+    mask = np.uint64(len(table) - 1)
+    slot = (a ^ (a >> np.uint64(32))) & mask
+    while table[slot] >= 0 and not (keys[table[slot], 0] == a and keys[table[slot], 1] == b):
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _hash(
+    needed, n_blocks, n_known, firsts, parent, shared, own_offsets, own, output_offsets, output, block_size,
+):  # fmt: skip
+    """Walk the rows in order; look up or number each block in a table of its key."""
+    n_hashed = firsts[-1]
+    table = np.full(_table_size(n_hashed), -1, np.int32)
+    keys, ids = np.empty((n_hashed, 2), np.uint64), np.empty(n_hashed, np.int32)
+    mult_a, mult_b = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
+    count = 0
+    for row in range(len(needed)):
+        if not needed[row]:
+            continue
+        a, b = np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
+        if n_known[row] > 0:
+            before, block = parent[row], n_known[row] - 1
+            while block < n_known[before]:
+                before = parent[before]
+            last = ids[firsts[before] + block - n_known[before]]
+            a, b = keys[last, 0], keys[last, 1]
+        prompt = copy_prompt(row, n_known[row] * block_size, parent, shared, own_offsets, own)
+        position = 0
+        for k in range(firsts[row], firsts[row + 1]):
+            for _ in range(block_size):
+                if position < len(prompt):
+                    token = prompt[position]
+                else:
+                    token = output[output_offsets[row] + position - len(prompt)]
+                a, b = _mix(a, token, mult_a), _mix(b, token, mult_b)
+                position += 1
+            a, b = _mix(a, 0x5851F42D4C957F2D, mult_b), _mix(b, 0x14057B7EF767814F, mult_a)
+            slot = _find_slot(a, b, table, keys)
+            if table[slot] < 0:
+                table[slot] = count
+                keys[count, 0], keys[count, 1] = a, b
+                count += 1
+            ids[k] = table[slot]
+    return keys[:count].copy(), ids
+
+
+@njit(cache=True, nogil=True)
+def _sort_by_range(keys, ids):
+    bounds = np.zeros(RANGES + 1, np.int64)
+    for k in range(len(keys)):
+        bounds[(keys[k, 0] >> np.uint64(60)) + np.uint64(1)] += 1
+    bounds = np.cumsum(bounds)
+    following, position = bounds[:-1].copy(), np.empty(len(keys), np.int32)
+    sorted_keys, new_ids = np.empty_like(keys), np.empty_like(ids)
+    for k in range(len(keys)):
+        to = following[keys[k, 0] >> np.uint64(60)]
+        following[keys[k, 0] >> np.uint64(60)] += 1
+        position[k] = to
+        sorted_keys[to, 0], sorted_keys[to, 1] = keys[k, 0], keys[k, 1]
+    for k in range(len(ids)):
+        new_ids[k] = position[ids[k]]
+    return sorted_keys, bounds, new_ids
+
+
+@njit(cache=True, nogil=True)
+def _number(new, table, keys, count, numbers):
+    """Look up or number keys; fill in their numbers and return how many keys there are now."""
+    for k in range(len(new)):
+        a, b = new[k, 0], new[k, 1]
+        slot = _find_slot(a, b, table, keys)
+        if table[slot] < 0:
+            table[slot] = count
+            keys[count, 0], keys[count, 1] = a, b
+            count += 1
+        numbers[k] = table[slot]
+    return count

@@ -1,0 +1,121 @@
+"""Give every full block of every prompt its identity: the whole token prefix up to the block's end.
+
+`"a b c d", "a b e f", "x y c d"` with blocks of two tokens are `[[0, 1], [0, 2], [3, 4]]`: equal tokens after
+different prefixes are different blocks. Whether a block is resident in any cache is not known here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from kvprefix.blocks.hashing import count_blocks, find_firsts
+from kvprefix.blocks.partition import identify_parts
+from kvprefix.files.checks import check_block_size
+from kvprefix.files.paths import InputError
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a trace's requests as flat arrays.
+
+    Attributes
+    ----------
+    block_size : int
+        Tokens.
+    ids : (total,) ndarray of int32
+        Block ids, request after request: prompt blocks, then those that generated tokens fill. Dense, numbered as
+        first seen: 0, 1, 2, ...
+    offsets : (n_requests + 1,) ndarray of int64
+        Request i's blocks are ``ids[offsets[i]:offsets[i + 1]]``.
+    prompt_blocks : (n_requests,) ndarray of int64
+        How many of them are the prompt's: floor(prompt tokens / block size). A partial last block is none.
+    parent : (n_distinct,) ndarray of int32
+        The block before each block, -1 for a first one.
+    depth : (n_distinct,) ndarray of int32
+        Position within its prompts, 0-based.
+    """
+
+    block_size: int
+    ids: np.ndarray
+    offsets: np.ndarray
+    prompt_blocks: np.ndarray
+    parent: np.ndarray
+    depth: np.ndarray
+
+    @property
+    def n_distinct(self):
+        """Number of distinct blocks."""
+        return len(self.parent)
+
+
+def identify_blocks(trace, block_size, *, outputs=False):
+    """Number the full blocks of every request by their token prefix.
+
+    Parameters
+    ----------
+    trace : Trace
+    block_size : int
+        Tokens a block.
+    outputs : bool
+        Also number the blocks that a request's generated tokens fill. Of K generated tokens the last one's KV is never
+        computed, so a finished request leaves floor((P + K - 1) / block_size) blocks (P prompt tokens).
+
+    Returns
+    -------
+    Blocks
+
+    Notes
+    -----
+    Three steps: the tokens' parts are hashed, the distinct keys of all parts are numbered (both as tasks, see
+    `blocktasks`), and the blocks are numbered anew as the requests arrive. In memory are the tokens of the parts that
+    are worked on, an entry a distinct block of each part, and an id a block access.
+    """
+    block_size = check_block_size(block_size)
+    tokens, rows = trace.tokens, trace.rows
+    if (tokens.parent >= np.arange(len(tokens.parent))).any():
+        raise ValueError("a row of the tokens goes on from itself or a later row; expected one before it")
+    n_blocks, n_known = count_blocks(tokens, block_size, outputs)
+    needed = _mark_needed(rows, tokens.parent, n_known)
+    firsts = find_firsts(n_blocks, n_known, needed)
+    if firsts[-1] >= 2**31:
+        raise InputError(f"{firsts[-1]} blocks of {block_size} tokens are more than one trace can hold (2**31)")
+    ids, n_distinct = identify_parts(tokens, block_size, outputs=outputs, needed=needed, total=int(firsts[-1]))
+    offsets = np.concatenate(([0], np.cumsum(n_blocks[rows])))
+    ids, parent, depth = _arrange(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids, n_distinct)
+    return Blocks(block_size, ids, offsets, tokens.prompt_lengths()[rows] // block_size, parent, depth)
+
+
+@njit(cache=True, nogil=True)
+def _mark_needed(rows, parent, n_known):
+    """Mark the rows of a trace and those whose blocks they go on from."""
+    needed = np.zeros(len(parent), np.bool_)
+    for row in rows:
+        while row >= 0 and not needed[row]:
+            needed[row] = True
+            row = parent[row] if n_known[row] > 0 else -1
+    return needed
+
+
+@njit(cache=True, nogil=True)
+def _arrange(rows, offsets, n_blocks, n_known, firsts, token_parent, ids, n_distinct):
+    """Lay out each request's blocks, gathered through its parents, and number them as first seen."""
+    out, number = np.empty(offsets[-1], np.int32), np.full(n_distinct, -1, np.int32)
+    parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
+    count = 0
+    for i in range(len(rows)):
+        row, stop = rows[i], n_blocks[rows[i]]
+        while stop > 0:
+            start = min(n_known[row], stop)
+            for k in range(start, stop):
+                out[offsets[i] + k] = ids[firsts[row] + k - n_known[row]]
+            row, stop = token_parent[row], start
+        last = -1
+        for k in range(offsets[i], offsets[i + 1]):
+            block = number[out[k]]
+            if block < 0:
+                block = number[out[k]] = count
+                parent[count], depth[count] = last, k - offsets[i]
+                count += 1
+            out[k] = last = block
+    return out, parent[:count].copy(), depth[:count].copy()

@@ -1,0 +1,129 @@
+"""Identify the blocks of many tokens as tasks: parts are hashed, then their keys are numbered, a range of keys a task.
+
+Both steps are pure (`blockhash`), so they give the same blocks in this process, in others and on a cluster. What leaves
+this process goes through files of the derived folder. Requests and their arrival are not known here.
+"""
+
+import contextlib
+import shutil
+import time
+import uuid
+from typing import NamedTuple
+
+import numpy as np
+
+from kvprefix.blocks.hashing import RANGES, hash_blocks, number_keys, sort_by_range
+from kvprefix.files.mapped import map_array
+from kvprefix.files.paths import atomic_path, derived_folder, explain_os_errors
+from kvprefix.tasks.runner import open_tasks
+from kvprefix.tokens.arrays import PART_TOKENS, MessageTokens, strip_template
+
+STALE_S = 86_400  # what a killed run left in the derived folder is removed after a day
+
+
+class _Found(NamedTuple):
+    """What is found in a part: its distinct keys by range, where each range starts, and each block's key."""
+
+    keys: np.ndarray
+    bounds: np.ndarray
+    ids: np.ndarray
+
+
+def identify_parts(tokens, block_size, *, outputs, needed, total):
+    """Number the blocks that each row adds to what it shares with its parent, over all parts.
+
+    A part or two are done in this process; more are tasks, see `tasks.open_tasks`.
+
+    Parameters
+    ----------
+    tokens : Tokens or MessageTokens
+    block_size : int
+    outputs : bool
+    needed : (n,) ndarray of bool
+        See `blockhash.hash_blocks`.
+    total : int
+        How many blocks there are.
+
+    Returns
+    -------
+    ids : (total,) ndarray of int32
+        Row after row, in any numbering from 0 on: equal token prefixes have equal numbers.
+    n_distinct : int
+    """
+    source, strip = (tokens.source, True) if isinstance(tokens, MessageTokens) else (tokens, False)
+    n_tokens = len(source.own) + len(source.output)
+    place = "here" if n_tokens <= 2 * PART_TOKENS else None
+    with open_tasks(place) as tasks, _open_exchange(tasks.share_memory) as folder:
+        parts = (
+            (part, strip, block_size, outputs, needed[start : start + len(part.shared)], _name(folder, f"part-{start}"))
+            for start, part in source.parts()
+        )
+        found = list(tasks.map(_hash_part, parts, "hashing blocks", total=n_tokens // PART_TOKENS + 1))
+        ranges = (
+            ([part.keys[part.bounds[k] : part.bounds[k + 1]] for part in found], _name(folder, f"range-{k}"))
+            for k in range(RANGES)
+        )
+        numbers = list(tasks.map(_number_range, ranges, "identifying blocks", total=RANGES))
+        return _join(found, numbers, total)
+
+
+def _hash_part(task):
+    part, strip, block_size, outputs, needed, name = task
+    part = strip_template(part) if strip else part
+    keys, bounds, ids = sort_by_range(hash_blocks(part, block_size, outputs=outputs, needed=needed))
+    return _Found(_keep(keys, name, "keys"), bounds, _keep(ids, name, "ids"))
+
+
+def _number_range(task):
+    keys, name = task
+    numbers, n_distinct = number_keys(keys)
+    return _keep(numbers, name, "numbers"), n_distinct
+
+
+def _join(found, numbers, total):
+    """Give every block of every part its number over all ranges of keys."""
+    firsts = np.concatenate(([0], np.cumsum([n_distinct for _, n_distinct in numbers])))
+    ids, taken, done = np.empty(total, np.int32), np.zeros(len(numbers), np.int64), 0
+    for part in found:
+        lengths = np.diff(part.bounds)
+        number = np.empty(len(part.keys), np.int32)
+        for k, (of_range, _) in enumerate(numbers):
+            one = of_range[taken[k] : taken[k] + lengths[k]]
+            number[part.bounds[k] : part.bounds[k + 1]] = one + firsts[k]
+        taken += lengths
+        np.take(number, part.ids, out=ids[done : done + len(part.ids)])
+        done += len(part.ids)
+    return ids, int(firsts[-1])
+
+
+@contextlib.contextmanager
+def _open_exchange(share_memory):
+    """Yield a folder for arrays that tasks of other processes leave for each other; None where memory is shared."""
+    if share_memory:
+        yield None
+        return
+    folder = derived_folder().resolve() / f".exchange-{uuid.uuid4().hex}"
+    with explain_os_errors(folder):
+        folder.mkdir(parents=True)
+    try:
+        for stale in folder.parent.glob(".exchange-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - stale.stat().st_mtime > STALE_S:
+                    shutil.rmtree(stale)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _name(folder, name):
+    return None if folder is None else folder / name
+
+
+def _keep(array, path, suffix):
+    """Return the array, from a file of its own where there is a path."""
+    if path is None:
+        return array
+    path = path.with_suffix(f".{suffix}")
+    with atomic_path(path) as temporary:
+        array.tofile(temporary)
+    return map_array(path, array.dtype).reshape(array.shape)

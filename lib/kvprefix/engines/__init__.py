@@ -1,0 +1,4 @@
+"""What vLLM and SGLang do with the same requests, block by block, compiled.
+
+They know nothing of the policies in `cache`.
+"""

@@ -1,0 +1,93 @@
+"""When requests arrive and how long they run, in seconds and in the whole steps of an engine's scheduler."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import InputError
+
+_ROUNDING = 1e-6  # of a step: 0.06 s are three steps of 0.02 s, though a division of floats may give more
+_MOST_STEPS = 2**53
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """When requests arrive and how long they run once admitted: what vLLM's synchronous scheduler is given.
+
+    The scheduler goes in steps of `time_per_token_s`; the first one begins with the first arrival. A request takes part
+    from the first step on that begins at its arrival or later. `first_token_s` is rounded up to whole steps too, one at
+    least. So times are a step too long at most, and in real engines a step's own length varies.
+
+    An admitted request holds its prompt's blocks at once. Its first token comes `first_token_s` later, the next ones a
+    step each; it takes another block when a token needs one. When its last token has come it is over, before the next
+    step begins. Each step first goes through the running requests in the order of admission. One that finds no free
+    block takes those of the one admitted last (or gives its own back, if it is that), which goes to the head of the
+    waiting ones and is computed again from its prompt and the tokens it has, `first_token_s` for the next one. Then, in
+    a step without such a preemption, the waiting ones are admitted, first come first served, until one finds no room.
+
+    Attributes
+    ----------
+    arrival_s : (n,) ndarray of float64
+        Seconds, ascending.
+    first_token_s, time_per_token_s : float
+        Seconds, above 0.
+
+    Examples
+    --------
+    Steps of 0.02 s, the first one at 1 s. The second request arrives in the middle of the second step.
+
+    >>> Overlap([1, 1.03, 1.06], first_token_s=0.05, time_per_token_s=0.02).count_steps(3)
+    (array([0, 2, 3]), 3)
+    """
+
+    arrival_s: np.ndarray
+    first_token_s: float = 0.5
+    time_per_token_s: float = 0.03
+
+    def __post_init__(self):
+        for name in ("first_token_s", "time_per_token_s"):
+            value = getattr(self, name)
+            if not 0 < value < np.inf:
+                raise InputError(f"{name} is {value!r}; expected seconds above 0")
+
+    def count_steps(self, n):
+        """Return the step from which on each of n requests takes part, and the steps to a first token."""
+        arrival_s = np.array(self.arrival_s, float)
+        if arrival_s.shape != (n,) or not np.isfinite(arrival_s).all() or (np.diff(arrival_s) < 0).any():
+            raise InputError(f"arrival_s must be {n} ascending numbers of seconds, one a request")
+        times_s = np.append(arrival_s - arrival_s[:1], self.first_token_s)
+        slack_s = _ROUNDING * self.time_per_token_s + 2 * np.spacing(np.abs(arrival_s).max(initial=0))
+        with np.errstate(over="ignore"):
+            steps = np.ceil((times_s - slack_s) / self.time_per_token_s)
+        if steps.max() > _MOST_STEPS:
+            raise InputError(
+                f"{times_s.max():g} s are more than 2**53 steps of {self.time_per_token_s:g} s; expected longer steps"
+            )
+        return np.maximum(steps[:-1], 0).astype(np.int64), max(int(steps[-1]), 1)
+
+    def read_steps(self, arrivals, admitted, finished):
+        """Return `admitted_s`, `finished_s` and `waited_s` of requests, NaN where a step is -1."""
+        first_s = np.array(self.arrival_s, float)[:1]
+
+        def read(steps):
+            return np.where(admitted < 0, np.nan, steps * self.time_per_token_s)
+
+        waited_s = read(admitted - arrivals)
+        return {"admitted_s": first_s + read(admitted), "finished_s": first_s + read(finished), "waited_s": waited_s}
+
+
+def read_times(concurrent, ttft_s, time_per_output_token_s):
+    """Read the options of a replay: seconds as texts, None for the defaults; return None for one after the other."""
+    times = []
+    for flag, text, default in (
+        ("--ttft-s", ttft_s, Overlap.first_token_s),
+        ("--time-per-output-token-s", time_per_output_token_s, Overlap.time_per_token_s),
+    ):
+        if text is not None and not concurrent:
+            raise InputError(f"{flag} has a meaning only with --concurrent, where requests run at once")
+        seconds = default if text is None else read_number(text, float)
+        if isinstance(seconds, str) or not 0 < seconds < np.inf:
+            raise InputError(f"{flag} is {text!r}; expected seconds above 0")
+        times.append(seconds)
+    return tuple(times) if concurrent else None

@@ -1,0 +1,4 @@
+"""Disk, network and text from outside: whole-or-nothing writes, JSON Lines, locks, checks, escapes.
+
+It knows no conversation, token or block.
+"""

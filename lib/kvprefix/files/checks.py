@@ -1,0 +1,12 @@
+"""Checks of what a user gave: each returns the value as it is used, or raises InputError with what would be right."""
+
+import numpy as np
+
+from kvprefix.files.paths import InputError
+
+
+def check_block_size(block_size):
+    """Return a block size that is a whole number of tokens above 0, or raise InputError."""
+    if isinstance(block_size, bool) or not isinstance(block_size, int | np.integer) or not 1 <= block_size < 2**31:
+        raise InputError(f"block size is {block_size!r}; expected a whole number of tokens, 1 or more (below 2**31)")
+    return int(block_size)

@@ -1,0 +1,60 @@
+"""Guard the text cells of CSV files that a spreadsheet would run as formulas.
+
+A CSV file cannot say that a cell is text: one that begins with `=`, `+`, `-`, `@`, a tab or a line break is run when a
+spreadsheet opens the file. Names that come from the data (`conversation_id`) may. By default they are written as they
+are, so that programs read back what the data holds; where the switch is on, such a cell begins with an apostrophe.
+Either way a carriage return becomes a newline: only that is quoted, and a bare one would begin a row.
+"""
+
+import contextlib
+import os
+
+import numpy as np
+
+from kvprefix.files.paths import InputError
+
+VARIABLE = "KVPREFIX_CSV_SAFE"  # of the environment, so that notebooks see it too: true or false
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
+
+
+def guard_cells(frame):
+    """Return a frame as it is to be written as CSV: the same, or where the switch is on, with such texts guarded.
+
+    >>> import pandas as pd
+    >>> with guarding(True):
+    ...     guard_cells(pd.DataFrame({"name": ["=1+1", "a"], "value": [-1, 2]})).to_csv(index=False)
+    "name,value\\n'=1+1,-1\\na,2\\n"
+    """
+    guarded, is_on = frame.copy(deep=False), is_guarding()
+    for k, kind in enumerate(frame.dtypes):
+        if kind.kind == "O":
+            cells = [_guard(cell, is_on) if isinstance(cell, str) else cell for cell in frame.iloc[:, k]]
+            guarded.isetitem(k, np.array([*cells, None], object)[:-1])
+    return guarded
+
+
+def _guard(text, is_on):
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if is_on and text.startswith(_FORMULA) else text
+
+
+def is_guarding():
+    """Say whether the switch is on."""
+    given = os.environ.get(VARIABLE, "")
+    if given.lower() not in ("", "true", "1", "false", "0"):
+        raise InputError(f"{VARIABLE} is {given!r}; expected true or false")
+    return given.lower() in ("true", "1")
+
+
+@contextlib.contextmanager
+def guarding(is_on):
+    """Turn the switch on, for this process and those that it starts, where `is_on`; else leave it."""
+    before = os.environ.get(VARIABLE)
+    if is_on:
+        os.environ[VARIABLE] = "true"
+    try:
+        yield
+    finally:
+        if is_on:
+            del os.environ[VARIABLE]
+            os.environ |= {VARIABLE: before} if before is not None else {}

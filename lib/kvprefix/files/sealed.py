@@ -1,0 +1,115 @@
+"""Kept work: checksums, keys, files that show whether they are whole, and making a thing once."""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from kvprefix.files.locks import release, take_lock
+from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, tell, write_bytes
+from kvprefix.files.progress import show_progress
+
+
+class ChangedError(InputError):
+    """A file changed while it was read."""
+
+
+def sha256_file(path, *, shown=False):
+    """Return the SHA-256 of a file's bytes, in hexadecimal; `shown` allows for a progress bar."""
+    check_input_file(path)
+    with explain_os_errors(path), open(path, "rb", buffering=0) as file:
+        if not shown:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        with show_progress(os.fstat(file.fileno()).st_size, f"checking {Path(path).name}", "B") as bar:
+            while data := file.read(2**22):
+                digest.update(data)
+                bar.update(len(data))
+        return digest.hexdigest()
+
+
+def seal_key(values):
+    """Return a short key of JSON values: equal values have equal keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_sealed(path, content):
+    """Write JSON values with their key, so that `read_sealed` sees whether they are whole."""
+    write_bytes(path, json.dumps({"content": content, "key": seal_key(content)}, indent=1))
+
+
+def read_sealed(path):
+    """Return what `write_sealed` wrote; None where there is nothing, or it was cut or altered, which is said."""
+    path = Path(path)
+    try:
+        sealed = json.loads(path.read_text())
+        if sealed["key"] == seal_key(sealed["content"]):
+            return sealed["content"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    tell(f"{path.parent.name}/{path.name}: this cached file was cut or altered; making it again")
+    return None
+
+
+class Stamp(NamedTuple):
+    """What a file was when it was looked at: see `stamp_file`."""
+
+    path: Path
+    inode: int
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def stamp_file(path, *, shown=False):
+    """Note what a file is, to be compared with what it is when it has been read (`expect_unchanged`)."""
+    with explain_os_errors(path):
+        found = os.stat(path)
+    return Stamp(Path(path), found.st_ino, found.st_size, found.st_mtime_ns, sha256_file(path, shown=shown))
+
+
+@contextlib.contextmanager
+def expect_unchanged(*stamps):
+    """Raise ChangedError where a file is another than its stamp says when the body ends or fails."""
+    try:
+        yield
+    except Exception:
+        _check_stamps(stamps)
+        raise
+    _check_stamps(stamps)
+
+
+def _check_stamps(stamps):
+    for stamp in stamps:
+        if not stamp.path.is_file() or stamp_file(stamp.path) != stamp:
+            raise ChangedError(f"{stamp.path}: changed while it was read, so nothing made of it is kept; run again")
+
+
+def make_once(path, read, make):
+    """Return what the derived folder keeps at a path; where it is not there whole, one process makes it, others wait.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file or a folder; its lock is beside it.
+    read : callable
+        ``read()`` returns what is kept, or None. It changes nothing, so a folder that is complete may be read-only.
+    make : callable
+        ``make()`` writes it whole and returns it.
+    """
+    if (found := read()) is not None:
+        return found
+    lock = path.with_name(f".{path.name}.lock")
+    with explain_os_errors(path):
+        file = take_lock(lock)
+        waited = file is None
+        if waited:
+            tell(f"waiting for another run, which makes {path.parent.name}/{path.name}")
+            file = take_lock(lock, wait=True)
+    with release(file, lock):
+        found = read() if waited else None
+        return make() if found is None else found

@@ -1,0 +1,128 @@
+"""Traces in Bailian's form: JSON Lines with chats, stamps in seconds, and blocks of 16 tokens.
+
+The form of github.com/alibaba-edu/qwen-bailian-usagetraces-anon (Wang et al., KVCache in the Wild, USENIX ATC 2025): a
+line is `{"chat_id": 159, "parent_chat_id": 55, "timestamp": 61.114, "input_length": 521, "output_length": 132, "type":
+"text", "turn": 2, "hash_ids": [...]}`; -1 (or null) is the parent of a chat's first request. Its data card says that
+the ids hash each block's tokens, so one that follows two different blocks is told apart by them.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from kvprefix.files.jsonlines import count, is_whole
+from kvprefix.formats.block_forms import LENGTH, STAMP, Field, Form, is_id
+from kvprefix.formats.block_lines import read_columns, write_blocks
+from kvprefix.formats.block_trace import BlockTrace
+
+BLOCK_SIZE = 16  # tokens, of the traces that Bailian published
+_CHAT = Field(pa.int64(), is_id, "expected a whole number or a text")
+_FIELDS = {
+    "timestamp": STAMP._replace(expected="expected a number of seconds"),
+    "input_length": LENGTH,
+    "output_length": LENGTH,
+    "chat_id": _CHAT,
+    "parent_chat_id": _CHAT._replace(default=-1),
+    "type": Field(pa.string(), lambda value: isinstance(value, str), "expected a text"),
+    "turn": Field(
+        pa.int64(), lambda value: is_whole(value) and 1 <= value < 2**31, "expected a whole number, 1 or more",
+        1, 2**31 - 1,
+    ),
+}
+BAILIAN = Form(
+    _FIELDS, BLOCK_SIZE, 1,
+    'a line is {"chat_id": id, "parent_chat_id": id or -1, "timestamp": seconds, "input_length": tokens, '
+    '"output_length": tokens, "type": text, "turn": from 1, "hash_ids": [block, ...]}', False,
+)  # fmt: skip
+
+
+def read_bailian(path, block_size=None):
+    """Read a trace in Bailian's form as what a cache sees; chats that go on from one another are a conversation.
+
+    Parameters and errors are those of `read_bailian_trace`; returns Accesses.
+    """
+    return read_bailian_trace(path, block_size).make_accesses()
+
+
+def read_bailian_trace(path, block_size=None):
+    """Read a trace in Bailian's form.
+
+    Parameters
+    ----------
+    path : path-like
+        JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
+    block_size : int, optional
+        Tokens a block: a request lists ceil(input_length / block_size) ids. If not given: what the first line's
+        `block_size` says, else 16.
+
+    Returns
+    -------
+    BlockTrace
+        In the order of the stamps, without stamps of the lines. A request goes on from the last one before it whose
+        `chat_id` is its `parent_chat_id`, or its own `chat_id` if it names no parent. ``info["notes"]`` says what was
+        put right.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the line that is no such request.
+    """
+    columns = read_columns(path, BAILIAN, block_size)
+    chats, parents = (columns.values[name].tolist() for name in ("chat_id", "parent_chat_id"))
+    previous, lost = link_chats(chats, parents)
+    if lost:
+        columns.notes.append(f"{count(lost, 'request')} whose parent is not before them in the file: taken as first")
+    return BlockTrace(
+        columns.block_size, columns.arrival_s, columns.values["input_length"], columns.values["output_length"],
+        columns.ids, columns.offsets, columns.parent, columns.depth, previous, columns.values["turn"] - 1,
+        columns.values["type"].tolist(), {"trace": Path(path).name, "notes": columns.notes},
+    )  # fmt: skip
+
+
+def link_chats(chats, parents):
+    """Find the request that each one goes on from.
+
+    Parameters
+    ----------
+    chats, parents : list of int or str
+        `chat_id` and `parent_chat_id` of each request, in the order of arrival; -1 is no parent.
+
+    Returns
+    -------
+    previous : (n,) ndarray of int64
+        Always an earlier request; -1 for none.
+    lost : int
+        Requests that name a parent which is not before them.
+
+    Examples
+    --------
+    >>> link_chats([5, 6, 5, 7], [-1, 5, -1, 9])
+    (array([-1,  0,  0, -1]), 1)
+    """
+    latest, previous, lost = {}, np.full(len(chats), -1), 0
+    for i, (chat, parent) in enumerate(zip(chats, parents, strict=True)):
+        previous[i] = latest.get(chat if parent == -1 else parent, -1)
+        lost += parent != -1 and previous[i] < 0
+        latest[chat] = i
+    return previous, int(lost)
+
+
+def write_bailian(trace, path, *, progress=True):
+    """Write a BlockTrace in Bailian's form, with `block_size` in each line; a request's `chat_id` is its position.
+
+    Parameters
+    ----------
+    trace : BlockTrace
+    path : path-like
+    progress : bool
+    """
+    columns = trace.previous, trace.arrival_s, trace.prompt_tokens, trace.output_tokens, trace.turn + 1
+    rows = zip(*(column.tolist() for column in columns), trace.types, strict=True)
+    heads = (
+        f'{{"chat_id": {i}, "parent_chat_id": {previous}, "timestamp": {arrival}, "input_length": {length}, '
+        f'"output_length": {output}, "type": {json.dumps(kind)}, "turn": {turn}, "block_size": {trace.block_size}'
+        for i, (previous, arrival, length, output, turn, kind) in enumerate(rows)
+    )
+    write_blocks(trace, path, heads, progress=progress)

@@ -1,0 +1,156 @@
+"""What a line of a trace of block ids holds, and what is wrong with one that does not: for `mooncake` and `bailian`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from kvprefix.files.jsonlines import count, is_whole, parse_object, show_value
+from kvprefix.formats.chat_fields import LATEST_S, MOST_TOKENS
+
+
+class Field(NamedTuple):
+    """A field of a line.
+
+    Attributes
+    ----------
+    arrow : pyarrow.DataType
+        float64, int64 or string.
+    is_right : callable
+        Whether a JSON value is one.
+    expected : str
+        What would be, for messages.
+    least, most : int or None
+        Of a whole number.
+    default : object
+        What stands for one that is missing or null; None where it may not be.
+    """
+
+    arrow: pa.DataType
+    is_right: Callable
+    expected: str
+    least: int | None = None
+    most: int | None = None
+    default: object = None
+
+
+class Form(NamedTuple):
+    """How a file lists its requests.
+
+    Attributes
+    ----------
+    fields : dict of str to Field
+        By name, `timestamp` and `input_length` first; `hash_ids` is in every form, and no Field. All requests or none
+        have a `timestamp`.
+    block_size : int
+        Tokens, unless the file says otherwise.
+    units_per_second : int
+        Of `timestamp`.
+    expected : str
+        What a line is, for messages.
+    prefix_ids : bool
+        Whether an id must name the whole prefix; otherwise one that follows two different blocks is two blocks.
+    has_sessions : bool
+        Whether `session_id` joins requests, of which later ones may have a `delay` after a reply and no `timestamp`.
+    """
+
+    fields: dict
+    block_size: int
+    units_per_second: int
+    expected: str
+    prefix_ids: bool
+    has_sessions: bool = False
+
+    @property
+    def latest(self):
+        """The largest `timestamp`, in its units."""
+        return LATEST_S * self.units_per_second
+
+    def parse(self, line, block_size):
+        """Return a line's request, and what is wrong with it (None if nothing is)."""
+        request, fault = parse_object(line, self.expected)
+        if fault:
+            return None, fault
+        needed = [name for name, one in self.fields.items() if one.default is None and name != "timestamp"]
+        missing = [name for name in [*needed, "hash_ids"] if request.get(name) is None]
+        if missing:
+            return None, f"lacks {', '.join(missing)}; {self.expected}"
+        for name, one in self.fields.items():
+            value = request.get(name)
+            if value is not None and not one.is_right(value):
+                return None, f"has {name} {show_value(value)}; {one.expected}"
+        if abs(request.get("timestamp") or 0) > self.latest:
+            expected = self.fields["timestamp"].expected
+            return None, f"has timestamp {show_value(request['timestamp'])}; {expected}, none after the year 2100"
+        ids, length = request["hash_ids"], request["input_length"]
+        if not isinstance(ids, list):
+            return None, f"has hash_ids {show_value(ids)}; expected a list of whole numbers or texts"
+        strange = [one for one in ids if not is_id(one)]
+        if strange:
+            return None, f"has {show_value(strange[0])} among its hash_ids; expected whole numbers or texts"
+        expected = -(-length // block_size)
+        if len(ids) != expected:
+            return None, (
+                f"lists {count(len(ids), 'block')} for input_length {length}; expected {expected} of {block_size} "
+                "tokens (another size is given with --block-size, and to convert with --from-block-size)"
+            )
+        return request, None
+
+
+class Rows:
+    """What the lines of a file say together: their ids numbered as first seen, their sessions, who has a time.
+
+    Attributes
+    ----------
+    numbers : dict
+        Of each id.
+    """
+
+    def __init__(self, form):
+        self.form, self.numbers, self.sessions, self.all_timed = form, {}, {}, None
+
+    def add(self, request):
+        """Take in the next request; return the numbers of its ids, and what is wrong with it (None if nothing is)."""
+        ids = [self.numbers.setdefault(one, len(self.numbers)) for one in request["hash_ids"]]
+        session = request.get("session_id") if self.form.has_sessions else None
+        if session is not None and not is_id(session):
+            return ids, f"has session_id {show_value(session)}; expected a text or a whole number"
+        before, is_timed = self.sessions.get(session), request.get("timestamp") is not None
+        if session is not None:
+            self.sessions[session] = ids[:1]
+        if before is not None and before != ids[:1]:
+            return ids, (
+                f"is a later request of session {show_value(session)} and does not begin with the block that the one "
+                "before it begins with: it seems to list only what is new (a delta), which is not read; expected whole "
+                "prompts (of which session_id can be left out)"
+            )
+        delay = request.get("delay")
+        if not is_timed and before is not None and delay is not None:
+            is_right = is_stamp(delay) and delay >= 0
+            return ids, None if is_right else f"has delay {show_value(delay)}; expected milliseconds, 0 or more"
+        self.all_timed = is_timed if self.all_timed is None else self.all_timed
+        if is_timed == self.all_timed:
+            return ids, None
+        said = "has a timestamp" if is_timed else "lacks timestamp"
+        return ids, f"{said}, unlike the first request; expected all or none to have one"
+
+
+def is_stamp(value):
+    """Say whether a JSON value is a number that a time can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def is_length(value):
+    """Say whether a JSON value is a number of tokens."""
+    return is_whole(value) and 0 <= value <= MOST_TOKENS
+
+
+def is_id(value):
+    """Say whether a JSON value can name something."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+STAMP = Field(pa.float64(), is_stamp, "expected a number of milliseconds")
+LENGTH = Field(
+    pa.int64(), is_length, f"expected a whole number of tokens, 0 or more ({MOST_TOKENS} at most)", 0, MOST_TOKENS
+)

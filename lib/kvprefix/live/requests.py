@@ -1,0 +1,70 @@
+"""Choose what is sent to a live server: requests of a report's trace, or of a file of token ids."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvprefix.engines.request_files import read_requests
+from kvprefix.files.jsonlines import read_objects
+from kvprefix.files.paths import InputError
+from kvprefix.traces.workload import make_trace
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to be sent: token ids, for the chat interface its messages; `output_tokens`: of the trace's reply."""
+
+    request_id: str
+    prompt: np.ndarray
+    messages: list | None = None
+    conversation: int | None = None
+    arrival_s: float | None = None
+    cache_salt: str | None = None
+    lora_name: str | None = None
+    output_tokens: int = 0
+
+
+def take_requests(workload, n, *, messages=False):
+    """Return the first n requests of the workload's multi-turn trace, in arrival order.
+
+    `messages` reads the data file again, for the chat interface.
+    """
+    trace = make_trace(workload, "multi_turn")
+    n = min(n, len(trace))
+    some = trace.requests.iloc[:n]
+    names, indexes, arrivals, counts, outputs = (
+        some[name].tolist() for name in ("request_id", "conversation_index", "arrival_s", "messages", "output_tokens")
+    )
+    texts = _read_messages(workload, set(indexes)) if messages else {}
+    return [
+        Request(
+            names[i], trace.prompt(i), texts[indexes[i]][: counts[i]] if messages else None, indexes[i], arrivals[i],
+            output_tokens=outputs[i],
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def _read_messages(workload, indexes):
+    """Return the messages of some conversations, as the chat interface takes them, by index."""
+    texts, left = {}, set(indexes)
+    for index, messages in workload.iterate_messages():
+        if index in left:
+            texts[index] = [{"role": one.role, "content": one.text} for one in messages]
+            left.discard(index)
+            if not left:
+                break
+    return texts
+
+
+def read_request_file(path, n):
+    """Return the first n requests of a file of token ids, in the form of `python -m kvprefix replay`."""
+    names, requests = read_requests(path)
+    if len(set(map(str, names))) < len(names):
+        raise InputError(f"{path}: has a request_id twice; expected one of its own for each request")
+    outputs = np.diff(requests.tokens.output_offsets)[requests.rows].tolist()
+    extras = [(line.get("cache_salt"), line.get("lora_name")) for _, line in read_objects(path, "", progress=False)]
+    return [
+        Request(str(name), requests.tokens.prompt(row), cache_salt=salt, lora_name=lora, output_tokens=output)
+        for name, row, output, (salt, lora) in zip(names[:n], requests.rows, outputs, extras, strict=False)
+    ]

@@ -1,0 +1,4 @@
+"""Bytes of KV cache per token and model, so that blocks can be shown as GiB.
+
+It knows no trace and no cache.
+"""

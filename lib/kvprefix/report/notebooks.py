@@ -1,0 +1,188 @@
+"""Execute notebooks with parameters through papermill: each whole or not at all, a failed copy kept as evidence.
+
+One that fails costs the others nothing: they run, and its section of the report says why it failed.
+"""
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from jupyter_core.utils import ensure_event_loop
+from tqdm import tqdm
+
+from kvprefix.conversations.load import locate_data
+from kvprefix.files.escape import one_line
+from kvprefix.files.paths import InputError, check_output_file, explain_os_errors, plain_text, resolve_input, tell
+from kvprefix.files.sealed import expect_unchanged, stamp_file
+from kvprefix.report.kernels import start_preloading
+from kvprefix.report.section_files import begin_section, mark_failed
+from kvprefix.traces.parameters import list_assigned
+
+FAILED = 2  # what the command returns then
+
+
+def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=None):
+    """Execute notebooks, several at a time; the last one when the others are done.
+
+    Parameters
+    ----------
+    sources : sequence of pathlib.Path
+        The executed copies are `output_dir/notebooks/NAME.ipynb`.
+    parameters : Parameters
+    output_dir : pathlib.Path
+    jobs : int
+        Notebooks at a time.
+    newer_than : pathlib.Path, optional
+        Leave out what was executed after this file and the notebook itself changed; the last one only if all were.
+
+    Returns
+    -------
+    int
+        0, or FAILED where a notebook failed; a next call with `newer_than` runs that one and the last again.
+
+    Raises
+    ------
+    InputError
+        As `execute_notebook`; data or times that change between two notebooks, before the last one runs.
+    """
+    targets = {source: output_dir / "notebooks" / source.name for source in sources}
+    *others, last = sources
+    stale = [source for source in others if _is_stale(source, targets[source], newer_than)]
+    if not stale and not _is_stale(last, targets[last], newer_than):
+        return 0
+    start_preloading()
+    for source in (*stale, last):
+        read_declared(source)
+
+    files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
+    stamps = [stamp_file(file) for file in files]  # all notebooks are to see the same
+    bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
+    failed, ended = [], threading.Event()
+
+    def execute(source):
+        try:
+            if not ended.is_set():
+                alone = jobs == 1 or source == last
+                if execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone):
+                    failed.append(source.stem)
+        finally:
+            ensure_event_loop().close()  # of this thread
+        bar.update()
+
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        try:
+            with expect_unchanged(*stamps):
+                list(pool.map(execute, stale))
+            pool.submit(execute, last).result()
+        except BaseException:
+            ended.set()  # nothing more is started
+            raise
+    if failed:
+        listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
+        tell(f"{listed}; the next run is of these and the last one", sys.stderr)
+    return FAILED if failed else 0
+
+
+def _is_stale(source, target, newer_than):
+    if newer_than is None or not target.exists():
+        return True
+    return target.stat().st_mtime < max(source.stat().st_mtime, newer_than.stat().st_mtime)
+
+
+def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
+    """Execute a notebook; return 0, or FAILED where a cell failed or the kernel died.
+
+    Parameters
+    ----------
+    source, target : pathlib.Path
+        The notebook and its executed copy. On failure the partly executed copy is `NAME.failed.ipynb` beside it, and
+        the notebook's section is marked.
+    parameters : Parameters
+        Those of them that the notebook declares are passed.
+    output_dir : pathlib.Path
+        The report folder, passed as `output_dir`.
+    in_turn : bool
+        Show a bar of the notebook's cells: no other one runs meanwhile.
+
+    Raises
+    ------
+    InputError
+        A notebook that is not there, or declares no parameters; a parameter that no notebook can hold.
+    """
+    declared = read_declared(source)
+    values = {**parameters.as_dict(), "output_dir": str(output_dir.resolve())}
+    chosen = {name: values[name] for name in declared if name in values}
+    if chosen.get("max_conversations", 1) is None:
+        chosen["max_conversations"] = "all"
+    for name, value in chosen.items():
+        if str(value).encode(errors="replace").decode() != str(value):
+            raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
+    failed = target.with_suffix(".failed.ipynb")
+    check_output_file(target)
+    with explain_os_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for old in (target, failed):
+            old.unlink(missing_ok=True)
+    begin_section(output_dir, source.stem)
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    manager = start_preloading()
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    shows = in_turn and sys.stderr.isatty()
+    tell(f"{source.name}: running")
+    try:
+        with explain_os_errors(failed):
+            papermill.execute_notebook(
+                source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
+                progress_bar={"desc": plain_text(source.stem), "leave": False} if shows else False,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
+    except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
+        reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        reason = f"cell {_count_started(failed)}: its kernel died, as it does where memory ends"
+    else:
+        os.replace(failed, target)
+        tell(f"{source.name}: done")
+        return 0
+    mark_failed(output_dir, source.stem, _read_title(source), one_line(reason, 300))
+    tell(f"error: {source.name}: {reason[:1000]}", sys.stderr)
+    tell(f"the partly executed notebook is {failed}", sys.stderr)
+    return FAILED
+
+
+def _count_started(path):
+    """Return how many code cells of a partly executed notebook were started."""
+    cells = _read_notebook(path).cells
+    states = [cell.metadata.get("papermill", {}).get("status") for cell in cells if cell.cell_type == "code"]
+    return sum(state in ("running", "completed", "failed") for state in states)
+
+
+def _read_title(source):
+    first = _read_notebook(source).cells[0].source.partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else source.stem
+
+
+def read_declared(source):
+    """Return the names that a notebook's `parameters` cell assigns, in order."""
+    cells = [cell for cell in _read_notebook(source).cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise InputError(f"{source}: has {len(cells)} cells tagged `parameters`; expected one")
+    return list_assigned(cells[0].source)
+
+
+def _read_notebook(path):
+    import nbformat  # two seconds, while the first kernel's imports are under way
+
+    try:
+        with explain_os_errors(path):
+            return nbformat.read(path, as_version=4)
+    except InputError:
+        raise
+    except Exception as error:  # nbformat has many: no JSON, no notebook, of another version
+        raise InputError(f"{path}: is no notebook that can be read ({type(error).__name__})") from error

@@ -1,0 +1,115 @@
+"""Draw the timing study: curves under other clocks, rates and bursts; the characteristic time. No numbers made here."""
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.files.jsonlines import count
+from kvprefix.report.plot import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
+from kvprefix.stats.intervals import move_interval, spread_over
+
+# From the last variant on, with which the others are compared.
+_SHADES = ("#10507A", "#2E8B57", "#6FA8C9", "#E08A00", "#B03A2E", "#8C5A9E", "#666666")
+_DASHES = ("-", (0, (2, 1)), (0, (4, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1.2)))
+_MARKS = "ov^DsXP*"
+
+
+def draw_variants(frame, ceiling, block_size):
+    """Draw LRU's token hit rate over capacity, a line a variant, with the range over seeds and the 95 % interval.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Of `study_timing.study_timing`.
+    ceiling : float
+        The unbounded token hit rate.
+    block_size : int
+
+    Returns
+    -------
+    figure, data
+    """
+    figure, axes = make_axes(PAGE_IN, 3.0)
+    for name, color, dash, mark in _styled(frame):
+        one = frame[frame["variant"] == name]
+        spread = spread_over(one, "capacity_blocks", "token")
+        axes.plot(spread.index, spread["mean"], color=color, linestyle=dash, marker=mark, markersize=2.5, label=name)
+        first = one.dropna(subset="low")
+        ends = (first[name].to_numpy() for name in ("low", "high", "token"))
+        low, high = move_interval(*ends, spread["mean"].to_numpy())
+        low, high = np.minimum(spread["min"], low), np.maximum(spread["max"], high)
+        axes.fill_between(spread.index, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.axhline(ceiling, color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
+    _capacity_axis(axes, block_size)
+    axes.set(ylabel="token hit rate")
+    rate_axes(axes)
+    add_legend(axes, 3)
+    return figure, frame
+
+
+def draw_characteristic(frame, gap_s, block_size):
+    """Draw how long a block survives at each capacity, beside the distribution of the gaps, on one axis of time.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Of `study_timing.study_timing`.
+    gap_s : (n,) ndarray
+        Reuse gaps of the workload's own trace.
+    block_size : int
+    """
+    figure, (left, right) = make_axes(PAGE_IN, 2.8, 2, sharey=True, width_ratios=(3, 2))
+    for name, color, dash, mark in _styled(frame):
+        one = frame[(frame["variant"] == name)].dropna(subset="time_s")
+        style = {"color": color, "linestyle": dash, "marker": mark, "markersize": 2.5, "label": name}
+        left.plot(one["capacity_blocks"], one["time_s"], **style)
+    _capacity_axis(left, block_size)
+    left.set(yscale="log", ylabel="characteristic time (s, log scale)")
+    known = frame.dropna(subset="time_s")
+    note_if_empty(left, len(known), "no characteristic time could be measured")
+    x, y = compute_ecdf(gap_s)
+    right.step(y, x, where="pre", color="#333333", linewidth=1.2)
+    right.set(xlabel="share of the reuse gaps that are shorter", xlim=(0, 1))
+    note_if_empty(right, len(gap_s), "no block is accessed twice")
+    right.set_xlim(0, 1)
+    right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    gap_s = gap_s[gap_s > 0]
+    usual = np.percentile(gap_s, [25, 100]) if len(gap_s) else [0.75, 10.0]  # the shortest gaps may be cut off
+    ends = np.concatenate([known["time_s"], usual])
+    left.set_ylim(ends.min() / 1.5, 1.5 * ends.max())
+    add_legend(left, 5)
+    data = known[["variant", "capacity_blocks", "time_s"]]
+    return figure, pd.concat([data, pd.DataFrame({"gap_s": x, "share": y})], ignore_index=True)
+
+
+def draw_approximation(frame, block_size):
+    """Draw Che's approximation on the simulated points; hollow points: its assumption does not hold."""
+    figure, axes = make_axes(PAGE_IN, 3.0)
+    for name, color, dash, mark in _styled(frame):
+        one = frame[frame["variant"] == name].dropna(subset="simulated")
+        axes.plot(one["capacity_blocks"], one["approximated"], color=color, linestyle=dash, linewidth=1, label=name)
+        for holds, face in ((True, color), (False, "white")):
+            points = one[one["holds"] == holds]
+            axes.plot(
+                points["capacity_blocks"], points["simulated"], mark, markersize=3.5, markerfacecolor=face,
+                markeredgecolor=color, markeredgewidth=0.8,
+            )  # fmt: skip
+    note_if_empty(axes, frame["simulated"].notna().sum(), "there is no window to compare in")
+    one = frame[frame["variant"] == frame["variant"].iloc[0]].dropna(subset=["simulated", "independent"])
+    axes.plot(one["capacity_blocks"], one["independent"], color="#888888", linewidth=0.8, label="independent accesses")
+    _capacity_axis(axes, block_size)
+    axes.set(ylabel="block hit rate in the window")
+    rate_axes(axes)
+    add_legend(axes, 6)
+    return figure, frame.dropna(subset="simulated")
+
+
+def _styled(frame):
+    """Yield each variant's name with its colour, dash and mark, which are the k-th from the end and begin again."""
+    names = list(frame["variant"].unique())
+    for k, name in zip(reversed(range(len(names))), names, strict=True):
+        yield name, _SHADES[k % len(_SHADES)], _DASHES[k % len(_DASHES)], _MARKS[k % len(_MARKS)]
+
+
+def _capacity_axis(axes, block_size):
+    axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')}, log scale)")
+    log_axes(axes, "x")

@@ -1,0 +1,90 @@
+"""The files in which notebooks hand their part to the report: what they show, and a few facts for the conclusion.
+
+`sections/NAME.json` holds a notebook's title, its items in Markdown and, where the notebook failed, the reason;
+`facts/NAME.json` holds numbers, and the parameters that they are of. What is made of them is the business of `report`
+and `conclusion`.
+"""
+
+import json
+import math
+
+from kvprefix.files.escape import one_line
+from kvprefix.files.paths import InputError, explain_os_errors, tell, write_bytes
+
+SHARING = "20-prefix-sharing"  # the notebook that writes the data files
+
+
+def write_section(folder, name, title, items):
+    """Write what a notebook shows: its title (plain text) and its items (Markdown)."""
+    _write(folder / "sections" / f"{name}.json", {"title": title, "items": list(items)})
+
+
+def write_facts(folder, name, facts, parameters):
+    """Write a notebook's facts: numbers, or lists and mappings of numbers, by name. What is not finite is null."""
+    _write(folder / "facts" / f"{name}.json", {"parameters": parameters.as_dict(), "facts": _plain(facts)})
+
+
+def begin_section(folder, name):
+    """Remove what an earlier run of a notebook handed over."""
+    for part in ("sections", "facts"):
+        path = folder / part / f"{name}.json"
+        with explain_os_errors(path):
+            path.unlink(missing_ok=True)
+
+
+def mark_failed(folder, name, title, reason):
+    """Record that a notebook failed and why (one line); what it showed before stays, its facts go.
+
+    `title` stands where the notebook failed before it recorded any.
+    """
+    path = folder / "sections" / f"{name}.json"
+    record = _read(path) if path.exists() else {"title": title, "items": []}
+    begin_section(folder, name)
+    _write(path, {**record, "failed": one_line(reason)})
+
+
+def read_sections(folder):
+    """Return the sections of a report folder, by name in order: mappings with `title`, `items` and perhaps `failed`."""
+    return {path.stem: _read(path) for path in sorted((folder / "sections").glob("*.json"))}
+
+
+def read_facts(folder, parameters):
+    """Return the facts that a report folder's notebooks handed over with these parameters, by notebook.
+
+    One that failed has none. Facts of other parameters, as playing in JupyterLab leaves them, are said and left out.
+    """
+    found = {}
+    for path in sorted((folder / "facts").glob("*.json")):
+        record = _read(path)
+        if record["parameters"] == parameters.as_dict():
+            found[path.stem] = record["facts"]
+        else:
+            tell(f"{path}: is of other parameters and left out; run that notebook again with these")
+    return found
+
+
+def _write(path, content):
+    write_bytes(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def _read(path):
+    try:
+        with explain_os_errors(path):
+            return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is no valid JSON; remove it and run its notebook again") from error
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if not isinstance(number, int | float):
+        raise TypeError(f"a fact is {value!r}; expected a number")
+    return None if isinstance(number, float) and not math.isfinite(number) else number

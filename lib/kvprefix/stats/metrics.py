@@ -1,0 +1,205 @@
+"""The numbers a report holds: summaries, per-request and per-block tables, and the statistics of a mode.
+
+Names and keys are fixed, because people's scripts read them. Nothing is written or drawn here.
+"""
+
+import platform
+from importlib import metadata
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+import kvprefix
+from kvprefix.blocks.sharing import measure_hits_with_outputs, measure_sharing
+from kvprefix.stats.resampling import resample_mode
+from kvprefix.traces.arrivals import count_early_turns
+
+_QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
+_PACKAGES = ("numba", "numpy", "pandas", "pyarrow", "tokenizers", "transformers")
+
+
+def summarize(values, weights=None):
+    """Summarise numbers: mean, standard deviation (of the population), extremes and quantiles.
+
+    Parameters
+    ----------
+    values : (n,) array_like
+    weights : (n,) array_like, optional
+        Without them quantiles interpolate linearly (numpy's default); with them a quantile is the least value at which
+        the weighted distribution reaches it.
+
+    Returns
+    -------
+    dict
+        Keys `mean std min p5 p25 median p75 p95 p99 max`, each a float; all None without values.
+
+    Examples
+    --------
+    >>> summarize([1, 2, 3, 4])["median"], summarize([])["mean"]
+    (2.5, None)
+    >>> summarize([1, 2, 3], weights=[1, 1, 8])["median"]
+    3.0
+    """
+    values = np.asarray(values, float)
+    names = ["mean", "std", "min", *_QUANTILES, "max"]
+    if not len(values):
+        return dict.fromkeys(names)
+    if weights is None:
+        quantiles = np.percentile(values, list(_QUANTILES.values()))
+        mean, variance = values.mean(), values.var()
+    else:
+        order = np.argsort(values, kind="stable")
+        reached = np.cumsum(np.asarray(weights, float)[order])
+        targets = np.array(list(_QUANTILES.values())) / 100 * reached[-1]
+        quantiles = values[order][np.minimum(np.searchsorted(reached, targets), len(values) - 1)]
+        mean = np.average(values, weights=weights)
+        variance = np.average((values - mean) ** 2, weights=weights)
+    numbers = [mean, np.sqrt(variance), values.min(), *quantiles, values.max()]
+    return {name: float(number) for name, number in zip(names, numbers, strict=True)}
+
+
+def tabulate_requests(trace, sharing):
+    """Return the per-request table, in arrival order.
+
+    Columns: `request_id conversation_index conversation_id turn arrival_s prompt_tokens output_tokens prompt_blocks
+    hit_blocks cached_tokens sharing_fraction`.
+    """
+    columns = [
+        "request_id",
+        "conversation_index",
+        "conversation_id",
+        "turn",
+        "arrival_s",
+        "prompt_tokens",
+        "output_tokens",
+    ]
+    return trace.requests[columns].assign(
+        prompt_blocks=sharing.blocks.prompt_blocks,
+        hit_blocks=sharing.hit_blocks,
+        cached_tokens=sharing.cached_tokens,
+        sharing_fraction=sharing.sharing_fraction,
+    )
+
+
+def tabulate_blocks(sharing, start=0, stop=None):
+    """Return the per-block table (pyarrow), by first access: of all blocks, or of those from `start` to `stop`.
+
+    Columns: `block_id depth accesses first_access_s last_access_s mean_reuse_gap_s` (null for a block accessed once).
+    """
+    some = slice(start, stop)
+    accesses, first_s, last_s = sharing.accesses[some], sharing.first_access_s[some], sharing.last_access_s[some]
+    gap = (last_s - first_s) / np.maximum(accesses - 1, 1)
+    return pa.table({
+        "block_id": np.arange(start, start + len(accesses)),
+        "depth": sharing.blocks.depth[some],
+        "accesses": accesses,
+        "first_access_s": first_s,
+        "last_access_s": last_s,
+        "mean_reuse_gap_s": pa.array(gap.round(6), mask=accesses <= 1),
+    })  # fmt: skip
+
+
+class Accounting(NamedTuple):
+    """What each request finds cached under one accounting: (n_requests,) ndarrays of int64, and a rate."""
+
+    prompt_tokens: np.ndarray
+    cached_tokens: np.ndarray
+    block_reuse_rate: float | None = None
+
+    @property
+    def sharing_fraction(self):
+        """Cached tokens over prompt tokens of each request; 0 for an empty prompt."""
+        return self.cached_tokens / np.maximum(self.prompt_tokens, 1)
+
+
+def measure_accountings(trace, sharing):
+    """Account a trace in three ways: a dict of the prefix of a rate's name in the statistics to Accounting.
+
+    Prompts only (no prefix); with generated tokens, which stay cached too; without the template's own tokens, left out
+    where the tokenizer does not tell which they are.
+    """
+    size, prompt_tokens = sharing.blocks.block_size, sharing.prompt_tokens
+    with_outputs = measure_hits_with_outputs(trace, size) * size
+    found = {
+        "": Accounting(prompt_tokens, sharing.cached_tokens),
+        "with_generated_tokens.": Accounting(prompt_tokens, with_outputs),
+    }
+    if trace.tokens.own_is_template.any():
+        bare = measure_sharing(trace.without_template(), size)
+        found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.cached_tokens, bare.block_reuse_rate)
+    return found
+
+
+def describe_mode(trace, sharing, accountings=None, resampled=None):
+    """Return the statistics of one mode: the content of `*_stats.json`.
+
+    All rates are for a cold, unbounded cache of prompt blocks. `with_generated_tokens` and `without_template_tokens`
+    hold the main rates under the other two accountings, `intervals` the 95 % intervals of all rates over resampled
+    conversations.
+    """
+    accountings = accountings or measure_accountings(trace, sharing)
+    resampled = resampled or resample_mode(trace, sharing, accountings)
+    requests, info = trace.requests, trace.info
+    parameters = {
+        **info["parameters"],
+        "data_sha256": info["dataset"]["sha256"],
+        "tokenizer_sha256": info["tokenizer"]["sha256"],
+        "tokenizer_has_template": info["tokenizer"]["has_template"],
+        "versions": list_versions(),
+    }
+    return {
+        "mode": info["mode"],
+        "parameters": parameters,
+        "dataset": info["dataset"],
+        "requests": len(trace),
+        "requests_without_reply": int((requests["output_tokens"] == 0).sum()),
+        "early_turns": count_early_turns(requests, parameters["ttft_s"], parameters["time_per_output_token_s"]),
+        "duration_s": float(trace.arrival_s[-1]),
+        "prompt_tokens": _summarize_with_total(requests["prompt_tokens"]),
+        "output_tokens": _summarize_with_total(requests["output_tokens"]),
+        "sharing_fraction": summarize(sharing.sharing_fraction),
+        "block_hit_count": summarize(sharing.accesses),
+        "reuse_gap_s": summarize(sharing.gap_s),
+        "reuse_gap_s_request_weighted": summarize(sharing.gap_s, sharing.gap_weights),
+        "token_hit_rate": sharing.token_hit_rate,
+        "block_reuse_rate": sharing.block_reuse_rate,
+        "blocks_reused_fraction": sharing.blocks_reused_fraction,
+        "blocks": {"accesses": int(sharing.accesses.sum()), "distinct": sharing.blocks.n_distinct},
+        "with_generated_tokens": _describe_accounting(accountings["with_generated_tokens."]),
+        "without_template_tokens": _describe_without_template(accountings.get("without_template_tokens.")),
+        "intervals": resampled.intervals(),
+    }
+
+
+def list_versions():
+    """Return the versions of Python, the library and the packages that results depend on."""
+    return {
+        "python": platform.python_version(),
+        "kvprefix": kvprefix.__version__,
+        **{name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _summarize_with_total(column):
+    return {"total": int(column.sum()), **summarize(column)}
+
+
+def _describe_accounting(accounting):
+    prompt_tokens = accounting.prompt_tokens.sum()
+    return {
+        "token_hit_rate": float(accounting.cached_tokens.sum() / prompt_tokens) if prompt_tokens else None,
+        "sharing_fraction": summarize(accounting.sharing_fraction),
+    }
+
+
+def _describe_without_template(accounting):
+    if accounting is None:
+        nothing = dict.fromkeys(["token_hit_rate", "block_reuse_rate"])
+        return {"prompt_tokens": None, **nothing, "sharing_fraction": summarize([])}
+    return {
+        "prompt_tokens": _summarize_with_total(pd.Series(accounting.prompt_tokens)),
+        "block_reuse_rate": accounting.block_reuse_rate,
+        **_describe_accounting(accounting),
+    }

@@ -1,0 +1,119 @@
+"""How certain the rates of one mode are: what they would be with resampled conversations.
+
+Each rate is a ratio of sums over requests, so it can be had for any choice of conversations. What is resampled is what
+one replay counted (see `intervals`); a block belongs to the request that accessed it first. Rates are named by their
+path in the statistics, as in ``sharing_fraction.mean``.
+"""
+
+from functools import reduce
+from operator import getitem
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.stats.intervals import DRAWS, interval, resample_groups
+from kvprefix.tasks.runner import open_tasks
+
+TASKS = 8  # that share the draws
+UNIT = 2**26  # of sharing fractions that are summed: whole numbers, so that no sum depends on its order
+FRACTIONS = np.linspace(0, 1, 101)  # where the distribution of the sharing fraction gets its band
+
+
+class Resampled(NamedTuple):
+    """The rates of a mode in draws of its conversations; draw k has the same conversations in both modes.
+
+    Attributes
+    ----------
+    rates : pandas.DataFrame
+        A row a draw, a column a rate. NaN where it does not exist.
+    cdf : (draws, len(FRACTIONS)) ndarray of float64
+        Share of the requests whose sharing fraction is at most so much.
+    conversations : int
+    """
+
+    rates: pd.DataFrame
+    cdf: np.ndarray
+    conversations: int
+
+    def intervals(self):
+        """Return the 95 % interval of each rate: a dict of its name to [low, high], None where it does not exist."""
+        found = {name: interval(self.rates[name]) for name in self.rates}
+        return {name: None if np.isnan(one).any() else list(one) for name, one in found.items()}
+
+
+def read_rate(stats, name):
+    """Return a rate of a mode's statistics by its name.
+
+    >>> read_rate({"sharing_fraction": {"mean": 0.4}}, "sharing_fraction.mean")
+    0.4
+    """
+    return reduce(getitem, name.split("."), stats)
+
+
+def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
+    """Draw the rates of one mode.
+
+    Parameters
+    ----------
+    trace : Trace
+    sharing : Sharing
+    accountings : dict of str to metrics.Accounting
+    draws : int
+    seed : int
+
+    Returns
+    -------
+    Resampled
+    """
+    _, group = np.unique(trace.requests["conversation_index"], return_inverse=True)
+    n = int(group.max(initial=-1)) + 1
+    new = sharing.blocks.prompt_blocks - sharing.request_gaps
+    stored_by = np.repeat(np.arange(len(group)), new)  # blocks are numbered by their first access
+    columns = {
+        "requests": np.ones(len(group)),
+        "blocks": sharing.blocks.prompt_blocks,
+        "reused": sharing.request_gaps,
+        "new": new,
+        "new_reused": np.bincount(stored_by, sharing.accesses > 1, len(group)),
+    }
+    for name, one in accountings.items():
+        columns |= {
+            f"{name}prompt": one.prompt_tokens,
+            f"{name}cached": one.cached_tokens,
+            f"{name}fraction": np.rint(UNIT * one.sharing_fraction),
+        }
+    sums = np.column_stack([np.bincount(group, column, n) for column in columns.values()])
+    fraction = accountings[""].sharing_fraction
+    order = np.argsort(fraction, kind="stable")
+    fraction, group = fraction[order], group[order]
+    shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]
+    some = [(sums, fraction, group, share, [seed, k]) for k, share in enumerate(shares)]
+    with open_tasks() as tasks:
+        drawn, cdf, median = map(np.concatenate, zip(*tasks.map(_resample, some, "resampling"), strict=True))
+    return Resampled(_make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median), cdf, n)
+
+
+def _resample(task):
+    """Return some draws: the sums of what is counted, the distribution of the sharing fraction and its median."""
+    sums, fraction, group, draws, seed = task
+    stops = np.searchsorted(fraction, FRACTIONS, "right")
+    drawn, cdf, median = np.zeros((draws, sums.shape[1])), np.zeros((draws, len(FRACTIONS))), np.zeros(draws)
+    for k, counts in enumerate(resample_groups(len(sums), draws, seed)):
+        drawn[k] = counts @ sums
+        reached = np.concatenate(([0.0], np.cumsum(counts[group])))
+        cdf[k] = reached[stops] / reached[-1]
+        median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
+    return drawn, cdf, median
+
+
+def _make_rates(sums, accountings, median):
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rates = {"sharing_fraction.median": median}
+        for name in accountings:
+            rates[f"{name}sharing_fraction.mean"] = sums[f"{name}fraction"] / UNIT / sums["requests"]
+            rates[f"{name}token_hit_rate"] = sums[f"{name}cached"] / sums[f"{name}prompt"]
+        rates["block_reuse_rate"] = sums["reused"] / sums["blocks"]
+        rates["blocks_reused_fraction"] = sums["new_reused"] / sums["new"]
+        rates["block_hit_count.mean"] = sums["blocks"] / sums["new"]
+    return pd.DataFrame(rates).replace([np.inf, -np.inf], np.nan)

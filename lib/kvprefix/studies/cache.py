@@ -1,0 +1,208 @@
+"""The cache study: what capacity, eviction and block size do to a workload, over several draws of its arrivals.
+
+Each study is a table, kept in the derived folder under a key of everything that determines it, and measured as tasks
+(`studytasks`). Drawing and sentences are not made here. All are of the multi-turn mode, prompts only, cold start.
+"""
+
+import os
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.cache.curve import (
+    compute_lru_curve,
+    count_hits_at,
+    count_seen,
+    measure_distances,
+    rate_hits,
+    rate_unbounded,
+)
+from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.replay import replay
+from kvprefix.stats.intervals import bootstrap_rates, interval
+from kvprefix.studies.table import SEEDS, draw, draw_variants, list_seeds, measure_table
+
+BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+ACCESS_BUDGET = 200_000_000  # block accesses of a trace that is studied; its draws take about 30 bytes an access
+
+
+def spread_capacities(n_distinct, points, least=None):
+    """Return capacities in blocks at equal ratios, from `least` to all distinct blocks.
+
+    `least` is 100 if not given, less where there are few blocks: a hundredth of them.
+
+    >>> spread_capacities(10_000, 3), spread_capacities(64, 3)
+    (array([  100,  1000, 10000]), array([ 1,  8, 64]))
+    """
+    most = max(n_distinct, 1)
+    least = max(min(100, most // 100), 1) if least is None else least
+    return np.unique(np.geomspace(min(least, most), most, points).round().astype(np.int64))
+
+
+def round_size(size):
+    """Round a number of tokens to two digits, for a memory that reads well.
+
+    >>> round_size(161_199)
+    160000
+    """
+    return int(float(f"{size:.2g}"))
+
+
+def draw_accesses(workload, block_size, seeds=SEEDS):
+    """Yield (seed, Accesses) of the workload's multi-turn requests under several draws of its clock, its own first."""
+    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in list_seeds(workload, seeds)})
+
+
+def count_accesses(workload, block_size):
+    """Return the number of block accesses of the workload's multi-turn requests."""
+    return int((workload.requests["prompt_tokens"].to_numpy() // block_size).sum())
+
+
+def fit_sizes(workload, sizes=BLOCK_SIZES):
+    """Return the block sizes whose accesses are within the budget, as a list; the smaller the size, the more of them.
+
+    A trace with more than ACCESS_BUDGET accesses would need too much memory: three draws of it are there at a time.
+    """
+    return [size for size in sizes if count_accesses(workload, size) <= ACCESS_BUDGET]
+
+
+def count_threads(workload, block_size=None):
+    """Return how many draws a study works on at a time: as many as there are cores, fewer where they are large."""
+    accesses = count_accesses(workload, block_size or workload.parameters.block_size)
+    return max(1, min(os.cpu_count() or 1, ACCESS_BUDGET // max(2 * accesses, 1)))
+
+
+def _measure_seeds(workload, name, options, measure, *more):
+    """Return a study's table of `measure(workload, seed, *argument)`, seed after seed, for each of the arguments."""
+    arguments = [(seed, *argument) for seed in list_seeds(workload) for argument in more or [()]]
+    threads = count_threads(workload)
+    return measure_table(workload, name, options, measure, arguments, at_once=lambda *_: threads)
+
+
+def study_lru(workload, *, points=60):
+    """Measure LRU's hit rate over capacity, by one pass a seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `capacity_blocks`, `block`, `token`, `request_mean` and, for the first seed, `low` and `high`: the 95 %
+        interval of the token hit rate over resampled conversations.
+    """
+    return _measure_seeds(workload, "lru", [points], measure_lru, (points,))
+
+
+def measure_lru(workload, seed, points):
+    """Measure LRU on one draw; the rows of `study_lru` for its seed."""
+    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+    capacities = spread_capacities(accesses.n_distinct, points)
+    distances = measure_distances(accesses)
+    rates = compute_lru_curve(accesses, distances).at(capacities)
+    frame = pd.DataFrame({"seed": seed, "capacity_blocks": capacities, **rates, "low": np.nan, "high": np.nan})
+    if seed == workload.parameters.seed:
+        hits = accesses.hit_tokens(count_hits_at(accesses, distances, capacities))
+        draws = bootstrap_rates(hits, accesses.prompt_tokens, accesses.conversation)
+        frame["low"], frame["high"] = interval(draws)
+    return frame
+
+
+def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
+    """Find the fewest blocks with which LRU reaches shares of the unbounded token hit rate.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `share`, `capacity_blocks`.
+    """
+    return _measure_seeds(workload, "needs", [list(shares)], measure_needs, (shares,))
+
+
+def measure_needs(workload, seed, shares):
+    """Measure needs on one draw; the rows of `study_needs` for its seed."""
+    curve = compute_lru_curve(draw(workload, workload.parameters.block_size, seed=seed))
+    sizes = [curve.capacity_for(share) for share in shares]
+    return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
+
+
+def study_policies(workload, capacities, policies=tuple(POLICIES)):
+    """Replay every policy at some capacities, on the same traces.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `policy`, `capacity_blocks`, `block`, `token`, `request_mean` and, for the first seed, 95 % intervals
+        over resampled conversations: `low`, `high` of the token hit rate, `gain_low`, `gain_high` of its difference to
+        LRU's.
+    """
+    capacities = [int(capacity) for capacity in capacities]
+    settings = {policy: POLICIES[policy].setting for policy in policies}
+    more = [(capacity, tuple(policies)) for capacity in capacities]
+    return _measure_seeds(workload, "policies", [capacities, settings], measure_policies, *more)
+
+
+def measure_policies(workload, seed, capacity, policies):
+    """Replay policies at one capacity on one draw; the rows of `study_policies` for both."""
+    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+    hits = {policy: replay(accesses, capacity, policy) for policy in policies}
+    frame = pd.DataFrame({"seed": seed, "policy": policies, "capacity_blocks": capacity})
+    frame = frame.join(pd.DataFrame([rate_hits(accesses, one) for one in hits.values()]))
+    frame[["low", "high", "gain_low", "gain_high"]] = np.nan
+    if seed == workload.parameters.seed:
+        tokens = accesses.hit_tokens(np.column_stack(list(hits.values())))
+        draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
+        frame["low"], frame["high"] = interval(draws)
+        frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [policies.index("lru")]])
+    return frame
+
+
+def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
+    """Measure block sizes from the same tokens: unbounded, and LRU at equal memory.
+
+    Parameters
+    ----------
+    workload : Workload
+    memories : sequence of int
+        Tokens that the cache holds; a capacity is their number over the block size.
+    sizes : sequence of int
+        Those that are too small for a workload this large are left out, see `fit_sizes`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `block_size`, `seed`, `memory_tokens` (NaN: unbounded), `token`, `request_mean`, `block` and, for the first
+        seed, `low` and `high` (95 % interval of the token hit rate over resampled conversations). Where unbounded,
+        `blocks` (full blocks a request, each hashed and looked up) and `lost_tokens` (cached tokens a request fewer
+        than with the first size).
+    """
+    memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
+    arguments = [(size, seed, memories) for size in sizes for seed in list_seeds(workload)]
+
+    def at_once(size, *_):
+        return 1 if size < 4 else count_threads(workload, size)
+
+    return measure_table(
+        workload, "block-sizes", [sizes, memories], measure_block_size, arguments, at_once=at_once,
+        finish=_compare_sizes, block_size=None,
+    )  # fmt: skip
+
+
+def measure_block_size(workload, size, seed, memories):
+    """Measure one block size on one draw; the rows of `study_block_sizes` for both, before sizes are compared."""
+    accesses = draw(workload, size, seed=seed)
+    hits = count_hits_at(accesses, measure_distances(accesses), [max(memory // size, 1) for memory in memories])
+    rates = [rate_hits(accesses, hits[:, k]) for k in range(len(memories))]
+    frame = pd.DataFrame(rates).assign(block_size=size, seed=seed, memory_tokens=memories)
+    if seed != workload.parameters.seed:
+        return frame
+    whole = rate_unbounded(accesses)
+    row = {**whole, "block_size": size, "seed": seed, "memory_tokens": np.nan, "blocks": accesses.blocks.mean(),
+           "lost_tokens": whole["token"] * accesses.prompt_tokens.mean()}  # fmt: skip
+    frame = pd.concat([pd.DataFrame([row]), frame])
+    tokens = accesses.hit_tokens(np.column_stack([count_seen(accesses.ids, accesses.offsets), hits]))
+    draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
+    return frame.assign(**dict(zip(("low", "high"), interval(draws), strict=True)))
+
+
+def _compare_sizes(frame):
+    """Turn each size's cached tokens a request into what it loses against the first size."""
+    cached = frame["lost_tokens"].dropna()
+    return frame.assign(lost_tokens=cached.iloc[0] - frame["lost_tokens"]) if len(cached) else frame

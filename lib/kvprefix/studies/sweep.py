@@ -1,0 +1,208 @@
+"""Hit rates of a trace at many capacities under many policies: the library behind ``python -m kvprefix curve``.
+
+It chooses the reader, rates what the caches of `curves` and `cache` hit, and shows the result as a table.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kvprefix.blocks.accesses import make_accesses
+from kvprefix.cache.curve import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
+from kvprefix.cache.policies import POLICIES, find_policy
+from kvprefix.cache.replay import check_capacity, replay
+from kvprefix.cache.tree import replay_tree
+from kvprefix.files.checks import check_block_size
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import InputError, plain_text
+from kvprefix.formats.bailian import read_bailian
+from kvprefix.formats.convert import find_format
+from kvprefix.formats.mooncake import read_mooncake
+from kvprefix.traces.arrivals import count_early_turns
+
+_RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
+
+
+def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0, progress=False):
+    """Sweep a trace file; return all that the command prints as JSON.
+
+    Parameters
+    ----------
+    path : path-like
+        As in `load_accesses`.
+    policies : sequence of str
+    capacities : sequence of int, optional
+        Blocks; `default_capacities` if not given.
+    block_size, warmup, progress
+        As in `load_accesses` and `sweep`.
+
+    Returns
+    -------
+    dict
+        `trace` (what was read, with `notes` on what was put right), `unbounded` (the rates of a cache that never
+        evicts) and `curves` (of `sweep`).
+    """
+    _check(policies, capacities or [], warmup)
+    accesses = load_accesses(path, block_size)
+    trace = {
+        "path": str(path),
+        "requests": len(accesses),
+        "block_accesses": len(accesses.ids),
+        "distinct_blocks": accesses.n_distinct,
+        "block_size": accesses.block_size,
+        "warmup": warmup,
+        "notes": accesses.info.get("notes", []),
+    }
+    capacities = default_capacities(accesses) if capacities is None else capacities
+    return {
+        "trace": trace,
+        "unbounded": rate_unbounded(accesses, warmup=warmup),
+        "curves": sweep(accesses, policies, capacities, warmup=warmup, progress=progress),
+    }
+
+
+def load_accesses(path, block_size=None):
+    """Read a trace of any kind that has blocks or tokens, told apart by its first bytes and its first line.
+
+    Parameters
+    ----------
+    path : path-like
+        Our Parquet, or JSON Lines in Mooncake's or Bailian's form.
+    block_size : int, optional
+        Tokens a block. If not given: what the trace was made for or says, else 16, for a Mooncake one 512.
+    """
+    if block_size is not None:
+        check_block_size(block_size)
+    kind = find_format(path)
+    if kind in ("engine", "log"):
+        raise InputError(
+            f"{path}: holds messages, neither tokens nor blocks; make a trace with tokens of it first: "
+            f"python -m kvprefix convert {path} {Path(path).stem}.parquet --to parquet"
+        )
+    if kind != "parquet":
+        return read_bailian(path, block_size) if kind == "bailian" else read_mooncake(path, block_size)
+    from kvprefix.traces.trace import read_trace
+
+    trace = read_trace(path)
+    if not len(trace):
+        raise InputError(f"{path}: holds no requests")
+    if block_size is None:
+        block_size = trace.info.get("parameters", {}).get("block_size", 16)
+    accesses, notes = make_accesses(trace, block_size), list(trace.info.get("notes", []))
+    made = trace.info.get("parameters", {})
+    early = count_early_turns(trace.requests, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
+    if early:
+        notes.append(f"{early:,} turns arrive before the reply that they follow is complete: for comparison only")
+    return replace(accesses, info={**accesses.info, "notes": notes})
+
+
+def default_capacities(accesses):
+    """Return up to eight round numbers of blocks, 1 or 3 times a power of ten, that end at the distinct blocks.
+
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> default_capacities(make_accesses(make_trace_of([range(500)]), 10))
+    [1, 3, 10, 30]
+    """
+    most = max(accesses.n_distinct, 1)
+    numbers = [first * 10**k for k in range(len(str(most))) for first in (1, 3)]
+    return [number for number in numbers if number <= most][-8:]
+
+
+def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
+    """Rate every policy at every capacity.
+
+    Parameters
+    ----------
+    accesses : Accesses
+    policies : sequence of str
+        Names in POLICIES; their settings are the defaults.
+    capacities : sequence of int
+        Blocks.
+    warmup : float
+        The share of the requests that fill the cache before any is counted: 0 a cold start, 0.5 the last half.
+    progress : bool
+        Show a bar on stderr, where that is a terminal.
+
+    Returns
+    -------
+    list of dict
+        `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in `Curve`), policy after
+        policy, in the order given. LRU's are of one pass over the trace, the other policies' of a replay each.
+
+    Examples
+    --------
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> accesses = make_accesses(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
+    >>> [(row["policy"], row["block"]) for row in sweep(accesses, ["lru", "opt"], [2])]
+    [('lru', 0.25), ('opt', 0.3333333333333333)]
+    """
+    _check(policies, capacities, warmup)
+    distances = measure_distances(accesses) if "lru" in policies else None
+    rows, disable = [], None if progress else True
+    bar = tqdm(total=len(policies) * len(capacities), desc="replaying", leave=False, disable=disable)
+    for policy in policies:
+        for capacity in capacities:
+            if policy == "lru":
+                hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
+            else:
+                hits = replay(accesses, capacity, policy)
+            rows.append({"policy": policy, "capacity_blocks": capacity, **rate_hits(accesses, hits, warmup=warmup)})
+            bar.update()
+    bar.close()
+    return rows
+
+
+def _check(policies, capacities, warmup):
+    for policy in policies:
+        find_policy(policy)
+    for capacity in capacities:
+        check_capacity(capacity)
+    first_counted((), warmup)
+
+
+def split_list(text, kind=str):
+    """Split a command's comma-separated list; a part that is not of `kind` stays text, to be refused by name.
+
+    >>> split_list("1000, 3e4", int)
+    [1000, '3e4']
+    """
+    parts = [part.strip() for part in text.split(",")]
+    return parts if kind is str else [read_number(part, kind) for part in parts]
+
+
+def is_compiled(policies):
+    """Say whether earlier runs left the compiled code that these policies need, so that nothing waits for it."""
+    functions = [count_seen] if set(policies) == {"lru"} else [count_seen, replay_tree]
+    return all(_is_cached(function) for function in functions)
+
+
+def _is_cached(function):
+    source, start = Path(function.py_func.__code__.co_filename), function.py_func.__code__.co_firstlineno
+    kept = Path(function.stats.cache_path).glob(f"{source.stem}.{function.py_func.__name__}-{start}.*.nbi")
+    return any(file.stat().st_mtime >= source.stat().st_mtime for file in kept)
+
+
+def format_result(result):
+    """Return what `measure_file` returns as text: the facts, then a Markdown table."""
+    from tabulate import tabulate  # a tenth of a second
+
+    trace, warmup = result["trace"], result["trace"]["warmup"]
+    counted = f"the last {1 - warmup:.0%} of the requests" if warmup else "all requests, from an empty cache on"
+    ceiling = zip(_RATES.values(), _show_rates(result["unbounded"]), strict=True)
+    facts = [
+        f"{plain_text(trace['path'])}: {trace['requests']:,} requests, {trace['block_accesses']:,} block accesses, "
+        f"{trace['distinct_blocks']:,} distinct blocks of {trace['block_size']} tokens",
+        f"Hit rates of {counted}: by block access, by prompt token, and the mean over requests",
+        f"A cache that never evicts: {', '.join(f'{name} {rate}' for name, rate in ceiling)}",
+    ]
+    rows = [
+        [POLICIES[row["policy"]].label, f"{row['capacity_blocks']:,}", *_show_rates(row)] for row in result["curves"]
+    ]
+    headers = ["policy", "capacity (blocks)", *_RATES.values()]
+    align = ["left", *["right"] * (len(headers) - 1)]
+    return "\n".join([*facts, "", tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)])
+
+
+def _show_rates(rates):
+    return [f"{100 * rates[name]:.2f} %" for name in _RATES]

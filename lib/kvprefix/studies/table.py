@@ -1,0 +1,186 @@
+"""Make the table of a study out of tasks: each measures one draw of the clock, or a part of it, and is kept when done.
+
+A killed run goes on with the tasks that are left, and ends with the same table. Of several runs that need a table, one
+measures it and the others wait. What is measured is not known here.
+"""
+
+import itertools
+import shutil
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.blocks.accesses import finish_times, make_accesses, select_requests
+from kvprefix.files.paths import InputError, derived_folder, resolve_input
+from kvprefix.files.sealed import (
+    ChangedError,
+    expect_unchanged,
+    make_once,
+    read_sealed,
+    seal_key,
+    sha256_file,
+    stamp_file,
+    write_sealed,
+)
+from kvprefix.tasks.runner import open_tasks
+from kvprefix.traces.trace import Trace
+from kvprefix.traces.workload import make_trace
+
+SEEDS = 10  # draws of the arrival process
+STUDY_VERSION = 3  # raise when the meaning of a table changes; those of 2 may lack rows
+KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
+_kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, Accesses)
+
+
+def measure_table(workload, name, options, measure, arguments, *, at_once=None, finish=None, **changes):
+    """Return a study's table from the derived folder; where it is not there, measure it as tasks, then keep it.
+
+    Parameters
+    ----------
+    workload : Workload
+    name : str
+        Of the study.
+    options : list
+        JSON values that, with the workload and its parameters, determine the table.
+    measure : callable
+        A function of a module: ``measure(workload, *argument)`` is a DataFrame, some of the table's rows.
+    arguments : sequence of tuple
+        One of each task, in the order of the rows.
+    at_once : callable, optional
+        ``at_once(*argument)`` tasks like this one run on this machine at a time; as many as cores if not given.
+    finish : callable, optional
+        Makes the table of all rows.
+    **changes
+        Parameters whose values do not matter, or are others here.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    stamps = _stamp_files(workload)
+    path = _find_path(workload, name, options, changes, stamps)
+
+    def make():
+        done = path.with_suffix("")
+        files = [done / f"{k}.json" for k in range(len(arguments))]
+        try:
+            with expect_unchanged(*stamps):
+                _run_tasks(workload, name, measure, arguments, at_once, files)
+        except ChangedError:
+            shutil.rmtree(done, ignore_errors=True)
+            raise
+        table = pd.concat([_read_whole(file) for file in files], ignore_index=True)
+        table = finish(table) if finish else table
+        _write(table, path)
+        shutil.rmtree(done, ignore_errors=True)
+        return table
+
+    return make_once(path, lambda: _read(path), make)
+
+
+def _run_tasks(workload, name, measure, arguments, at_once, files):
+    """Run the tasks whose files are not there whole."""
+    missing = [k for k, file in enumerate(files) if _read(file) is None]
+    for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
+        some = list(some)
+        with open_tasks(at_once=n) as tasks:
+            tasks.check(_check_files, _describe_files(workload.parameters.with_absolute_files()))
+            frames = tasks.map(_measure, [(measure, workload, arguments[k]) for k in some], f"studying {name}")
+            for k, frame in zip(some, frames, strict=True):
+                _write(frame, files[k])
+    with _lock:
+        _kept.clear()
+
+
+def _read_whole(file):
+    frame = _read(file)
+    if frame is None:
+        raise InputError(f"{file}: was removed or altered while other tasks of its study ran; run again")
+    return frame
+
+
+def list_seeds(workload, n=SEEDS):
+    """Return the seeds of the draws, the workload's own first."""
+    return range(workload.parameters.seed, workload.parameters.seed + n)
+
+
+def draw(workload, block_size, **changes):
+    """Return the Accesses of the workload's multi-turn requests at the times that some other parameters give.
+
+    Blocks are identified once a process and kept: other times only put requests in another order.
+
+    Parameters
+    ----------
+    workload : Workload
+    block_size : int
+    **changes
+        The parameters of the clock and the arrivals in which this draw differs, the seed above all.
+    """
+    key = id(workload.tokens), block_size
+    with _lock:
+        if key not in _kept:
+            while sum(4 * len(accesses.ids) for _, accesses in _kept.values()) > KEPT_BYTES:
+                _kept.popitem(last=False)
+            _kept[key] = workload.tokens, _identify(workload, block_size)
+        _kept.move_to_end(key)
+        accesses = _kept[key][1]
+    return _arrange(accesses, workload, changes)
+
+
+def draw_variants(workload, block_size, variants):
+    """Yield (name, Accesses) for each of the variants: the changes of `draw`, by name. Nothing is kept."""
+    accesses = _identify(workload, block_size)
+    for name, changes in variants.items():
+        yield name, _arrange(accesses, workload, changes)
+
+
+def _identify(workload, block_size):
+    """Return the accesses of all requests by conversation and turn, without times."""
+    requests = workload.requests.assign(arrival_s=0.0)
+    return make_accesses(Trace(requests, np.arange(len(requests)), workload.tokens, {}), block_size)
+
+
+def _arrange(accesses, workload, changes):
+    trace = make_trace(replace(workload, parameters=replace(workload.parameters, **changes)), "multi_turn")
+    accesses = select_requests(accesses, trace.rows, trace.arrival_s)
+    return replace(accesses, finish_s=finish_times(trace), info=trace.info)
+
+
+def _measure(task):
+    measure, workload, argument = task
+    return measure(workload, *argument)
+
+
+def _describe_files(parameters):
+    return [(file, sha256_file(file)) for file in parameters.timing_files()]
+
+
+def _check_files(files):
+    """Raise InputError where this process does not see the files that arrivals are read from."""
+    for file, checksum in files:
+        if sha256_file(file) != checksum:
+            raise InputError(f"{file} holds something else here; put it on storage that all machines mount")
+
+
+def _stamp_files(workload):
+    return [stamp_file(resolve_input(file)) for file in workload.parameters.timing_files()]
+
+
+def _find_path(workload, name, options, changes, stamps=None):
+    known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
+    known.pop("kv_model", None)
+    known["files"] = [stamp.sha256 for stamp in stamps or _stamp_files(workload)]
+    key = seal_key([STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options])
+    return derived_folder() / f"study-{name}-{key}.json"
+
+
+def _read(path):
+    columns = read_sealed(path)
+    return None if columns is None else pd.DataFrame(columns)
+
+
+def _write(frame, path):
+    write_sealed(path, {name: column.tolist() for name, column in frame.items()})

@@ -1,0 +1,85 @@
+"""The timing study: what the clock, the rate and the burstiness of arrivals do to a cache of any size.
+
+The requests stay the same and only their times differ, so blocks are identified once. Multi-turn mode, prompts only,
+cold start.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.cache.characteristic import compare_characteristic
+from kvprefix.cache.curve import count_hits_at, measure_distances, rate_hits
+from kvprefix.stats.intervals import bootstrap_rates, interval
+from kvprefix.studies.cache import count_threads, spread_capacities
+from kvprefix.studies.table import draw, list_seeds, measure_table
+
+TIMING_STUDY_VERSION = 1  # raise when the meaning of a table changes
+CLOCKS = {
+    "all turns at once": {"clock": "at_once"},
+    "back to back": {"clock": "back_to_back"},
+    "exponential think time": {"clock": "causal", "think": "exponential"},
+    "causal": {"clock": "causal", "think": "lognormal"},
+}
+RATES = {f"{rate:g} /s": {"arrivals": "poisson", "arrival_rate": rate} for rate in (0.1, 0.5, 2.0, 5.0, 20.0)}
+BURSTS = {f"CV {cv:g}": {"arrivals": f"gamma:{cv:g}"} for cv in (1, 2, 5, 10)}
+
+
+def study_timing(workload, changes, *, points=24):
+    """Measure LRU over capacity under other clocks.
+
+    Parameters
+    ----------
+    workload : Workload
+    changes : dict of str to dict
+        For each variant's name, the parameters in which it differs: CLOCKS, RATES or BURSTS.
+    points : int
+        Capacities, at equal ratios up to all distinct blocks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `variant`, `seed`, `capacity_blocks`, `token` (token hit rate) and, for the first seed, `low` and `high` (95 %
+        interval over resampled conversations), `base_low` and `base_high` (of the difference to the last variant), and
+        the columns of `characteristic.compare_characteristic` (`holds` as 0 or 1).
+    """
+
+    threads, arguments = count_threads(workload), [(seed, changes, points) for seed in list_seeds(workload)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # which is what is studied
+        return measure_table(
+            workload, "timing", [TIMING_STUDY_VERSION, changes, points], measure_timing, arguments,
+            at_once=lambda *_: threads,
+        )  # fmt: skip
+
+
+def measure_timing(workload, seed, changes, points):
+    """Measure all variants with one seed; the rows of `study_timing` for it."""
+    frames, cached, first = [], [], seed == workload.parameters.seed
+    for name, change in changes.items():
+        accesses = draw(workload, workload.parameters.block_size, **{**change, "seed": seed})
+        capacities = spread_capacities(accesses.n_distinct, points)
+        hits = count_hits_at(accesses, measure_distances(accesses), capacities)
+        rates = [rate_hits(accesses, hits[:, k])["token"] for k in range(len(capacities))]
+        frame = pd.DataFrame({"variant": name, "seed": seed, "capacity_blocks": capacities, "token": rates})
+        if first:
+            compared = compare_characteristic(accesses, capacities).astype({"holds": float})
+            frame = frame.merge(compared, on="capacity_blocks")
+            cached.append(_sum_by_conversation(accesses, accesses.hit_tokens(hits)))
+        frames.append(frame)
+    if first:
+        prompts = _sum_by_conversation(accesses, accesses.prompt_tokens[:, None])[:, 0]
+        draws = bootstrap_rates(np.hstack(cached), prompts, np.arange(len(prompts)))
+        draws = np.split(draws, len(changes), axis=1)
+        for frame, drawn in zip(frames, draws, strict=True):
+            frame["low"], frame["high"] = interval(drawn)
+            frame["base_low"], frame["base_high"] = interval(drawn - draws[-1])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _sum_by_conversation(accesses, values):
+    """Sum the rows of each conversation, in the order of the conversations."""
+    _, group = np.unique(accesses.conversation, return_inverse=True)
+    n = int(group.max(initial=-1)) + 1
+    return np.column_stack([np.bincount(group, values[:, k], n) for k in range(values.shape[1])])

@@ -1,0 +1,188 @@
+"""Run tasks on a Dask cluster that somebody started: check it before any work, then hand it tasks.
+
+Used through `tasks.open_tasks`. CLUSTER.md, beside this package, says how to start a cluster and what its workers need.
+"""
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import re
+import socket
+import time
+import uuid
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+from kvprefix.files.paths import InputError, derived_folder
+from kvprefix.tasks.runner import dump, run_pickled
+from kvprefix.tasks.workers import ask_workers, check_this_worker, check_workers
+
+ANSWER_S = 5  # seconds: so long a scheduler may take to answer
+GONE_S = 60  # so long tasks wait for a worker when all are lost
+RETRIES = 2  # of a task that failed; one whose worker was lost is run again in any case
+_ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.%]+\]|[^\s/:@\[\]]+):([0-9]{1,5})")
+
+
+@contextlib.contextmanager
+def connect(address):
+    """Yield a Cluster, checked, as a runner of `tasks.Tasks`.
+
+    Parameters
+    ----------
+    address : str
+        `tcp://HOST:PORT` (or `tls://`, which Dask's own configuration sets up).
+
+    Raises
+    ------
+    InputError
+        An address of another form, no answer within ANSWER_S seconds, no workers, a worker whose versions differ from
+        ours or that does not share the derived folder, with what would be right.
+    """
+    match = _ADDRESS.fullmatch(address)
+    if not match or not 0 < int(match[3]) < 2**16:
+        raise InputError(
+            f"scheduler {address!r} is no address; expected tcp://HOST:PORT, as `dask scheduler` prints it, or `local`"
+        )
+    import dask
+    from distributed import Client
+    from distributed.versions import VersionMismatchWarning
+
+    _find_scheduler(address, match[2].strip("[]"), int(match[3]))
+    quiet = {"distributed.admin.large-graph-warning-threshold": "1GB"}  # a part of the workload is a task's argument
+    with dask.config.set(quiet), _hush("distributed", "distributed.client"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # found below, and said
+        with (
+            Client(address, timeout=ANSWER_S, set_as_default=False) as client,
+            check_workers(client, address, derived_folder().resolve()) as expected,
+        ):
+            yield Cluster(client, address, expected)
+
+
+@contextlib.contextmanager
+def _hush(*names):
+    """Keep Dask from logging the traceback of a lost connection, which is said in one line."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, names)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _find_scheduler(address, host, port):
+    """Raise InputError where no scheduler answers; a Client would not always come back."""
+    try:
+        socket.create_connection((host, port), ANSWER_S).close()  # it knows the reason: refused, no such name
+        with ThreadPoolExecutor(1) as thread:  # a notebook's own thread has an event loop already
+            kind = thread.submit(asyncio.run, _ask_kind(address)).result()
+        reason = f"a Dask {kind.lower()} answers there"
+    except OSError as error:
+        kind, reason = None, error.strerror or f"no answer within {ANSWER_S} s"
+    except Exception as error:  # what Dask makes of bytes that are not Dask's
+        kind, reason = None, f"what answers there does not speak Dask: {type(error).__name__}"
+    if kind != "Scheduler":
+        raise InputError(
+            f"scheduler {address}: {reason}; start one there (`dask scheduler`), or leave it out to work on this "
+            "machine alone"
+        )
+
+
+async def _ask_kind(address):
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async with asyncio.timeout(ANSWER_S):
+        comm = await connect(address, timeout=ANSWER_S, **Security().get_connection_args("client"))
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return (await comm.read())["type"]
+        finally:
+            comm.abort()
+
+
+class Cluster:
+    """A checked Dask cluster, as a runner of `tasks.Tasks`.
+
+    Its scheduler runs the tasks of a lost worker again on another one. Workers that join later are checked by the
+    first task that they get.
+    """
+
+    shares_memory = False
+
+    def __init__(self, client, address, expected):
+        self.client, self.address, self.expected = client, address, expected
+        self.n_threads, self.asked_at, self.workers_at = 0, 0.0, time.monotonic()
+
+    def submit(self, function, argument):
+        data = dump((function, argument))  # else Dask looks for its own kind in every list and tuple
+        name = f"{function.__name__}-{uuid.uuid4().hex}"
+        with self._explained():
+            return self.client.submit(run_checked, *self.expected, data, key=name, pure=False, retries=RETRIES)
+
+    def take(self, future):
+        while True:
+            with self._explained():
+                try:
+                    return pickle.loads(future.result(timeout=GONE_S / 10))
+                except TimeoutError:
+                    self._look_for_workers()
+
+    def check(self, function, argument):
+        with self._explained():
+            for worker, answer in ask_workers(self.client, function, argument).items():
+                if isinstance(answer, Exception):
+                    raise InputError(f"worker {worker}: {answer}") from answer
+
+    def drop(self, futures):
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            self.client.cancel(list(futures))
+
+    def most(self):
+        if time.monotonic() > self.asked_at + GONE_S / 10:
+            self._look_for_workers()
+        return 2 * max(self.n_threads, 1)
+
+    def _look_for_workers(self):
+        now = time.monotonic()
+        with self._explained():
+            self.n_threads, self.asked_at = sum(self.client.nthreads().values()), now
+        if self.n_threads:
+            self.workers_at = now
+        elif now > self.workers_at + GONE_S:
+            raise InputError(
+                f"scheduler {self.address} has lost all its workers, {GONE_S} s ago; what is done is kept: start "
+                "workers, and the next run goes on from there"
+            )
+
+    @contextlib.contextmanager
+    def _explained(self):
+        """Turn what can happen to a task on a cluster into an InputError; a task's own error stays what it is."""
+        from distributed import CancelledError
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            yield
+        except (InputError, TimeoutError):
+            raise
+        except KilledWorker as error:
+            raise InputError(
+                f"scheduler {self.address}: a task was lost with each of {error.allowed_failures + 1} workers that it "
+                f"ran on, {error.last_worker.address} the last; do they have enough memory?"
+            ) from error
+        except Exception as error:
+            if self.client.status == "running" and not isinstance(error, CancelledError | CommClosedError):
+                raise
+            raise InputError(
+                f"scheduler {self.address} went away while it worked for us; what is done is kept, and the next run "
+                "goes on from there"
+            ) from error
+
+
+def run_checked(versions, mark, data):
+    """Run a pickled task on a worker, which is checked first: it may have joined late."""
+    check_this_worker(tuple(versions.items()), mark)
+    return run_pickled(data)

@@ -1,0 +1,197 @@
+"""The token ids of many requests, each stored once, in flat arrays that may lie in files.
+
+No arrival times and no blocks here.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from kvprefix.files.mapped import release
+
+PART_TOKENS = 2**22  # of a part, about: what is in memory at a time
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The token ids of many requests, each stored once: a prompt is the start of another one and its own rest.
+
+    Row r's prompt is the first ``shared[r]`` tokens of row ``parent[r]``'s prompt, then its own tokens. In a chat the
+    parent is the previous turn; a row without one has parent -1 and shared 0.
+
+    Attributes
+    ----------
+    parent : (n,) ndarray of int64
+        A row before the row itself.
+    shared : (n,) ndarray of int64
+        Tokens.
+    own_offsets, output_offsets : (n + 1,) ndarray of int64
+        Row r's own tokens are ``own[own_offsets[r]:own_offsets[r + 1]]``; outputs likewise.
+    own : ndarray of int32
+    own_is_template : ndarray of bool
+        For each own token, whether the chat template wrote it rather than a message.
+    output : ndarray of int32
+        Generated tokens, the end-of-turn token included; empty where the log has no reply.
+    """
+
+    parent: np.ndarray
+    shared: np.ndarray
+    own_offsets: np.ndarray
+    own: np.ndarray
+    own_is_template: np.ndarray
+    output_offsets: np.ndarray
+    output: np.ndarray
+
+    def prompt_lengths(self):
+        """Return the number of prompt tokens of every row, (n,) int64."""
+        return self.shared + np.diff(self.own_offsets)
+
+    def prompt(self, row):
+        """Return the prompt of a row as an int32 array."""
+        return copy_prompt(row, 0, self.parent, self.shared, self.own_offsets, self.own)
+
+    def generated(self, row):
+        """Return the output of a row as an int32 array."""
+        return self.output[self.output_offsets[row] : self.output_offsets[row + 1]]
+
+    def parts(self):
+        """Yield (first row, Tokens of the rows from there on), cut where no later row goes on from an earlier one.
+
+        A part's tokens are not copied; where they lie in a file, their memory is let go of when the next part is asked
+        for. A part has at least PART_TOKENS tokens, more if its rows hang together; the last one may have fewer.
+        """
+        needs = np.where(self.shared > 0, self.parent, np.arange(len(self.shared)))
+        needs = np.minimum.accumulate(needs[::-1])[::-1]  # the first row that this one or a later one needs
+        cuts = np.append(np.flatnonzero(needs == np.arange(len(needs))), len(needs))
+        before = (self.own_offsets + self.output_offsets)[cuts]
+        first, last = 0, len(cuts) - 1
+        while first < last:
+            stop = min(max(int(np.searchsorted(before, before[first] + PART_TOKENS)), first + 1), last)
+            part = self._slice(cuts[first], cuts[stop])
+            yield int(cuts[first]), part
+            for array in (part.own, part.own_is_template, part.output):
+                release(array)
+            first = stop
+
+    def _slice(self, start, stop):
+        own, output = self.own_offsets[start : stop + 1], self.output_offsets[start : stop + 1]
+        shared = self.shared[start:stop]
+        return Tokens(
+            np.where(shared > 0, self.parent[start:stop] - start, -1), shared,
+            own - own[0], self.own[own[0] : own[-1]], self.own_is_template[own[0] : own[-1]],
+            output - output[0], self.output[output[0] : output[-1]],
+        )  # fmt: skip
+
+    @functools.cached_property
+    def without_template(self):
+        """The same prompts without the tokens that the chat template wrote (outputs unchanged), as MessageTokens."""
+        lengths, shared = np.empty(len(self.shared), np.int64), np.empty(len(self.shared), np.int64)
+        for start, part in self.parts():
+            stripped = strip_template(part)
+            stop = start + len(stripped.shared)
+            lengths[start:stop], shared[start:stop] = np.diff(stripped.own_offsets), stripped.shared
+        return MessageTokens(self, shared, np.concatenate(([0], np.cumsum(lengths))))
+
+
+@dataclass(frozen=True)
+class MessageTokens:
+    """Tokens without those that the chat template wrote: read like `Tokens`, stripped part by part as they are read.
+
+    Attributes
+    ----------
+    source : Tokens
+        With the template's tokens.
+    shared : (n,) ndarray of int64
+    own_offsets : (n + 1,) ndarray of int64
+    """
+
+    source: Tokens
+    shared: np.ndarray
+    own_offsets: np.ndarray
+
+    prompt_lengths = Tokens.prompt_lengths
+    generated = Tokens.generated
+    parent = property(lambda self: self.source.parent)
+    output_offsets = property(lambda self: self.source.output_offsets)
+    output = property(lambda self: self.source.output)
+
+    def prompt(self, row):
+        """Return the prompt of a row as an int32 array."""
+        source = self.source
+        is_template = source.own_is_template.view(np.int8)
+        flags = copy_prompt(row, 0, source.parent, source.shared, source.own_offsets, is_template)
+        return source.prompt(row)[flags == 0]
+
+    def parts(self):
+        """Yield (first row, Tokens of the rows from there on), as `Tokens.parts` does."""
+        for start, part in self.source.parts():
+            yield start, strip_template(part)
+
+
+def strip_template(tokens):
+    """Return Tokens without those that the chat template wrote, in memory: for one part."""
+    keep = ~tokens.own_is_template
+    kept_before = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))
+    shared = _kept_in_shared(tokens.parent, tokens.shared, tokens.own_offsets, kept_before)
+    return Tokens(
+        tokens.parent, shared, kept_before[tokens.own_offsets], tokens.own[keep], tokens.own_is_template[keep],
+        tokens.output_offsets, tokens.output,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def copy_prompt(row, start, parent, shared, own_offsets, own):
+    """Return the tokens of a row's prompt from position `start` on, gathered through its parents."""
+    stop = shared[row] + own_offsets[row + 1] - own_offsets[row]
+    out = np.empty(max(stop - start, 0), np.int32)
+    while stop > start:
+        low = max(start, shared[row])
+        if low < stop:
+            first = own_offsets[row] + low - shared[row]
+            out[low - start : stop - start] = own[first : first + stop - low]
+            stop = low
+        row = parent[row]
+    return out
+
+
+@njit(cache=True)
+def _kept_in_shared(parent, shared, own_offsets, kept_before):
+    kept = np.zeros(len(shared), np.int64)
+    for child in range(len(shared)):
+        stop, row = shared[child], parent[child]
+        while stop > 0:
+            if stop > shared[row]:
+                first = own_offsets[row]
+                kept[child] += kept_before[first + stop - shared[row]] - kept_before[first]
+                stop = shared[row]
+            row = parent[row]
+    return kept
+
+
+def make_tokens(prompts, outputs):
+    """Make Tokens of plain lists of ids, one prompt and one output a request; none shares another's storage.
+
+    >>> make_tokens([[1, 2], [1, 2, 3]], [[], [7]]).prompt(1)
+    array([1, 2, 3], dtype=int32)
+    """
+    own_offsets, own = _flatten(prompts)
+    output_offsets, output = _flatten(outputs)
+    none = np.full(len(prompts), -1), np.zeros(len(prompts), np.int64)
+    return Tokens(*none, own_offsets, own, np.zeros(len(own), bool), output_offsets, output)
+
+
+def _flatten(lists):
+    offsets = np.concatenate(([0], np.cumsum([len(one) for one in lists], dtype=np.int64))).astype(np.int64)
+    return offsets, np.array([token for one in lists for token in one], np.int32)
+
+
+def flat_lists(column):
+    """Return a list column as (offsets, values), offsets int64 from 0."""
+    import pyarrow.compute
+
+    lengths = pyarrow.compute.list_value_length(column).to_numpy().astype(np.int64)
+    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks if len(chunk)]
+    empty = np.zeros(0, column.type.value_type.to_pandas_dtype())
+    return np.concatenate(([0], np.cumsum(lengths))), np.concatenate(values) if values else empty

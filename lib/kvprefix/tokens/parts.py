@@ -1,0 +1,157 @@
+"""Tokenise a data file in parts of some hundred conversations, each a task whose result is kept in a file.
+
+A part's name is a key of its conversations and a checksum of its bytes, so a killed run resumes and no run does a part
+twice. What the parts are joined to is not known here.
+"""
+
+import functools
+import hashlib
+import io
+import json
+import os
+from collections import Counter, deque
+from dataclasses import replace
+from itertools import islice
+
+from pyarrow import feather
+
+from kvprefix.conversations.load import LoadCounts, read_conversations
+from kvprefix.files.paths import InputError, tell, write_bytes
+from kvprefix.files.progress import show_progress
+from kvprefix.files.sealed import sha256_file
+from kvprefix.tasks.runner import open_tasks
+from kvprefix.tokens.tokenizer import check_unchanged
+
+PART_CONVERSATIONS = 1024
+PART_VERSION = 5  # raise when the meaning or the form of a part changes
+
+
+def is_whole(file):
+    """Return whether a part's bytes have the checksum that its name ends with; remove it where they have not."""
+    if file.exists() and sha256_file(file)[:16] == file.stem.rpartition("-")[2]:
+        return True
+    tell(f"{file.name}: this cached part was cut, altered or removed; making it again")
+    file.unlink(missing_ok=True)
+    return False
+
+
+def read_workload(parameters, path, counts=None):
+    """Read the conversations of a data file that belong to a workload with these parameters."""
+    return read_conversations(
+        path,
+        max_conversations=parameters.max_conversations,
+        drop_duplicates=parameters.drop_duplicates,
+        rejoin_split=parameters.rejoin_split,
+        counts=counts,
+    )
+
+
+def make_parts(parameters, path, source, folder, *, progress=True):
+    """Tokenise the parts that are not there yet.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    path : pathlib.Path
+        The data file.
+    source : TokenizerSource
+    folder : pathlib.Path
+        Where the parts are kept.
+    progress : bool
+
+    Returns
+    -------
+    dict
+        The names of all `parts` in order, `dataset` (counts) and `tokenizer_sha256`.
+    """
+    counts, parts, missing = LoadCounts(), [], deque()
+    size = path.stat().st_size
+    bar = show_progress(size, "tokenising", "B", shown=progress)
+    source = replace(source, folder=source.folder.resolve())
+
+    def find_missing():
+        conversations = read_workload(parameters, path, counts)
+        while part := list(islice(conversations, PART_CONVERSATIONS)):
+            digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
+            kept = [file.name for file in folder.glob(f"part-{digest}-*.arrow") if is_whole(file)]
+            parts.append(kept[0] if kept else None)
+            if not kept:
+                missing.append(len(parts) - 1)
+                yield part, source, folder.resolve() / f"part-{digest}"
+            bar.update(counts.reading.bytes_read - bar.n)
+
+    with bar, open_tasks(local=_choose_place(size)) as tasks:
+        tasks.check(_check_tokenizer, source)
+        for name in tasks.map(_make_part, find_missing()):
+            parts[missing.popleft()] = name
+    _load_chat.cache_clear()
+    if not parts:
+        raise InputError(_describe_nothing_usable(path, counts))
+    return {"parts": parts, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
+
+
+def _choose_place(size):
+    """Say where a data file of so many bytes is tokenised without a cluster.
+
+    The tokenizer works in parallel by itself, but half of the work is not its own, so one process keeps 1.3 cores busy
+    however many there are. On two, processes gain little (54 s against 61 s for 125 MB), and each holds half a GB.
+    """
+    return "processes" if (os.cpu_count() or 1) >= 4 and size >= 2**26 else "here"
+
+
+def _check_tokenizer(source):
+    """Raise InputError where this process does not see a tokenizer's files as the one that found them does."""
+    try:
+        check_unchanged(source)
+    except InputError as error:
+        raise InputError(
+            f"tokenizer {source.name}: {source.folder} does not hold the same files here; put it on storage that all "
+            "machines mount under the same path"
+        ) from error
+
+
+def _make_part(task):
+    part, source, stem = task
+    return _encode_part(part, _load_chat(source), stem)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_chat(source):
+    from kvprefix.tokens.template import load_chat
+
+    return load_chat(source)
+
+
+def _encode_part(part, chat, stem):
+    """Tokenise and keep a part; return the name of its file, which ends with the checksum of its content."""
+    from kvprefix.tokens.encode import encode_conversations
+
+    table, refused = encode_conversations(part, chat)
+    note = {**_split_refused(part, table, refused), "conversations": len(part), "has_template": chat.has_template}
+    table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
+    content = io.BytesIO()
+    feather.write_feather(table, content, compression="lz4")
+    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.arrow")
+    write_bytes(file, content.getvalue())
+    return file.name
+
+
+def _split_refused(part, table, refused):
+    """Return what the template refused: whole conversations (index: reason), and late turns of the others.
+
+    These are [index, first turn refused, turns lost with it, reason].
+    """
+    turns = Counter(table["conversation"].to_pylist()) if refused else {}
+    whole = {index: reason for index, reason in refused.items() if index not in turns}
+    late = [
+        [index, turns[index], len(part[index].request_ends()) - turns[index], reason]
+        for index, reason in refused.items()
+        if index in turns
+    ]
+    return {"refused": whole, "late": late}
+
+
+def _describe_nothing_usable(path, counts):
+    reasons = "; ".join(f"{n} {reason} (first: {counts.first_skipped[reason]})" for reason, n in counts.skipped.items())
+    cut = f"; the file is cut at byte {counts.reading.cut_at_byte}" if counts.reading.cut_at_byte is not None else ""
+    return f"{path}: no usable conversation among {counts.records_read} whole records: {reasons or 'none read'}{cut}"

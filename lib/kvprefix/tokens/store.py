@@ -1,0 +1,165 @@
+"""Join a workload's tokenised parts to flat arrays in files, once, and map them from then on.
+
+A folder holds three arrays and a table with a row a request. Its index is written last, with every file's checksum: a
+folder without one is not finished. The files are written in place, never emptied first, and their content is decided by
+the parts alone, so a process that still reads them finds what it expects.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute  # noqa: F401  (pa.compute)
+from pyarrow import feather
+
+from kvprefix.files.mapped import map_array
+from kvprefix.files.paths import check_output_file, explain_os_errors, tell
+from kvprefix.files.progress import show_progress
+from kvprefix.files.sealed import read_sealed, seal_key, sha256_file, write_sealed
+from kvprefix.tokens.arrays import flat_lists
+
+ARRAYS = {"own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32}
+ROWS = "rows.arrow"
+VERSION = 1  # raise when the meaning or the form of the files changes
+
+
+class Joined(NamedTuple):
+    """The parts of a workload, joined.
+
+    Attributes
+    ----------
+    rows : pyarrow.Table
+        A row a request: `conversation`, `conversation_id`, `turn`, `messages`, `shared_tokens`, `own_tokens` and
+        `output_tokens` (the lengths of its lists).
+    arrays : dict of str to ndarray
+        ARRAYS, mapped: the lists of all rows, one after the other.
+    note : dict
+        `conversations`, `refused` (by the chat template: how many), `first_refused` (index and reason), `late_turns`
+        (refused in conversations of which earlier turns are there, with those after them: how many), `first_late`
+        (index, turn, turns lost, reason) and `has_template`.
+    """
+
+    rows: pa.Table
+    arrays: dict
+    note: dict
+
+
+def open_joined(folder, parts, *, progress=True, check=True):
+    """Open what `join_parts` made of these parts; None where it is not there, or was cut or altered, which is said.
+
+    Without `check`, the files are those that another process has just found whole.
+    """
+    place = _place(folder, parts)
+    index = read_sealed(place / "index.json")
+    if index is None:
+        return None
+    for name, expected in index["files"].items() if check else ():
+        try:
+            is_whole = sha256_file(place / name, shown=progress) == expected
+        except ValueError:  # gone, or not to be read
+            is_whole = False
+        if not is_whole:
+            tell(f"{place.name}/{name}: this cached file was cut, altered or removed; making it again")
+            return None
+    return _map(place, index["note"])
+
+
+def join_parts(folder, parts, *, progress=True):
+    """Join parts that are whole, in bounded memory; a failure (a full disk) leaves nothing behind.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the parts.
+    parts : list of str
+        The names of their files, in order.
+    progress : bool
+
+    Returns
+    -------
+    Joined
+    """
+    place, done = _place(folder, parts), False
+    with explain_os_errors(place):
+        place.mkdir(exist_ok=True)
+        files = {name: _InPlace(place / name) for name in [*ARRAYS, ROWS]}
+        try:
+            note = _append_parts(folder, parts, files, progress)
+            write_sealed(place / "index.json", {"files": {n: file.finish() for n, file in files.items()}, "note": note})
+            done = True
+        finally:
+            for file in files.values():
+                file.file.close()
+            if not done:
+                shutil.rmtree(place, ignore_errors=True)
+    return _map(place, note)
+
+
+def _place(folder, parts):
+    return folder / f"joined-{seal_key([VERSION, parts])}"
+
+
+def _map(place, note):
+    with explain_os_errors(place):
+        rows = feather.read_table(place / ROWS)
+        return Joined(rows, {name: map_array(place / name, kind) for name, kind in ARRAYS.items()}, note)
+
+
+def _append_parts(folder, parts, files, progress):
+    rows, refused, late, n_conversations, has_template = [], {}, [], 0, True
+    bar = show_progress(len(parts), "joining parts", " parts", shown=progress)
+    with bar:
+        for name in parts:
+            table = feather.read_table(folder / name)
+            note = json.loads(table.schema.metadata[b"kvprefix"])
+            for column in ARRAYS:
+                files[column].write(flat_lists(table[column])[1])
+            rows.append(_describe_rows(table, n_conversations))
+            refused |= {n_conversations + int(k): reason for k, reason in note["refused"].items()}
+            late += [[n_conversations + index, *rest] for index, *rest in note["late"]]
+            n_conversations += note["conversations"]
+            has_template = has_template and note["has_template"]
+            bar.update()
+    content = io.BytesIO()
+    feather.write_feather(pa.concat_tables(rows).combine_chunks(), content, compression="uncompressed")
+    files[ROWS].write(np.frombuffer(content.getbuffer(), np.uint8))
+    first = next(iter(refused.items()), None)
+    return {
+        "conversations": n_conversations, "refused": len(refused), "first_refused": first, "has_template": has_template,
+        "late_turns": sum(lost for _, _, lost, _ in late), "first_late": late[0] if late else None,
+    }  # fmt: skip
+
+
+def _describe_rows(table, n_before):
+    """Return a part's rows without its lists, of which the lengths stay; conversations are counted on."""
+    index = pa.compute.add(table["conversation"], pa.scalar(n_before, pa.int32()))
+    table = table.set_column(0, "conversation", index).drop_columns("own_is_template").replace_schema_metadata()
+    for name in ("own_tokens", "output_tokens"):
+        lengths = pa.compute.list_value_length(table[name])
+        table = table.set_column(table.column_names.index(name), name, lengths)
+    return table
+
+
+class _InPlace:
+    """A file that is written from its beginning without being emptied, and knows the checksum of what was written."""
+
+    def __init__(self, path):
+        check_output_file(path)
+        flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        self.file = os.fdopen(os.open(path, flags, 0o666), "wb", buffering=0)
+        self.digest = hashlib.sha256()
+
+    def write(self, array):
+        data = memoryview(array.view(np.uint8))
+        self.digest.update(data)
+        while len(data):
+            data = data[self.file.write(data) :]
+
+    def finish(self):
+        self.file.truncate()
+        return self.digest.hexdigest()

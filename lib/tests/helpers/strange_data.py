@@ -1,0 +1,216 @@
+"""Strange little data sets, and the whole report of one of them, made in one process, with what is wrong in it."""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import random
+import re
+import warnings
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from places import PROJECT, SHARED
+from samples import record, write_records
+
+A12 = SHARED / "cases/small/a12.jsonl"
+WORDS = ["sea", "is", "calm", "and", "cold", "today", "so", "we", "walk", "along", "it", "until", "rain"]
+
+
+def say(seed, words=12):
+    """Return a sentence of so many words, the same for a seed."""
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def talk(seed, turns=3, words=12):
+    """Return a record of a conversation of its own."""
+    return record(*(say(f"{seed}-{k}", words) for k in range(2 * turns)))
+
+
+def talks(n=12, turns=3, **options):
+    """Return records of so many conversations, none like another."""
+    return [talk(seed, turns, **options) for seed in range(n)]
+
+
+def with_system(text, *texts):
+    """Return a record that begins with a system message."""
+    one = record(*texts)
+    return {"conversations": [{"from": "system", "value": text}, *one["conversations"]]}
+
+
+def stamps(text):
+    """Return parameters under which conversations start at the times of a file with this text."""
+    return {"arrivals": "stamps:{folder}/stamps.txt", "stamps": text}
+
+
+DPI = int(os.environ.get("STRANGE_DPI", 40))
+SAME = record("Hello there, how are you?", "Fine.", "And now?", "Still fine.")
+SHORT = {"block_size": 16, "tokenizer": "fallback"}  # no system prompt of the template's
+CASES = {  # name: (records, parameters)
+    "one conversation": ([talk(1, 4)], {}),
+    "one turn": ([talk(1, 1)], {}),
+    "one turn, shorter than a block": ([record("a", "b")], SHORT),
+    "shorter than a block": ([record(f"{k}", f"{k}") for k in range(8)], SHORT | {"block_size": 512}),
+    "all equal": ([SAME] * 8, {}),
+    "single turns": (talks(10, 1), {}),
+    "no reuse at all": ([record(f"{k} {say(k, 30)}", "ok") for k in range(9)], SHORT),
+    "a request larger than every pool": ([*talks(5, 2), record(say(0, 4000), "no", "why", "so")], {}),
+    "one token a message": ([record("a", "b", "c", "d")] * 3 + [record("e", "f")], SHORT | {"block_size": 1}),
+    "12 conversations of 3 turns": (talks(12, 3), {}),
+    "3,000 turns": ([record(*("ab"[k % 2] for k in range(6000)))], {"budget": 5_000_000, "block_size": 64}),
+    "all in one second": (talks(15, 2), {"arrival_rate": 1e4}),
+    "far apart": (talks(6, 2), {"arrival_rate": 1e-5}),
+    "only duplicates": ([talk(1, 2)] * 6, {"drop_duplicates": False}),
+    "duplicates dropped": ([talk(1, 2)] * 6, {"drop_duplicates": True}),
+    "blocks of 1": (talks(5, 2), {"block_size": 1}),
+    "blocks of 512": (talks(5, 2), {"block_size": 512}),
+    "blocks larger than everything": (talks(3, 2), {"block_size": 100_000}),
+    "empty replies": ([record(say(k), "", say(-k), "") for k in range(6)], {}),
+    "no replies": ([record(say(k)) for k in range(6)], {}),
+    "only system and user": ([with_system("You are terse.", say(k)) for k in range(6)], {}),
+    "emoji": ([record("\U0001f600\u200d\ufe0f \u0301" * 9, "\u2028\U0001f44d", "\U0001f468\u200d\U0001f469")] * 3, {}),
+    "one huge message": ([record(say(3, 30_000), "short")], {}),
+    "alike but for the last token": ([record(say(1, 50) + end, "ok") for end in (" a", " b")], {}),
+    "all turns at once": (talks(8, 3), {"clock": "at_once"}),
+    "one turn, at once": ([talk(1, 1)], {"clock": "at_once"} | stamps("5\n")),
+    "back to back": (talks(8, 3), {"clock": "back_to_back"}),
+    "no time at all": (talks(4, 3), {"clock": "back_to_back", "ttft_s": 0.0, "time_per_output_token_s": 0.0}),
+    "constant think time": (talks(8, 3), {"think": "constant"}),
+    "no think time": (talks(8, 3), {"think": "constant", "think_median_s": 0.0}),
+    "clients": (talks(8, 2), {"arrivals": "clients:3"}),
+    "bursts": (talks(8, 2), {"arrivals": "gamma:20"}),
+    "equal stamps": (talks(5, 2), stamps("7\n" * 5)),
+    "stamps and constant think time": (talks(5, 3), stamps("0\n10\n20\n30\n40\n") | {"think": "constant"}),
+    "fallback template": (talks(6, 2), SHORT),
+    "skipped records": ([{"conversations": []}, record("a", "b", first="gpt"), talk(2, 2), {"x": 1}], {}),
+}  # fmt: skip
+if A12.exists():
+    CASES["the file of 12 that failed"] = (A12, {})
+
+
+def make_report(name, folder, tokenizers):
+    """Run all notebooks on one of CASES in this process; return the folder of the report and what figures lack."""
+    from kvprefix.report import findings_cache
+    from kvprefix.report import sections as report
+    from kvprefix.studies import cache as study
+
+    records, parameters = CASES[name]
+    folder.mkdir()
+    os.environ |= {"KVPREFIX_DERIVED": str(folder / "derived"), "KVPREFIX_SCHEDULER": "here"}
+    data = records if isinstance(records, Path) else write_records(folder / "data.json", records)
+    chosen = {"tokenizer": "small", **parameters}
+    (folder / "stamps.txt").write_text(chosen.pop("stamps", ""))
+    if "arrivals" in chosen:
+        chosen["arrivals"] = chosen["arrivals"].format(folder=folder)
+    chosen["tokenizer"] = str(tokenizers[chosen["tokenizer"]])
+    chosen |= {"data": str(data), "output_dir": str(folder / "report")}
+    study.ACCESS_BUDGET = findings_cache.ACCESS_BUDGET = chosen.pop("budget", 200_000_000)
+    lacking, save = [], report.save_figure
+
+    def look_and_save(figure, data, caption, path):
+        save_quickly(figure, data, caption, Path(path))
+        lacking.extend(f"figure {Path(path).name}: {fault}" for fault in look_at(figure, caption))
+
+    report.save_figure = look_and_save
+    out = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # which is said on purpose
+        try:
+            for path in sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb")):
+                run_notebook(path, chosen)
+        finally:
+            report.save_figure = save
+    return folder / "report", lacking
+
+
+def save_quickly(figure, data, caption, path):
+    """Save a figure as `plot.save_figure` does, but small and without a PDF, which takes three quarters of the time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(f"{path}.png", dpi=DPI)
+    path.with_suffix(".pdf").touch()
+    data.to_csv(f"{path}.csv", index=False)
+    path.with_suffix(".txt").write_text(caption)
+
+
+def run_notebook(path, parameters):
+    """Run a notebook's code cells here, with parameters in place of its own."""
+    names = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            try:
+                exec(compile(cell.source, f"{path.stem}[{cell.id}]", "exec"), names)
+            except Exception as error:
+                error.add_note(f"in {path.name}, cell {cell.id}")
+                raise
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= parameters
+
+
+def look_at(figure, caption):
+    """Yield what is wrong with a figure: a legend without entries, axes that show nothing and do not say so."""
+    for note in (text.get_text().replace("\n", " ") for axes in figure.axes for text in axes.texts if text.get_gid()):
+        if note[1:] not in caption:
+            yield f"the caption does not say {note!r}"
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    for legend in legends:
+        texts = [text.get_text() for text in legend.get_texts()]
+        if not texts or not all(texts):
+            yield f"a legend with the entries {texts}"
+    for k, axes in enumerate(figure.axes):
+        if not np.isfinite([axes.get_xlim(), axes.get_ylim()]).all():
+            yield f"axes {k} end nowhere"
+        if not axes.texts and not axes.patches and not any(map(_is_seen, axes.lines)):
+            yield f"axes {k} ({axes.get_ylabel()!r} over {axes.get_xlabel()!r}) show nothing and do not say so"
+
+
+def _is_seen(line):
+    """Say whether a point of a line lies in its axes, or a pixel beside them."""
+    points, box = line.get_transform().transform(line.get_xydata()), line.axes.get_window_extent()
+    with np.errstate(invalid="ignore"):
+        return ((points >= box.min - 1) & (points <= box.max + 1)).all(axis=1).any()
+
+
+WRONG = {
+    "no number": re.compile(r"(?<![\w.])[-+]?(?:(?i:nan|inf|infinity|nat)|None(?! of))(?![\w.-])"),
+    "a zero with a sign": re.compile(r"(?<![\w.])[-−]0(\.0+)?(?![\d.]*[1-9])(?![\d\w–-])(?!\.\d)"),
+    "nothing of nothing": re.compile(r"\b0 of (the )?0\b"),
+    "one of many": re.compile(
+        r"(?<![\d.,])1 (\w+-turn )?"
+        r"(requests|blocks|conversations|turns|records|seeds|tokens|draws|capacities|cases)\b(?!/s)"
+    ),
+    "a caption against itself": re.compile(r"\(first seed\).*seeds|varied: arrival rate.*conversations/s, c"),
+    "an empty place": re.compile(r"\(\)|:\s*\.|  \.|, \.|; \.|\[\]|\{\}"),
+}
+
+
+def find_faults(folder):
+    """Yield what is wrong in a report's texts and tables."""
+    for path in (folder / "report.md", *folder.glob("tables/*.tex"), *folder.glob("figures/*.txt")):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            for what, pattern in WRONG.items():
+                for match in pattern.finditer(line):
+                    around = line[max(match.start() - 60, 0) : match.end() + 40]
+                    yield f"{path.name}:{number}: {what}: ...{around}..."
+    for path in (*folder.glob("tables/*.csv"), *folder.glob("figures/*.csv"), *folder.glob("*_metrics.csv")):
+        with open(path, newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.reader(file), start=1):
+                bad = [cell for cell in row if re.fullmatch(r"[-+]?(nan|inf|infinity)|-0(\.0*)?", cell, re.I)]
+                if bad:
+                    yield f"{path.name}:{number}: {bad}"
+    for path in folder.glob("*_stats.json"):
+        yield from _find_odd_numbers(json.loads(path.read_text()), path.name)
+
+
+def _find_odd_numbers(value, where):
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _find_odd_numbers(one, f"{where}.{key}")
+    elif isinstance(value, list):
+        for one in value:
+            yield from _find_odd_numbers(one, where)
+    elif isinstance(value, float) and (not math.isfinite(value) or value == 0 and math.copysign(1, value) < 0):
+        yield f"{where}: {value}"

@@ -1,0 +1,81 @@
+"""The README and data cards say what is true: numbers equal the committed report's, links and files exist."""
+
+import json
+import re
+
+import pytest
+from places import PROJECT
+
+from kvprefix.report.describe import percent
+from kvprefix.tokens.template import load_chat
+from kvprefix.tokens.tokenizer import find_tokenizer
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+CARDS = (PROJECT / "data/README.md").read_text(encoding="utf-8")
+REPORT = PROJECT / "reports/default"
+
+
+@pytest.fixture(scope="module")
+def stats():
+    return {mode: json.loads((REPORT / f"{mode}_stats.json").read_text()) for mode in ("single_turn", "multi_turn")}
+
+
+@pytest.mark.parametrize(("text", "folder"), [(README, PROJECT), (CARDS, PROJECT / "data")], ids=["README", "cards"])
+def test_links_lead_somewhere(text, folder):
+    targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
+    assert targets and not [target for target in targets if not (folder / target).exists()]
+
+
+def test_the_readme_s_numbers_are_the_committed_report_s(stats):
+    rows = {
+        "requests": lambda s: f"{s['requests']:,}",
+        "mean sharing fraction (by request)": lambda s: percent(s["sharing_fraction"]["mean"]),
+        "the same without the template's own tokens": lambda s: percent(
+            s["without_template_tokens"]["sharing_fraction"]["mean"]
+        ),
+        "token hit rate (by token)": lambda s: percent(s["token_hit_rate"]),
+        "the same with generated tokens cached": lambda s: percent(s["with_generated_tokens"]["token_hit_rate"]),
+        "block reuse rate (by block access)": lambda s: percent(s["block_reuse_rate"]),
+    }
+    for name, show in rows.items():
+        assert f"| {name} | {show(stats['single_turn'])} | {show(stats['multi_turn'])} |" in README
+
+
+def test_the_data_card_s_numbers_are_the_committed_report_s(stats):
+    dataset = stats["multi_turn"]["dataset"]
+    for number in (
+        dataset["records_read"], dataset["conversations"], dataset["bytes"], dataset["exact_duplicates"],
+        stats["multi_turn"]["requests"], stats["multi_turn"]["prompt_tokens"]["total"], *dataset["skipped"].values(),
+    ):  # fmt: skip
+        assert f"{number:,}" in CARDS
+    assert dataset["sha256"] in CARDS
+    measured = [
+        [s["sharing_fraction"]["mean"], s["sharing_fraction"]["median"], s["block_reuse_rate"]] for s in stats.values()
+    ]
+    cells = [
+        " / ".join(f"{100 * value:.1f}" for value in values) + f" / {s['block_hit_count']['mean']:.2f}"
+        for values, s in zip(measured, stats.values(), strict=True)
+    ]
+    assert f"| default run | {cells[0]} | {cells[1]} |" in CARDS
+
+
+def test_the_worked_record_is_right():
+    chat = load_chat(find_tokenizer())
+    text = json.loads((PROJECT / "data/sample/conversations.json").read_text())[0]["conversations"][0]["value"]
+    prompt = chat.encode(chat.render([[{"role": "user", "content": text}]]))[0]
+    assert f"{text}" in CARDS and f"21 + 14 + 3 = {len(prompt)} tokens" in CARDS and len(prompt) == 21 + 14 + 3
+
+
+def test_the_default_report_was_made_with_the_defaults(stats):
+    from kvprefix.traces.parameters import Parameters
+
+    made = stats["multi_turn"]["parameters"]
+    assert {name: made[name] for name in Parameters().as_dict()} == Parameters().as_dict()
+
+
+def test_dependencies_are_listed_once_and_exactly():
+    text = (PROJECT / "environment.yml").read_text()
+    project = (PROJECT / "lib/pyproject.toml").read_text()
+    assert "://" not in text and "dependencies =" not in project
+    pins = re.findall(r"^ +- ([\w.-]+)==([\w.]+)", text, re.M)
+    assert len(pins) > 30 and re.search(r"flit_core==([\w.]+)", project)[1] == dict(pins)["flit_core"]

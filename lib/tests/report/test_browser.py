@@ -1,0 +1,135 @@
+"""JupyterLab and the HTML report in a real browser (Chromium, headless). Skipped where there is none."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from places import PROJECT
+
+from kvprefix.report.notebooks import execute_notebook
+from kvprefix.report.section_files import mark_failed
+from kvprefix.report.sections import Section, write_report
+from kvprefix.traces.parameters import Parameters
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
+    pytest.mark.filterwarnings("default"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    switches += ["--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=switches)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def project_copy(tmp_path_factory):
+    """Copy what an interactive user needs, so that the test writes to a `reports/` of its own."""
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("notebooks", "data/sample"):
+        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copy(PROJECT / "environment.yml", copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def lab(project_copy, tmp_path_factory):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data")}
+    environment["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+    ]
+    command += [f"--ServerApp.root_dir={project_copy}", "--IdentityProvider.token=test", "--LabApp.news_url=None"]
+    with open(home / "log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=project_copy)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.3)
+    yield f"http://127.0.0.1:{port}/lab/tree/notebooks/20-prefix-sharing.ipynb?token=test"
+    server.terminate()
+    server.wait(20)
+
+
+def test_notebook_20_runs_in_jupyterlab_and_writes_to_scratch_only(browser, lab, project_copy):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(lab)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+    cell = page.locator(".jp-CodeCell .cm-content").first
+    cell.wait_for()
+    cell.click()
+    page.keyboard.press("Control+End")
+    page.keyboard.type('\ndata = "data/sample/conversations.json"\nblock_size = 8')  # a changed parameter
+    page.get_by_text("Run", exact=True).first.click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """() => document.querySelectorAll('.jp-OutputArea-output img').length >= 4 && ![...document
+        .querySelectorAll('.jp-InputPrompt')].some(one => one.innerText.includes('*'))""",
+        timeout=180_000,
+    )
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    assert page.evaluate(
+        "[...document.querySelectorAll('.jp-OutputArea-output img')].every(one => one.naturalWidth > 300)"
+    )
+    page.close()
+    assert [path.name for path in (project_copy / "reports").iterdir()] == ["scratch"]
+    assert '"block_size": 8' in (project_copy / "reports/scratch/multi_turn_stats.json").read_text()
+
+
+def test_the_html_report_opens_with_all_figures_and_no_console_error(browser, tmp_path):
+    parameters = Parameters(data=str(PROJECT / "data/sample/conversations.json"), block_size=8)
+    for name in ("10-workload", "20-prefix-sharing", "90-report"):
+        assert (
+            execute_notebook(PROJECT / f"notebooks/{name}.ipynb", tmp_path / f"{name}.ipynb", parameters, tmp_path) == 0
+        )
+    page, said = browser.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto((tmp_path / "report.html").as_uri())
+    widths = page.evaluate("[...document.images].map(one => one.naturalWidth)")
+    assert len(widths) == 8 and min(widths) > 300
+    assert said == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1200, 360])
+def test_the_box_of_a_failed_section_is_seen_at_any_width(browser, tmp_path, width):
+    front, back = (Section(name, "Title", tmp_path) for name in ("90-front", "90-report"))
+    front.say("", "a-file-name-without-an-end-" * 9, plain=True)
+    mark_failed(tmp_path, "20-x", "Failed", f"cell 4: ValueError: <b>{'x' * 250}</b>")
+    page = browser.new_page(viewport={"width": width, "height": 700})
+    page.goto(write_report("Report", front, back).as_uri())
+    notice, box = page.locator("aside.failed").all()
+    assert notice.is_visible() and "This report is not complete. Failed: 20-x." in notice.inner_text()
+    assert "stopped at cell 4: ValueError: <b>xxx" in box.inner_text()
+    colours = [one.evaluate("one => getComputedStyle(one).borderLeftColor") for one in (notice, box)]
+    assert colours == ["rgb(179, 38, 30)"] * 2
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.close()

@@ -1,0 +1,225 @@
+"""The notebooks as committed, and each of them run on a small sample."""
+
+import ast
+import os
+import re
+from dataclasses import fields
+
+import nbformat
+import pytest
+from places import PROJECT, SAMPLE
+from samples import write_notebook
+
+from kvprefix.files.paths import InputError
+from kvprefix.files.sealed import ChangedError
+from kvprefix.report.notebooks import FAILED, execute_notebook, execute_notebooks, read_declared
+from kvprefix.report.section_files import read_sections
+from kvprefix.traces.parameters import OWN_PARAMETERS, Parameters
+
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem != "_template", path.stem))
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_committed_clean(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert not any(cell.outputs or cell.execution_count for cell in code_cells(notebook))
+    ids = [cell.id for cell in notebook.cells]
+    assert len(set(ids)) == len(ids) and all(cell_id.startswith(path.stem.split("-")[0].strip("_")) for cell_id in ids)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_reads_like_an_article(path):
+    notebook = read(path)
+    first, last = notebook.cells[0], notebook.cells[-1]
+    assert first.cell_type == "markdown" and first.source.startswith("# ") and "?" in first.source
+    assert last.cell_type == "markdown" and "What this does not show" in last.source
+    assert len(code_cells(notebook)) <= 16
+    for cell in code_cells(notebook):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 20 and max(map(len, lines)) <= 115
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}
+        assert not re.search(r"^\s*[%!]|sys\.path|['\"]/(home|tmp|usr)", cell.source, re.M)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_parameters_cell_holds_literals_that_are_the_library_s_defaults(path):
+    (cell,) = [cell for cell in code_cells(read(path)) if "parameters" in cell.metadata.get("tags", [])]
+    given = {}
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1
+        given[node.targets[0].id] = ast.literal_eval(node.value)
+    assert all("#" in line for line in cell.source.splitlines())
+    assert given.pop("output_dir") == "reports/scratch"
+    assert Parameters(**given) == Parameters() and set(given) == {field.name for field in fields(Parameters)}
+    assert read_declared(path) == [*given, *OWN_PARAMETERS]
+
+
+def test_every_notebook_runs_on_the_sample_and_the_report_is_whole(tmp_path):
+    assert execute_notebooks(NOTEBOOKS, Parameters(data=str(SAMPLE), block_size=8), tmp_path, jobs=2) == 0
+    for mode in ("single_turn", "multi_turn"):
+        for name in ("stats.json", "request_metrics.csv", "block_metrics.csv", "trace.jsonl"):
+            assert (tmp_path / f"{mode}_{name}").stat().st_size
+    for name in ("sharing_fraction_cdf", "block_hit_distribution", "reuse_gap_cdf", "comparison"):
+        assert (tmp_path / f"{name}.png").stat().st_size and (tmp_path / f"{name}.pdf").stat().st_size
+    markdown = (tmp_path / "report.md").read_text()
+    assert "8 conversations" in markdown and "unknown_speaker" in markdown
+    assert not re.search(r"\bnan\b", markdown, re.I)
+    for target in re.findall(r"\]\((figures/[^)]+)\)", markdown):
+        assert (tmp_path / target).exists()
+
+
+def test_only_what_is_stale_is_executed_and_then_the_last_one(tmp_path, capsys):
+    note = "open(f'{output_dir}/log', 'a').write(%r)"
+    sources = [write_notebook(tmp_path / f"{name}.ipynb", note % name) for name in ("10-a", "20-b", "90-z")]
+    stamp, out = tmp_path / "stamp", tmp_path / "out"
+    stamp.touch()
+
+    def run():
+        (out / "log").unlink(missing_ok=True)
+        assert execute_notebooks(sources, Parameters(), out, newer_than=stamp) == 0
+        return (out / "log").read_text() if (out / "log").exists() else ""
+
+    assert run() == "10-a20-b90-z" and run() == ""
+    later = (out / "notebooks/20-b.ipynb").stat().st_mtime + 1
+    os.utime(sources[1], (later, later))
+    assert run() == "20-b90-z"
+    (out / "notebooks/10-a.ipynb").unlink()
+    os.utime(sources[1], (1, 1))
+    assert run() == "10-a90-z"
+    os.utime(stamp, (later + 1e6, later + 1e6))
+    assert run() == "10-a20-b90-z"
+
+
+def test_after_a_failed_notebook_the_others_run_and_the_next_time_just_what_failed(tmp_path, capsys):
+    note = "open(f'{output_dir}/log', 'a').write(%r)"
+    sources = [write_notebook(tmp_path / f"{name}.ipynb", note % name) for name in ("10-a", "20-b", "30-c", "90-z")]
+    stamp, out = tmp_path / "stamp", tmp_path / "out"
+    stamp.touch()
+    assert execute_notebooks(sources, Parameters(), out) == 0  # once all was well
+    write_notebook(sources[1], "1 / 0")
+
+    def run(**options):
+        (out / "log").unlink(missing_ok=True)
+        return execute_notebooks(sources, Parameters(), out, **options), (out / "log").read_text()
+
+    assert run() == (FAILED, "10-a30-c90-z")
+    kept = sorted(path.name for path in (out / "notebooks").iterdir())
+    assert kept == ["10-a.ipynb", "20-b.failed.ipynb", "30-c.ipynb", "90-z.ipynb"]
+    assert run(newer_than=stamp) == (FAILED, "90-z")
+    write_notebook(sources[1], note % "20-b")
+    os.utime(sources[1], (1, 1))  # that it is newer is not the reason
+    assert run(newer_than=stamp) == (0, "20-b90-z")
+    assert "20-b" not in read_sections(out)
+    assert sorted(path.name for path in (out / "notebooks").iterdir()) == [f"{s.stem}.ipynb" for s in sources]
+
+
+def test_data_that_changes_between_notebooks_is_no_report(tmp_path, capsys):
+    data = tmp_path / "data.json"
+    data.write_bytes(SAMPLE.read_bytes())
+    change = f"open({str(data)!r}, 'a').write(' ')"
+    sources = [write_notebook(tmp_path / "10-a.ipynb", change), write_notebook(tmp_path / "90-z.ipynb", "2")]
+    with pytest.raises(ChangedError, match=f"{data}: changed while it was read"):
+        execute_notebooks(sources, Parameters(data=str(data)), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out/notebooks").iterdir()] == ["10-a.ipynb"]
+
+
+def test_a_failed_notebook_leaves_its_copy_as_evidence(tmp_path, capsys):
+    source = write_notebook(tmp_path / "10-broken.ipynb", "1 / 0")
+    target = tmp_path / "out" / "10-broken.ipynb"
+    assert execute_notebook(source, target, Parameters(), tmp_path) == FAILED
+    assert not target.exists() and (tmp_path / "out/10-broken.failed.ipynb").exists()
+    error = capsys.readouterr().err
+    assert "error: 10-broken.ipynb: cell 3: ZeroDivisionError: division by zero\n" in error and "Traceback" not in error
+
+
+def test_a_reason_is_one_line_and_a_dead_kernel_has_one(tmp_path, capsys):
+    loud = write_notebook(tmp_path / "10-loud.ipynb", "raise ValueError('a\\n\\x1b[31m<b>' + 'c' * 999)")
+    dead = write_notebook(tmp_path / "20-dead.ipynb", "import os\nos._exit(9)")
+    assert execute_notebooks([loud, dead], Parameters(), tmp_path / "out") == FAILED
+    sections = read_sections(tmp_path / "out")
+    assert sections["10-loud"]["failed"].startswith("cell 3: ValueError: a [31m<b>ccc")
+    assert len(sections["10-loud"]["failed"]) == 301
+    assert sections["20-dead"] == {
+        "title": "20-dead", "items": [], "failed": "cell 3: its kernel died, as it does where memory ends"
+    }  # fmt: skip
+    assert capsys.readouterr().err.splitlines()[4:] == [
+        "2 of 2 notebooks failed: 10-loud, 20-dead; the next run is of these and the last one"
+    ]
+
+
+BREAK = "import kvprefix.studies.sharing, kvprefix.report.plot_cache as plots\n%s = lambda *_: 1 / 0\n"
+
+
+def run_broken(folder, **lines):
+    """Run the notebooks, of which some begin their set-up cell with a line of their own."""
+    sources = []
+    for path in NOTEBOOKS[1:]:
+        notebook = read(path)
+        cell = code_cells(notebook)[1]
+        cell.source = lines.get(f"n{path.stem[:2]}", "") + cell.source
+        sources.append(folder / path.name)
+        nbformat.write(notebook, sources[-1])
+    return execute_notebooks(sources, Parameters(data=str(SAMPLE), block_size=8), folder / "out", jobs=2)
+
+
+def test_a_failed_section_is_a_box_and_the_rest_is_a_report(tmp_path):
+    hostile = "raise ValueError('![x](/etc/hostname) <script>|')\n"
+    assert run_broken(tmp_path, n20=hostile, n40=BREAK % "plots.draw_reuse") == FAILED
+    out = tmp_path / "out"
+    markdown, page = (out / "report.md").read_text(), (out / "report.html").read_text()
+    assert "> **This report is not complete.** Failed: 20-prefix-sharing, 40-cache-size. The reasons" in markdown
+    reason = r"stopped at cell 3: ValueError: !\[x\](/etc/hostname) \<script>\|. It has made nothing before that."
+    assert f"## Prefix sharing\n\n> **This section failed.** The notebook 20-prefix-sharing {reason}" in markdown
+    kept = markdown.partition("## Cache size\n\n")[2].partition("\n## ")[0]
+    assert kept.startswith("> **This section failed.** The notebook 40-cache-size stopped at cell ")
+    assert ": ZeroDivisionError: division by zero." in kept
+    assert "What follows was made before that." in kept and "figures/40-lru-curve.png" in kept
+    assert page.count('<aside class="failed" role="note">') == 3 and "<script>" not in page
+    assert "handed over no numbers" in markdown and "### Method" in markdown and "### Data" not in markdown
+    conclusion = markdown.partition("### Conclusion\n\n")[2].partition("\n### ")[0]
+    assert "multi-turn prompt tokens are cached" not in conclusion and "LRU reaches half" not in conclusion
+    assert "better eviction wins at most" in conclusion or "Eviction decides nothing" in conclusion
+    assert "30-block-size, 50-eviction, 60-timing evict but" in markdown
+    assert "| block_size " in markdown and not re.search(r"\bnan\b", markdown, re.I)
+
+
+def test_a_file_name_that_no_notebook_can_hold_is_refused(tmp_path):
+    source = write_notebook(tmp_path / "10-a.ipynb", "1")
+    folder = tmp_path / os.fsdecode(b"out\xff")
+    with pytest.raises(InputError, match=r"output_dir is .*\\udcff': a notebook holds no name that is not UTF-8"):
+        execute_notebook(source, tmp_path / "done.ipynb", Parameters(), folder)
+
+
+def test_papermill_s_strings_are_read_and_its_unknown_names_refused(tmp_path):
+    import papermill
+
+    def run(name, **given):
+        given |= {"data": str(SAMPLE), "output_dir": str(tmp_path / "out")}
+        papermill.execute_notebook(
+            PROJECT / f"notebooks/{name}.ipynb", tmp_path / "done.ipynb", given, kernel_name="python3",
+            progress_bar=False,
+        )  # fmt: skip
+
+    run("10-workload", block_size="8", arrival_rate="5", drop_duplicates="true", max_conversations="3", seed="4")
+    caption = (tmp_path / "out/figures/10-arrivals.txt").read_text()
+    assert "5 conversations/s" in caption and "seed 4" in caption
+    with pytest.raises(papermill.PapermillExecutionError, match="InputError: unknown parameter blok_size; known: data"):
+        run("10-workload", blok_size=8)
+
+
+def test_a_notebook_without_parameters_is_refused(tmp_path):
+    path = tmp_path / "10-x.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), path)
+    with pytest.raises(InputError, match="0 cells tagged `parameters`"):
+        execute_notebook(path, tmp_path / "out.ipynb", Parameters(), tmp_path)

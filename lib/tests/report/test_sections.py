@@ -1,0 +1,112 @@
+"""Tables and the report: what is shown is what is saved; sections join in order; the page stands alone."""
+
+import pandas as pd
+import pytest
+
+from kvprefix.files.paths import InputError
+from kvprefix.report.conclusion import conclude, describe_summary, state_limits
+from kvprefix.report.describe import check_parameters, describe_causality
+from kvprefix.report.facts import take_sharing
+from kvprefix.report.findings_sharing import (
+    explain_accountings,
+    explain_gaps,
+    explain_hit_counts,
+    explain_multi_turn,
+    explain_single_turn,
+    tabulate_comparison,
+)
+from kvprefix.report.plot import make_axes
+from kvprefix.report.sections import Section, read_stats, write_report
+from kvprefix.report.tables import save_table
+from kvprefix.studies.sharing import analyse, write_results
+from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.workload import load_workload, make_trace
+
+
+def test_a_table_is_full_precision_in_csv_and_rounded_and_escaped_elsewhere(tmp_path):
+    frame = pd.DataFrame({"name": ["a_b & 5 %", None], "rate": [0.123456789, None], "count": [1234567, 2]})
+    markdown = save_table(frame, tmp_path / "t", "What it is", {"rate": "{:.1%}"})
+    assert "0.123456789" in (tmp_path / "t.csv").read_text()
+    assert "12.3%" in markdown and "1,234,567" in markdown and "–" in markdown
+    latex = (tmp_path / "t.tex").read_text()
+    assert r"a\_b \& 5 \%" in latex and r"\toprule" in latex and latex.startswith("% What it is\n")
+
+
+def test_a_table_can_be_formatted_by_row(tmp_path):
+    frame = pd.DataFrame({"value": [0.5, 0.5]})
+    markdown = save_table(frame, tmp_path / "t", "", ["{:.0%}", "{:.2f}"])
+    assert "50%" in markdown and "0.50" in markdown
+
+
+def make_report(folder):
+    front, middle, back = (
+        Section(name, title, folder) for name, title in (("90-front", "A"), ("20-x", "B"), ("90-z", "C"))
+    )
+    front.say("Heading", "Text with **bold** and 5 < 6.")
+    figure, axes = make_axes()
+    axes.plot([1, 2])
+    middle.show_figure("line", figure, pd.DataFrame({"x": [1, 2]}), "A line.", also="fixed_name")
+    middle.show_table("numbers", pd.DataFrame({"n": [1]}), "One number.")
+    back.say("", "The end.")
+    return write_report("Title", front, back)
+
+
+def test_sections_join_in_order_and_the_page_holds_its_pictures(tmp_path):
+    page = make_report(tmp_path).read_text()
+    markdown = (tmp_path / "report.md").read_text()
+    order = [
+        markdown.index(part)
+        for part in ("# Title", "## A", "### Heading", "## B", "figures/20-line.png", "## C", "The end.")
+    ]
+    assert order == sorted(order)
+    assert page.count("data:image/png;base64,") == 1 and "figures/20-line.png" not in page
+    assert "http" not in page and "5 &lt; 6" in page
+    assert {"20-line.png", "20-line.pdf", "20-line.csv", "20-line.txt"} == {
+        p.name for p in (tmp_path / "figures").iterdir()
+    }
+    assert (tmp_path / "fixed_name.png").read_bytes() == (tmp_path / "figures/20-line.png").read_bytes()
+    assert {"20-numbers.csv", "20-numbers.md", "20-numbers.tex"} == {p.name for p in (tmp_path / "tables").iterdir()}
+
+
+def test_running_a_cell_again_replaces_what_it_said(tmp_path):
+    section = Section("10-a", "A", tmp_path)
+    section.say("H", "old")
+    section.say("H", "new")
+    assert list(section.items.values()) == ["### H\n\nnew"]
+
+
+def test_the_report_refuses_statistics_of_other_parameters(bundled_workload, tmp_path):
+    with pytest.raises(InputError, match="run notebook 20"):
+        read_stats(tmp_path, Parameters())
+    write_results(analyse(bundled_workload), bundled_workload, tmp_path)
+    stats = read_stats(tmp_path, Parameters())
+    check_parameters(stats, Parameters(max_conversations=300))
+    with pytest.raises(InputError, match="another block_size, seed"):
+        check_parameters(stats, Parameters(max_conversations=300, block_size=8, seed=3))
+
+
+@pytest.mark.parametrize("block_size", [1, 16, 10_000])
+def test_every_sentence_can_be_said_at_every_block_size(bundled_workload, block_size):
+    from dataclasses import replace
+
+    workload = replace(bundled_workload, parameters=replace(bundled_workload.parameters, block_size=block_size))
+    results = analyse(workload)
+    stats = {mode: result.stats for mode, result in results.items()}
+    facts = {"20-prefix-sharing": take_sharing(stats)}
+    said = [
+        describe_summary(facts, workload.parameters), explain_multi_turn(results["multi_turn"]),
+        explain_single_turn(results["single_turn"]),
+        explain_gaps(results["multi_turn"]), explain_hit_counts(results), explain_accountings(stats),
+        conclude(facts, workload.parameters), state_limits(facts, workload.parameters),
+    ]  # fmt: skip
+    assert all(said) and not any("nan" in text.lower().split() for text in said)
+    table, formats = tabulate_comparison(stats)
+    assert len(table) == len(formats)
+
+
+def test_the_naive_clocks_are_called_out(shared_derived):
+    parameters = Parameters(max_conversations=300, clock="at_once")
+    workload = load_workload(parameters, progress=False)
+    with pytest.warns(UserWarning, match="for comparison only"):
+        trace = make_trace(workload, "multi_turn")
+    assert "for comparison only" in describe_causality(trace, parameters.timing())

@@ -1,0 +1,94 @@
+"""The engine study on a small workload: its cases against replays made one by one, and what is said of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kvprefix.blocks.sharing import measure_sharing
+from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
+from kvprefix.report import findings_engines as findings_engine
+from kvprefix.report import plot_engines as plot_replays
+from kvprefix.studies import engines as study_engine
+from kvprefix.traces.workload import make_trace
+
+
+@pytest.fixture(scope="module")
+def workload(bundled_workload):
+    return bundled_workload
+
+
+@pytest.fixture(scope="module")
+def frame(workload):
+    return study_engine.study_engines(workload, [600, 3_000])
+
+
+def rate(result):
+    return np.maximum(result.cached_tokens, 0).sum() / result.prompt_tokens.sum()
+
+
+def test_the_cases_are_those_replays(workload, frame):
+    trace = make_trace(replace(workload, parameters=replace(workload.parameters, seed=4)), "multi_turn")
+    token = frame[(frame["seed"] == 4) & (frame["pool"] == 600)].set_index("case")["token"]
+    sharing = measure_sharing(trace, 16)
+    assert token["last_token"] == pytest.approx(sharing.token_hit_rate)
+    assert token["outputs"] == pytest.approx(rate(replay_vllm(trace, 16)))
+    assert token["vllm"] == pytest.approx(rate(replay_vllm(trace, 16, 601)))
+    assert token["bounded"] == pytest.approx(rate(replay_vllm(trace, 16, 601, merge_duplicates=True)))
+    assert token["vllm_prompts"] == pytest.approx(rate(replay_vllm(trace, 16, 601, outputs=False)))
+    assert token["vllm_legacy"] == pytest.approx(rate(replay_vllm(trace, 16, 601, legacy_free=True)))
+    overlapping = replay_vllm(trace, 16, 601, overlap=Overlap(trace.arrival_s))
+    assert token["overlap"] == pytest.approx(rate(overlapping))
+    waited = frame[(frame["seed"] == 4) & (frame["pool"] == 600) & (frame["case"] == "overlap")]["waited"].item()
+    assert waited == pytest.approx(np.mean(overlapping.waited_s > 0))
+    assert 0 < waited < np.mean(overlapping.admitted_s > trace.arrival_s)  # the way to the next step is no wait
+
+
+def test_the_chain_adds_up(frame):
+    table = findings_engine.tabulate_chain(frame)
+    for _, one in table.groupby("pool (blocks)"):
+        rates = one["token hit rate"].to_numpy()
+        assert 100 * rates[0] + one["points"].iloc[1:].sum() == pytest.approx(100 * rates[-1])
+
+
+def test_every_seed_is_there_and_the_first_has_intervals(workload, frame):
+    assert frame["seed"].nunique() == study_engine.ENGINE_SEEDS
+    first = frame.dropna(subset="low")
+    assert set(first["seed"]) == {workload.parameters.seed}
+    assert ((first["low"] <= first["token"]) & (first["token"] <= first["high"])).all()
+
+
+def test_merged_duplicates_are_one_block():
+    # Blocks of two tokens, four usable. The third request computes (3 4) again. vLLM keeps both copies, and the older
+    # one is evicted for (7 7 7): the newer is still there for the last request. Merged, the one copy is evicted.
+    prompts = [[1, 2, 3, 4], [9, 9], [1, 2, 3, 4], [7, 7, 7], [1, 2, 3, 4, 5]]
+    kept, merged = (replay_vllm(make_requests(prompts), 2, 5, merge_duplicates=one) for one in (False, True))
+    assert kept.cached_tokens.tolist() == [0, 0, 2, 0, 4] and merged.cached_tokens.tolist() == [0, 0, 2, 0, 2]
+    kept, merged = (replay_vllm(make_requests(prompts[:3]), 2, 5, merge_duplicates=one) for one in (False, True))
+    assert (kept.cached_hashes, kept.blocks_with_hash) == (3, 4)
+    assert (merged.cached_hashes, merged.blocks_with_hash) == (3, 3)
+    with pytest.raises(ValueError, match="overlap"):
+        replay_vllm(make_requests(prompts), 2, 5, merge_duplicates=True, overlap=Overlap(np.arange(5.0)))
+
+
+def test_agreement_is_counted(workload):
+    trace = make_trace(workload, "multi_turn")
+    text = findings_engine.describe_agreement(trace, 16)
+    assert f"{len(trace):,} of {len(trace):,} requests" in text
+
+
+def test_what_is_drawn_and_said(frame):
+    figure, _ = plot_replays.draw_chain(frame)
+    assert [axes.get_title() for axes in figure.axes] == ["600 blocks", "3,000 blocks"]
+    plot_replays.draw_engines(frame)
+    describe = findings_engine.describe_chain, findings_engine.describe_waits, findings_engine.describe_engines
+    texts = [one(frame) for one in describe]
+    assert all("nan" not in text for text in texts)
+    assert "With 600 blocks" in texts[0] and "SGLang" in texts[2]
+    assert set(findings_engine.tabulate_engines(frame)["verdict"]) <= {"–", "higher", "lower", "equal", "not separated"}
+
+
+def test_a_table_is_kept(workload, frame, monkeypatch):
+    monkeypatch.setattr(study_engine, "measure_engines", None)
+    pd.testing.assert_frame_equal(study_engine.study_engines(workload, [600, 3_000]), frame)
