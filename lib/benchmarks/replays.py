@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvprefix.blocks.accesses import Accesses, number_blocks
+from kvprefix.blocks.prefix_trace import PrefixTrace, number_blocks
 from kvprefix.cache.curve import compute_lru_curve
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
@@ -76,10 +76,12 @@ def copy_trace(trace, copies):
     shift = np.tile(np.arange(copies), len(trace)) * trace.n_distinct
     take = np.arange(offsets[-1]) + np.repeat(np.repeat(trace.offsets[:-1], copies) - offsets[:-1], lengths)
     ids, parent, depth = number_blocks(trace.ids[take] + np.repeat(shift, lengths), offsets)
-    columns = trace.last_weight, trace.prompt_tokens, trace.arrival_s, trace.finish_s
-    last, prompt, start_s, finish_s = (np.repeat(column, copies) for column in columns)
-    conversation = np.arange(len(last))
-    return Accesses(trace.block_size, ids, offsets, last, prompt, parent, depth, start_s, finish_s, conversation)
+    names = "last_weight", "prompt_tokens", "arrival_s", "finish_s"
+    columns = {name: np.repeat(getattr(trace, name), copies) for name in names}
+    return PrefixTrace(
+        block_size=trace.block_size, ids=ids, offsets=offsets, parent=parent, depth=depth,
+        conversation=np.arange(len(trace) * copies), **columns,
+    )  # fmt: skip
 
 
 def write_trace(accesses, path):

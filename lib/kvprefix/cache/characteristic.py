@@ -29,7 +29,7 @@ class Gaps:
     Attributes
     ----------
     at_s, before_s, after_s : (total,) ndarrays of float64
-        Seconds, access after access as in `Accesses.ids`; infinite where there is none.
+        Seconds, access after access as in `PrefixTrace.ids`; infinite where there is none.
     """
 
     at_s: np.ndarray
@@ -40,9 +40,9 @@ class Gaps:
 def measure_gaps(accesses):
     """Measure the gaps of every block access. See `Gaps`.
 
-    >>> from kvprefix.blocks.accesses import make_accesses
+    >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> measure_gaps(make_accesses(make_trace_of([[1], [2], [1]], [0.0, 1.0, 5.0]), 1)).before_s
+    >>> measure_gaps(make_prefix_trace(make_trace_of([[1], [2], [1]], [0.0, 1.0, 5.0]), 1)).before_s
     array([inf, inf,  5.])
     """
     return Gaps(*_measure(accesses.ids, accesses.offsets, accesses.arrival_s, accesses.n_distinct))
@@ -73,7 +73,7 @@ def compare_characteristic(accesses, capacities):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     capacities : sequence of int
         Blocks.
 

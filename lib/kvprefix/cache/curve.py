@@ -21,7 +21,7 @@ def measure_distances(accesses):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
 
     Returns
     -------
@@ -35,9 +35,9 @@ def measure_distances(accesses):
 
     Examples
     --------
-    >>> from kvprefix.blocks.accesses import make_accesses
+    >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> measure_distances(make_accesses(make_trace_of([[1, 2], [1, 3], [1, 2]]), 1))
+    >>> measure_distances(make_prefix_trace(make_trace_of([[1, 2], [1, 3], [1, 2]]), 1))
     array([0, 0, 1, 0, 1, 3], dtype=int32)
     """
     return _measure(accesses.ids, accesses.offsets, accesses.n_distinct)
@@ -134,7 +134,7 @@ def compute_lru_curve(accesses, distances=None, *, warmup=0.0):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     distances : ndarray, optional
         Of `measure_distances`; measured if not given.
     warmup : float
@@ -181,7 +181,7 @@ def rate_hits(accesses, hit_blocks, *, warmup=0.0):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     hit_blocks : (n_requests,) ndarray of int64
         As `cache.replay` returns them.
     warmup : float

@@ -26,7 +26,7 @@ def replay(accesses, capacity, policy="lru", *, setting=None, hold=False):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     capacity : int
         Blocks, 1 or more.
     policy : str
@@ -52,9 +52,9 @@ def replay(accesses, capacity, policy="lru", *, setting=None, hold=False):
     --------
     Room for two blocks: the third request's block 1 was evicted for block 2, under LRU.
 
-    >>> from kvprefix.blocks.accesses import make_accesses
+    >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> accesses = make_accesses(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
+    >>> accesses = make_prefix_trace(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
     >>> replay(accesses, 2, "lru"), replay(accesses, 2, "opt")
     (array([0, 1, 1, 1]), array([0, 1, 2, 1]))
     """

@@ -9,7 +9,7 @@ def count_working_set(accesses, window_s, times_s):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     window_s : float
         Seconds.
     times_s : (n,) array_like
@@ -21,9 +21,9 @@ def count_working_set(accesses, window_s, times_s):
 
     Examples
     --------
-    >>> from kvprefix.blocks.accesses import make_accesses
+    >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> accesses = make_accesses(make_trace_of([[1], [2], [1], [3]], arrival_s=[0, 1, 2, 3]), 1)
+    >>> accesses = make_prefix_trace(make_trace_of([[1], [2], [1], [3]], arrival_s=[0, 1, 2, 3]), 1)
     >>> count_working_set(accesses, 2, [0, 1, 2, 3])
     array([1, 2, 2, 2])
     """
@@ -56,7 +56,7 @@ def rank_reuse(access_counts):
     Parameters
     ----------
     access_counts : (n_distinct,) ndarray of int64
-        Accesses of each block, the first included.
+        PrefixTrace of each block, the first included.
 
     Returns
     -------

@@ -41,9 +41,9 @@ BAILIAN = Form(
 def read_bailian(path, block_size=None):
     """Read a trace in Bailian's form as what a cache sees; chats that go on from one another are a conversation.
 
-    Parameters and errors are those of `read_bailian_trace`; returns Accesses.
+    Parameters and errors are those of `read_bailian_trace`; returns PrefixTrace.
     """
-    return read_bailian_trace(path, block_size).make_accesses()
+    return read_bailian_trace(path, block_size).make_prefix_trace()
 
 
 def read_bailian_trace(path, block_size=None):

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from kvprefix.blocks.accesses import PrefixError, number_blocks
+from kvprefix.blocks.prefix_trace import PrefixError, number_blocks
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.jsonlines import (
     ObjectLines,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.accesses import Accesses, number_blocks
 from kvprefix.blocks.identify import identify_blocks
+from kvprefix.blocks.prefix_trace import PrefixTrace, number_blocks
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.arrays import Tokens
@@ -34,7 +34,7 @@ class BlockTrace:
     offsets : (n + 1,) ndarray of int64
         Request i's blocks are ``ids[offsets[i]:offsets[i + 1]]``.
     parent, depth : (n_distinct,) ndarrays of int32
-        As in `Accesses`.
+        As in `PrefixTrace`.
     previous : (n,) ndarray of int64
         The request that each one goes on from, always an earlier one; -1 for none, or where that is not known.
     turn : (n,) ndarray of int64
@@ -72,13 +72,14 @@ class BlockTrace:
             count += before < 0
         return np.array(numbers, np.int64)
 
-    def make_accesses(self):
-        """Return what a cache sees, as `Accesses`: no clock is known, so a request finishes as it arrives."""
+    def make_prefix_trace(self):
+        """Return what a cache sees, as `PrefixTrace`: no clock is known, so a request finishes as it arrives."""
         blocks = np.diff(self.offsets)
         last_weight = np.where(blocks > 0, self.prompt_tokens - self.block_size * (blocks - 1), 0)
-        return Accesses(
-            self.block_size, self.ids, self.offsets, last_weight, self.prompt_tokens, self.parent, self.depth,
-            self.arrival_s, self.arrival_s, self.conversation, self.info,
+        return PrefixTrace(
+            block_size=self.block_size, ids=self.ids, offsets=self.offsets, parent=self.parent, depth=self.depth,
+            last_weight=last_weight, prompt_tokens=self.prompt_tokens, arrival_s=self.arrival_s,
+            finish_s=self.arrival_s, conversation=self.conversation, info=self.info,
         )  # fmt: skip
 
 

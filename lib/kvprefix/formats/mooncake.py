@@ -37,7 +37,7 @@ def read_mooncake(path, block_size=None):
 
     Returns
     -------
-    Accesses
+    PrefixTrace
         In the order of the stamps, without stamps of the lines; each request is a conversation and finishes as it
         arrives, for no clock is known. ``info["notes"]`` says what was put right.
 
@@ -46,7 +46,7 @@ def read_mooncake(path, block_size=None):
     InputError
         Naming the file and line: what is no such request, and a block that follows two different blocks.
     """
-    return _read(path, MOONCAKE, block_size).make_accesses()
+    return _read(path, MOONCAKE, block_size).make_prefix_trace()
 
 
 def read_mooncake_trace(path, block_size=None):

@@ -49,7 +49,7 @@ def round_size(size):
 
 
 def draw_accesses(workload, block_size, seeds=SEEDS):
-    """Yield (seed, Accesses) of the workload's multi-turn requests under several draws of its clock, its own first."""
+    """Yield (seed, PrefixTrace) of the multi-turn requests under several draws of the clock, its own first."""
     yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in list_seeds(workload, seeds)})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kvprefix.blocks.accesses import make_accesses
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES, find_policy
 from kvprefix.cache.replay import check_capacity, replay
@@ -89,7 +89,7 @@ def load_accesses(path, block_size=None):
         raise InputError(f"{path}: holds no requests")
     if block_size is None:
         block_size = trace.info.get("parameters", {}).get("block_size", 16)
-    accesses, notes = make_accesses(trace, block_size), list(trace.info.get("notes", []))
+    accesses, notes = make_prefix_trace(trace, block_size), list(trace.info.get("notes", []))
     made = trace.info.get("parameters", {})
     early = count_early_turns(trace.requests, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
     if early:
@@ -101,7 +101,7 @@ def default_capacities(accesses):
     """Return up to eight round numbers of blocks, 1 or 3 times a power of ten, that end at the distinct blocks.
 
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> default_capacities(make_accesses(make_trace_of([range(500)]), 10))
+    >>> default_capacities(make_prefix_trace(make_trace_of([range(500)]), 10))
     [1, 3, 10, 30]
     """
     most = max(accesses.n_distinct, 1)
@@ -114,7 +114,7 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     policies : sequence of str
         Names in POLICIES; their settings are the defaults.
     capacities : sequence of int
@@ -133,7 +133,7 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     Examples
     --------
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> accesses = make_accesses(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
+    >>> accesses = make_prefix_trace(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
     >>> [(row["policy"], row["block"]) for row in sweep(accesses, ["lru", "opt"], [2])]
     [('lru', 0.25), ('opt', 0.3333333333333333)]
     """

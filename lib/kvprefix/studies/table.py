@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from kvprefix.blocks.accesses import finish_times, make_accesses, select_requests
+from kvprefix.blocks.prefix_trace import finish_times, make_prefix_trace, select_requests
 from kvprefix.files.paths import InputError, derived_folder, resolve_input
 from kvprefix.files.sealed import (
     ChangedError,
@@ -32,7 +32,7 @@ from kvprefix.traces.workload import make_trace
 SEEDS = 10  # draws of the arrival process
 STUDY_VERSION = 3  # raise when the meaning of a table changes; those of 2 may lack rows
 KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
-_kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, Accesses)
+_kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, PrefixTrace)
 
 
 def measure_table(workload, name, options, measure, arguments, *, at_once=None, finish=None, **changes):
@@ -108,7 +108,7 @@ def list_seeds(workload, n=SEEDS):
 
 
 def draw(workload, block_size, **changes):
-    """Return the Accesses of the workload's multi-turn requests at the times that some other parameters give.
+    """Return the PrefixTrace of the workload's multi-turn requests at the times that some other parameters give.
 
     Blocks are identified once a process and kept: other times only put requests in another order.
 
@@ -131,7 +131,7 @@ def draw(workload, block_size, **changes):
 
 
 def draw_variants(workload, block_size, variants):
-    """Yield (name, Accesses) for each of the variants: the changes of `draw`, by name. Nothing is kept."""
+    """Yield (name, PrefixTrace) for each of the variants: the changes of `draw`, by name. Nothing is kept."""
     accesses = _identify(workload, block_size)
     for name, changes in variants.items():
         yield name, _arrange(accesses, workload, changes)
@@ -140,7 +140,7 @@ def draw_variants(workload, block_size, variants):
 def _identify(workload, block_size):
     """Return the accesses of all requests by conversation and turn, without times."""
     requests = workload.requests.assign(arrival_s=0.0)
-    return make_accesses(Trace(requests, np.arange(len(requests)), workload.tokens, {}), block_size)
+    return make_prefix_trace(Trace(requests, np.arange(len(requests)), workload.tokens, {}), block_size)
 
 
 def _arrange(accesses, workload, changes):

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from kvprefix.blocks.accesses import make_accesses
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.characteristic import compare_characteristic, find_window, measure_gaps, measure_working_set
 from kvprefix.traces.trace import make_trace_of
 
 
 def make(prompts, arrival_s):
-    return make_accesses(make_trace_of(prompts, arrival_s), 1)
+    return make_prefix_trace(make_trace_of(prompts, arrival_s), 1)
 
 
 def test_gaps_of_each_access_before_and_after():

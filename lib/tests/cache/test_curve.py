@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import SHARED
 
-from kvprefix.blocks.accesses import Accesses, make_accesses, number_blocks
+from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace, number_blocks
 from kvprefix.cache.curve import (
     Curve,
     compute_lru_curve,
@@ -83,7 +83,7 @@ def test_curve_of_a_longer_trace_equals_replays(warmup):
 
 @pytest.mark.parametrize("warmup", [0.0, 0.5])
 def test_curve_of_bundled_conversations_equals_replays(bundled_workload, warmup):
-    accesses = make_accesses(make_trace(bundled_workload, "multi_turn"), 16)
+    accesses = make_prefix_trace(make_trace(bundled_workload, "multi_turn"), 16)
     assert_equals_replays(accesses, [1, 30, 300, 3_000, 10_000, 30_000, accesses.n_distinct], warmup)
 
 
@@ -224,9 +224,10 @@ def make_listed(lines, block_size=512):
     ids, parent, depth = number_blocks(np.array([i for line in lines for i in line["hash_ids"]], np.int64), offsets)
     tokens = np.array([line["input_length"] for line in lines])
     arrival_s = np.array([line["timestamp"] for line in lines]) / 1000
-    return Accesses(
-        block_size, ids, offsets, tokens - block_size * (blocks - 1), tokens, parent, depth, arrival_s, arrival_s,
-        np.arange(len(lines)),
+    return PrefixTrace(
+        block_size=block_size, ids=ids, offsets=offsets, parent=parent, depth=depth,
+        last_weight=tokens - block_size * (blocks - 1), prompt_tokens=tokens, arrival_s=arrival_s, finish_s=arrival_s,
+        conversation=np.arange(len(lines)),
     )  # fmt: skip
 
 
@@ -301,6 +302,6 @@ def test_mooncake_policies_equal_the_anchors(anchors, mooncake, policy, anchor, 
 
 
 def test_hits_come_in_the_order_of_the_capacities_asked_for():
-    accesses = make_accesses(make_trace_of([[1, 2], [1, 3], [1, 2]]), 1)
+    accesses = make_prefix_trace(make_trace_of([[1, 2], [1, 3], [1, 2]]), 1)
     hits = count_hits_at(accesses, measure_distances(accesses), [3, 1])
     assert hits.tolist() == [[0, 0], [1, 1], [2, 1]]

@@ -12,7 +12,6 @@ from samples import record, write_records
 RECORDS = [record(f"Question {k} about blocks " * 20, f"Answer {k}", f"Question {k} again") for k in range(60)]
 STUDY = """
 import sys
-from places import PROJECT
 from kvprefix.__main__ import main
 from kvprefix.traces.parameters import Parameters
 from kvprefix.studies.cache import study_needs

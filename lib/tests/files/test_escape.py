@@ -13,7 +13,7 @@ from places import PROJECT
 from samples import record, save_small_tokenizer
 
 from kvprefix.files.escape import code_markdown, escape_latex, escape_markdown, one_line, plain_label
-from kvprefix.live import compare as comparison
+from kvprefix.live import show as live_show
 from kvprefix.live.show import show_recording
 from kvprefix.report.notebooks import execute_notebooks
 from kvprefix.report.plot import make_axes
@@ -123,10 +123,10 @@ def test_only_the_report_s_own_figures_are_embedded(tmp_path):
 
 
 def test_what_a_server_says_is_shown_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison, "read_recording", lambda path: None)
-    monkeypatch.setattr(comparison, "compare_recording", lambda recording: (None, {"warnings": HOSTILE, "causes": []}))
-    monkeypatch.setattr(comparison, "describe_comparison", lambda summary: HOSTILE[0])
-    monkeypatch.setattr("kvprefix.live.plot.draw_predicted_measured", lambda frame: (make_axes()[0], pd.DataFrame()))
+    monkeypatch.setattr(live_show, "read_recording", lambda path: None)
+    monkeypatch.setattr(live_show, "compare_recording", lambda recording: (None, {"warnings": HOSTILE, "causes": []}))
+    monkeypatch.setattr(live_show, "describe_comparison", lambda summary: HOSTILE[0])
+    monkeypatch.setattr(live_show, "draw_predicted_measured", lambda frame: (make_axes()[0], pd.DataFrame()))
     (tmp_path / "engine_check").mkdir()
     (tmp_path / "engine_check/recording.jsonl").touch()
     section = Section("70-engine-check", "Engine check", tmp_path)

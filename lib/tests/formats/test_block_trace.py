@@ -24,7 +24,7 @@ def test_partial_blocks_have_ids_of_their_own():
     )
     assert lists_of(trace) == [[0, 1, 2], [0, 1, 3], [0, 1], [0, 1, 2], [0, 4], []]
     assert trace.parent.tolist() == [-1, 0, 1, 1, 0] and trace.depth.tolist() == [0, 1, 2, 2, 1]
-    accesses = trace.make_accesses()
+    accesses = trace.make_prefix_trace()
     assert accesses.last_weight.tolist() == [1, 2, 2, 1, 1, 0]  # 5 - 4, 6 - 4, 4 - 2, 5 - 4, 3 - 2, nothing
     # Unbounded: 0 + 4 + 4 + 5 + 2 of 5 + 6 + 4 + 5 + 3 tokens
     assert rate_unbounded(accesses)["token"] == pytest.approx(15 / 23)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from kvprefix.blocks.accesses import Accesses
+from kvprefix.blocks.prefix_trace import PrefixTrace
 
 SETTINGS = {"slru": 0.8, "s3fifo": 0.1, "gdsf": 3.3e-5, "ttl": 600.0}
 
@@ -20,7 +20,7 @@ class Small(NamedTuple):
     """A trace's paths, and the same as the library's arrays."""
 
     paths: list
-    accesses: Accesses
+    accesses: PrefixTrace
 
 
 def split_path(path):
@@ -43,17 +43,17 @@ def make_small(paths, *, block_size=2, arrival_s=None, finish_s=None, last_weigh
     distinct = list_distinct(paths)
     blocks = np.array([len(path) for path in paths], np.int64)
     arrival_s = np.arange(len(paths), dtype=float) if arrival_s is None else np.array(arrival_s, float)
-    accesses = Accesses(
-        block_size,
-        np.array([distinct.index(block) for path in paths for block in split_path(path)], np.int32),
-        np.concatenate(([0], np.cumsum(blocks))),
-        np.full(len(paths), block_size) if last_weight is None else np.array(last_weight, np.int64),
-        blocks * block_size + 1 if prompt_tokens is None else np.array(prompt_tokens, np.int64),
-        np.array([distinct.index(block[:-1]) if block[:-1] else -1 for block in distinct], np.int32),
-        np.array([len(block) - 1 for block in distinct], np.int32),
-        arrival_s,
-        arrival_s if finish_s is None else np.array(finish_s, float),
-        np.arange(len(paths)),
+    accesses = PrefixTrace(
+        block_size=block_size,
+        ids=np.array([distinct.index(block) for path in paths for block in split_path(path)], np.int32),
+        offsets=np.concatenate(([0], np.cumsum(blocks))),
+        last_weight=np.full(len(paths), block_size) if last_weight is None else np.array(last_weight, np.int64),
+        prompt_tokens=blocks * block_size + 1 if prompt_tokens is None else np.array(prompt_tokens, np.int64),
+        parent=np.array([distinct.index(block[:-1]) if block[:-1] else -1 for block in distinct], np.int32),
+        depth=np.array([len(block) - 1 for block in distinct], np.int32),
+        arrival_s=arrival_s,
+        finish_s=arrival_s if finish_s is None else np.array(finish_s, float),
+        conversation=np.arange(len(paths)),
     )
     return Small(paths, accesses)
 

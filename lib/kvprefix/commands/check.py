@@ -1,0 +1,81 @@
+"""``kvprefix check``: send requests to a live server and compare its cached tokens with the replay's."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import InputError, tell
+
+HELP = "send requests to a live server and compare its cached tokens with the replay's"
+CODES = (
+    "exit codes: 0 where all compared requests agree; 3 where some differ (DIFFER, or beside an approximate "
+    "prediction); 4 where no comparison is possible (other prompt tokens, prefix caching switched off, cached tokens "
+    "not reported, nothing answered when first sent); 2 for a mistake in what was given, a server that does not answer "
+    "or another check in the folder. Read from the environment: OPENAI_API_KEY, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+    "NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR."
+)
+
+
+def add_options(parser):
+    """Add what the command takes."""
+    parser.epilog = CODES
+    parser.add_argument("--url", required=True, help="an OpenAI-compatible server's address: http://127.0.0.1:8000")
+    parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder, for engine_check/")
+    parser.add_argument("--requests", type=read_path, metavar="FILE", help="token ids, as `replay` takes them")
+    parser.add_argument("--max-requests", default="200", help="the first so many requests (default: %(default)s)")
+    parser.add_argument("--timing", default="sequential", help="sequential (exact; the default) or trace")
+    parser.add_argument("--speed", default="1", help="trace: so many times as fast (default: %(default)s)")
+    parser.add_argument("--api", default="completions", help="completions (token ids; the default) or chat (messages)")
+    parser.add_argument("--max-tokens", default="1", help="tokens to make, or trace: as it has (default: %(default)s)")
+    parser.add_argument("--model", help="default: the server's first")
+    parser.add_argument("--num-gpu-blocks", metavar="N", help="blocks of the server's pool (default: as it says)")
+    parser.add_argument("--timeout", default="120", help="seconds that an attempt may take (default: %(default)s)")
+    parser.add_argument("--attempts", default="5", help="attempts of each request (default: %(default)s)")
+    parser.add_argument("--restart", action="store_true", help="begin anew, not where an earlier check ended")
+    parser.add_argument("--reset", action="store_true", help="empty the server's cache first (vLLM, development mode)")
+    add_parameters(parser)  # of the trace; --block-size is the server's, the trace has none
+    add_csv_safe(parser)
+
+
+def call(options):
+    """Ask the server and compare; return 0, 3 if requests differ, or 4 if no comparison is possible."""
+    from kvprefix.live.client import check_url
+
+    check_url(options.url)
+    whole = {name: getattr(options, name) for name in ("max_tokens", "attempts", "block_size", "num_gpu_blocks")}
+    whole = {name: None if text is None else read_number(text, int) for name, text in whole.items()}
+    n = read_number(options.max_requests, int)
+    if isinstance(n, str) or n < 1:
+        raise InputError(f"number of requests is {n!r}; expected a whole number, 1 or more")
+    from kvprefix.live.requests import read_request_file, take_requests
+    from kvprefix.live.send import Check
+
+    check = Check(
+        options.url, options.model, options.api, options.timing, read_number(options.speed, float),
+        timeout_s=read_number(options.timeout, float), **whole,
+    )  # fmt: skip
+    if options.requests:
+        requests, source = read_request_file(options.requests, n), options.requests.name
+    else:
+        from kvprefix.traces.workload import load_workload
+
+        parameters = read_parameters(options)
+        requests = take_requests(load_workload(parameters), n, messages=check.api == "chat")
+        source = f"multi-turn trace of {Path(parameters.data).name}"
+    from kvprefix.live.check import check_engine, find_exit_code
+
+    summary = check_engine(
+        check, requests, options.output_dir, source, restart=options.restart, reset=options.reset,
+        tell=partial(tell, file=sys.stderr),
+    )  # fmt: skip
+    for warning in summary["warnings"]:
+        tell(f"warning: {warning}", sys.stderr)
+    if summary["verdict"] == "void":
+        tell(f"WARNING: {summary['sentence']}", sys.stderr)
+    tell(summary["sentence"])
+    for cause in summary["causes"]:
+        tell(f"- {cause}")
+    tell(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
+    return find_exit_code(summary)

@@ -1,0 +1,43 @@
+"""``kvprefix convert``: write a trace in another tool's format."""
+
+from kvprefix.commands.options import HELP as PARAMETERS
+from kvprefix.commands.options import read_path
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import tell
+
+HELP = "write a trace in another tool's format"
+
+
+def add_options(parser):
+    """Add what the command takes."""
+    parser.add_argument("source", type=read_path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
+    parser.add_argument("target", type=read_path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
+    parser.add_argument(
+        "--to", required=True, metavar="FORMAT",
+        help="mooncake, bailian, vllm-custom, vllm-multi-turn, openai-batch or parquet",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from", dest="kind", metavar="FORMAT",
+        help="parquet, engine, log, mooncake or bailian (default: found by content)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--block-size", help="tokens a block of OUT, a multiple of IN's if it has any (default: IN's, else 512 or 16)"
+    )
+    parser.add_argument("--from-block-size", help="tokens a block of IN (default: what it says, else 512 or 16)")
+    parser.add_argument("--tokenizer", default="bundled", help=f"of messages: {PARAMETERS['tokenizer']}")
+    parser.add_argument("--model", default="default", help="of a batch file, where IN names none")
+
+
+def call(options):
+    """Convert a trace and say what was dropped or added."""
+    from kvprefix.formats.convert import convert
+
+    sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
+    done = convert(
+        options.source, options.target, options.to, kind=options.kind, block_size=sizes[0], from_block_size=sizes[1],
+        tokenizer=options.tokenizer, model=options.model,
+    )  # fmt: skip
+    blocks = "" if done.block_size is None else f", blocks of {done.block_size} tokens"
+    tell(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")
+    for note in done.notes:
+        tell(f"- {note}")

@@ -1,0 +1,38 @@
+"""``kvprefix curve``: rate a trace at many cache sizes under several eviction policies."""
+
+import json
+import sys
+
+from kvprefix.commands.options import read_path, tell_lines
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import tell
+
+HELP = "rate a trace at many cache sizes under several eviction policies"
+
+
+def add_options(parser):
+    """Add what the command takes."""
+    parser.add_argument("trace", type=read_path, help="our Parquet, Mooncake's or Bailian's lines (also .gz, .zst)")
+    parser.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
+    parser.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
+    parser.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
+    parser.add_argument("--block-size", help="tokens a block (default: the trace's own, else 512, Bailian's 16)")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+
+
+def call(options):
+    """Measure a trace and show the table."""
+    from kvprefix.studies.sweep import format_result, is_compiled, measure_file, split_list
+
+    policies = split_list(options.policy)
+    if not is_compiled(policies):
+        tell("note: the replays are compiled first, once; this takes up to half a minute", sys.stderr)
+    result = measure_file(
+        options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
+        block_size=None if options.block_size is None else read_number(options.block_size, int),
+        warmup=read_number(options.warmup, float), progress=True,
+    )  # fmt: skip
+    for note in result["trace"]["notes"]:
+        tell(f"note: {note}", sys.stderr)
+    as_json = options.format == "json"
+    tell_lines(json.dumps(result, indent=1, allow_nan=False) if as_json else format_result(result))

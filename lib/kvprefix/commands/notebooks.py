@@ -1,0 +1,31 @@
+"""``kvprefix notebooks``: execute notebooks with parameters."""
+
+from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.files.numerals import read_number
+from kvprefix.files.paths import InputError, hold_folder
+
+HELP = "execute notebooks with parameters"
+
+
+def add_options(parser):
+    """Add what the command takes."""
+    parser.add_argument("sources", type=read_path, nargs="+", help="the last one runs when the others are done")
+    add_parameters(parser)
+    parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder")
+    parser.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
+    parser.add_argument("--newer-than", type=read_path, help="leave out what was executed after this file changed")
+    add_csv_safe(parser)
+
+
+def call(options):
+    """Execute notebooks; return 0, or 2 if one failed."""
+    from kvprefix.report.notebooks import execute_notebooks
+
+    jobs = read_number(options.jobs, int)
+    if isinstance(jobs, str) or not 1 <= jobs <= 1000:
+        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more (at most 1000)")
+    parameters = read_parameters(options)
+    with hold_folder(options.output_dir):
+        return execute_notebooks(
+            options.sources, parameters, options.output_dir, jobs=jobs, newer_than=options.newer_than
+        )

