@@ -1,11 +1,20 @@
-"""Measure how much of a chat workload's KV cache can be shared between requests.
+"""Measure how much of an LLM workload's KV cache can be shared between requests.
 
-Data flows one way through the modules, in this order::
-
-    readers -> conversations -> chat -> arrivals -> trace -> blocks -> sharing -> metrics -> plot, tables, report
-
-`workload` joins the first half (a data file to a cached, tokenised trace) and `run` the second (a trace to
-the files of a report folder). Modules are imported on first use, so that ``import kvprefix`` is quick.
+``import kvprefix as kp`` offers the names of `contents`, each imported when it is first used.
 """
 
+from kvprefix.contents import NAMES, load
+
 __version__ = "0.1.0"
+__all__ = sorted(NAMES)
+
+
+def __getattr__(name):
+    if name not in NAMES:
+        raise AttributeError(f"kvprefix has no {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = value = load(name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

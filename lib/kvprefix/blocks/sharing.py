@@ -9,10 +9,11 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.identify import Blocks, identify_blocks
+from kvprefix.files.shown import Shown, show_rate
 
 
-@dataclass(frozen=True)
-class Sharing:
+@dataclass(frozen=True, repr=False)
+class Sharing(Shown):
     """The unbounded accounting of a trace at one block size, prompts only unless said.
 
     Attributes
@@ -44,20 +45,25 @@ class Sharing:
     gap_new_blocks: np.ndarray
     request_gaps: np.ndarray
 
+    label = "unbounded"
+
+    def __len__(self):
+        return len(self.prompt_tokens)
+
     @property
-    def cached_tokens(self):
+    def hit_tokens(self):
         """Block size times hit blocks, (n_requests,)."""
         return self.hit_blocks * self.blocks.block_size
 
     @property
     def sharing_fraction(self):
         """Cached tokens over prompt tokens of each request, in [0, 1); 0 for an empty prompt."""
-        return self.cached_tokens / np.maximum(self.prompt_tokens, 1)
+        return self.hit_tokens / np.maximum(self.prompt_tokens, 1)
 
     @property
     def token_hit_rate(self):
         """Sum of cached tokens over sum of prompt tokens: token-weighted, cold start. None without tokens."""
-        return _ratio(self.cached_tokens.sum(), self.prompt_tokens.sum())
+        return _ratio(self.hit_tokens.sum(), self.prompt_tokens.sum())
 
     @property
     def block_reuse_rate(self):
@@ -69,6 +75,26 @@ class Sharing:
     def blocks_reused_fraction(self):
         """Distinct blocks accessed twice or more over all distinct blocks. None without blocks."""
         return _ratio((self.accesses > 1).sum(), len(self.accesses))
+
+    def describe(self):
+        """Return what there is to share, and how it was counted."""
+        cached, tokens = self.hit_tokens.sum(), self.prompt_tokens.sum()
+        mean = self.sharing_fraction.mean() if len(self) else None
+        return {
+            "what": f"Prefix sharing in a cache without a bound, blocks of {self.blocks.block_size} tokens",
+            "requests": f"{len(self):,}",
+            "token hit rate": f"{show_rate(self.token_hit_rate)} ({cached:,} of {tokens:,} prompt tokens)",
+            "mean sharing fraction": f"{show_rate(mean)} (each request counts once)",
+            "block reuse rate": f"{show_rate(self.block_reuse_rate)} (of {self.accesses.sum():,} block accesses)",
+            "counted": "all requests, from an empty cache on; prompts only; the last token of a prompt is always computed",
+        }
+
+    def to_frame(self):
+        """Return a row per request: `prompt_tokens`, `hit_tokens`, `sharing_fraction`."""
+        import pandas as pd
+
+        names = ("prompt_tokens", "hit_tokens", "sharing_fraction")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
 
     @property
     def gap_weights(self):

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from kvprefix.files.paths import InputError
+from kvprefix.files.shown import Shown, show_rate
 
 
 def measure_distances(accesses):
@@ -80,8 +81,8 @@ def _measure(ids, offsets, n_distinct):
     return distances
 
 
-@dataclass(frozen=True)
-class Curve:
+@dataclass(frozen=True, repr=False)
+class Curve(Shown):
     """Hit rates at every capacity from 0 blocks on; the last value holds for every larger one.
 
     Attributes
@@ -93,11 +94,38 @@ class Curve:
         Tokens of hit blocks over prompt tokens.
     request_mean : (n,) ndarray of float64
         Mean over requests of the same.
+    block_size : int, optional
+        Tokens per block.
+    warmup : float
+        The share of the requests that only filled the cache.
     """
 
     block: np.ndarray
     token: np.ndarray
     request_mean: np.ndarray
+    block_size: int | None = None
+    warmup: float = 0.0
+
+    def describe(self):
+        """Return the ceiling and what reaches most of it."""
+        rates = {"token": "by prompt token", "block": "by block access", "request_mean": "mean over requests"}
+        ceilings = ", ".join(f"{show_rate(getattr(self, name)[-1])} {label}" for name, label in rates.items())
+        enough = ", ".join(f"{self.capacity_for(share):,} for {share:.0%} of it" for share in (0.5, 0.9, 1.0))
+        size = f" of {self.block_size} tokens" if self.block_size else ""
+        return {
+            "what": "LRU hit rate at every capacity",
+            "without a bound": ceilings,
+            "blocks": f"{enough} (by token; blocks{size})",
+            "counted": describe_warmup(self.warmup),
+        }
+
+    def to_frame(self, points=200):
+        """Return a row per capacity: `capacity_blocks` (spread by ratio), `block`, `token`, `request_mean`."""
+        import pandas as pd
+
+        most = max(len(self.block) - 1, 1)
+        capacities = np.unique(np.geomspace(1, most, points).round().astype(np.int64))
+        return pd.DataFrame({"capacity_blocks": capacities, **self.at(capacities)})
 
     def at(self, capacities):
         """Return {"block": ..., "token": ..., "request_mean": ...} at the given capacities in blocks."""
@@ -152,7 +180,7 @@ def compute_lru_curve(accesses, distances=None, *, warmup=0.0):
         distances, accesses.offsets, accesses.last_weight, accesses.prompt_tokens, accesses.block_size, start, size
     )
     rates = _rates(accesses, start, np.cumsum(block), np.cumsum(token), np.cumsum(share))
-    return Curve(**rates)
+    return Curve(**rates, block_size=accesses.block_size, warmup=warmup)
 
 
 @njit(cache=True, nogil=True)
@@ -167,6 +195,15 @@ def _weigh(distances, offsets, last_weight, prompt_tokens, block_size, start, si
             token[distances[k]] += weight
             share[distances[k]] += weight / prompt_tokens[i]
     return block, token, share
+
+
+def describe_warmup(warmup):
+    """Say which requests count.
+
+    >>> describe_warmup(0.5)
+    'the last 50% of the requests'
+    """
+    return f"the last {1 - warmup:.0%} of the requests" if warmup else "all requests, from an empty cache on"
 
 
 def first_counted(accesses, warmup):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, resolve_input
+from kvprefix.files.shown import Shown
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1}
 
@@ -32,6 +33,44 @@ class Model:
     name: str
     bytes_per_token: int
     source: str
+
+
+class Memory(Shown):
+    """The KV cache of a model: how many blocks fit into a number of GiB, and the other way round.
+
+    Parameters
+    ----------
+    model : str or path-like
+        A known name, or a `config.json` or its folder (see `load_model`).
+    dtype, tensor_parallel
+        As in `kv_bytes_per_token`.
+
+    Examples
+    --------
+    >>> Memory("Llama-3.1-8B").blocks(gib=[10, 40], block_size=16)
+    [5120, 20480]
+    """
+
+    def __init__(self, model, *, dtype=None, tensor_parallel=1):
+        self.model = load_model(model, dtype=dtype, tensor_parallel=tensor_parallel)
+
+    def blocks(self, gib, block_size):
+        """Return how many whole blocks fit: an int for a number of GiB, a list for several."""
+        return to_blocks(gib, block_size, self.model.bytes_per_token).tolist()
+
+    def gib(self, blocks, block_size):
+        """Return the GiB (2**30 bytes) that blocks take: a float for a number, a list for several."""
+        return to_gib(blocks, block_size, self.model.bytes_per_token).tolist()
+
+    def describe(self):
+        """Return the bytes of a token and where they were read."""
+        size = self.model.bytes_per_token
+        return {
+            "what": f"KV cache of {self.model.name}",
+            "a token takes": f"{size:,} bytes, so {2**30 // size:,} tokens fit into a GiB",
+            "read from": self.model.source,
+            "not counted": "weights, activations, what an engine keeps beside its blocks",
+        }
 
 
 class _Layout(NamedTuple):

@@ -64,7 +64,7 @@ def explain_multi_turn(result):
     later = trace.requests["turn"].to_numpy() > 0
     if not later.any():
         return "Every conversation has a single turn, so multi-turn and single-turn mode are the same here."
-    fraction, prompt, cached = sharing.sharing_fraction, sharing.prompt_tokens, sharing.cached_tokens
+    fraction, prompt, cached = sharing.sharing_fraction, sharing.prompt_tokens, sharing.hit_tokens
     said = [
         f"{percent(later.mean())} of the requests are second or later turns, and they hold "
         f"{percent(prompt[later].sum() / prompt.sum())} of the prompt tokens. A later turn repeats everything before it: on average "

@@ -3,6 +3,7 @@
 Figures are plain `matplotlib.figure.Figure` objects, so that nothing depends on a display or a backend.
 """
 
+import io
 import textwrap
 
 import matplotlib as mpl
@@ -32,10 +33,20 @@ STYLE = {
 }  # fmt: skip
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows, whatever its backend."""
+
+    def _repr_png_(self):
+        file = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(file, format="png", facecolor="white")
+        return file.getvalue()
+
+
 def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
     """Return (figure, axes) in the project's style; axes is an array where there is more than one column."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(width_in, height_in), layout="constrained")
+        figure = ShownFigure(figsize=(width_in, height_in), layout="constrained")
         axes = figure.subplots(1, columns, **options)
         for one in np.atleast_1d(axes):
             sns.despine(ax=one)

@@ -78,7 +78,7 @@ def tabulate_requests(trace, sharing):
     return trace.requests[columns].assign(
         prompt_blocks=sharing.blocks.prompt_blocks,
         hit_blocks=sharing.hit_blocks,
-        cached_tokens=sharing.cached_tokens,
+        cached_tokens=sharing.hit_tokens,
         sharing_fraction=sharing.sharing_fraction,
     )
 
@@ -123,12 +123,12 @@ def measure_accountings(trace, sharing):
     size, prompt_tokens = sharing.blocks.block_size, sharing.prompt_tokens
     with_outputs = measure_hits_with_outputs(trace, size) * size
     found = {
-        "": Accounting(prompt_tokens, sharing.cached_tokens),
+        "": Accounting(prompt_tokens, sharing.hit_tokens),
         "with_generated_tokens.": Accounting(prompt_tokens, with_outputs),
     }
     if trace.tokens.own_is_template.any():
         bare = measure_sharing(trace.without_template(), size)
-        found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.cached_tokens, bare.block_reuse_rate)
+        found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.hit_tokens, bare.block_reuse_rate)
     return found
 
 

@@ -9,13 +9,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
-from kvprefix.cache.curve import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
+from kvprefix.cache.curve import (
+    count_hits_at,
+    count_seen,
+    describe_warmup,
+    first_counted,
+    measure_distances,
+    rate_hits,
+    rate_unbounded,
+)
 from kvprefix.cache.policies import POLICIES, find_policy
 from kvprefix.cache.replay import check_capacity, replay
 from kvprefix.cache.tree import replay_tree
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, plain_text
+from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.bailian import read_bailian
 from kvprefix.formats.convert import find_format
 from kvprefix.formats.mooncake import read_mooncake
@@ -126,8 +135,8 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
 
     Returns
     -------
-    list of dict
-        `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in `Curve`), policy after
+    Sweep
+        A list of dicts: `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in `Curve`), policy after
         policy, in the order given. LRU's are of one pass over the trace, the other policies' of a replay each.
 
     Examples
@@ -139,7 +148,8 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     """
     _check(policies, capacities, warmup)
     distances = measure_distances(accesses) if "lru" in policies else None
-    rows, disable = [], None if progress else True
+    rows, disable = Sweep(), None if progress else True
+    rows.warmup = warmup
     bar = tqdm(total=len(policies) * len(capacities), desc="replaying", leave=False, disable=disable)
     for policy in policies:
         for capacity in capacities:
@@ -151,6 +161,28 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
             bar.update()
     bar.close()
     return rows
+
+
+class Sweep(list):
+    """Rows of rates, a dict per policy and capacity; prints, tables and draws itself."""
+
+    warmup = 0.0
+    __repr__, _repr_html_, plot = Shown.__repr__, Shown._repr_html_, Shown.plot
+
+    def describe(self):
+        """Return each policy's token hit rate at each capacity."""
+        lines = {}
+        for row in self:
+            lines.setdefault(str(row["policy"]), []).append(f"{show_rate(row['token'])} at {row['capacity_blocks']:,}")
+        lines = {policy: ", ".join(rates) for policy, rates in lines.items()}
+        counted = f"by prompt token; {describe_warmup(self.warmup)}"
+        return {"what": "Token hit rate of each policy at each capacity in blocks", **lines, "counted": counted}
+
+    def to_frame(self):
+        """Return the rows as a DataFrame: `policy`, `capacity_blocks`, `block`, `token`, `request_mean`."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self))
 
 
 def _check(policies, capacities, warmup):
@@ -188,12 +220,11 @@ def format_result(result):
     from tabulate import tabulate  # a tenth of a second
 
     trace, warmup = result["trace"], result["trace"]["warmup"]
-    counted = f"the last {1 - warmup:.0%} of the requests" if warmup else "all requests, from an empty cache on"
     ceiling = zip(_RATES.values(), _show_rates(result["unbounded"]), strict=True)
     facts = [
         f"{plain_text(trace['path'])}: {trace['requests']:,} requests, {trace['block_accesses']:,} block accesses, "
         f"{trace['distinct_blocks']:,} distinct blocks of {trace['block_size']} tokens",
-        f"Hit rates of {counted}: by block access, by prompt token, and the mean over requests",
+        f"Hit rates of {describe_warmup(warmup)}: by block access, by prompt token, and the mean over requests",
         f"A cache that never evicts: {', '.join(f'{name} {rate}' for name, rate in ceiling)}",
     ]
     rows = [

@@ -44,7 +44,7 @@ def test_accounting_by_hand():
     prompts = [[1, 2, 3, 4], [1, 2, 5, 6, 7], [1, 2, 3, 4], [8, 8]]
     sharing = measure_sharing(make_trace_of(prompts, arrival_s=[0, 1, 4, 6]), 2)
     assert sharing.hit_blocks.tolist() == [0, 1, 1, 0]
-    assert sharing.cached_tokens.tolist() == [0, 2, 2, 0]
+    assert sharing.hit_tokens.tolist() == [0, 2, 2, 0]
     assert sharing.sharing_fraction.tolist() == [0, 2 / 5, 2 / 4, 0]
     assert sharing.accesses.tolist() == [3, 2, 1, 1]
     assert sharing.first_access_s.tolist() == [0, 0, 1, 6]
