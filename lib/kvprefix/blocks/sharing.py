@@ -86,7 +86,7 @@ class Sharing(Shown):
             "token hit rate": f"{show_rate(self.token_hit_rate)} ({cached:,} of {tokens:,} prompt tokens)",
             "mean sharing fraction": f"{show_rate(mean)} (each request counts once)",
             "block reuse rate": f"{show_rate(self.block_reuse_rate)} (of {self.accesses.sum():,} block accesses)",
-            "counted": "all requests, from an empty cache on; prompts only; the last token of a prompt is always computed",
+            "counted": "all requests, from an empty cache on; prompts only; a prompt's last token is always computed",
         }
 
     def to_frame(self):

@@ -25,8 +25,7 @@ class Comparison(Shown):
         for row in others:
             what = "equal on every request"
             if row["requests_that_differ"]:
-                requests = "1 request" if row["requests_that_differ"] == 1 else f"{row['requests_that_differ']:,} requests"
-                what = f"{row['more_tokens']:+,} tokens, {requests} differ"
+                what = f"{row['more_tokens']:+,} tokens; other hits on {row['requests_that_differ']:,} requests"
             lines[row["result"]] = f"{show_rate(row['hit_rate'])} ({what})"
         return {"what": f"Hit tokens of the same {base['requests']:,} requests", **lines}
 

@@ -136,8 +136,9 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     Returns
     -------
     Sweep
-        A list of dicts: `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in `Curve`), policy after
-        policy, in the order given. LRU's are of one pass over the trace, the other policies' of a replay each.
+        A list of dicts: `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in
+        `Curve`), policy after policy, in the order given. LRU's are of one pass over the trace, the other policies' of
+        a replay each.
 
     Examples
     --------
