@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kvprefix.files.paths import InputError
-from kvprefix.traces.arrivals import Clock
+from kvprefix.traces.clock import Causal
 from kvprefix.traces.parameters import Parameters, parse_parameters
 
 
@@ -12,7 +12,7 @@ def test_defaults():
     parameters = Parameters()
     assert (parameters.data, parameters.tokenizer, parameters.block_size) == ("bundled", "bundled", 16)
     assert (parameters.max_conversations, parameters.arrival_rate, parameters.seed) == (None, 2.0, 0)
-    assert parameters.timing() == Clock("causal", 110.0, 1.5)
+    assert parameters.make("clock") == Causal(think_median_s=110.0, think_sigma=1.5)
     assert json.loads(json.dumps(parameters.as_dict())) == parameters.as_dict()
 
 
