@@ -60,7 +60,7 @@ def _wait_for_replies(clock, requests):
     return delay
 
 
-@CLOCKS.entry("causal", "the next turn comes after the reply's service time and a think time")
+@CLOCKS.entry("causal", "after the reply's service time and a think time")
 @dataclass(frozen=True, kw_only=True)
 class Causal(Clock):
     """The next turn comes after the service time of the one before and a think time.

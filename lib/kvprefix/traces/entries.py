@@ -12,7 +12,8 @@ from kvprefix.traces.table import TABLE, Parameter
 
 def option(kind, name, *, default=MISSING, **check):
     """Declare a field that the entry's text gives: in the order of the fields, after colons."""
-    return field(default=default, metadata={"parameter": Parameter(name=f"the {name}", kind=kind, **check), "option": 1})
+    parameter = Parameter(name=f"the {name}", kind=kind, **check)
+    return field(default=default, metadata={"parameter": parameter, "option": True})
 
 
 def of_table(name, *, required=False):

@@ -114,7 +114,8 @@ class Workload:
         arrival = schedule_turns(chosen, arrivals, clock, rng)
         order = np.lexsort((chosen["turn"], chosen["conversation_index"], arrival))
         requests = chosen.assign(arrival_s=arrival)[REQUEST_COLUMNS].iloc[order]
-        given = {**asdict(self.source), **arrivals.as_parameters("arrivals"), **clock.as_parameters("clock"), "seed": seed}
+        timing = arrivals.as_parameters("arrivals") | clock.as_parameters("clock")
+        given = {**asdict(self.source), **timing, "seed": seed}
         info = {"mode": mode, "parameters": given, "dataset": self.dataset, "tokenizer": self.tokenizer}
         return Trace(requests.reset_index(drop=True), chosen.index.to_numpy()[order], self.tokens, info)
 

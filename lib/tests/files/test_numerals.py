@@ -201,7 +201,8 @@ def test_a_line_of_a_timing_file_is_a_number_in_range(tmp_path, read, line):
 def test_any_day_is_drawn_quickly_and_in_its_hours(tmp_path, rates, rate_per_s):
     (tmp_path / "day").write_text("\n".join(map(str, rates)))
     start = time.monotonic()
-    starts = ARRIVALS.parse(f"day:{tmp_path / 'day'}", {"arrival_rate": rate_per_s}).draw(2000, np.random.default_rng(1))
+    day = ARRIVALS.parse(f"day:{tmp_path / 'day'}", {"arrival_rate": rate_per_s})
+    starts = day.draw(2000, np.random.default_rng(1))
     assert time.monotonic() - start < QUICK_S
     assert np.isfinite(starts).all() and (np.diff(starts) >= 0).all() and starts[0] >= 0
     hours = set((starts % 86_400 // 3600).astype(int))

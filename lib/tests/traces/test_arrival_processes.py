@@ -11,7 +11,16 @@ from scipy import stats
 
 from kvprefix.files.paths import InputError
 from kvprefix.traces.arrivals import (
-    ARRIVALS, DAY_PROFILE, DAY_S, Clients, Day, Gamma, Poisson, Stamps, Weibull, solve_weibull_shape,
+    ARRIVALS,
+    DAY_PROFILE,
+    DAY_S,
+    Clients,
+    Day,
+    Gamma,
+    Poisson,
+    Stamps,
+    Weibull,
+    solve_weibull_shape,
 )  # fmt: skip
 from kvprefix.traces.clock import Causal, count_early_turns, schedule_turns
 from kvprefix.traces.parameters import Parameters, parse_parameters

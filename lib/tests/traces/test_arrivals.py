@@ -121,5 +121,5 @@ def test_clock_without_sense_is_refused(values, said):
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), "2", None])
 def test_rate_without_sense_is_refused(rate):
-    with pytest.raises(InputError, match="arrival_rate is .*; expected a number of conversations per second, from 1e-06 to 1e"):
+    with pytest.raises(InputError, match="arrival_rate is .*; expected a number of conversations per second, from"):
         Poisson(rate)
