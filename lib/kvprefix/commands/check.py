@@ -35,7 +35,7 @@ def add_options(parser):
     parser.add_argument("--attempts", default="5", help="attempts of each request (default: %(default)s)")
     parser.add_argument("--restart", action="store_true", help="begin anew, not where an earlier check ended")
     parser.add_argument("--reset", action="store_true", help="empty the server's cache first (vLLM, development mode)")
-    add_parameters(parser)  # of the trace; --block-size is the server's, the trace has none
+    add_parameters(parser, block_size="the server's tokens per block (default: as it says); the trace has none")
     add_csv_safe(parser)
 
 

@@ -1,9 +1,9 @@
 """``kvprefix convert``: write a trace in another tool's format."""
 
-from kvprefix.commands.options import HELP as PARAMETERS
 from kvprefix.commands.options import read_path
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
+from kvprefix.traces.table import TABLE
 
 HELP = "write a trace in another tool's format"
 
@@ -24,7 +24,7 @@ def add_options(parser):
         "--block-size", help="tokens a block of OUT, a multiple of IN's if it has any (default: IN's, else 512 or 16)"
     )
     parser.add_argument("--from-block-size", help="tokens a block of IN (default: what it says, else 512 or 16)")
-    parser.add_argument("--tokenizer", default="bundled", help=f"of messages: {PARAMETERS['tokenizer']}")
+    parser.add_argument("--tokenizer", default="bundled", help=f"of messages: {TABLE['tokenizer'].help}")
     parser.add_argument("--model", default="default", help="of a batch file, where IN names none")
 
 

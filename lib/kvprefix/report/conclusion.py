@@ -9,7 +9,6 @@ from kvprefix.models.memory import load_model, to_gib
 from kvprefix.report.describe import percent, seconds
 from kvprefix.report.section_files import SHARING
 from kvprefix.studies.engines import ENGINES
-from kvprefix.traces.arrivals import parse_arrivals
 
 
 def describe_summary(facts, parameters):
@@ -175,21 +174,21 @@ def _limit_cache(facts):
 
 
 def _limit_times(facts, parameters):
-    starts, clock = parse_arrivals(parameters.arrivals), parameters.timing()
-    if starts.kind == "stamps":
-        said = [f"Conversations start at the times that {code_markdown(starts.file)} holds."]
+    starts, clock, think = (parameters.make(name) for name in ("arrivals", "clock", "think"))
+    if starts.observed:
+        said = [f"Conversations start at the times that {', '.join(map(code_markdown, starts.files))} holds."]
         if "60-timing" in facts:
             said.append("The rates and bursts of 60-timing are modelled.")
     else:
         said = [f"The starts of conversations are modelled ({code_markdown(parameters.arrivals)}), not observed."]
-    if parameters.clock != "causal":
+    if clock.naive:
         said.append(
             f"Later turns follow the naive clock `{parameters.clock}`, sooner than people write: for comparison only."
         )
-    elif clock.file:
+    elif think.files:
+        files = ", ".join(map(code_markdown, think.files))
         said.append(
-            f"Think times are drawn from {code_markdown(clock.file)}, whichever conversation they belong to; service "
-            "times are modelled."
+            f"Think times are drawn from {files}, whichever conversation they belong to; service times are modelled."
         )
     else:
         said.append(f"Think times ({code_markdown(parameters.think)}) and service times are modelled, not observed.")

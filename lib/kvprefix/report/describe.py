@@ -11,7 +11,8 @@ from kvprefix.conversations.records import is_time_name
 from kvprefix.files import jsonlines
 from kvprefix.files.escape import code_markdown, escape_markdown
 from kvprefix.files.paths import InputError, plain_text
-from kvprefix.traces.arrivals import count_early_turns, parse_arrivals
+from kvprefix.traces.clock import count_early_turns
+from kvprefix.traces.parameters import make_entry
 
 DEFINITIONS = """\
 | word | means |
@@ -104,63 +105,32 @@ def describe_dataset(stats):
     )
 
 
-def describe_starts(parameters):
-    """Say how conversations start, from a mapping of the parameters: to follow "conversations start"; plain text."""
-    starts, rate = parse_arrivals(parameters["arrivals"]), f"{parameters['arrival_rate']:g} a second"
-    if starts.kind == "poisson":
-        return f"by a Poisson process of {rate}"
-    if starts.kind in ("gamma", "weibull"):
-        return f"{rate}, with {starts.kind.replace('weibull', 'Weibull')} gaps of coefficient of variation {starts.cv:g}"
-    if starts.kind == "day":
-        return f"by a Poisson process whose rate follows {starts.file or 'a working day'}, {rate} on the day's average"
-    if starts.kind == "clients":
-        return (
-            f"at {jsonlines.count(starts.clients, 'client')}, {rate} in all: client j has a share proportional to j^-{starts.skew:g} and gamma gaps of "
-            f"coefficient of variation {starts.cv:g}"
-        )
-    return f"at the times that {starts.file} holds"
-
-
-def _describe_think(p):
-    kind, _, file = p["think"].partition(":")
-    if kind == "lognormal":
-        return f"a lognormal think time (median {p['think_median_s']:g} s, sigma {p['think_sigma']:g})"
-    if kind == "exponential":
-        return f"an exponential think time (median {p['think_median_s']:g} s)"
-    return f"a think time of {p['think_median_s']:g} s" if kind == "constant" else f"a think time drawn from {file}"
-
-
 def state_clock(parameters, varied=()):
     """Say in few words how requests arrive, from a mapping of the parameters: for captions, plain text.
 
     Parameters whose names are in `varied` have no one value, and are left out.
     """
-    starts, said = parse_arrivals(parameters["arrivals"]), []
-    if starts.kind != "stamps" and "arrival_rate" not in varied:
-        said.append(f"{parameters['arrival_rate']:g} conversations/s")
-    if starts.kind != "poisson" and "arrivals" not in varied:
-        how = f"stamps of {starts.file}" if starts.kind == "stamps" else parameters["arrivals"]
-        said = [f"{said[0]} ({how})" if said else how]
+    starts, said = make_entry("arrivals", parameters), []
+    if hasattr(starts, "rate") and "arrival_rate" not in varied:
+        said.append(f"{starts.rate:g} conversations/s")
+    if starts.in_short and "arrivals" not in varied:
+        said = [f"{said[0]} ({starts.in_short})" if said else starts.in_short]
     if "clock" not in varied:
-        usual = parameters["think"] == "lognormal" or parameters["clock"] != "causal" or "think" in varied
-        said.append(f"{parameters['clock']} clock" + ("" if usual else f" ({parameters['think']} think time)"))
+        said.append(make_entry("clock", parameters).state(varied))
     return ", ".join(said)
 
 
 def describe_method(stats):
     """The methodology paragraph of a report."""
     p = stats["multi_turn"]["parameters"]
-    if p["clock"] == "causal":
-        turns = (
-            f"the next turn follows after the service time ({p['ttft_s']:g} s to the first token and {p['time_per_output_token_s']:g} s a generated "
-            f"token) and {escape_markdown(_describe_think(p))}"
-        )
-    else:
-        turns = f"the turns follow the naive clock `{p['clock']}`, which lets them arrive sooner than people write them"
+    starts, clock = make_entry("arrivals", p), make_entry("clock", p)
+    turns = escape_markdown(clock.describe())
+    if clock.naive:
+        turns = turns.replace(clock.name, code_markdown(clock.name))
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
-        f"{escape_markdown(describe_starts(p))}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {jsonlines.count(p['block_size'], 'token')}, "
+        f"{escape_markdown(starts.describe())}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {jsonlines.count(p['block_size'], 'token')}, "
         f"identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."

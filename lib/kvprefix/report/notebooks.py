@@ -16,8 +16,8 @@ from kvprefix.files.escape import one_line
 from kvprefix.files.paths import InputError, check_output_file, explain_os_errors, plain_text, resolve_input, tell
 from kvprefix.files.sealed import expect_unchanged, stamp_file
 from kvprefix.report.kernels import start_preloading
+from kvprefix.report.parameters import list_assigned, write_parameters
 from kvprefix.report.section_files import begin_section, mark_failed
-from kvprefix.traces.parameters import list_assigned
 
 FAILED = 2  # what the command returns then
 
@@ -30,6 +30,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     sources : sequence of pathlib.Path
         The executed copies are `output_dir/notebooks/NAME.ipynb`.
     parameters : Parameters
+        All of them are written to `output_dir/parameters.json`.
     output_dir : pathlib.Path
     jobs : int
         Notebooks at a time.
@@ -54,6 +55,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     start_preloading()
     for source in (*stale, last):
         read_declared(source)
+    write_parameters(output_dir, parameters)
 
     files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
     stamps = [stamp_file(file) for file in files]  # all notebooks are to see the same
@@ -99,7 +101,7 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         The notebook and its executed copy. On failure the partly executed copy is `NAME.failed.ipynb` beside it, and
         the notebook's section is marked.
     parameters : Parameters
-        Those of them that the notebook declares are passed.
+        Those of them that the notebook declares are passed; it reads the others from the report folder.
     output_dir : pathlib.Path
         The report folder, passed as `output_dir`.
     in_turn : bool
@@ -115,7 +117,7 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     chosen = {name: values[name] for name in declared if name in values}
     if chosen.get("max_conversations", 1) is None:
         chosen["max_conversations"] = "all"
-    for name, value in chosen.items():
+    for name, value in values.items():
         if str(value).encode(errors="replace").decode() != str(value):
             raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
     failed = target.with_suffix(".failed.ipynb")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import kvprefix
 from kvprefix.blocks.sharing import measure_hits_with_outputs, measure_sharing
 from kvprefix.stats.resampling import resample_mode
-from kvprefix.traces.arrivals import count_early_turns
+from kvprefix.traces.clock import count_early_turns
 
 _QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
 _PACKAGES = ("numba", "numpy", "pandas", "pyarrow", "tokenizers", "transformers")

@@ -28,7 +28,7 @@ from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.bailian import read_bailian
 from kvprefix.formats.convert import find_format
 from kvprefix.formats.mooncake import read_mooncake
-from kvprefix.traces.arrivals import count_early_turns
+from kvprefix.traces.clock import count_early_turns
 
 _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
 

@@ -51,7 +51,8 @@ def make_parts(parameters, path, source, folder, *, progress=True):
 
     Parameters
     ----------
-    parameters : Parameters
+    parameters : Source
+        Of a workload.
     path : pathlib.Path
         The data file.
     source : TokenizerSource

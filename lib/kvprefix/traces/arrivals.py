@@ -1,29 +1,21 @@
-"""Give requests their arrival times: when conversations start, and when each next turn follows.
+"""How conversations start: a class per arrival process, which draws the first n starts.
 
-One `numpy.random.Generator` is passed in; every kind of draw has its own. Nothing here knows tokens, only counts.
+A process takes one `numpy.random.Generator` and knows no tokens. To add one, write its class here: nothing else.
 """
 
-import json
 import math
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from kvprefix.files.jsonlines import number_lines
-from kvprefix.files.numerals import read_number
-from kvprefix.files.paths import InputError, check_path, explain_os_errors, resolve_input
+from kvprefix.files.jsonlines import count
+from kvprefix.files.paths import InputError
+from kvprefix.traces.entries import Entries, Entry, of_table, option
+from kvprefix.traces.timing_files import read_profile, read_stamps
 
-CLOCKS = ("causal", "back_to_back", "at_once")
-ARRIVALS = ("poisson", "gamma:CV", "weibull:CV", "day[:FILE]", "clients:N[:CV[:SKEW]]", "stamps:FILE")
-THINKS = ("lognormal", "exponential", "constant", "data:FILE")
-MAX_ARRIVAL_S = 1e12  # 30,000 years; beyond, microseconds are lost
+ARRIVALS = Entries("arrivals", "are")
 DAY_S = 86_400.0
-RATES_PER_S = 1e-6, 1e6  # from one in 12 days to one in a microsecond, to which times are rounded
-VARIATIONS = 0.001, 1000.0
 MOST_DRAWS = 1e7  # of all clients: each draws about CV ** 2 gaps before the first that is not close to 0
-MOST_OVER_A_DAY = 0.01  # of the think times that are drawn; more of them mean that the parameters are not meant
 DAY_PROFILE = (
     0.45, 0.35, 0.28, 0.25, 0.27, 0.35, 0.55, 0.85, 1.2, 1.45, 1.55, 1.5, 1.35, 1.4, 1.55, 1.6, 1.55, 1.45, 1.3, 1.25,
     1.2, 1.05, 0.8, 0.6,
@@ -31,195 +23,94 @@ DAY_PROFILE = (
 """Rates by the hour from midnight on, relative to the day's mean: quiet nights, a busy working day. Made up."""
 
 
-@dataclass(frozen=True)
-class Arrivals:
-    """How conversations start, as `parse_arrivals` reads it.
+class Arrivals(Entry):
+    """An arrival process of conversations.
+
+    ``draw(n, rng)`` gives the starts of the first n conversations: (n,) float64, seconds, ascending. `describe` says
+    what it is, to follow "conversations start" (plain text).
 
     Attributes
     ----------
-    kind : str
-        `poisson`; `gamma` and `weibull`: gaps of that distribution with mean 1 / rate; `day`: a Poisson process whose
-        rate follows a profile; `clients`: many clients, each with gamma gaps, few of which carry most of the rate;
-        `stamps`: times from a file.
-    cv : float
-        Coefficient of variation of the gaps (of each client's): 1 is as random as Poisson, more is burstier.
-    clients : int
-    skew : float
-        Exponent of Zipf's law: client j's rate is proportional to ``j ** -skew``.
-    file : str or None
-        24 relative rates (`day`), or stamps.
+    rate : float
+        Conversations that start per second; a process that has its times from elsewhere has none.
+    observed : bool
+        Whether the starts are those of a log.
     """
 
-    kind: str
-    cv: float = 1.0
-    clients: int = 0
-    skew: float = 1.0
-    file: str | None = None
-
-
-def parse_arrivals(text):
-    """Read a specification of arrivals: one of ARRIVALS.
-
-    >>> parse_arrivals("gamma:4")
-    Arrivals(kind='gamma', cv=4.0, clients=0, skew=1.0, file=None)
-
-    Raises
-    ------
-    InputError
-        For one that is not known, or a number that is of no use.
-    """
-    kind, colon, rest = str(text).partition(":")
-    numbers = rest.split(":") if rest else []
-    if kind == "poisson" and not rest:
-        return Arrivals(kind)
-    if kind in ("gamma", "weibull") and len(numbers) == 1:
-        return Arrivals(kind, cv=_read_above_zero(text, numbers[0], "coefficient of variation", *VARIATIONS))
-    if kind == "day" and not colon:
-        return Arrivals(kind)
-    if kind in ("day", "stamps") and rest:
-        check_path(rest, "the file of arrivals", "a path")
-        return Arrivals(kind, file=rest)
-    if kind == "clients" and 1 <= len(numbers) <= 3:
-        clients = read_number(numbers[0], int)
-        if isinstance(clients, str) or not 1 <= clients <= 100_000:
-            raise InputError(f"arrivals {text!r}: {numbers[0]!r} clients; expected a whole number from 1 to 100,000")
-        cv = _read_above_zero(text, numbers[1], "coefficient of variation", *VARIATIONS) if len(numbers) > 1 else 1.0
-        skew = _read_above_zero(text, numbers[2], "skew", 0.001, 10.0) if len(numbers) > 2 else 1.0
-        if clients * cv**2 > MOST_DRAWS:
-            most = math.sqrt(MOST_DRAWS / clients)
-            raise InputError(
-                f"arrivals {text!r}: the coefficient of variation is {numbers[1]!r}; expected at most {most:g} with so "
-                "many clients"
-            )
-        return Arrivals(kind, cv=cv, clients=clients, skew=skew)
-    raise InputError(f"arrivals {text!r} are not known; known: {', '.join(ARRIVALS)}")
-
-
-def _read_above_zero(text, number, name, least, most):
-    value = read_number(number, float)
-    if isinstance(value, str) or not least <= value <= most:
-        raise InputError(
-            f"arrivals {text!r}: the {name} is {number!r}; expected a number above 0, from {least:g} to {most:g}"
-        )
-    return value
-
-
-_MOST = {"think_median_s": DAY_S, "think_sigma": 10.0, "ttft_s": DAY_S, "time_per_output_token_s": 3600.0}
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How the turns of a conversation follow each other.
-
-    Attributes
-    ----------
-    kind : str
-        `causal`: the next turn comes after the previous one's service time and a think time. `back_to_back`: after
-        the service time alone. `at_once`: all turns arrive when the conversation starts. The last two exist for
-        comparison: they make small caches look better than they are.
-    think_median_s, think_sigma : float
-        Think time, from the end of a reply to the next message: lognormal, its median in seconds and the sigma of its
-        logarithm. The defaults are those published for chat traffic.
-    ttft_s : float
-        Time to first token, in seconds.
-    time_per_output_token_s : float
-        Seconds a generated token; the service time is ``ttft_s + output_tokens * time_per_output_token_s``.
-    think : str
-        One of THINKS: `exponential` has the same median; `constant` is the median; `data` draws from the numbers of
-        seconds that a file holds, one a line.
-    """
-
-    kind: str = "causal"
-    think_median_s: float = 110.0
-    think_sigma: float = 1.5
-    ttft_s: float = 0.5
-    time_per_output_token_s: float = 0.03
-    think: str = "lognormal"
-
-    def __post_init__(self):
-        if self.kind not in CLOCKS:
-            raise InputError(f"clock {self.kind!r} is not known; known: {', '.join(CLOCKS)}")
-        for name, most in _MOST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not (isinstance(value, int | float) and 0 <= value < float("inf")):
-                raise InputError(f"{name} is {value!r}; expected seconds (sigma: a number), zero or more")
-            if value > most:
-                day = ", more than a day" if most == DAY_S else ""
-                raise InputError(f"{name} is {value:g}{day}; expected at most {most:g}")
-        kind, _, file = str(self.think).partition(":")
-        if self.think not in THINKS[:3] and not (kind == "data" and file):
-            raise InputError(f"think time {self.think!r} is not known; known: {', '.join(THINKS)}")
-        if file:
-            check_path(file, "the file of think times", "a path")
+    observed = False
 
     @property
-    def file(self):
-        """The file that think times are drawn from, or None."""
-        return self.think.partition(":")[2] or None
+    def in_short(self):
+        """What a caption says beside the rate; nothing of the usual process."""
+        return self.text
+
+    def __str__(self):
+        return f"conversations start {self.describe()}"
 
 
-def draw_poisson_starts(n, rate_per_s, rng):
-    """Draw the first n arrivals of a Poisson process: exponential gaps of mean 1 / rate.
+def _variation(**more):
+    return option("number", "coefficient of variation", least=0.001, most=1000.0, **more)
 
-    Parameters
-    ----------
-    n : int
-    rate_per_s : float
-        Arrivals a second, above zero.
-    rng : numpy.random.Generator
 
-    Returns
-    -------
-    (n,) ndarray of float64
-        Seconds, ascending.
+@ARRIVALS.entry("poisson", "a Poisson process")
+@dataclass(frozen=True)
+class Poisson(Arrivals):
+    """A Poisson process: independent exponential gaps of mean 1 / rate.
 
-    Raises
-    ------
-    InputError
-        Where the rate is no number within RATES_PER_S.
+    >>> str(Poisson(2.0))
+    'conversations start by a Poisson process of 2 a second'
     """
-    return np.cumsum(rng.exponential(1.0 / check_rate(rate_per_s), n))
+
+    rate: float = of_table("arrival_rate", required=True)
+    in_short = ""
+
+    def draw(self, n, rng):
+        return np.cumsum(rng.exponential(1.0 / self.rate, n))
+
+    def describe(self):
+        return f"by a Poisson process of {self.rate:g} a second"
 
 
-def check_rate(rate_per_s, name="arrival rate"):
-    """Return a rate that is a number within RATES_PER_S, or raise InputError."""
-    least, most = RATES_PER_S
-    is_number = isinstance(rate_per_s, int | float) and not isinstance(rate_per_s, bool)
-    if not (is_number and least <= rate_per_s <= most):
-        raise InputError(
-            f"{name} is {rate_per_s!r}; expected a number of conversations a second above 0, from {least:g} to {most:g}"
-        )
-    return rate_per_s
+@ARRIVALS.entry("gamma:CV", "bursts: gamma gaps of that coefficient of variation")
+@dataclass(frozen=True)
+class Gamma(Arrivals):
+    """Independent gamma gaps of mean 1 / rate and coefficient of variation `cv`: shape ``1 / cv ** 2``.
 
-
-def draw_renewal_starts(n, rate_per_s, cv, rng, kind="gamma"):
-    """Draw the first n arrivals of a renewal process: independent gaps of mean 1 / rate and the given variation.
-
-    Parameters
-    ----------
-    n : int
-    rate_per_s, cv : float
-        Arrivals a second, and the coefficient of variation of the gaps; both above zero.
-    rng : numpy.random.Generator
-    kind : {"gamma", "weibull"}
-        Gamma: shape ``1 / cv ** 2``. Weibull: the shape k that solves
-        ``gamma(1 + 2 / k) / gamma(1 + 1 / k) ** 2 = 1 + cv ** 2``. Both are used for LLM traffic by BurstGPT (Wang et
-        al., 2024) and ServeGen (Xiang et al., 2025).
-
-    Returns
-    -------
-    (n,) ndarray of float64
-        Seconds, ascending. With CV 1 both are Poisson processes.
+    A CV of 1 is a Poisson process, more is burstier. BurstGPT (Wang et al., 2024) uses it for LLM traffic.
     """
-    rate_per_s = check_rate(rate_per_s)
-    if kind == "gamma":
-        return np.cumsum(_draw_gamma_gaps(n, rate_per_s, cv, rng))
-    shape = solve_weibull_shape(cv)
-    return np.cumsum(rng.weibull(shape, n) / (rate_per_s * math.gamma(1 + 1 / shape)))
+
+    rate: float = of_table("arrival_rate", required=True)
+    cv: float = _variation()
+
+    def draw(self, n, rng):
+        return np.cumsum(_draw_gamma_gaps(n, self.rate, self.cv, rng))
+
+    def describe(self):
+        return f"{self.rate:g} a second, with gamma gaps of coefficient of variation {self.cv:g}"
 
 
 def _draw_gamma_gaps(n, rate_per_s, cv, rng):
     return rng.gamma(1 / cv**2, cv**2 / rate_per_s, n)
+
+
+@ARRIVALS.entry("weibull:CV", "bursts: Weibull gaps of that coefficient of variation")
+@dataclass(frozen=True)
+class Weibull(Arrivals):
+    """Independent Weibull gaps of mean 1 / rate and coefficient of variation `cv`.
+
+    Their shape k solves ``gamma(1 + 2 / k) / gamma(1 + 1 / k) ** 2 = 1 + cv ** 2``. ServeGen (Xiang et al., 2025) uses
+    it for LLM traffic.
+    """
+
+    rate: float = of_table("arrival_rate", required=True)
+    cv: float = _variation()
+
+    def draw(self, n, rng):
+        shape = solve_weibull_shape(self.cv)
+        return np.cumsum(rng.weibull(shape, n) / (self.rate * math.gamma(1 + 1 / shape)))
+
+    def describe(self):
+        return f"{self.rate:g} a second, with Weibull gaps of coefficient of variation {self.cv:g}"
 
 
 def solve_weibull_shape(cv):
@@ -242,247 +133,100 @@ def solve_weibull_shape(cv):
     return low
 
 
-def draw_daily_starts(n, rate_per_s, profile, rng):
-    """Draw the first n arrivals of a Poisson process whose rate follows a day's profile, from midnight on.
-
-    Parameters
-    ----------
-    n : int
-    rate_per_s : float
-        The mean rate over a day.
-    profile : (24,) sequence of float
-        Relative rates by the hour.
-    rng : numpy.random.Generator
+@ARRIVALS.entry("day[:FILE]", "a Poisson process whose rate follows a working day, or a file of 24 rates")
+@dataclass(frozen=True)
+class Day(Arrivals):
+    """A Poisson process whose rate follows a day's profile, from midnight on; `rate` is the mean over a day.
 
     Notes
     -----
     By inversion (Cinlar, 1975): a Poisson process of the mean rate runs in a time of its own, of which an hour of the
     clock has as much as its rate says.
     """
-    profile = np.asarray(profile, float)
-    edges = np.concatenate(([0.0], np.cumsum(profile / profile.max())))
-    days, within = np.divmod(draw_poisson_starts(n, rate_per_s, rng), DAY_S)
-    return DAY_S * days + 3600 * np.interp(within / DAY_S * edges[-1], edges, np.arange(25.0))
+
+    rate: float = of_table("arrival_rate", required=True)
+    file: str | None = option("path", "file of rates", default=None, expected="a path")
+
+    def draw(self, n, rng):
+        profile = np.asarray(read_profile(self.file) if self.file else DAY_PROFILE, float)
+        edges = np.concatenate(([0.0], np.cumsum(profile / profile.max())))
+        days, within = np.divmod(Poisson(self.rate).draw(n, rng), DAY_S)
+        return DAY_S * days + 3600 * np.interp(within / DAY_S * edges[-1], edges, np.arange(25.0))
+
+    def describe(self):
+        return (
+            f"by a Poisson process whose rate follows {self.file or 'a working day'}, {self.rate:g} a second on the "
+            "day's average"
+        )
+
+    def check_files(self):
+        if self.file:
+            read_profile(self.file)
 
 
-def draw_client_starts(n, rate_per_s, clients, cv, skew, rng):
-    """Draw the first n arrivals of many clients together, few of which carry most of the rate.
+@ARRIVALS.entry("clients:N[:CV[:SKEW]]", "N clients with gamma gaps, few of which carry most of the rate")
+@dataclass(frozen=True)
+class Clients(Arrivals):
+    """Many clients together, few of which carry most of the rate.
 
     Client j (1, 2, ...) is a renewal process with gamma gaps: its rate is proportional to ``j ** -skew`` (Zipf), its
-    coefficient of variation is the given one. That traffic is such a sum of unequal clients is what ServeGen (Xiang et
-    al., 2025) found.
+    coefficient of variation is `cv`. ServeGen (Xiang et al., 2025) found that traffic is such a sum of unequal clients.
     """
-    shares = np.arange(1.0, clients + 1) ** -skew
-    rates = check_rate(rate_per_s) * shares / shares.sum()
-    rngs, times = rng.spawn(clients), [np.zeros(0)] * clients
-    horizon_s = 1.1 * n / rate_per_s
-    while True:
-        for j in range(clients):
-            while not len(times[j]) or (times[j][-1] <= horizon_s and len(times[j]) < n):
-                last = times[j][-1] if len(times[j]) else 0.0
-                more = max(int(rates[j] * max(horizon_s - last, 0)) + 16, len(times[j]))
-                times[j] = np.append(times[j], last + np.cumsum(_draw_gamma_gaps(more, rates[j], cv, rngs[j])))
-        merged = np.sort(np.concatenate(times))
-        if np.searchsorted(merged, horizon_s, "right") >= n:
-            return merged[:n]
-        horizon_s *= 2
 
+    rate: float = of_table("arrival_rate", required=True)
+    clients: int = option("whole", "number of clients", least=1, most=100_000)
+    cv: float = _variation(default=1.0)
+    skew: float = option("number", "skew", default=1.0, least=0.001, most=10.0)
 
-def read_stamps(file, n):
-    """Read the start times of n conversations from a file.
+    def __post_init__(self):
+        super().__post_init__()
+        if self.clients * self.cv**2 > MOST_DRAWS:
+            raise InputError(
+                f"arrivals {self.text!r}: the coefficient of variation is {self.cv:g}; expected at most "
+                f"{math.sqrt(MOST_DRAWS / self.clients):g} with so many clients"
+            )
 
-    Parameters
-    ----------
-    file : path-like
-        A number of seconds a line; or JSON Lines with a `timestamp`: in ms as Mooncake has it, in seconds where there
-        is a `chat_id` as Bailian has it (there only requests without a `parent_chat_id` start a conversation).
-    n : int
+    def draw(self, n, rng):
+        shares = np.arange(1.0, self.clients + 1) ** -self.skew
+        rates = self.rate * shares / shares.sum()
+        rngs, times = rng.spawn(self.clients), [np.zeros(0)] * self.clients
+        horizon_s = 1.1 * n / self.rate
+        while True:
+            for j in range(self.clients):
+                while not len(times[j]) or (times[j][-1] <= horizon_s and len(times[j]) < n):
+                    last = times[j][-1] if len(times[j]) else 0.0
+                    more = max(int(rates[j] * max(horizon_s - last, 0)) + 16, len(times[j]))
+                    gaps = _draw_gamma_gaps(more, rates[j], self.cv, rngs[j])
+                    times[j] = np.append(times[j], last + np.cumsum(gaps))
+            merged = np.sort(np.concatenate(times))
+            if np.searchsorted(merged, horizon_s, "right") >= n:
+                return merged[:n]
+            horizon_s *= 2
 
-    Returns
-    -------
-    (n,) ndarray of float64
-        Seconds from the first stamp on, ascending.
-
-    Raises
-    ------
-    InputError
-        Naming the line that is no stamp; fewer stamps than conversations.
-    """
-    stamps = _read_numbers(file, _parse_stamp, "a number of seconds, or a JSON object with a timestamp")
-    if len(stamps) < n:
-        raise InputError(
-            f"{file}: holds {len(stamps):,} stamps for {n:,} conversations; expected as many "
-            f"(MAX_CONVERSATIONS={len(stamps)} takes fewer conversations)"
+    def describe(self):
+        return (
+            f"at {count(self.clients, 'client')}, {self.rate:g} a second in all: client j has a share proportional to "
+            f"j^-{self.skew:g} and gamma gaps of coefficient of variation {self.cv:g}"
         )
-    stamps = np.sort(stamps)[:n]
-    return stamps - stamps[:1]
 
 
-def _parse_stamp(line):
-    """Return a line's stamp in seconds, None where it starts no conversation."""
-    if not line.startswith("{"):
-        return _as_number(line)
-    fields = json.loads(line)
-    if "chat_id" in fields:
-        return _as_number(fields["timestamp"]) if fields.get("parent_chat_id", -1) in (-1, None) else None
-    return _as_number(fields["timestamp"]) / 1000
+@ARRIVALS.entry("stamps:FILE", "at the times of a file: seconds, one per line, or a Mooncake or Bailian trace")
+@dataclass(frozen=True)
+class Stamps(Arrivals):
+    """At the times that a file holds, from its first on: see `read_stamps`. The generator is not used."""
 
+    file: str = option("path", "file of stamps", expected="a path")
+    observed = True
 
-def _as_number(value):
-    """Return a number, or a text of one, as float; ValueError for anything else."""
-    value = read_number(value, float) if isinstance(value, str) else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError
-    return float(value)
+    @property
+    def in_short(self):
+        return f"stamps of {self.file}"
 
+    def draw(self, n, rng=None):
+        return read_stamps(self.file, n)
 
-def _read_numbers(file, parse, expected):
-    """Return the numbers of a file's lines, none beyond MAX_ARRIVAL_S, blank lines skipped."""
-    path, numbers = resolve_input(file), []
-    with explain_os_errors(path):
-        for number, line in number_lines(path):
-            line = line.decode(errors="replace").strip()
-            try:
-                value = parse(line)
-                if value is not None and not abs(value) <= MAX_ARRIVAL_S:
-                    raise ValueError
-            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                raise InputError(
-                    f"{path}: line {number} is {line[:40]!r}; expected {expected} (at most {MAX_ARRIVAL_S:g})"
-                ) from None
-            if value is not None:
-                numbers.append(value)
-    if not numbers:
-        raise InputError(f"{path}: holds no numbers; expected {expected} a line")
-    return np.array(numbers)
+    def describe(self):
+        return f"at the times that {self.file} holds"
 
-
-def read_profile(file):
-    """Read a day's profile: 24 relative rates, one a line, from midnight on."""
-    profile = _read_numbers(file, _as_number, "a rate relative to the others")
-    if len(profile) != 24 or (profile < 0).any() or not profile.any():
-        raise InputError(f"{file}: holds {len(profile)} rates; expected 24, none below 0 and not all 0")
-    return profile
-
-
-def read_think_times(file):
-    """Read think times in seconds, one a line."""
-    seconds = _read_numbers(file, _as_number, "a number of seconds, 0 or more")
-    if seconds.min() < 0:
-        raise InputError(f"{file}: holds {seconds.min():g} s; expected think times of 0 or more")
-    return seconds
-
-
-def check_arrivals_file(arrivals):
-    """Raise InputError where the file that an `Arrivals` names cannot be used for any number of conversations."""
-    if arrivals.kind == "stamps":
-        read_stamps(arrivals.file, 0)
-    elif arrivals.file:
-        read_profile(arrivals.file)
-
-
-def draw_starts(n, rate_per_s, arrivals, rng):
-    """Draw the starts of n conversations in seconds, ascending, as an `Arrivals` says."""
-    if arrivals.kind == "poisson":
-        return draw_poisson_starts(n, rate_per_s, rng)
-    if arrivals.kind in ("gamma", "weibull"):
-        return draw_renewal_starts(n, rate_per_s, arrivals.cv, rng, arrivals.kind)
-    if arrivals.kind == "day":
-        profile = read_profile(arrivals.file) if arrivals.file else DAY_PROFILE
-        return draw_daily_starts(n, rate_per_s, profile, rng)
-    if arrivals.kind == "clients":
-        return draw_client_starts(n, rate_per_s, arrivals.clients, arrivals.cv, arrivals.skew, rng)
-    return read_stamps(arrivals.file, n)
-
-
-def draw_think_times(n, clock, rng):
-    """Draw n think times in seconds.
-
-    Lognormal: ``median * exp(sigma * Z)``, Z standard normal. Exponential: with mean ``median / ln 2``. Constant: the
-    median. From data: drawn with replacement.
-
-    Raises
-    ------
-    InputError
-        Where more than MOST_OVER_A_DAY of them are longer than a day.
-    """
-    if clock.think == "lognormal":
-        times = clock.think_median_s * np.exp(clock.think_sigma * rng.standard_normal(n))
-    elif clock.think == "exponential":
-        times = rng.exponential(clock.think_median_s / math.log(2), n)
-    elif clock.think == "constant":
-        times = np.full(n, float(clock.think_median_s))
-    else:
-        times = rng.choice(read_think_times(clock.file), n)
-    if (times > DAY_S).sum() > MOST_OVER_A_DAY * n:
-        raise InputError(
-            f"{(times > DAY_S).mean():.1%} of the think times are longer than a day; expected at most "
-            f"{MOST_OVER_A_DAY:.0%}: choose a smaller think_median_s or think_sigma"
-        )
-    return times
-
-
-def count_early_turns(requests, ttft_s=0.0, time_per_output_token_s=0.0):
-    """Count the turns that arrive before the reply that they follow can be complete.
-
-    Parameters
-    ----------
-    requests : pandas.DataFrame
-        `conversation_index`, `turn`, `arrival_s` and `output_tokens`, in any order.
-    ttft_s, time_per_output_token_s : float
-        The service time of the turn before is ``ttft_s + output_tokens * time_per_output_token_s``.
-
-    Returns
-    -------
-    int
-        Such turns can hit what is not computed yet. Times count as equal within two microseconds.
-    """
-    ordered = requests.sort_values(["conversation_index", "turn"], kind="stable")
-    index, arrival = ordered["conversation_index"].to_numpy(), ordered["arrival_s"].to_numpy()
-    done = arrival + ttft_s + time_per_output_token_s * ordered["output_tokens"].to_numpy()
-    return int(((index[1:] == index[:-1]) & (arrival[1:] < done[:-1] - 2e-6)).sum())
-
-
-def schedule_turns(requests, arrival_rate, clock, rng, arrivals=None):
-    """Give every request its arrival time.
-
-    Parameters
-    ----------
-    requests : pandas.DataFrame
-        `conversation_index`, `turn` and `output_tokens`, ordered by conversation and turn.
-    arrival_rate : float
-        Conversations that start, a second.
-    clock : Clock
-    rng : numpy.random.Generator
-    arrivals : Arrivals, optional
-        How they start: Poisson if not given.
-
-    Returns
-    -------
-    (n,) ndarray of float64
-        Seconds, rounded to microseconds, in the order of `requests`.
-    """
-    starts_rng, think_rng = rng.spawn(2)
-    is_first = ~requests["conversation_index"].duplicated().to_numpy()
-    delay = np.zeros(len(requests))
-    if clock.kind != "at_once":
-        service = clock.ttft_s + requests["output_tokens"].to_numpy() * clock.time_per_output_token_s
-        delay[1:] = service[:-1]
-    if clock.kind == "causal":
-        delay += draw_think_times(len(requests), clock, think_rng)
-    delay[is_first] = draw_starts(int(is_first.sum()), arrival_rate, arrivals or Arrivals("poisson"), starts_rng)
-    arrival_s = pd.Series(delay).groupby(requests["conversation_index"].to_numpy()).cumsum().round(6).to_numpy()
-    if not (arrival_s < MAX_ARRIVAL_S).all():
-        raise InputError(
-            f"arrivals reach {arrival_s.max():g} s, more than {MAX_ARRIVAL_S:g}: the rate ({arrival_rate:g}/s) is too "
-            "low or the think and service times are too long"
-        )
-    if clock.kind != "causal" and not is_first.all():
-        times = clock.ttft_s, clock.time_per_output_token_s
-        early = count_early_turns(requests.assign(arrival_s=arrival_s), *times)
-        warnings.warn(
-            f"the clock {clock.kind!r} lets turns arrive sooner than people write them: for comparison only "
-            f"({early:,} of {int((~is_first).sum()):,} later turns come before the reply that they follow is complete)",
-            stacklevel=2,
-        )
-    return arrival_s
+    def check_files(self):
+        read_stamps(self.file, 0)

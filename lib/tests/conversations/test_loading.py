@@ -15,8 +15,8 @@ from kvprefix.formats.chat_trace import read_log_trace
 from kvprefix.models.memory import load_model
 from kvprefix.report.describe import describe_load, tabulate_load
 from kvprefix.tokens.tokenizer import find_tokenizer
-from kvprefix.traces.arrivals import read_stamps
 from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.timing_files import read_stamps
 from kvprefix.traces.workload import load_workload, make_trace
 
 LATE = SHARED / "cases" / "late-refusal"

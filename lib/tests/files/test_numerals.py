@@ -16,8 +16,9 @@ from kvprefix.__main__ import main
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, resolve_output
 from kvprefix.models.memory import kv_bytes_per_token
-from kvprefix.traces.arrivals import draw_starts, parse_arrivals, read_profile, read_stamps, read_think_times
+from kvprefix.traces.arrivals import ARRIVALS
 from kvprefix.traces.parameters import Parameters, parse_parameters
+from kvprefix.traces.timing_files import read_profile, read_stamps, read_think_times
 
 QUICK_S = 20  # on a busy machine
 ODD_WHOLE = ["１６", "٣", "1_000", " 16 ", "+5", "16.0", "1e3", "0x10", "³", "", "-", "9" * 31, "1\n", "Ⅷ", "1\x00"]
@@ -40,7 +41,7 @@ def test_a_number_is_ascii_digits(text):
             parse_parameters({name: text})
     for spec in (f"gamma:{text}", f"weibull:{text}", f"clients:3:{text}", f"clients:3:2:{text}"):
         with pytest.raises(InputError, match="arrivals"):
-            parse_arrivals(spec)
+            ARRIVALS.parse(spec, {"arrival_rate": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,8 @@ def test_a_line_of_a_timing_file_is_a_number_in_range(tmp_path, read, line):
 def test_any_day_is_drawn_quickly_and_in_its_hours(tmp_path, rates, rate_per_s):
     (tmp_path / "day").write_text("\n".join(map(str, rates)))
     start = time.monotonic()
-    starts = draw_starts(2000, rate_per_s, parse_arrivals(f"day:{tmp_path / 'day'}"), np.random.default_rng(1))
+    day = ARRIVALS.parse(f"day:{tmp_path / 'day'}", {"arrival_rate": rate_per_s})
+    starts = day.draw(2000, np.random.default_rng(1))
     assert time.monotonic() - start < QUICK_S
     assert np.isfinite(starts).all() and (np.diff(starts) >= 0).all() and starts[0] >= 0
     hours = set((starts % 86_400 // 3600).astype(int))
@@ -213,7 +215,7 @@ def test_any_day_is_drawn_quickly_and_in_its_hours(tmp_path, rates, rate_per_s):
 @pytest.mark.parametrize("n", [1, 3000])
 def test_any_clients_are_drawn_within_bounds(spec, n):
     start = time.monotonic()
-    starts = draw_starts(n, 2.0, parse_arrivals(spec), np.random.default_rng(1))
+    starts = ARRIVALS.parse(spec, {"arrival_rate": 2.0}).draw(n, np.random.default_rng(1))
     assert time.monotonic() - start < 3 * QUICK_S
     assert len(starts) == n and np.isfinite(starts).all() and (np.diff(starts) >= 0).all()
 

@@ -73,6 +73,18 @@ def test_the_default_report_was_made_with_the_defaults(stats):
     assert {name: made[name] for name in Parameters().as_dict()} == Parameters().as_dict()
 
 
+def test_the_readme_s_parameters_are_those_of_the_table():
+    from kvprefix.traces.table import TABLE, fill_readme
+
+    assert fill_readme(README, TABLE) == README, "make readme"
+
+
+def test_the_default_report_s_parameters_are_the_defaults():
+    from kvprefix.traces.parameters import Parameters
+
+    assert json.loads((REPORT / "parameters.json").read_text()) == Parameters().as_dict()
+
+
 def test_dependencies_are_listed_once_and_exactly():
     text = (PROJECT / "environment.yml").read_text()
     project = (PROJECT / "lib/pyproject.toml").read_text()

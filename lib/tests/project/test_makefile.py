@@ -4,19 +4,48 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 
 import pytest
 from places import PROJECT
 
+from kvprefix.traces.table import TABLE, format_help
+
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
 
 
-def make(*words):
-    """Ask make what it would do; a make that runs these tests hands nothing down."""
+def make(*words, run=False):
+    """Ask make what it would do, or `run` it; a make that runs these tests hands nothing down."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", *([] if run else ["-n"]), *words]
     return subprocess.run(
-        ["make", "-n", *words], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
     )
+
+
+def test_make_prints_the_table_of_parameters_and_knows_its_names():
+    shown = make("-s", "help", run=True).stdout
+    assert f"\nParameters of a report and their defaults:\n{format_help(TABLE)}\n" in shown
+    own = shown.partition("Variables of the targets and their defaults:\n")[2].splitlines()
+    names = [*map(str.upper, TABLE), *(line.split("=")[0].strip() for line in own)]
+    assert "NAME" in names and len(own) == 11 and all(len(line.split("=")[1].split(None, 1)) for line in own)
+    refused = make("report", "BLOK_SIZE=8")
+    assert refused.returncode == 2 and f"unknown parameter BLOK_SIZE; known: {' '.join(names)}" in refused.stderr
+
+
+def test_make_help_needs_no_environment_and_no_new_python():
+    assert "how conversations start: poisson, gamma:CV" in make("help", f"PYTHON={sys.executable}", run=True).stdout
+    shown = make("help", "PYTHON=/no/python", run=True)
+    assert shown.returncode == 0 and "NAME=default" in shown.stdout
+    assert "Python 3.11 or newer shows them" in shown.stdout
+
+
+@pytest.mark.parametrize("given", [f"{name.upper()}={one.show(one.example)}" for name, one in TABLE.items()])
+def test_make_hands_on_each_parameter_and_nothing_else(given):
+    done = make("report", "NAME=no-such", given)
+    name, _, value = given.partition("=")
+    (line,) = [line for line in done.stdout.splitlines() if "parameters.txt.new" in line and "printf" in line]
+    assert f"printf '%s\\n' {name}='{value}' | " in line
 
 
 @pytest.mark.parametrize(

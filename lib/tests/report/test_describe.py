@@ -8,7 +8,8 @@ import pytest
 from said import make_stats, missing, says
 
 from kvprefix.report import describe
-from kvprefix.traces.arrivals import Clock
+from kvprefix.traces.clock import Causal
+from kvprefix.traces.parameters import make_entry
 
 
 def test_shares_and_times_are_rounded_in_the_unit_that_reads_best():
@@ -64,7 +65,7 @@ def test_the_dataset_s_card():
 )  # fmt: skip
 def test_how_conversations_start(arrivals, said, clock):
     parameters = make_stats()["multi_turn"]["parameters"] | {"arrivals": arrivals}
-    assert not missing(describe.describe_starts(parameters), *said)
+    assert not missing(make_entry("arrivals", parameters).describe(), *said)
     assert not missing(describe.state_clock(parameters), clock)
 
 
@@ -131,10 +132,10 @@ def test_which_turns_come_too_early():
         "conversation_index": [0, 0, 0, 1, 1], "turn": [0, 1, 2, 0, 1], "arrival_s": [0, 2, 100, 5, 30.0],
         "output_tokens": [100, 100, 9, 100, 9],
     })  # fmt: skip
-    assert says(describe.describe_causality(SimpleNamespace(requests=requests), Clock()), "1 ~ of ~ 3 ~ later turns")
+    assert says(describe.describe_causality(SimpleNamespace(requests=requests), Causal()), "1 ~ of ~ 3 ~ later turns")
     late = requests.assign(arrival_s=[0, 4, 100, 5, 30.0])
-    assert says(describe.describe_causality(SimpleNamespace(requests=late), Clock()), "None of the ~ 3 ~ later turns")
-    slow = Clock(ttft_s=1.1)  # 1.1 + 3 = 4.1 s
+    assert says(describe.describe_causality(SimpleNamespace(requests=late), Causal()), "None of the ~ 3 ~ later turns")
+    slow = Causal(ttft_s=1.1)  # 1.1 + 3 = 4.1 s
     assert says(describe.describe_causality(SimpleNamespace(requests=late), slow), "1 ~ of ~ 3")
 
 

@@ -1,9 +1,9 @@
 """The notebooks as committed, and each of them run on a small sample."""
 
 import ast
+import json
 import os
 import re
-from dataclasses import fields
 
 import nbformat
 import pytest
@@ -13,8 +13,10 @@ from samples import write_notebook
 from kvprefix.files.paths import InputError
 from kvprefix.files.sealed import ChangedError
 from kvprefix.report.notebooks import FAILED, execute_notebook, execute_notebooks, read_declared
+from kvprefix.report.parameters import OWN_PARAMETERS, pick_parameters, write_parameters
 from kvprefix.report.section_files import read_sections
-from kvprefix.traces.parameters import OWN_PARAMETERS, Parameters
+from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.table import TABLE
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem != "_template", path.stem))
 
@@ -61,8 +63,59 @@ def test_the_parameters_cell_holds_literals_that_are_the_library_s_defaults(path
         given[node.targets[0].id] = ast.literal_eval(node.value)
     assert all("#" in line for line in cell.source.splitlines())
     assert given.pop("output_dir") == "reports/scratch"
-    assert Parameters(**given) == Parameters() and set(given) == {field.name for field in fields(Parameters)}
-    assert read_declared(path) == [*given, *OWN_PARAMETERS]
+    assert Parameters(**given) == Parameters() and read_declared(path) == [*given, *OWN_PARAMETERS]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_declares_just_the_parameters_that_it_uses_itself(path):
+    cells = code_cells(read(path))
+    nodes = [node for cell in cells[1:] for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
+    assigned = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+    used = [name for name in TABLE if name not in assigned and any(node.id == name for node in nodes)]
+    assert read_declared(path) == [*used, *OWN_PARAMETERS]
+
+
+def in_notebook(*cells):
+    """Return the `globals()` of a notebook that ran these cells."""
+    names = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, names)
+    return names
+
+
+def test_what_is_not_declared_is_the_report_s_else_the_default(tmp_path):
+    declare = f"# Parameters: literals\nblock_size = 32  # tokens\noutput_dir = {str(tmp_path)!r}"
+    assert pick_parameters(in_notebook(declare)) == Parameters(block_size=32)
+    write_parameters(tmp_path, Parameters(block_size=8, seed=4, max_conversations=9, arrivals="gamma:2"))
+    kept = Parameters(block_size=32, seed=4, max_conversations=9, arrivals="gamma:2")
+    assert pick_parameters(in_notebook(declare)) == kept
+    injected = "# Parameters\nblock_size = '8'\nseed = 5"
+    names = in_notebook(declare, injected)
+    assert pick_parameters(names) == Parameters(block_size=8, seed=5, max_conversations=9, arrivals="gamma:2")
+    assert names["block_size"] == 8
+    assert pick_parameters(in_notebook(declare, "seed, data = 7, [1, 2]")) == kept  # names of another cell's own
+    added = f"{declare}\nseed = 7"  # a line that somebody adds
+    assert pick_parameters(in_notebook(declare, "seed, data = 7, [1, 2]", added)).seed == 7
+    with pytest.raises(InputError, match="unknown parameter sed; known: data, .*kv_model, output_dir"):
+        pick_parameters(in_notebook(declare, "# Parameters\nsed = 5"))
+    assert pick_parameters(in_notebook(f"{declare}\nsed = 1", "# Parameters\nsed = 5")) == kept  # the notebook's own
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[1]", "holds no JSON object"), ("{", "holds no JSON object"), ('{"sed": 1}', "unknown parameter sed"),
+     ('{"seed": -1}', "seed is -1")],
+)  # fmt: skip
+def test_a_damaged_file_of_parameters_is_refused(tmp_path, text, said):
+    (tmp_path / "parameters.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        pick_parameters(in_notebook(f"output_dir = {str(tmp_path)!r}"))
+
+
+def test_a_report_s_parameters_are_written_whole(tmp_path, capsys):
+    sources = [write_notebook(tmp_path / "10-a.ipynb", "1"), write_notebook(tmp_path / "90-z.ipynb", "2")]
+    assert execute_notebooks(sources, Parameters(seed=3), tmp_path / "out") == 0
+    assert json.loads((tmp_path / "out/parameters.json").read_text()) == Parameters(seed=3).as_dict()
 
 
 def test_every_notebook_runs_on_the_sample_and_the_report_is_whole(tmp_path):

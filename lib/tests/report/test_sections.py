@@ -109,4 +109,4 @@ def test_the_naive_clocks_are_called_out(shared_derived):
     workload = load_workload(parameters, progress=False)
     with pytest.warns(UserWarning, match="for comparison only"):
         trace = make_trace(workload, "multi_turn")
-    assert "for comparison only" in describe_causality(trace, parameters.timing())
+    assert "for comparison only" in describe_causality(trace, parameters.make("clock"))

@@ -11,24 +11,20 @@ from scipy import stats
 
 from kvprefix.files.paths import InputError
 from kvprefix.traces.arrivals import (
+    ARRIVALS,
     DAY_PROFILE,
     DAY_S,
-    Arrivals,
-    Clock,
-    count_early_turns,
-    draw_client_starts,
-    draw_daily_starts,
-    draw_poisson_starts,
-    draw_renewal_starts,
-    draw_starts,
-    draw_think_times,
-    parse_arrivals,
-    read_profile,
-    read_stamps,
-    schedule_turns,
+    Clients,
+    Day,
+    Gamma,
+    Poisson,
+    Stamps,
+    Weibull,
     solve_weibull_shape,
 )  # fmt: skip
+from kvprefix.traces.clock import Causal, count_early_turns, schedule_turns
 from kvprefix.traces.parameters import Parameters, parse_parameters
+from kvprefix.traces.timing_files import read_profile, read_stamps
 from kvprefix.traces.workload import make_trace
 
 N = 40_000
@@ -45,7 +41,7 @@ def is_of(values, law):
 
 @pytest.mark.parametrize("cv", [0.3, 1.0, 1.8, 4.0])
 def test_gamma_gaps_have_their_rate_variation_and_law(cv):
-    gaps = np.diff(draw_renewal_starts(N, 2.0, cv, rng()), prepend=0)
+    gaps = np.diff(Gamma(2.0, cv).draw(N, rng()), prepend=0)
     assert gaps.mean() == pytest.approx(0.5, abs=4 * 0.5 * cv / math.sqrt(N))
     assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05)
     if cv < 2:  # above, many gaps are too short to be told from zero beside a time of thousands of seconds
@@ -54,7 +50,7 @@ def test_gamma_gaps_have_their_rate_variation_and_law(cv):
 
 @pytest.mark.parametrize("cv", [0.3, 1.0, 4.0])
 def test_weibull_gaps_have_their_rate_variation_and_law(cv):
-    gaps = np.diff(draw_renewal_starts(N, 2.0, cv, rng(), "weibull"), prepend=0)
+    gaps = np.diff(Weibull(2.0, cv).draw(N, rng()), prepend=0)
     shape = solve_weibull_shape(cv)
     law = stats.weibull_min(shape, scale=0.5 / math.gamma(1 + 1 / shape))
     assert law.mean() == pytest.approx(0.5) and law.std() / law.mean() == pytest.approx(cv)
@@ -63,21 +59,20 @@ def test_weibull_gaps_have_their_rate_variation_and_law(cv):
 
 
 def test_the_laws_differ_so_the_test_can_fail():
-    gaps = np.diff(draw_renewal_starts(N, 2.0, 4.0, rng()), prepend=0)
+    gaps = np.diff(Gamma(2.0, 4.0).draw(N, rng()), prepend=0)
     assert not is_of(gaps, stats.expon(scale=0.5))
     assert not is_of(gaps, stats.weibull_min(solve_weibull_shape(4.0), scale=0.1))
 
 
 def test_a_variation_of_one_is_poisson():
     assert solve_weibull_shape(1.0) == pytest.approx(1)
-    for kind in ("gamma", "weibull"):
-        assert is_of(np.diff(draw_renewal_starts(N, 3.0, 1.0, rng(), kind), prepend=0), stats.expon(scale=1 / 3))
-    assert is_of(np.diff(draw_poisson_starts(N, 3.0, rng()), prepend=0), stats.expon(scale=1 / 3))
+    for arrivals in (Gamma(3.0, 1.0), Weibull(3.0, 1.0), Poisson(3.0)):
+        assert is_of(np.diff(arrivals.draw(N, rng()), prepend=0), stats.expon(scale=1 / 3))
 
 
 def test_a_day_s_profile_gives_its_rates_and_is_poisson_in_its_own_time():
     rate = N / (4 * DAY_S)  # about four days
-    starts = draw_daily_starts(N, rate, DAY_PROFILE, rng())
+    starts = Day(rate).draw(N, rng())
     whole = starts[starts < 3 * DAY_S]
     assert len(whole) == pytest.approx(3 * DAY_S * rate, abs=4 * math.sqrt(3 * DAY_S * rate))
     counts = np.bincount((whole % DAY_S // 3600).astype(int), minlength=24)
@@ -91,16 +86,16 @@ def test_a_day_s_profile_gives_its_rates_and_is_poisson_in_its_own_time():
 
 
 def test_few_clients_carry_most_of_the_rate():
-    starts = draw_client_starts(N, 5.0, 100, 1.0, 1.2, rng())
+    starts = Clients(5.0, 100, 1.0, 1.2).draw(N, rng())
     assert len(starts) == N and (np.diff(starts) >= 0).all()
     assert N / starts[-1] == pytest.approx(5.0, rel=0.03)
     assert is_of(np.diff(starts, prepend=0), stats.expon(scale=1 / 5))  # Poisson clients add up to a Poisson process
-    bursty = draw_client_starts(N, 5.0, 100, 6.0, 1.2, rng())
+    bursty = Clients(5.0, 100, 6.0, 1.2).draw(N, rng())
     gaps = np.diff(bursty)
     assert gaps.std() / gaps.mean() > 1.3  # bursts of the large clients survive the sum
     # The largest client alone: its share of the rate by Zipf's law.
     share = 1 / (np.arange(1, 101) ** -1.2).sum()
-    alone = draw_client_starts(2000, 5.0, 1, 1.0, 1.2, rng())
+    alone = Clients(5.0, 1, 1.0, 1.2).draw(2000, rng())
     assert 2000 / alone[-1] == pytest.approx(5.0, rel=0.1) and share > 0.25
 
 
@@ -112,16 +107,16 @@ def test_few_clients_carry_most_of_the_rate():
     ],
 )
 def test_think_times_have_the_median_asked_for_and_their_law(think, law):
-    times = draw_think_times(N, Clock(think=think, think_median_s=80.0, think_sigma=1.2), rng())
+    times = Causal(think=think, think_median_s=80.0, think_sigma=1.2).think_time().draw(N, rng())
     assert law.median() == pytest.approx(80) and np.median(times) == pytest.approx(80, rel=0.03)
     assert is_of(times, law)
 
 
 def test_think_times_constant_and_from_data(tmp_path):
-    assert set(draw_think_times(10, Clock(think="constant", think_median_s=7), rng())) == {7.0}
+    assert set(Causal(think="constant", think_median_s=7).think_time().draw(10, rng())) == {7.0}
     file = tmp_path / "a:b.txt"
     file.write_text("1\n\n2.5\n40\n")
-    times = draw_think_times(N, Clock(think=f"data:{file}"), rng())
+    times = Causal(think=f"data:{file}").think_time().draw(N, rng())
     assert set(times) == {1, 2.5, 40}
     assert times.mean() == pytest.approx(43.5 / 3, rel=0.03)
 
@@ -129,18 +124,19 @@ def test_think_times_constant_and_from_data(tmp_path):
 @pytest.mark.parametrize("think", ["lognormal", "exponential", "constant", "data"])
 def test_no_turn_precedes_its_predecessor_s_reply_under_the_causal_clock(think, tmp_path):
     (tmp_path / "think").write_text("0\n3\n")
-    clock = Clock(think=f"data:{tmp_path / 'think'}" if think == "data" else think)
+    clock = Causal(think=f"data:{tmp_path / 'think'}" if think == "data" else think)
     requests = pd.DataFrame({
         "conversation_index": np.repeat(np.arange(500), 6), "turn": np.tile(np.arange(6), 500),
         "output_tokens": rng().integers(0, 900, 3000),
     })  # fmt: skip
     for spec in ("poisson", "gamma:5", "weibull:3", "day", "clients:7:3"):
-        arrival_s = schedule_turns(requests, 2.0, clock, rng(), parse_arrivals(spec))
+        arrivals = ARRIVALS.parse(spec, {"arrival_rate": 2.0})
+        arrival_s = schedule_turns(requests, arrivals, clock, rng())
         arrived = requests.assign(arrival_s=arrival_s)
         assert count_early_turns(arrived, clock.ttft_s, clock.time_per_output_token_s) == 0
-        again = schedule_turns(requests, 2.0, clock, rng(), parse_arrivals(spec))
+        again = schedule_turns(requests, arrivals, clock, rng())
         assert again.tobytes() == arrival_s.tobytes()
-        assert schedule_turns(requests, 2.0, clock, rng(2), parse_arrivals(spec)).tobytes() != arrival_s.tobytes()
+        assert schedule_turns(requests, arrivals, clock, rng(2)).tobytes() != arrival_s.tobytes()
 
 
 def test_early_turns_are_counted():
@@ -186,7 +182,7 @@ def test_stamps_are_read_in_every_form(tmp_path):
     assert read_stamps(plain, 2).tolist() == [0, 1]
     assert read_stamps(mooncake, 3).tolist() == [0, 1, 2]
     assert read_stamps(bailian, 2).tolist() == [0, 4.5]
-    assert draw_starts(3, 2.0, parse_arrivals(f"stamps:{plain}"), rng()).tolist() == [0, 1, 2.5]
+    assert Stamps(str(plain)).draw(3).tolist() == [0, 1, 2.5]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +209,7 @@ def test_other_files_are_refused_too(tmp_path):
         read_profile(tmp_path / "p")
     (tmp_path / "t").write_text("-1\n")
     with pytest.raises(InputError, match="holds -1 s"):
-        draw_think_times(1, Clock(think=f"data:{tmp_path / 't'}"), rng())
+        Causal(think=f"data:{tmp_path / 't'}").think_time().draw(1, rng())
 
 
 @pytest.mark.parametrize(
@@ -221,12 +217,12 @@ def test_other_files_are_refused_too(tmp_path):
     [
         ("uniform", "known: poisson, gamma:CV"),
         ("gamma", "are not known"),
-        ("gamma:0", "coefficient of variation is '0'; expected a number above 0"),
-        ("weibull:-1", "coefficient of variation is '-1'"),
-        ("gamma:inf", "coefficient of variation is 'inf'"),
+        ("gamma:0", "coefficient of variation is 0.0; expected a number, from 0.001 to 1000"),
+        ("weibull:-1", "coefficient of variation is -1.0"),
+        ("gamma:inf", "coefficient of variation is inf"),
         ("gamma:x", "coefficient of variation is 'x'"),
-        ("clients:0", "'0' clients"),
-        ("clients:3:2:-1", "skew is '-1'"),
+        ("clients:0", "number of clients is 0"),
+        ("clients:3:2:-1", "skew is -1.0"),
         ("stamps:", "are not known"),
         ("poisson:3", "are not known"),
     ],
@@ -241,7 +237,7 @@ def test_arrivals_without_sense_are_refused(spec, said):
     [
         ({"think": "sometimes"}, "known: lognormal, exponential, constant, data:FILE"),
         ({"think": "data:"}, "is not known"),
-        ({"think_median_s": 90_000}, "more than a day"),
+        ({"think_median_s": 90_000}, "think_median_s is 90000; expected a number of seconds, from 0 to 86400"),
     ],
 )
 def test_think_times_without_sense_are_refused(values, said):
@@ -251,13 +247,17 @@ def test_think_times_without_sense_are_refused(values, said):
 
 def test_think_times_longer_than_a_day_are_refused_where_they_are_many():
     with pytest.raises(InputError, match="of the think times are longer than a day"):
-        draw_think_times(1000, Clock(think_median_s=50_000.0), rng())
+        Causal(think_median_s=50_000.0).think_time().draw(1000, rng())
 
 
 def test_specifications_are_read():
-    assert parse_arrivals("weibull:2.5") == Arrivals("weibull", cv=2.5)
-    assert parse_arrivals("clients:30:4:1.5") == Arrivals("clients", cv=4.0, clients=30, skew=1.5)
-    assert parse_arrivals("day:a:b") == Arrivals("day", file="a:b")
+    given = {"arrival_rate": 3.0}
+    assert ARRIVALS.parse("weibull:2.5", given) == Weibull(3.0, cv=2.5)
+    assert ARRIVALS.parse("clients:30:4:1.5", given) == Clients(3.0, clients=30, cv=4.0, skew=1.5)
+    assert ARRIVALS.parse("day:a:b", given) == Day(3.0, file="a:b")
+    for text in ("poisson", "gamma:4", "day", "day:a:b", "clients:30:2", "clients:30:1:0.5", "stamps:x"):
+        assert ARRIVALS.parse(text, given).text == text
+    assert ARRIVALS.parse("clients:30:1.0:1", given).text == "clients:30"
     parameters = parse_parameters({"arrivals": "stamps:x", "think": "data:y"})
     assert parameters.timing_files() == ["x", "y"] and Parameters().timing_files() == []
 

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from kvprefix.files.paths import InputError
-from kvprefix.traces.arrivals import Clock, draw_poisson_starts, draw_think_times, schedule_turns
+from kvprefix.traces.arrivals import Poisson
+from kvprefix.traces.clock import CLOCKS, AtOnce, BackToBack, Causal, schedule_turns
+from kvprefix.traces.parameters import Parameters
 
 
 def requests_of(n_conversations, n_turns, seed=3):
@@ -21,7 +23,7 @@ def requests_of(n_conversations, n_turns, seed=3):
 
 def schedule(requests, rate=2.0, clock=None, seed=0):
     """Return arrival times as a conversations x turns array."""
-    times = schedule_turns(requests, rate, clock or Clock(), np.random.default_rng(seed))
+    times = schedule_turns(requests, Poisson(rate), clock or Causal(), np.random.default_rng(seed))
     return times.reshape(requests["conversation_index"].nunique(), -1)
 
 
@@ -32,7 +34,7 @@ def services(requests, clock):
 
 
 def test_poisson_gaps_are_exponential():
-    starts = draw_poisson_starts(40_000, 4.0, np.random.default_rng(1))
+    starts = Poisson(4.0).draw(40_000, np.random.default_rng(1))
     gaps = np.diff(starts, prepend=0)
     assert (gaps > 0).all()
     # mean 1 / 4 with a standard error of 0.25 / 200; an exponential exceeds its mean with probability 1 / e
@@ -41,14 +43,14 @@ def test_poisson_gaps_are_exponential():
 
 
 def test_think_times_have_the_median_and_sigma_asked_for():
-    times = draw_think_times(40_000, Clock(think_median_s=80.0, think_sigma=1.2), np.random.default_rng(1))
+    times = Causal(think_median_s=80.0, think_sigma=1.2).think_time().draw(40_000, np.random.default_rng(1))
     # standard error of the logarithm's mean: 1.2 / 200; of its deviation: 1.2 / 283
     assert abs(np.log(times / 80.0).mean()) < 4 * 1.2 / 200
     assert abs(np.log(times).std() - 1.2) < 4 * 1.2 / 283
 
 
 def test_no_turn_comes_before_its_predecessors_reply_ends():
-    requests, clock = requests_of(2000, 5), Clock()
+    requests, clock = requests_of(2000, 5), Causal()
     think = np.diff(schedule(requests, clock=clock)) - services(requests, clock)[:, :-1]
     assert (think > 0).all()
     # 8000 think times: lognormal with median 110 s and sigma 1.5
@@ -60,18 +62,18 @@ def test_naive_clocks_warn_and_leave_out_their_part():
     requests = requests_of(50, 4)
     causal = schedule(requests)
     with pytest.warns(UserWarning, match="'back_to_back' lets turns arrive sooner"):
-        clock = Clock("back_to_back")
+        clock = BackToBack()
         times = schedule(requests, clock=clock)
     assert np.diff(times) == pytest.approx(services(requests, clock)[:, :-1], abs=2e-6)
     assert times[:, 0].tolist() == causal[:, 0].tolist()
     with pytest.warns(UserWarning, match="'at_once' lets turns arrive sooner"):
-        times = schedule(requests, clock=Clock("at_once"))
+        times = schedule(requests, clock=AtOnce())
     assert times.tolist() == np.repeat(causal[:, :1], 4, axis=1).tolist()
 
 
 @pytest.mark.parametrize("kind", ["causal", "back_to_back", "at_once"])
 def test_single_turns_need_no_warning_and_start_at_the_same_times(kind):
-    requests, clock = requests_of(100, 3), Clock(kind)
+    requests, clock = requests_of(100, 3), CLOCKS[kind]()
     with warnings.catch_warnings() if kind == "causal" else pytest.warns(UserWarning):
         starts = schedule(requests, clock=clock)[:, 0]
     assert (np.diff(starts) >= 0).all()
@@ -89,7 +91,7 @@ def test_seed_decides_and_draws_do_not_mix():
     assert slower[:, 0] == pytest.approx(2 * times[:, 0], abs=2e-6)
     assert np.diff(slower) == pytest.approx(np.diff(times), abs=2e-6)
     # starts and think times are drawn apart: their logarithms do not go together (standard error 0.1)
-    think = np.diff(times) - services(requests, Clock())[:, :-1]
+    think = np.diff(times) - services(requests, Causal())[:, :-1]
     gaps = np.diff(times[:, 0], prepend=0)
     assert abs(np.corrcoef(np.log(gaps), np.log(think[:, 0]))[0, 1]) < 0.4
 
@@ -102,7 +104,7 @@ def test_times_are_rounded_to_microseconds():
 @pytest.mark.parametrize(
     "values, said",
     [
-        ({"kind": "warp"}, "clock 'warp' is not known; known: causal, back_to_back, at_once"),
+        ({"clock": "warp"}, "clock 'warp' is not known; known: causal, back_to_back, at_once"),
         ({"think_median_s": -1}, "think_median_s is -1"),
         ({"think_sigma": "wide"}, "think_sigma is 'wide'"),
         ({"ttft_s": float("nan")}, "ttft_s is nan"),
@@ -111,10 +113,13 @@ def test_times_are_rounded_to_microseconds():
 )
 def test_clock_without_sense_is_refused(values, said):
     with pytest.raises(InputError, match=said):
-        Clock(**values)
+        Parameters(**values)
+    if "clock" not in values:
+        with pytest.raises(InputError, match=said):
+            Causal(**values)
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), "2", None])
 def test_rate_without_sense_is_refused(rate):
-    with pytest.raises(InputError, match="arrival rate is"):
-        draw_poisson_starts(1, rate, np.random.default_rng(0))
+    with pytest.raises(InputError, match="arrival_rate is .*; expected a number of conversations per second, from"):
+        Poisson(rate)

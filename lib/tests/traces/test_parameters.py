@@ -4,20 +4,39 @@ import numpy as np
 import pytest
 
 from kvprefix.files.paths import InputError
-from kvprefix.traces.arrivals import Clock
-from kvprefix.traces.parameters import Parameters, parse_parameters
+from kvprefix.traces.clock import Causal
+from kvprefix.traces.parameters import REGISTRIES, Parameters, parse_parameters
+from kvprefix.traces.table import TABLE
 
 
 def test_defaults():
     parameters = Parameters()
     assert (parameters.data, parameters.tokenizer, parameters.block_size) == ("bundled", "bundled", 16)
     assert (parameters.max_conversations, parameters.arrival_rate, parameters.seed) == (None, 2.0, 0)
-    assert parameters.timing() == Clock("causal", 110.0, 1.5)
+    assert parameters.make("clock") == Causal(think_median_s=110.0, think_sigma=1.5)
     assert json.loads(json.dumps(parameters.as_dict())) == parameters.as_dict()
 
 
 def test_block_size_of_numpy_becomes_a_plain_one():
     assert json.dumps(Parameters(block_size=np.int64(32)).as_dict()["block_size"]) == "32"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_row_of_the_table_is_whole(name):
+    one = TABLE[name]
+    assert one.help and one.parse(one.show(one.default)) in (one.default, one.word)
+    assert one.check(one.default) == one.default and one.example != one.default
+    assert getattr(parse_parameters({name: one.show(one.example)}), name) == one.example
+    if one.kind in ("whole", "number"):
+        assert one.check(one.least) == one.least and one.check(one.most) == one.most
+        for beyond in (one.least - 1, one.most + 1):
+            with pytest.raises(InputError, match=f"{name} is {beyond:g}".replace("+", ".") if beyond < 1e6 else name):
+                Parameters(**{name: beyond})
+
+
+def test_the_forms_in_the_table_are_those_that_are_registered():
+    for name, registry in REGISTRIES.items():
+        assert TABLE[name].entries == {cls.form: cls.definition for cls in registry.values()}
 
 
 def test_text_is_parsed_as_a_command_line_gives_it():

@@ -1,0 +1,177 @@
+"""When the next turn of a conversation follows: a class per clock, and the arrival time of every request.
+
+Starts and think times are drawn from generators of their own. Nothing here knows tokens, only counts.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.files.paths import InputError
+from kvprefix.traces.entries import Entries, Entry, of_table
+from kvprefix.traces.think import THINKS
+from kvprefix.traces.timing_files import MAX_ARRIVAL_S
+
+CLOCKS = Entries("clock")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock(Entry):
+    """How the turns of a conversation follow each other.
+
+    Attributes
+    ----------
+    ttft_s : float
+        Time to first token, in seconds.
+    time_per_output_token_s : float
+        Seconds per generated token; the service time is ``ttft_s + output_tokens * time_per_output_token_s``.
+    naive : bool
+        Whether turns arrive sooner than people write them: such a clock is for comparison only, since it makes small
+        caches look better than they are.
+    """
+
+    ttft_s: float = of_table("ttft_s")
+    time_per_output_token_s: float = of_table("time_per_output_token_s")
+    naive = True
+
+    def delay(self, requests, rng):
+        """Return the seconds from the turn before to each request, (n,) float64; those of first turns mean nothing.
+
+        `requests` has `output_tokens`, ordered by conversation and turn.
+        """
+        raise NotImplementedError
+
+    def describe(self):
+        """Say what follows: to end a sentence; plain text."""
+        return f"the turns follow the naive clock {self.name}, which lets them arrive sooner than people write them"
+
+    def state(self, varied=()):
+        """Say it in few words, for captions; without the parameters named in `varied`."""
+        return f"{self.name} clock"
+
+
+def _wait_for_replies(clock, requests):
+    """Return the service time of the request before, in seconds; 0 for the first one."""
+    delay = np.zeros(len(requests))
+    service = clock.ttft_s + requests["output_tokens"].to_numpy() * clock.time_per_output_token_s
+    delay[1:] = service[:-1]
+    return delay
+
+
+@CLOCKS.entry("causal", "after the reply's service time and a think time")
+@dataclass(frozen=True, kw_only=True)
+class Causal(Clock):
+    """The next turn comes after the service time of the one before and a think time.
+
+    Attributes
+    ----------
+    think : str
+        The distribution of think times: one of THINKS.
+    think_median_s, think_sigma : float
+        Think time, from the end of a reply to the next message: its median in seconds, and the sigma of its logarithm
+        if it is lognormal. The defaults are those published for chat traffic.
+    """
+
+    think_median_s: float = of_table("think_median_s")
+    think_sigma: float = of_table("think_sigma")
+    think: str = of_table("think")
+    naive = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.think_time()
+
+    def think_time(self):
+        """Return the distribution of think times."""
+        return THINKS.parse(self.think, vars(self))
+
+    def delay(self, requests, rng):
+        return _wait_for_replies(self, requests) + self.think_time().draw(len(requests), rng)
+
+    def describe(self):
+        return (
+            f"the next turn follows after the service time ({self.ttft_s:g} s to the first token and "
+            f"{self.time_per_output_token_s:g} s a generated token) and {self.think_time().describe()}"
+        )
+
+    def state(self, varied=()):
+        usual = self.think == Causal.think or "think" in varied
+        return f"{self.name} clock" + ("" if usual else f" ({self.think} think time)")
+
+
+@CLOCKS.entry("back_to_back", "without a think time: for comparison, it warns")
+@dataclass(frozen=True, kw_only=True)
+class BackToBack(Clock):
+    """The next turn comes after the service time of the one before alone."""
+
+    def delay(self, requests, rng):
+        return _wait_for_replies(self, requests)
+
+
+@CLOCKS.entry("at_once", "all turns at the start: for comparison, it warns")
+@dataclass(frozen=True, kw_only=True)
+class AtOnce(Clock):
+    """All turns arrive when the conversation starts; the service times only tell which of them come too early."""
+
+    def delay(self, requests, rng):
+        return np.zeros(len(requests))
+
+
+def count_early_turns(requests, ttft_s=0.0, time_per_output_token_s=0.0):
+    """Count the turns that arrive before the reply that they follow can be complete.
+
+    Parameters
+    ----------
+    requests : pandas.DataFrame
+        `conversation_index`, `turn`, `arrival_s` and `output_tokens`, in any order.
+    ttft_s, time_per_output_token_s : float
+        The service time of the turn before is ``ttft_s + output_tokens * time_per_output_token_s``.
+
+    Returns
+    -------
+    int
+        Such turns can hit what is not computed yet. Times count as equal within two microseconds.
+    """
+    ordered = requests.sort_values(["conversation_index", "turn"], kind="stable")
+    index, arrival = ordered["conversation_index"].to_numpy(), ordered["arrival_s"].to_numpy()
+    done = arrival + ttft_s + time_per_output_token_s * ordered["output_tokens"].to_numpy()
+    return int(((index[1:] == index[:-1]) & (arrival[1:] < done[:-1] - 2e-6)).sum())
+
+
+def schedule_turns(requests, arrivals, clock, rng):
+    """Give every request its arrival time.
+
+    Parameters
+    ----------
+    requests : pandas.DataFrame
+        `conversation_index`, `turn` and `output_tokens`, ordered by conversation and turn.
+    arrivals : Arrivals
+    clock : Clock
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    (n,) ndarray of float64
+        Seconds, rounded to microseconds, in the order of `requests`.
+    """
+    starts_rng, think_rng = rng.spawn(2)
+    is_first = ~requests["conversation_index"].duplicated().to_numpy()
+    delay = clock.delay(requests, think_rng)
+    delay[is_first] = arrivals.draw(int(is_first.sum()), starts_rng)
+    arrival_s = pd.Series(delay).groupby(requests["conversation_index"].to_numpy()).cumsum().round(6).to_numpy()
+    if not (arrival_s < MAX_ARRIVAL_S).all():
+        raise InputError(
+            f"arrivals reach {arrival_s.max():g} s, more than {MAX_ARRIVAL_S:g}: the rate is too low or the think and "
+            f"service times are too long ({arrivals})"
+        )
+    if clock.naive and not is_first.all():
+        times = clock.ttft_s, clock.time_per_output_token_s
+        early = count_early_turns(requests.assign(arrival_s=arrival_s), *times)
+        warnings.warn(
+            f"the clock {clock.name!r} lets turns arrive sooner than people write them: for comparison only "
+            f"({early:,} of {int((~is_first).sum()):,} later turns come before the reply that they follow is complete)",
+            stacklevel=2,
+        )
+    return arrival_s

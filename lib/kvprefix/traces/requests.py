@@ -1,0 +1,62 @@
+"""From the joined parts of a workload to its table of requests, and what was counted on the way."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute  # noqa: F401  (pa.compute)
+
+from kvprefix.tokens.arrays import Tokens
+
+
+def count_refused(dataset, note):
+    """Count conversations that the template refused as skipped; their index stays theirs, without requests.
+
+    Late turns that it refused, and those after them, count as a repair of their conversations.
+    """
+    if note["late_turns"]:
+        kind, (index, turn, _, reason) = "turns_refused_by_template_dropped", note["first_late"]
+        dataset = {
+            **dataset,
+            "repaired": {**dataset["repaired"], kind: note["late_turns"]},
+            "first_repaired": {kind: f"conversation {index}, turn {turn}: {reason}"},
+        }
+    if not note["refused"]:
+        return dataset
+    first, reason = note["first_refused"]
+    return {
+        **dataset,
+        "skipped": {**dataset["skipped"], "refused_by_template": note["refused"]},
+        "first_skipped": {**dataset["first_skipped"], "refused_by_template": f"conversation {first}: {reason}"},
+        "conversations": dataset["conversations"] - note["refused"],
+    }
+
+
+def make_requests(joined):
+    """Return the table of requests and their tokens."""
+    rows = {name: joined.rows[name].to_numpy() for name in joined.rows.column_names if name != "conversation_id"}
+    turn, index = rows["turn"].astype(np.int64), rows["conversation"].astype(np.int64)
+    own_offsets, output_offsets = (
+        np.concatenate(([0], np.cumsum(rows[name], dtype=np.int64))) for name in ("own_tokens", "output_tokens")
+    )
+    parent = np.where(turn > 0, np.arange(len(turn)) - 1, -1)
+    arrays = joined.arrays
+    tokens = Tokens(
+        parent, rows["shared_tokens"].astype(np.int64), own_offsets, arrays["own_tokens"], arrays["own_is_template"],
+        output_offsets, arrays["output_tokens"],
+    )  # fmt: skip
+    requests = pd.DataFrame({
+        "request_id": _name_requests(joined.rows["conversation"], joined.rows["turn"]),
+        "conversation_index": index,
+        "conversation_id": joined.rows["conversation_id"].to_pandas(),
+        "turn": turn,
+        "prompt_tokens": tokens.prompt_lengths(),
+        "output_tokens": np.diff(output_offsets),
+        "messages": rows["messages"].astype(np.int64),
+    })  # fmt: skip
+    return requests, tokens
+
+
+def _name_requests(conversation, turn):
+    """Return `c{conversation}t{turn}` of every request."""
+    texts = ["c", conversation.cast(pa.string()), "t", turn.cast(pa.string()), ""]  # the last one separates: nothing
+    return pa.compute.binary_join_element_wise(*texts).to_pandas()
