@@ -132,7 +132,7 @@ def _compare_rates(ours, theirs):
 
 def _prepare_kvlint(folder, tools):
     """Write conversations and a tokenizer's folder; return our and kvlint's command for the same job."""
-    from kvprefix.conversations.load import locate_data, read_conversations
+    from kvprefix.conversations.load import iterate_conversations, locate_data
     from kvprefix.tokens.template import load_chat
     from kvprefix.tokens.tokenizer import find_tokenizer
 
@@ -140,7 +140,7 @@ def _prepare_kvlint(folder, tools):
     roles = {"user": "human", "assistant": "gpt", "system": "system"}
     records = [
         {"id": str(k), "conversations": [{"from": roles[role], "value": text} for role, text in one.messages]}
-        for k, one in enumerate(islice(read_conversations(locate_data("bundled")), CONVERSATIONS))
+        for k, one in enumerate(islice(iterate_conversations(locate_data("bundled")), CONVERSATIONS))
     ]
     chats.write_text(json.dumps(records))
     (folder / "chats.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))

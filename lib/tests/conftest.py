@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from samples import save_small_tokenizer
 
-from kvprefix.conversations.load import locate_data, read_conversations
+from kvprefix.conversations.load import iterate_conversations, locate_data
 from kvprefix.tokens.template import load_chat
 from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.parameters import Parameters
@@ -46,7 +46,7 @@ def qwen(bundled_folder):
 
 @pytest.fixture(scope="session")
 def bundled_conversations():
-    return list(read_conversations(locate_data("bundled"), max_conversations=300))
+    return list(iterate_conversations(locate_data("bundled"), max_conversations=300))
 
 
 @pytest.fixture(scope="session")

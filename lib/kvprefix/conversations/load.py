@@ -25,7 +25,8 @@ from kvprefix.conversations.records import (
 from kvprefix.files.paths import InputError, check_input_file, resolve_input
 
 __all__ = [
-    "Conversation", "LoadCounts", "Message", "digest_messages", "join_text_parts", "locate_data", "read_conversations",
+    "Conversation", "LoadCounts", "Message", "digest_messages", "iterate_conversations", "join_text_parts",
+    "locate_data",
 ]  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def locate_data(data):
     return path
 
 
-def read_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):
+def iterate_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):
     """Stream the usable conversations of a data file, repaired, in file order.
 
     Repairs: messages with blank text are dropped, and assistant messages before the first user message; a record's
@@ -109,8 +110,8 @@ def read_conversations(path, *, max_conversations=None, drop_duplicates=False, r
 
     Parameters
     ----------
-    path : path-like
-        See `read_records`.
+    path : path-like, or list of records
+        Of a file, see `read_records`; records in memory are numbered from 1 on.
     max_conversations : int, optional
         Stop after so many usable conversations.
     drop_duplicates : bool
@@ -126,7 +127,10 @@ def read_conversations(path, *, max_conversations=None, drop_duplicates=False, r
     """
     counts = LoadCounts() if counts is None else counts
     seen_ids, seen_messages = {}, set()
-    records = read_records(path, counts.reading)
+    if isinstance(path, list):
+        records, counts.reading.at_end = enumerate(path, 1), True
+    else:
+        records = read_records(path, counts.reading)
     for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):
         try:
             parsed = parse_record(record)

@@ -15,7 +15,7 @@ from itertools import islice
 
 from pyarrow import feather
 
-from kvprefix.conversations.load import LoadCounts, read_conversations
+from kvprefix.conversations.load import LoadCounts
 from kvprefix.files.paths import InputError, tell, write_bytes
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import sha256_file
@@ -35,26 +35,14 @@ def is_whole(file):
     return False
 
 
-def read_workload(parameters, path, counts=None):
-    """Read the conversations of a data file that belong to a workload with these parameters."""
-    return read_conversations(
-        path,
-        max_conversations=parameters.max_conversations,
-        drop_duplicates=parameters.drop_duplicates,
-        rejoin_split=parameters.rejoin_split,
-        counts=counts,
-    )
-
-
-def make_parts(parameters, path, source, folder, *, progress=True):
+def make_parts(chats, size, source, folder, *, progress=True):
     """Tokenise the parts that are not there yet.
 
     Parameters
     ----------
-    parameters : Source
-        Of a workload.
-    path : pathlib.Path
-        The data file.
+    chats : Conversations
+    size : int
+        Bytes of the data.
     source : TokenizerSource
     folder : pathlib.Path
         Where the parts are kept.
@@ -66,12 +54,11 @@ def make_parts(parameters, path, source, folder, *, progress=True):
         The names of all `parts` in order, `dataset` (counts) and `tokenizer_sha256`.
     """
     counts, parts, missing = LoadCounts(), [], deque()
-    size = path.stat().st_size
     bar = show_progress(size, "tokenising", "B", shown=progress)
     source = replace(source, folder=source.folder.resolve())
 
     def find_missing():
-        conversations = read_workload(parameters, path, counts)
+        conversations = chats.read(counts)
         while part := list(islice(conversations, PART_CONVERSATIONS)):
             digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
             kept = [file.name for file in folder.glob(f"part-{digest}-*.arrow") if is_whole(file)]
@@ -87,7 +74,7 @@ def make_parts(parameters, path, source, folder, *, progress=True):
             parts[missing.popleft()] = name
     _load_chat.cache_clear()
     if not parts:
-        raise InputError(_describe_nothing_usable(path, counts))
+        raise InputError(_describe_nothing_usable(chats.path or chats.name, counts))
     return {"parts": parts, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
 
 

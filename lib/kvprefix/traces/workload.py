@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kvprefix.conversations.load import locate_data
+from kvprefix.conversations.chats import Conversations, read_conversations
 from kvprefix.files.paths import InputError, derived_folder
 from kvprefix.files.sealed import (
     ChangedError,
@@ -23,11 +23,11 @@ from kvprefix.files.sealed import (
     make_once,
     read_sealed,
     seal_key,
-    stamp_file,
     write_sealed,
 )
+from kvprefix.files.shown import Shown
 from kvprefix.tokens.arrays import Tokens
-from kvprefix.tokens.parts import PART_VERSION, is_whole, make_parts, read_workload
+from kvprefix.tokens.parts import PART_VERSION, is_whole, make_parts
 from kvprefix.tokens.store import join_parts, open_joined
 from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.clock import AtOnce, schedule_turns
@@ -36,6 +36,7 @@ from kvprefix.traces.requests import count_refused, make_requests
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
 
+OPTIONS = ("max_conversations", "drop_duplicates", "rejoin_split")  # of `read_conversations`
 MODES = ("single_turn", "multi_turn")
 
 
@@ -54,8 +55,8 @@ class Source:
             object.__setattr__(self, name, TABLE[name].check(value))
 
 
-@dataclass(frozen=True)
-class Workload:
+@dataclass(frozen=True, repr=False)
+class Workload(Shown):
     """Tokenised conversations, before any arrival time.
 
     Attributes
@@ -71,6 +72,8 @@ class Workload:
     source : Source
     manifest : pathlib.Path
         What it was made of. Pickled, a workload is this path: the process that reads it maps the same files.
+    chats : Conversations or None
+        Where the messages are; None in another process, which opens the workload by its manifest.
     """
 
     requests: pd.DataFrame
@@ -79,9 +82,20 @@ class Workload:
     tokenizer: dict
     source: Source
     manifest: Path
+    chats: Conversations | None
 
     def __reduce__(self):
         return _open_workload, (str(self.manifest.resolve()), self.dataset, self.tokenizer, self.source)
+
+    def describe(self):
+        """Return what was read and how much of it there is."""
+        return {
+            "what": f"Tokenised conversations ({self.dataset['name']})",
+            "conversations": f"{self.dataset['conversations']:,} of {self.dataset['records_read']:,} records",
+            "requests": f"{len(self.requests):,} (multi-turn: one per user message)",
+            "prompt tokens": f"{self.requests['prompt_tokens'].sum():,}",
+            "tokenizer": self.tokenizer["name"] + ("" if self.tokenizer["has_template"] else ", without a template"),
+        }
 
     def single_turn(self, arrivals, seed=0):
         """Make a trace of one request per conversation: its system message if any, and its first user message.
@@ -127,15 +141,15 @@ class Workload:
         ChangedError
             If the file is another than the tokens were made of, or becomes one; then the last pair has been given.
         """
-        stamp = stamp_file(locate_data(self.source.data))
-        if stamp.sha256 != self.dataset["sha256"]:
+        stamp = self.chats.stamp()
+        if stamp and stamp.sha256 != self.dataset["sha256"]:
             raise ChangedError(f"{stamp.path}: changed since its tokens were made; run again")
-        with expect_unchanged(stamp):
-            for index, conversation in enumerate(read_workload(self.source, stamp.path)):
+        with expect_unchanged(*filter(None, [stamp])):
+            for index, conversation in enumerate(self.chats):
                 yield index, conversation.messages
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Experiment(Workload):
     """A workload, and the parameters of what is measured on it: what studies take.
 
@@ -192,16 +206,21 @@ def load_workload(parameters, *, progress=True):
     InputError
         As `tokenize`.
     """
-    source = Source(**{name: getattr(parameters, name) for name in asdict(Source())})
-    return Experiment(**vars(tokenize(source, progress=progress)), parameters=parameters)
+    options = {name: getattr(parameters, name) for name in OPTIONS}
+    workload = tokenize(read_conversations(parameters.data, **options), parameters.tokenizer, progress=progress)
+    workload = replace(workload, source=replace(workload.source, data=parameters.data))
+    return Experiment(**vars(workload), parameters=parameters)
 
 
-def tokenize(source, *, progress=True):
-    """Load a workload from the cache, tokenising what is not there.
+def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
+    """Tokenise conversations with a tokenizer's own chat template; what was tokenised before comes from the cache.
 
     Parameters
     ----------
-    source : Source
+    chats : Conversations
+        Of `read_conversations`; or what it takes: a file, or a list of conversations.
+    tokenizer : str
+        `bundled` (Qwen2.5), a Hugging Face hub id or a folder.
     progress : bool
         Show a progress bar while tokenising.
 
@@ -214,14 +233,15 @@ def tokenize(source, *, progress=True):
     InputError
         Data or tokenizer that cannot be used, with the reason; data that changes while it is read.
     """
-    path = locate_data(source.data)
+    chats = chats if isinstance(chats, Conversations) else read_conversations(chats)
+    source = Source(data=chats.path or chats.name, tokenizer=tokenizer, **chats.options)
     tokenizer = find_tokenizer(source.tokenizer)
     versions = {name: metadata.version(name) for name in ("transformers", "tokenizers")}
     token_key = seal_key([tokenizer.fingerprint, versions, PART_VERSION])
-    options = [source.max_conversations, source.drop_duplicates, source.rejoin_split]
-    stamp = stamp_file(path, shown=progress)
+    stamp = chats.stamp(shown=progress)
+    sha256, size = (stamp.sha256, stamp.size) if stamp else chats.fingerprint()
     folder = derived_folder() / f"tokens-{token_key}"
-    manifest_path = folder / f"workload-{seal_key([stamp.sha256, *options])}.json"
+    manifest_path = folder / f"workload-{seal_key([sha256, *chats.options.values()])}.json"
     manifest = None
 
     def read():
@@ -234,20 +254,21 @@ def tokenize(source, *, progress=True):
         nonlocal manifest
         damaged = [name for name in manifest["parts"] if not is_whole(folder / name)] if manifest else []
         if manifest is None or damaged:
-            with expect_unchanged(stamp):  # parts are named by what they hold, so those of another state do no harm
-                manifest = make_parts(source, path, tokenizer, folder, progress=progress)
-            manifest["dataset"] |= {"sha256": stamp.sha256, "bytes": stamp.size}
+            # Parts are named by what they hold, so those of another state do no harm.
+            with expect_unchanged(*filter(None, [stamp])):
+                manifest = make_parts(chats, size, tokenizer, folder, progress=progress)
+            manifest["dataset"] |= {"sha256": sha256, "bytes": size}
             write_sealed(manifest_path, manifest)
         return manifest, join_parts(folder, manifest["parts"], progress=progress)
 
     manifest, joined = make_once(folder, read, make)
-    manifest["dataset"] = {"name": path.name, **manifest["dataset"]}
-    return _assemble(manifest, joined, source, manifest_path)
+    manifest["dataset"] = {"name": chats.name, **manifest["dataset"]}
+    return _assemble(manifest, joined, source, manifest_path, chats)
 
 
 def _open_workload(manifest, dataset, tokenizer, source):
     """Open a workload that another process made or found whole: no data file and no tokenizer is needed."""
-    return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, source, Path(manifest))
+    return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, source, Path(manifest), None)
 
 
 def _open_experiment(*workload_and_parameters):
@@ -264,7 +285,7 @@ def _map_requests(manifest):
     return make_requests(joined)
 
 
-def _assemble(manifest, joined, source, path):
+def _assemble(manifest, joined, source, path, chats):
     """Make a workload of its joined parts."""
     if not len(joined.rows):
         reason = joined.note["first_refused"][1]
@@ -275,4 +296,4 @@ def _assemble(manifest, joined, source, path):
         "has_template": joined.note["has_template"],
     }
     dataset = count_refused(manifest["dataset"], joined.note)
-    return Workload(*make_requests(joined), dataset, tokenizer, source, path)
+    return Workload(*make_requests(joined), dataset, tokenizer, source, path, chats)

@@ -4,7 +4,7 @@ import pytest
 from places import SHARED
 from samples import record, write_records
 
-from kvprefix.conversations.load import LoadCounts, digest_messages, join_text_parts, locate_data, read_conversations
+from kvprefix.conversations.load import LoadCounts, digest_messages, iterate_conversations, join_text_parts, locate_data
 from kvprefix.files.paths import InputError
 
 CASES = SHARED / "cases"
@@ -18,7 +18,7 @@ def load(tmp_path):
     def load(records, **options):
         path = write_records(tmp_path / "data.json", records)
         counts = LoadCounts()
-        conversations = list(read_conversations(path, counts=counts, **options))
+        conversations = list(iterate_conversations(path, counts=counts, **options))
         assert len(conversations) == counts.conversations
         assert counts.records_read == counts.conversations + sum(counts.skipped.values())
         return conversations, counts
@@ -73,7 +73,7 @@ def test_text_parts_are_joined_as_vllm_does():
 
 def read_case(name, **options):
     counts = LoadCounts()
-    return list(read_conversations(CASES / name, counts=counts, **options)), counts
+    return list(iterate_conversations(CASES / name, counts=counts, **options)), counts
 
 
 def test_a_system_field_is_the_first_message():
@@ -226,7 +226,7 @@ def test_line_that_is_no_json_is_counted(tmp_path):
     path = tmp_path / "data.jsonl"
     path.write_text(json.dumps(record(U)) + "\n{broken\n" + json.dumps(record(U)) + "\n")
     counts = LoadCounts()
-    assert len(list(read_conversations(path, counts=counts))) == 2
+    assert len(list(iterate_conversations(path, counts=counts))) == 2
     assert (counts.records_read, counts.skipped) == (3, {"not_json": 1})
 
 
@@ -267,7 +267,7 @@ def test_lone_surrogates_are_replaced_and_counted(tmp_path, join):
     given = json.dumps(record("a\ud800b\udc00", "pair \U0001f600", "end \ud83d"))
     path.write_text(join.replace("{}", given))
     counts = LoadCounts()
-    conversations = list(read_conversations(path, counts=counts))
+    conversations = list(iterate_conversations(path, counts=counts))
     assert texts(conversations) == [["a\ufffdb\ufffd", "pair \U0001f600", "end \ufffd"]]
     assert counts.repaired["lone_surrogates_replaced"] == 2
 

@@ -8,7 +8,7 @@ import pytest
 from places import SHARED
 from samples import record, save_small_tokenizer, write_records
 
-from kvprefix.conversations.load import locate_data, read_conversations
+from kvprefix.conversations.load import iterate_conversations, locate_data
 from kvprefix.files.jsonlines import number_lines
 from kvprefix.files.paths import InputError
 from kvprefix.formats.chat_trace import read_log_trace
@@ -54,7 +54,7 @@ def test_data_and_a_log_of_its_requests_lose_the_same_turns(picky, tmp_path):
             "timestamp": 10 * turn + index,
             "messages": [{"role": m.role, "content": m.text} for m in one.messages[:end]],
         }
-        for index, one in enumerate(read_conversations(LATE / "data.jsonl"))
+        for index, one in enumerate(iterate_conversations(LATE / "data.jsonl"))
         for turn, end in enumerate(one.request_ends())
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -102,7 +102,7 @@ def _tokenizer_with(name, pipe):
     "read",
     [
         locate_data,
-        lambda path: list(read_conversations(path)),
+        lambda path: list(iterate_conversations(path)),
         lambda path: list(number_lines(path)),
         lambda path: read_log_trace(path, progress=False),
         lambda path: read_stamps(path, 1),

@@ -8,7 +8,7 @@ import pytest
 from places import SHARED
 
 from kvprefix.blocks.sharing import measure_hits_with_outputs
-from kvprefix.conversations.load import Message, locate_data, read_conversations
+from kvprefix.conversations.load import Message, iterate_conversations, locate_data
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.traces.trace import make_trace_of
 
@@ -32,7 +32,7 @@ def test_bundled_conversations_give_the_recorded_tokens(qwen):
         recorded[request["conversation"]].append((request["prompt_token_ids"], request["output_token_ids"]))
     conversations = [
         c if c.messages[0].role == "system" else c._replace(messages=(SYSTEM, *c.messages))
-        for c in read_conversations(locate_data("bundled"), max_conversations=400)
+        for c in iterate_conversations(locate_data("bundled"), max_conversations=400)
     ]
     ours, prompt = defaultdict(list), []
     for row in encode_conversations(conversations, qwen)[0].to_pylist():

@@ -6,12 +6,12 @@ import shutil
 import pytest
 from samples import record, save_small_tokenizer, write_records
 
+from kvprefix.conversations.chats import Conversations
 from kvprefix.files.sealed import ChangedError, expect_unchanged, stamp_file
 from kvprefix.studies import cache as study
 from kvprefix.studies.sharing import analyse, write_results
 from kvprefix.tokens import tokenizer as tokenizer_module
 from kvprefix.tokens.tokenizer import find_tokenizer, load_tokenizer
-from kvprefix.traces import workload as workload_module
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
 
@@ -60,16 +60,15 @@ def parameters(data, small_folder):
 
 def change_while_read(monkeypatch, path, change):
     """Let a file change when the third conversation has been read from it."""
-    read = workload_module.read_workload
+    read = Conversations.read
 
-    def read_and_change(parameters, path_read, counts=None):
-        for number, one in enumerate(read(parameters, path_read, counts)):
+    def read_and_change(self, counts=None):
+        for number, one in enumerate(read(self, counts)):
             if number == 2:
                 change(path)
             yield one
 
-    for module in ("kvprefix.tokens.parts", "kvprefix.traces.workload"):
-        monkeypatch.setattr(f"{module}.read_workload", read_and_change)
+    monkeypatch.setattr(Conversations, "read", read_and_change)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -85,12 +84,12 @@ def test_data_that_changes_while_it_is_tokenised_is_said_and_not_kept(derived, p
 
 def test_data_that_breaks_while_it_is_read_is_said_to_have_changed(derived, parameters, data, monkeypatch):
     # what the reader runs into is the change's fault, not the data's
-    def fail(parameters, path, counts=None):
+    def fail(self, counts=None):
         data.write_text("[{]")
-        yield from read(parameters, path, counts)
+        yield from read(self, counts)
 
-    read = workload_module.read_workload
-    monkeypatch.setattr("kvprefix.tokens.parts.read_workload", fail)
+    read = Conversations.read
+    monkeypatch.setattr(Conversations, "read", fail)
     with pytest.raises(ChangedError, match="changed while it was read"):
         load_workload(parameters, progress=False)
 

@@ -1,0 +1,122 @@
+"""Chats as a user gives them: a file, or messages in memory; with what was repaired or skipped."""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from kvprefix.conversations.load import LoadCounts, iterate_conversations, locate_data
+from kvprefix.files.paths import InputError
+from kvprefix.files.sealed import stamp_file
+from kvprefix.files.shown import Shown
+
+
+class Conversations(Shown):
+    """The usable conversations of a file, or of records in memory, in their order.
+
+    It reads when it is iterated, and keeps nothing of a file.
+
+    Attributes
+    ----------
+    path : pathlib.Path or None
+        None in memory.
+    name : str
+    options : dict
+        `max_conversations`, `drop_duplicates` and `rejoin_split`.
+    """
+
+    def __init__(self, source, **options):
+        self.options = options
+        if isinstance(source, str | Path):
+            self.path, self._records = locate_data(source), None
+            self.name = self.path.name
+        else:
+            self.path, self._records, self.name = None, _check_records(source), "in memory"
+
+    def read(self, counts=None):
+        """Yield each `Conversation`; `counts` (a LoadCounts) is filled meanwhile."""
+        return iterate_conversations(self._records if self.path is None else self.path, counts=counts, **self.options)
+
+    def __iter__(self):
+        return self.read()
+
+    def __len__(self):
+        return self.counts.conversations
+
+    @functools.cached_property
+    def counts(self):
+        """What was read, repaired and skipped, as LoadCounts: of a whole pass."""
+        counts = LoadCounts()
+        for _ in self.read(counts):
+            pass
+        return counts
+
+    def stamp(self, *, shown=False):
+        """Return what the data is now: `stamp_file` of a file, None in memory, where nothing changes it."""
+        return None if self.path is None else stamp_file(self.path, shown=shown)
+
+    def fingerprint(self):
+        """Return (SHA-256, bytes) of records in memory, as JSON."""
+        data = json.dumps(self._records, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
+        return hashlib.sha256(data).hexdigest(), len(data)
+
+    def describe(self):
+        """Return how many there are, and what was repaired and skipped."""
+        counts = self.counts.as_dict()
+        lines = {"read": f"{counts['records_read']:,} records, {counts['conversations']:,} usable"}
+        for name in ("skipped", "repaired"):
+            found = {reason: n for reason, n in counts[name].items() if n}
+            lines[name] = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in found.items()) or "none"
+        return {"what": f"Conversations ({self.name})", **lines}
+
+
+def _check_records(source):
+    """Return records that the readers take: a list of messages becomes a record."""
+    expected = "expected a file, or a list of conversations, each a list of messages {'role': ..., 'content': ...}"
+    if isinstance(source, dict | bytes) or not hasattr(source, "__iter__"):
+        raise InputError(f"conversations are a {type(source).__name__}; {expected}")
+    records = []
+    for number, one in enumerate(source, start=1):
+        if not isinstance(one, dict | list | tuple):
+            raise InputError(f"conversation {number} is a {type(one).__name__}; {expected}")
+        if isinstance(one, dict) and "role" in one:
+            raise InputError(f"conversation {number} is a single message; {expected}")
+        records.append(one if isinstance(one, dict) else {"messages": list(one)})
+    return records
+
+
+def read_conversations(source, *, max_conversations=None, drop_duplicates=False, rejoin_split=False):
+    """Read chats of a file, or of messages in memory.
+
+    Parameters
+    ----------
+    source : path-like, `bundled`, or iterable
+        A file in ShareGPT's or OpenAI's form, JSON or JSON Lines, also compressed; or conversations: each a list of
+        messages ``{"role": ..., "content": ...}``, or a record as a file holds it.
+    max_conversations : int, optional
+        The first N usable ones.
+    drop_duplicates : bool
+        Skip a conversation equal to an earlier one.
+    rejoin_split : bool
+        Join ShareGPT's split records again.
+
+    Returns
+    -------
+    Conversations
+
+    Raises
+    ------
+    InputError
+        No such file, or what is no conversation; with what would be right.
+
+    Examples
+    --------
+    >>> read_conversations([[{"role": "user", "content": "Hello"}], [{"role": "user", "content": " "}]])
+    Conversations (in memory)
+      read      2 records, 1 usable
+      skipped   1 no user message
+      repaired  none
+    """
+    return Conversations(
+        source, max_conversations=max_conversations, drop_duplicates=drop_duplicates, rejoin_split=rejoin_split
+    )
