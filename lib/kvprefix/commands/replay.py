@@ -3,6 +3,7 @@
 from kvprefix.commands.options import read_path
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
+from kvprefix.traces.table import TABLE
 
 HELP = "say what each request of a file hits in vLLM's or SGLang's prefix cache"
 
@@ -22,9 +23,11 @@ def add_options(parser):
         "--concurrent", action="store_true",
         help="requests arrive at their timestamp (ms) and run at once, as vLLM's synchronous scheduler runs them",
     )  # fmt: skip
-    parser.add_argument("--ttft-s", help="with --concurrent: seconds to a first token (default: 0.5)")
+    times = [TABLE[name].default for name in ("ttft_s", "time_per_output_token_s")]
+    parser.add_argument("--ttft-s", help=f"with --concurrent: seconds to a first token (default: {times[0]})")
     parser.add_argument(
-        "--time-per-output-token-s", help="with --concurrent: seconds of a step, a token of each (default: 0.03)"
+        "--time-per-output-token-s",
+        help=f"with --concurrent: seconds of a step, a token of each (default: {times[1]})",
     )
     parser.add_argument(
         "--out", required=True, type=read_path, help="file for the answers: JSON Lines, compressed if named .gz or .zst"

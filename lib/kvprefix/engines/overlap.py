@@ -6,6 +6,7 @@ import numpy as np
 
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError
+from kvprefix.traces.table import TABLE
 
 _ROUNDING = 1e-6  # of a step: 0.06 s are three steps of 0.02 s, though a division of floats may give more
 _MOST_STEPS = 2**53
@@ -42,8 +43,8 @@ class Overlap:
     """
 
     arrival_s: np.ndarray
-    first_token_s: float = 0.5
-    time_per_token_s: float = 0.03
+    first_token_s: float = TABLE["ttft_s"].default
+    time_per_token_s: float = TABLE["time_per_output_token_s"].default
 
     def __post_init__(self):
         for name in ("first_token_s", "time_per_token_s"):

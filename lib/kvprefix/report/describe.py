@@ -126,7 +126,7 @@ def describe_method(stats):
     starts, clock = make_entry("arrivals", p), make_entry("clock", p)
     turns = escape_markdown(clock.describe())
     if clock.naive:
-        turns = turns.replace(clock.name, code_markdown(clock.name))
+        turns = turns.replace(clock.text, code_markdown(clock.text))
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "

@@ -45,11 +45,11 @@ class Clock(Entry):
 
     def describe(self):
         """Say what follows: to end a sentence; plain text."""
-        return f"the turns follow the naive clock {self.name}, which lets them arrive sooner than people write them"
+        return f"the turns follow the naive clock {self.text}, which lets them arrive sooner than people write them"
 
     def state(self, varied=()):
         """Say it in few words, for captions; without the parameters named in `varied`."""
-        return f"{self.name} clock"
+        return f"{self.text} clock"
 
 
 def _wait_for_replies(clock, requests):
@@ -98,7 +98,7 @@ class Causal(Clock):
 
     def state(self, varied=()):
         usual = self.think == Causal.think or "think" in varied
-        return f"{self.name} clock" + ("" if usual else f" ({self.think} think time)")
+        return f"{self.text} clock" + ("" if usual else f" ({self.think} think time)")
 
 
 @CLOCKS.entry("back_to_back", "without a think time: for comparison, it warns")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kvprefix.files.paths import InputError
+from kvprefix.traces.arrivals import Poisson
 from kvprefix.traces.clock import Causal
 from kvprefix.traces.parameters import REGISTRIES, Parameters, parse_parameters
 from kvprefix.traces.table import TABLE
@@ -11,9 +12,10 @@ from kvprefix.traces.table import TABLE
 
 def test_defaults():
     parameters = Parameters()
-    assert (parameters.data, parameters.tokenizer, parameters.block_size) == ("bundled", "bundled", 16)
-    assert (parameters.max_conversations, parameters.arrival_rate, parameters.seed) == (None, 2.0, 0)
-    assert parameters.make("clock") == Causal(think_median_s=110.0, think_sigma=1.5)
+    assert list(parameters.as_dict()) == list(TABLE)
+    assert (parameters.data, parameters.tokenizer, parameters.max_conversations) == ("bundled", "bundled", None)
+    assert parameters.make("clock") == Causal() and parameters.make("arrivals") == Poisson(parameters.arrival_rate)
+    assert Causal().think_median_s == parameters.think_median_s == TABLE["think_median_s"].default
     assert json.loads(json.dumps(parameters.as_dict())) == parameters.as_dict()
 
 

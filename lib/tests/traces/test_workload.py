@@ -1,9 +1,11 @@
 import json
+import pickle
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import samples
@@ -11,9 +13,11 @@ from samples import record, write_records
 
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
 from kvprefix.tokens import parts as parts_module
+from kvprefix.traces.arrivals import Gamma, Poisson
+from kvprefix.traces.clock import Causal
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import write_trace
-from kvprefix.traces.workload import load_workload, make_trace
+from kvprefix.traces.workload import Workload, load_workload, make_trace, tokenize
 
 RECORDS = [
     record(
@@ -102,6 +106,35 @@ def test_modes_of_one_workload(bundled_workload):
             assert (row.prompt_tokens, row.output_tokens) == (len(trace.prompt(i)), len(trace.generated(i)))
     in_conversation = multi.requests.groupby("conversation_index")["turn"]
     assert all(turns.tolist() == list(range(len(turns))) for _, turns in in_conversation)
+
+
+def test_a_workload_has_no_clock_and_any_makes_a_trace(bundled_workload):
+    workload = tokenize(bundled_workload.source, progress=False)
+    assert type(workload) is Workload and not hasattr(workload, "parameters")
+    for made, mode in (
+        (workload.single_turn(Poisson(2.0), seed=0), "single_turn"),
+        (workload.multi_turn(Poisson(2.0), Causal(), seed=0), "multi_turn"),
+    ):
+        trace = make_trace(bundled_workload, mode)
+        assert made.requests.equals(trace.requests) and made.rows.tolist() == trace.rows.tolist()
+        assert made.info["mode"] == trace.info["mode"] == mode
+        assert made.info["parameters"].items() <= trace.info["parameters"].items() | {("clock", "at_once")}
+    assert trace.info["parameters"] == bundled_workload.parameters.as_dict()
+    given = workload.multi_turn(Gamma(3.0, cv=4.0), Causal(think_median_s=7), seed=5)
+    changes = {"arrivals": "gamma:4", "arrival_rate": 3.0, "think_median_s": 7, "seed": 5}
+    experiment = replace(bundled_workload, parameters=replace(bundled_workload.parameters, **changes))
+    assert given.requests.equals(make_trace(experiment, "multi_turn").requests)
+    assert changes.items() <= given.info["parameters"].items()
+    with pytest.raises(InputError, match="seed is -1"):
+        workload.single_turn(Poisson(2.0), seed=-1)
+
+
+def test_a_workload_travels_as_the_path_of_its_files(bundled_workload):
+    workload = tokenize(bundled_workload.source, progress=False)
+    for one in (workload, bundled_workload):
+        copy = pickle.loads(pickle.dumps(one))
+        assert type(copy) is type(one) and copy.source == one.source and copy.requests.equals(one.requests)
+    assert copy.parameters.seed == bundled_workload.parameters.seed
 
 
 def test_requests_that_tie_come_in_order(derived, parameters):
