@@ -209,15 +209,6 @@ def show_value(value):
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def count(n, noun, plural=None):
-    """Return a number with its noun.
-
-    >>> count(1, "request"), count(2000, "request"), count(0, "reply", "replies")
-    ('1 request', '2,000 requests', '0 replies')
-    """
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
 @contextlib.contextmanager
 def write_lines(path):
     """Open a binary file to be written whole or not at all; compressed where its name ends in `.gz` or `.zst`.

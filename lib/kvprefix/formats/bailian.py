@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.files.jsonlines import count, is_whole
+from kvprefix.files.jsonlines import is_whole
+from kvprefix.files.words import count
 from kvprefix.formats.block_forms import LENGTH, STAMP, Field, Form, is_id
 from kvprefix.formats.block_lines import read_columns, write_blocks
 from kvprefix.formats.block_trace import BlockTrace

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from kvprefix.files.jsonlines import count, is_whole, parse_object, show_value
+from kvprefix.files.jsonlines import is_whole, parse_object, show_value
+from kvprefix.files.words import count
 from kvprefix.formats.chat_fields import LATEST_S, MOST_TOKENS
 
 

@@ -15,7 +15,6 @@ from kvprefix.blocks.prefix_trace import PrefixError, number_blocks
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.jsonlines import (
     ObjectLines,
-    count,
     is_whole,
     number_lines,
     open_stream,
@@ -25,6 +24,7 @@ from kvprefix.files.jsonlines import (
 )  # fmt: skip
 from kvprefix.files.paths import InputError, explain_os_errors
 from kvprefix.files.progress import show_progress
+from kvprefix.files.words import count
 from kvprefix.formats.block_forms import Rows
 from kvprefix.formats.block_trace import number_chains
 

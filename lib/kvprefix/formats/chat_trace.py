@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from kvprefix.files.jsonlines import count
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
+from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chain, make_chains, thread_requests
 from kvprefix.tokens.arrays import Tokens, flat_lists
 from kvprefix.tokens.encode import encode_conversations

@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kvprefix.files.checks import check_block_size
-from kvprefix.files.jsonlines import count, number_lines, parse_object, read_magic, show_value
+from kvprefix.files.jsonlines import number_lines, parse_object, read_magic, show_value
 from kvprefix.files.paths import InputError, explain_os_errors, refuse_same_file
+from kvprefix.files.words import count
 
 SOURCES = {
     "parquet": "our Parquet, which `run --parquet` writes",

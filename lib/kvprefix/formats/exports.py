@@ -6,9 +6,10 @@ Each function returns what it dropped or put in, in words.
 import json
 
 from kvprefix.conversations.records import make_unique
-from kvprefix.files.jsonlines import count, write_lines
+from kvprefix.files.jsonlines import write_lines
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
+from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chains, thread_requests
 from kvprefix.tokens.template import TemplateRefusal, load_chat
 

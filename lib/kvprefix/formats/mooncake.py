@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.formats.block_forms import LENGTH, STAMP, Form
 from kvprefix.formats.block_lines import read_columns, write_blocks
 from kvprefix.formats.block_trace import BlockTrace
