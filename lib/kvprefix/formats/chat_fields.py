@@ -17,6 +17,7 @@ from kvprefix.conversations.records import (
     find_unrendered,
     is_time_name,
     join_text_parts,
+    list_systems,
     replace_halves,
 )
 from kvprefix.files.jsonlines import is_whole, show_value
@@ -79,7 +80,8 @@ def find_messages(record, request):
     if "delta" in (record.get("message_mode"), request.get("message_mode")):
         raise Skipped("with message_mode delta", "holds only the messages that are new")
     pairs = [_read_message(message, k) for k, message in enumerate(messages)]
-    return [*_find_system(request, pairs), *pairs]
+    known = {text for role, text in pairs if role == "system"}
+    return [*(("system", text) for text in list_systems(request, known, _refuse_system)), *pairs]
 
 
 def _refuse_unrendered(part):
@@ -88,17 +90,8 @@ def _refuse_unrendered(part):
         raise Skipped(found[1].replace("_", " "), f"has `{found[0]}`, which is not rendered")
 
 
-def _find_system(request, pairs):
-    """Return the system texts beside the messages as such pairs, those that a system message has already left out."""
-    found, known = [], {text for role, text in pairs if role == "system"}
-    for name in SYSTEM_FIELDS:
-        text = request.get(name)
-        if text and not isinstance(text, str):
-            raise Skipped("with system blocks", f"has {name} {show_value(text)}; expected a text")
-        if text and text.strip() and text not in known:
-            known.add(text)
-            found.append(("system", text))
-    return found
+def _refuse_system(name, value):
+    raise Skipped("with system blocks", f"has {name} {show_value(value)}; expected a text")
 
 
 def _read_message(message, k):

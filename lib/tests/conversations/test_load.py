@@ -4,7 +4,8 @@ import pytest
 from places import SHARED
 from samples import record, write_records
 
-from kvprefix.conversations.load import LoadCounts, digest_messages, join_text_parts, locate_data, read_conversations
+from kvprefix.conversations.load import LoadCounts, digest_messages, locate_data, read_conversations
+from kvprefix.conversations.records import join_text_parts
 from kvprefix.files.paths import InputError
 
 CASES = SHARED / "cases"

@@ -8,7 +8,8 @@ import pytest
 from places import SHARED
 
 from kvprefix.blocks.sharing import measure_hits_with_outputs
-from kvprefix.conversations.load import Message, locate_data, read_conversations
+from kvprefix.conversations.load import locate_data, read_conversations
+from kvprefix.conversations.records import Message
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.traces.trace import make_trace_of
 

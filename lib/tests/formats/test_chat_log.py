@@ -13,7 +13,7 @@ from trace_lines import HI, messages
 from transformers import AutoTokenizer
 
 from kvprefix.blocks.sharing import measure_sharing
-from kvprefix.conversations.load import Message
+from kvprefix.conversations.records import Message
 from kvprefix.files.paths import InputError
 from kvprefix.formats.chat_log import Logged, RequestLog, read_log
 from kvprefix.formats.chat_threads import make_chains, thread_requests
