@@ -21,14 +21,13 @@ from kvprefix.conversations.records import (
     replace_halves,
 )
 from kvprefix.files.jsonlines import is_whole, show_value
+from kvprefix.formats.values import LATEST_S, MOST_TOKENS
 
 EXPECTED = 'a line is {"timestamp": time, "messages": [{"role": ..., "content": ...}, ...]}, or has them in "body"'
 ENGINE_FIELDS = frozenset(
     {"request_id", "conversation_id", "turn", "timestamp", "messages", "prompt_tokens", "output_tokens"}
 )
 TIMES = ("timestamp", "time", "created", "created_at", "startTime", "start_time")
-MOST_TOKENS = 10**8  # of a request: no model takes more, and sums of such numbers stay exact
-LATEST_S = 4_102_444_800  # the year 2100: no time of a log or a trace lies beyond
 _NAMES = ("request_id", "custom_id", "id")
 _ANSWERS = ("completion", "response", "output")
 _READ = {

@@ -3,8 +3,6 @@
 Every prompt's ids equal ``apply_chat_template(messages, add_generation_prompt=True)`` of the request's whole messages.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -139,20 +137,3 @@ def _describe(counts, refused, said, requests):
             "tokenizer or chat template (--tokenizer gives the right one)"
         )
     return notes
-
-
-def read_log_trace(path, tokenizer="bundled", *, progress=True):
-    """Read a log of requests and tokenise it: `read_log`, then `tokenise_log`.
-
-    Parameters
-    ----------
-    path : path-like
-    tokenizer : str
-        `bundled` (Qwen2.5), a hub id or a folder.
-    progress : bool
-    """
-    from kvprefix.formats.chat_log import read_log
-    from kvprefix.tokens.tokenizer import find_tokenizer
-
-    source = find_tokenizer(tokenizer)
-    return tokenise_log(read_log(Path(path), progress=progress), source, progress=progress)
