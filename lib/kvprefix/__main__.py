@@ -10,13 +10,13 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import os
 import sys
 import traceback
 from importlib import import_module
 
 from kvprefix.commands import NAMES
 from kvprefix.files.csv_cells import guarding
+from kvprefix.files.environment import variable_set
 from kvprefix.files.escape import plain_text
 from kvprefix.files.paths import InputError, tell
 
@@ -75,21 +75,13 @@ def make_parser():
     return parser
 
 
-@contextlib.contextmanager
 def _place_tasks(scheduler):
     """Tell all that runs tasks, notebooks too, where they run; what is wrong with a cluster is said before any work."""
     if scheduler is None:
-        yield
-        return
+        return contextlib.nullcontext()
     from kvprefix.tasks.runner import VARIABLE, check_place
 
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = check_place(scheduler)
-    try:
-        yield
-    finally:
-        os.environ.pop(VARIABLE)
-        os.environ |= {VARIABLE: before} if before is not None else {}
+    return variable_set(VARIABLE, check_place(scheduler))
 
 
 def _show_traceback(*error):

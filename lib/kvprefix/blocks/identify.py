@@ -50,11 +50,18 @@ class Blocks:
 
 
 def identify_blocks(trace, block_size, *, outputs=False):
+    """Number the full blocks of every request of a trace: `identify_rows` of its tokens and rows."""
+    return identify_rows(trace.tokens, trace.rows, block_size, outputs=outputs)
+
+
+def identify_rows(tokens, rows, block_size, *, outputs=False):
     """Number the full blocks of every request by their token prefix.
 
     Parameters
     ----------
-    trace : Trace
+    tokens : Tokens
+    rows : (n_requests,) ndarray of int64
+        The row of each request in the tokens, as the requests arrive.
     block_size : int
         Tokens a block.
     outputs : bool
@@ -72,7 +79,6 @@ def identify_blocks(trace, block_size, *, outputs=False):
     are worked on, an entry a distinct block of each part, and an id a block access.
     """
     block_size = check_block_size(block_size)
-    tokens, rows = trace.tokens, trace.rows
     if (tokens.parent >= np.arange(len(tokens.parent))).any():
         raise ValueError("a row of the tokens goes on from itself or a later row; expected one before it")
     n_blocks, n_known = count_blocks(tokens, block_size, outputs)

@@ -38,6 +38,14 @@ class PrefixTrace:
         What belongs together when intervals are made by resampling.
     info : dict
         What made the trace.
+    output_tokens : (n_requests,) ndarray of int64, optional
+        Generated tokens; this and what follows is None where it is not known or not needed.
+    previous : (n_requests,) ndarray of int64, optional
+        The request that each one continues, always an earlier one; -1 for none.
+    turn : (n_requests,) ndarray of int64, optional
+        0-based.
+    types : list of str, optional
+        What Bailian says of each request: text, search, image, file, ...
     """
 
     block_size: int
@@ -51,6 +59,10 @@ class PrefixTrace:
     finish_s: np.ndarray
     conversation: np.ndarray
     info: dict = field(default_factory=dict)
+    output_tokens: np.ndarray | None = None
+    previous: np.ndarray | None = None
+    turn: np.ndarray | None = None
+    types: list | None = field(default=None, repr=False)
 
     def __len__(self):
         return len(self.prompt_tokens)
@@ -200,7 +212,7 @@ def select_requests(accesses, requests, arrival_s=None):
     Returns
     -------
     PrefixTrace
-        Blocks numbered anew, as first seen.
+        Blocks numbered anew, as first seen; which request each one continues is no longer known (`previous` is None).
     """
     lengths = accesses.blocks[requests]
     offsets = np.concatenate(([0], np.cumsum(lengths)))
@@ -210,7 +222,10 @@ def select_requests(accesses, requests, arrival_s=None):
     return replace(
         accesses, ids=ids, offsets=offsets, last_weight=accesses.last_weight[requests],
         prompt_tokens=accesses.prompt_tokens[requests], parent=parent, depth=depth, arrival_s=arrival_s,
-        finish_s=arrival_s + runs_s, conversation=accesses.conversation[requests],
+        finish_s=arrival_s + runs_s, conversation=accesses.conversation[requests], previous=None,
+        output_tokens=None if accesses.output_tokens is None else accesses.output_tokens[requests],
+        turn=None if accesses.turn is None else accesses.turn[requests],
+        types=None if accesses.types is None else [accesses.types[i] for i in requests],
     )  # fmt: skip
 
 

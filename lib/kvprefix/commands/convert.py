@@ -3,6 +3,8 @@
 from kvprefix.commands.options import read_path
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
+from kvprefix.formats.lookup import join_names, list_sizes, list_sources, list_targets
+from kvprefix.formats.registry import FORMATS
 from kvprefix.traces.table import TABLE
 
 HELP = "write a trace in another tool's format"
@@ -10,22 +12,21 @@ HELP = "write a trace in another tool's format"
 
 def add_options(parser):
     """Add what the command takes."""
-    parser.add_argument("source", type=read_path, metavar="IN", help="a trace (JSON Lines also .gz, .zst)")
+    plain = ", ".join(one.name for one in list_sources() if not one.is_packed)
+    named = join_names([one for one in FORMATS.values() if "model" in one.options])
+    parser.add_argument("source", type=read_path, metavar="IN", help=f"a trace (all but {plain} also .gz, .zst)")
     parser.add_argument("target", type=read_path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help=join_names(list_targets()))
     parser.add_argument(
-        "--to", required=True, metavar="FORMAT",
-        help="mooncake, bailian, vllm-custom, vllm-multi-turn, openai-batch or parquet",
-    )  # fmt: skip
-    parser.add_argument(
-        "--from", dest="kind", metavar="FORMAT",
-        help="parquet, engine, log, mooncake or bailian (default: found by content)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--block-size", help="tokens a block of OUT, a multiple of IN's if it has any (default: IN's, else 512 or 16)"
+        "--from", dest="kind", metavar="FORMAT", help=f"{join_names(list_sources())} (default: found by content)"
     )
-    parser.add_argument("--from-block-size", help="tokens a block of IN (default: what it says, else 512 or 16)")
+    sizes = list_sizes("blocks")
+    parser.add_argument(
+        "--block-size", help=f"tokens a block of OUT, a multiple of IN's if it has any (default: IN's, else {sizes})"
+    )
+    parser.add_argument("--from-block-size", help=f"tokens a block of IN (default: what it says, else {sizes})")
     parser.add_argument("--tokenizer", default="bundled", help=f"of messages: {TABLE['tokenizer'].help}")
-    parser.add_argument("--model", default="default", help="of a batch file, where IN names none")
+    parser.add_argument("--model", default="default", help=f"of {named}, where IN names none")
 
 
 def call(options):

@@ -6,17 +6,20 @@ import sys
 from kvprefix.commands.options import read_path, tell_lines
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
+from kvprefix.formats.lookup import join_words, list_sizes, list_sources
 
 HELP = "rate a trace at many cache sizes under several eviction policies"
 
 
 def add_options(parser):
     """Add what the command takes."""
-    parser.add_argument("trace", type=read_path, help="our Parquet, Mooncake's or Bailian's lines (also .gz, .zst)")
+    kinds = join_words([one.label for one in list_sources("tokens", "blocks")])
+    sizes = list_sizes("tokens", "blocks")
+    parser.add_argument("trace", type=read_path, help=f"{kinds} (lines also .gz, .zst)")
     parser.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
     parser.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
     parser.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
-    parser.add_argument("--block-size", help="tokens a block (default: the trace's own, else 512, Bailian's 16)")
+    parser.add_argument("--block-size", help=f"tokens a block (default: the trace's own, else {sizes})")
     parser.add_argument("--format", choices=("table", "json"), default="table")
 
 

@@ -17,17 +17,11 @@ from kvprefix.conversations.records import (
     FieldCounts,
     Message,
     Refused,
-    join_text_parts,
     make_unique,
     parse_record,
     replace_halves,
 )
 from kvprefix.files.paths import InputError, check_input_file, resolve_input
-
-__all__ = [
-    "Conversation", "LoadCounts", "Message", "digest_messages", "iterate_conversations", "join_text_parts",
-    "locate_data",
-]  # fmt: skip
 
 
 class Conversation(NamedTuple):

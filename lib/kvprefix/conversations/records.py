@@ -179,20 +179,35 @@ def _refuse_unrendered(fields, where):
 
 def _find_system(record, messages, repaired):
     """Return the system fields as messages, without those whose text a system message has already."""
-    found, known = [], {message.text for message in messages if message.role == "system"}
-    beside = bool(known)
+    known = {message.text for message in messages if message.role == "system"}
+    texts = list_systems(record, known, _refuse_system)
+    repaired["system_field_made_first_message"] += len(texts)
+    repaired["system_field_beside_a_system_message"] += len(texts) if known else 0
+    return [Message("system", text) for text in texts]
+
+
+def list_systems(fields, known, refuse):
+    """Return the texts of the system fields, without repeats and those `known`; `refuse(name, value)` raises.
+
+    >>> list_systems({"system": "Be brief.", "system_prompt": "Be kind."}, {"Be kind."}, None)
+    ['Be brief.']
+    """
+    texts = []
     for name in SYSTEM_FIELDS:
-        text = record.get(name)
-        if isinstance(text, list) and text:
-            raise Refused("with_system_blocks", f"`{name}` is a list, which cannot be rendered; expected a text")
-        if text not in EMPTY and not isinstance(text, str):
-            raise Refused("malformed_system", f"`{name}` is no text")
-        if text not in EMPTY and text.strip() and text not in known:
-            known.add(text)
-            found.append(Message("system", text))
-            repaired["system_field_made_first_message"] += 1
-            repaired["system_field_beside_a_system_message"] += beside
-    return found
+        text = fields.get(name)
+        if text in EMPTY:
+            continue
+        if not isinstance(text, str):
+            refuse(name, text)
+        if text.strip() and text not in known and text not in texts:
+            texts.append(text)
+    return texts
+
+
+def _refuse_system(name, value):
+    if isinstance(value, list):
+        raise Refused("with_system_blocks", f"`{name}` is a list, which cannot be rendered; expected a text")
+    raise Refused("malformed_system", f"`{name}` is no text")
 
 
 def _parse_message(message, k, repaired):

@@ -6,20 +6,18 @@ the lines is the order of replay. Arrow reads the file; only where that fails, o
 line by line, to name the line.
 """
 
-import gzip
 import json
-import zlib
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
-import pyarrow.json
 
 from kvprefix.engines.sglang import longest_prompt, replay_sglang
 from kvprefix.engines.vllm import Overlap, Requests, make_requests, number_contexts, replay_vllm
+from kvprefix.files.arrow_lines import Fault, LineReader, read_lines_of
 from kvprefix.files.checks import check_block_size
-from kvprefix.files.jsonlines import ObjectLines, number_lines, open_stream, parse_object, show_value, write_lines
-from kvprefix.files.paths import InputError, explain_os_errors, refuse_same_file
+from kvprefix.files.jsonlines import show_value, write_lines
+from kvprefix.files.paths import InputError, refuse_same_file
 from kvprefix.tokens.arrays import flat_lists
 from kvprefix.traces.trace import Tokens
 
@@ -174,40 +172,47 @@ def read_timed_requests(path):
 
 
 def _read(path, timed):
-    with explain_os_errors(path):
-        try:
-            return _read_fast(path, timed) or _read_slowly(path, timed)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: is cut or damaged: {error}") from error
+    return read_lines_of(path, _RequestReader(timed))
 
 
-def _read_fast(path, timed):
-    """Return ids, requests and timestamps (None if not `timed`), or None where Arrow fails or something is wrong."""
-    schema = pa.schema(_FIELDS | ({"timestamp": pa.float64()} if timed else {}))
-    parse = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-    try:
-        with open_stream(path) as stream:
-            read = pa.json.ReadOptions(use_threads=False, block_size=16 << 20)
-            table = pa.json.read_json(ObjectLines(stream), read, parse)
-    except (pa.ArrowException, OSError):
-        return None
-    names, prompts, outputs = (table[name] for name in list(_FIELDS)[:3])
-    if not len(table) or names.null_count or prompts.null_count:
-        return None
-    timestamps = table["timestamp"].to_numpy() if timed else None  # what is missing is NaN
-    if timed and not (np.diff(timestamps, prepend=0, append=_MOST_MS) >= 0).all():
-        return None
-    empty = pa.scalar([], _IDS)
-    own_offsets, own = _flat(prompts)
-    output_offsets, output = _flat(outputs.fill_null(empty) if outputs.null_count else outputs)
-    if own is None or output is None or (np.diff(own_offsets) == 0).any():
-        return None
-    n = len(table)
-    tokens = Tokens(
-        np.full(n, -1), np.zeros(n, np.int64), own_offsets, own, np.zeros(len(own), bool), output_offsets, output
-    )
-    contexts = [column.to_pylist() for column in (table["cache_salt"], table["lora_name"]) if column.null_count < n]
-    return names.to_pylist(), Requests(tokens, np.arange(n), number_contexts(n, *contexts)), timestamps
+class _RequestReader(LineReader):
+    """Makes ids, requests and timestamps (None if not `timed`) of a file."""
+
+    expected, batch_bytes = _EXPECTED, 16 << 20
+
+    def __init__(self, timed):
+        self.timed = timed
+        self.schema = pa.schema(_FIELDS | ({"timestamp": pa.float64()} if timed else {}))
+
+    def from_batches(self, batches):
+        table = pa.Table.from_batches(batches)
+        names, prompts, outputs = (table[name] for name in list(_FIELDS)[:3])
+        if not len(table) or names.null_count or prompts.null_count:
+            return None
+        timestamps = table["timestamp"].to_numpy() if self.timed else None  # what is missing is NaN
+        if self.timed and not (np.diff(timestamps, prepend=0, append=_MOST_MS) >= 0).all():
+            return None
+        empty = pa.scalar([], _IDS)
+        own_offsets, own = _flat(prompts)
+        output_offsets, output = _flat(outputs.fill_null(empty) if outputs.null_count else outputs)
+        if own is None or output is None or (np.diff(own_offsets) == 0).any():
+            return None
+        n = len(table)
+        tokens = Tokens(
+            np.full(n, -1), np.zeros(n, np.int64), own_offsets, own, np.zeros(len(own), bool), output_offsets, output
+        )
+        contexts = [column.to_pylist() for column in (table["cache_salt"], table["lora_name"]) if column.null_count < n]
+        return names.to_pylist(), Requests(tokens, np.arange(n), number_contexts(n, *contexts)), timestamps
+
+    def from_objects(self, objects):
+        requests, timestamps = [], []
+        for request in objects:
+            requests.append(_take_fields(request))
+            if self.timed:
+                timestamps.append(_check_timestamp(request.get("timestamp"), timestamps[-1] if timestamps else 0))
+        names, prompts, outputs, salts, adapters = zip(*requests, strict=True)
+        requests = make_requests(prompts, outputs, cache_salts=salts, lora_names=adapters)
+        return list(names), requests, np.array(timestamps, float) if self.timed else None
 
 
 def _flat(column):
@@ -218,61 +223,37 @@ def _flat(column):
     return offsets, None if len(ids) and ids.min() < 0 else ids.astype(np.int32, copy=False)
 
 
-def _read_slowly(path, timed):
-    """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
-    requests, timestamps, number = [], [], 0
-    try:
-        for number, line in number_lines(path):
-            *fields, timestamp = _parse(line, f"{path}: line {number}")
-            requests.append(fields)
-            if timed:
-                before = timestamps[-1] if timestamps else 0
-                timestamps.append(_check_timestamp(timestamp, before, f"{path}: line {number}"))
-    except OSError as error:
-        if error.errno is not None:  # it is not there, or no file
-            raise
-        raise InputError(f"{path}: is cut or damaged after line {number}: {error}") from error
-    if not requests:
-        raise InputError(f"{path}: holds no requests; {_EXPECTED}")
-    names, prompts, outputs, salts, adapters = zip(*requests, strict=True)
-    requests = make_requests(prompts, outputs, cache_salts=salts, lora_names=adapters)
-    return list(names), requests, np.array(timestamps, float) if timed else None
-
-
-def _parse(line, where):
-    """Return a line's fields in the order of _FIELDS and its timestamp, not checked; or raise InputError."""
-    request, fault = parse_object(line, _EXPECTED)
-    if fault:
-        raise InputError(f"{where} {fault}")
+def _take_fields(request):
+    """Return a request's fields in the order of _FIELDS; raise Fault where they are wrong."""
     missing = [name for name in ("request_id", "prompt_token_ids") if request.get(name) is None]
     if missing:
-        raise InputError(f"{where} lacks {', '.join(missing)}; {_EXPECTED}")
+        raise Fault(f"lacks {', '.join(missing)}; {_EXPECTED}")
     name, prompt, output, salt, adapter = (request.get(field) for field in _FIELDS)
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise InputError(f"{where} has request_id {show_value(name)}; expected a text or a whole number")
+        raise Fault(f"has request_id {show_value(name)}; expected a text or a whole number")
     for field, ids in (("prompt_token_ids", prompt), ("output_token_ids", output)):
         if ids is not None and not isinstance(ids, list):
-            raise InputError(f"{where} has {field} {show_value(ids)}; expected a list of token ids")
+            raise Fault(f"has {field} {show_value(ids)}; expected a list of token ids")
         strange = [one for one in ids or () if type(one) is not int or not 0 <= one < 2**31]
         if strange:
             odd = show_value(strange[0])
-            raise InputError(f"{where} has {odd} among its {field}; expected whole numbers of 31 bits")
+            raise Fault(f"has {odd} among its {field}; expected whole numbers of 31 bits")
     if not prompt:
-        raise InputError(f"{where} has no prompt_token_ids; expected one or more")
+        raise Fault("has no prompt_token_ids; expected one or more")
     for field, value in (("cache_salt", salt), ("lora_name", adapter)):
         if value is not None and not isinstance(value, str):
-            raise InputError(f"{where} has {field} {show_value(value)}; expected a text")
-    return name, prompt, output or [], salt, adapter, request.get("timestamp")
+            raise Fault(f"has {field} {show_value(value)}; expected a text")
+    return name, prompt, output or [], salt, adapter
 
 
-def _check_timestamp(value, before, where):
-    """Return a line's timestamp, or raise InputError."""
+def _check_timestamp(value, before):
+    """Return a line's timestamp; raise Fault where it is wrong."""
     expected = "with --concurrent every line has the milliseconds of its arrival, 0 or more"
     if value is None:
-        raise InputError(f"{where} lacks timestamp; {expected}")
+        raise Fault(f"lacks timestamp; {expected}")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_MS:
-        raise InputError(f"{where} has timestamp {show_value(value)}; {expected}")
+        raise Fault(f"has timestamp {show_value(value)}; {expected}")
     if value < before:
         values = f"{show_value(value)}, after {show_value(before)}"
-        raise InputError(f"{where} has timestamp {values}; expected the order of arrival")
+        raise Fault(f"has timestamp {values}; expected the order of arrival")
     return value

@@ -6,11 +6,11 @@ are, so that programs read back what the data holds; where the switch is on, suc
 Either way a carriage return becomes a newline: only that is quoted, and a bare one would begin a row.
 """
 
-import contextlib
 import os
 
 import numpy as np
 
+from kvprefix.files.environment import variable_set
 from kvprefix.files.paths import InputError
 
 VARIABLE = "KVPREFIX_CSV_SAFE"  # of the environment, so that notebooks see it too: true or false
@@ -46,15 +46,6 @@ def is_guarding():
     return given.lower() in ("true", "1")
 
 
-@contextlib.contextmanager
 def guarding(is_on):
     """Turn the switch on, for this process and those that it starts, where `is_on`; else leave it."""
-    before = os.environ.get(VARIABLE)
-    if is_on:
-        os.environ[VARIABLE] = "true"
-    try:
-        yield
-    finally:
-        if is_on:
-            del os.environ[VARIABLE]
-            os.environ |= {VARIABLE: before} if before is not None else {}
+    return variable_set(VARIABLE, "true" if is_on else None)

@@ -3,13 +3,11 @@
 What the objects mean is not known here. A line ends at a newline byte, and nowhere else.
 """
 
-import codecs
 import contextlib
 import gzip
 import io
 import json
 import os
-import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -77,37 +75,6 @@ def read_magic(path):
 def open_stream(path):
     """Open a file for reading, decompressed; what it is compressed with is found by content, not by name."""
     return pa.input_stream(str(path), compression=find_compression(read_magic(path)))
-
-
-class ObjectLines(io.RawIOBase):
-    """A stream as Arrow's JSON reader may have it: OSError where a line is no object, or its bytes no UTF-8.
-
-    Such a line is refused anyway. A bare `null` crashes Arrow 26 where it comes first in what is read at once, and it
-    passes on any bytes as text.
-    """
-
-    _OTHER = re.compile(rb"\n[ \t\r]*[^ \t\r\n{\xef]")  # \xef begins a byte-order mark
-
-    def __init__(self, stream):
-        self.stream, self.before = stream, b"\n"
-        self.decoder = codecs.getincrementaldecoder("utf-8")()
-
-    def readable(self):
-        """Say that it can be read."""
-        return True
-
-    def read(self, size=-1):
-        """Return the next bytes."""
-        data = self.stream.read(size)
-        try:
-            self.decoder.decode(data, final=not data)
-        except UnicodeDecodeError as error:
-            raise OSError("a line is no UTF-8") from error
-        if self._OTHER.search(self.before + data):
-            raise OSError("a line holds no JSON object")
-        line = data[data.rfind(b"\n") + 1 :].strip()
-        self.before = b"x" if line else b"\n" if b"\n" in data else self.before
-        return data
 
 
 def read_lines(file, path):
@@ -207,15 +174,6 @@ def show_value(value):
     """Return a JSON value as a message shows it: cut where it is long."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def count(n, noun, plural=None):
-    """Return a number with its noun.
-
-    >>> count(1, "request"), count(2000, "request"), count(0, "reply", "replies")
-    ('1 request', '2,000 requests', '0 replies')
-    """
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 @contextlib.contextmanager

@@ -7,15 +7,17 @@ the ids hash each block's tokens, so one that follows two different blocks is to
 """
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.files.jsonlines import count, is_whole
-from kvprefix.formats.block_forms import LENGTH, STAMP, Field, Form, is_id
-from kvprefix.formats.block_lines import read_columns, write_blocks
-from kvprefix.formats.block_trace import BlockTrace
+from kvprefix.blocks.listed import number_conversations
+from kvprefix.files.jsonlines import is_whole
+from kvprefix.files.words import count
+from kvprefix.formats.block_forms import LENGTH, STAMP, Field, Form
+from kvprefix.formats.block_lines import read_blocks, write_blocks
+from kvprefix.formats.values import is_id
 
 BLOCK_SIZE = 16  # tokens, of the traces that Bailian published
 _CHAT = Field(pa.int64(), is_id, "expected a whole number or a text")
@@ -39,15 +41,7 @@ BAILIAN = Form(
 
 
 def read_bailian(path, block_size=None):
-    """Read a trace in Bailian's form as what a cache sees; chats that go on from one another are a conversation.
-
-    Parameters and errors are those of `read_bailian_trace`; returns PrefixTrace.
-    """
-    return read_bailian_trace(path, block_size).make_prefix_trace()
-
-
-def read_bailian_trace(path, block_size=None):
-    """Read a trace in Bailian's form.
+    """Read a trace in Bailian's form; chats that continue one another are a conversation.
 
     Parameters
     ----------
@@ -59,30 +53,30 @@ def read_bailian_trace(path, block_size=None):
 
     Returns
     -------
-    BlockTrace
-        In the order of the stamps, without stamps of the lines. A request goes on from the last one before it whose
-        `chat_id` is its `parent_chat_id`, or its own `chat_id` if it names no parent. ``info["notes"]`` says what was
-        put right.
+    PrefixTrace
+        In the order of the stamps, without stamps of the lines, with all of its optional fields. A request continues
+        the last one before it whose `chat_id` is its `parent_chat_id`, or its own `chat_id` if it names no parent.
+        ``info["notes"]`` says what was put right.
 
     Raises
     ------
     InputError
         Naming the file and the line that is no such request.
     """
-    columns = read_columns(path, BAILIAN, block_size)
-    chats, parents = (columns.values[name].tolist() for name in ("chat_id", "parent_chat_id"))
+    trace, values, _ = read_blocks(path, BAILIAN, block_size)
+    chats, parents = (values[name].tolist() for name in ("chat_id", "parent_chat_id"))
     previous, lost = link_chats(chats, parents)
     if lost:
-        columns.notes.append(f"{count(lost, 'request')} whose parent is not before them in the file: taken as first")
-    return BlockTrace(
-        columns.block_size, columns.arrival_s, columns.values["input_length"], columns.values["output_length"],
-        columns.ids, columns.offsets, columns.parent, columns.depth, previous, columns.values["turn"] - 1,
-        columns.values["type"].tolist(), {"trace": Path(path).name, "notes": columns.notes},
+        said = f"{count(lost, 'request')} whose parent is not before them in the file: taken as first"
+        trace.info["notes"].append(said)
+    return replace(
+        trace, output_tokens=values["output_length"], previous=previous, turn=values["turn"] - 1,
+        types=values["type"].tolist(), conversation=number_conversations(previous),
     )  # fmt: skip
 
 
 def link_chats(chats, parents):
-    """Find the request that each one goes on from.
+    """Find the request that each one continues.
 
     Parameters
     ----------
@@ -110,19 +104,32 @@ def link_chats(chats, parents):
 
 
 def write_bailian(trace, path, *, progress=True):
-    """Write a BlockTrace in Bailian's form, with `block_size` in each line; a request's `chat_id` is its position.
+    """Write a trace in Bailian's form, with `block_size` in each line; a request's `chat_id` is its position.
 
     Parameters
     ----------
-    trace : BlockTrace
+    trace : PrefixTrace
+        That lists partial blocks too. What it does not know is written as no parent, turn 1, text and 0 tokens.
     path : path-like
     progress : bool
+
+    Returns
+    -------
+    list of str
+        What was dropped or put in.
     """
-    columns = trace.previous, trace.arrival_s, trace.prompt_tokens, trace.output_tokens, trace.turn + 1
-    rows = zip(*(column.tolist() for column in columns), trace.types, strict=True)
+    n, types = len(trace), trace.types or ["text"] * len(trace)
+    previous = np.full(n, -1) if trace.previous is None else trace.previous
+    outputs, turn = (np.zeros(n, np.int64) if one is None else one for one in (trace.output_tokens, trace.turn))
+    columns = previous, trace.arrival_s, trace.prompt_tokens, outputs, turn + 1
+    rows = zip(*(column.tolist() for column in columns), types, strict=True)
     heads = (
-        f'{{"chat_id": {i}, "parent_chat_id": {previous}, "timestamp": {arrival}, "input_length": {length}, '
+        f'{{"chat_id": {i}, "parent_chat_id": {before}, "timestamp": {arrival}, "input_length": {length}, '
         f'"output_length": {output}, "type": {json.dumps(kind)}, "turn": {turn}, "block_size": {trace.block_size}'
-        for i, (previous, arrival, length, output, turn, kind) in enumerate(rows)
+        for i, (before, arrival, length, output, turn, kind) in enumerate(rows)
     )
     write_blocks(trace, path, heads, progress=progress)
+    notes = ["chat_id is numbered anew" if trace.types else "type is written as text"]
+    if trace.previous is None:
+        notes.append("no conversations are known: every request is a first turn")
+    return notes

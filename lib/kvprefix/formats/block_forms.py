@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from kvprefix.files.jsonlines import count, is_whole, parse_object, show_value
-from kvprefix.formats.chat_fields import LATEST_S, MOST_TOKENS
+from kvprefix.files.arrow_lines import Fault
+from kvprefix.files.jsonlines import show_value
+from kvprefix.files.words import count
+from kvprefix.formats.values import LATEST_S, MOST_TOKENS, is_id, is_length, is_stamp
 
 
 class Field(NamedTuple):
@@ -66,35 +68,31 @@ class Form(NamedTuple):
         """The largest `timestamp`, in its units."""
         return LATEST_S * self.units_per_second
 
-    def parse(self, line, block_size):
-        """Return a line's request, and what is wrong with it (None if nothing is)."""
-        request, fault = parse_object(line, self.expected)
-        if fault:
-            return None, fault
+    def check(self, request, block_size):
+        """Raise Fault where a line's object is no request."""
         needed = [name for name, one in self.fields.items() if one.default is None and name != "timestamp"]
         missing = [name for name in [*needed, "hash_ids"] if request.get(name) is None]
         if missing:
-            return None, f"lacks {', '.join(missing)}; {self.expected}"
+            raise Fault(f"lacks {', '.join(missing)}; {self.expected}")
         for name, one in self.fields.items():
             value = request.get(name)
             if value is not None and not one.is_right(value):
-                return None, f"has {name} {show_value(value)}; {one.expected}"
+                raise Fault(f"has {name} {show_value(value)}; {one.expected}")
         if abs(request.get("timestamp") or 0) > self.latest:
             expected = self.fields["timestamp"].expected
-            return None, f"has timestamp {show_value(request['timestamp'])}; {expected}, none after the year 2100"
+            raise Fault(f"has timestamp {show_value(request['timestamp'])}; {expected}, none after the year 2100")
         ids, length = request["hash_ids"], request["input_length"]
         if not isinstance(ids, list):
-            return None, f"has hash_ids {show_value(ids)}; expected a list of whole numbers or texts"
+            raise Fault(f"has hash_ids {show_value(ids)}; expected a list of whole numbers or texts")
         strange = [one for one in ids if not is_id(one)]
         if strange:
-            return None, f"has {show_value(strange[0])} among its hash_ids; expected whole numbers or texts"
+            raise Fault(f"has {show_value(strange[0])} among its hash_ids; expected whole numbers or texts")
         expected = -(-length // block_size)
         if len(ids) != expected:
-            return None, (
+            raise Fault(
                 f"lists {count(len(ids), 'block')} for input_length {length}; expected {expected} of {block_size} "
                 "tokens (another size is given with --block-size, and to convert with --from-block-size)"
             )
-        return request, None
 
 
 class Rows:
@@ -110,44 +108,30 @@ class Rows:
         self.form, self.numbers, self.sessions, self.all_timed = form, {}, {}, None
 
     def add(self, request):
-        """Take in the next request; return the numbers of its ids, and what is wrong with it (None if nothing is)."""
+        """Take in the next request and return the numbers of its ids; raise Fault where it does not fit the others."""
         ids = [self.numbers.setdefault(one, len(self.numbers)) for one in request["hash_ids"]]
         session = request.get("session_id") if self.form.has_sessions else None
         if session is not None and not is_id(session):
-            return ids, f"has session_id {show_value(session)}; expected a text or a whole number"
+            raise Fault(f"has session_id {show_value(session)}; expected a text or a whole number")
         before, is_timed = self.sessions.get(session), request.get("timestamp") is not None
         if session is not None:
             self.sessions[session] = ids[:1]
         if before is not None and before != ids[:1]:
-            return ids, (
+            raise Fault(
                 f"is a later request of session {show_value(session)} and does not begin with the block that the one "
                 "before it begins with: it seems to list only what is new (a delta), which is not read; expected whole "
                 "prompts (of which session_id can be left out)"
             )
         delay = request.get("delay")
         if not is_timed and before is not None and delay is not None:
-            is_right = is_stamp(delay) and delay >= 0
-            return ids, None if is_right else f"has delay {show_value(delay)}; expected milliseconds, 0 or more"
+            if not is_stamp(delay) or delay < 0:
+                raise Fault(f"has delay {show_value(delay)}; expected milliseconds, 0 or more")
+            return ids
         self.all_timed = is_timed if self.all_timed is None else self.all_timed
-        if is_timed == self.all_timed:
-            return ids, None
-        said = "has a timestamp" if is_timed else "lacks timestamp"
-        return ids, f"{said}, unlike the first request; expected all or none to have one"
-
-
-def is_stamp(value):
-    """Say whether a JSON value is a number that a time can be."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-
-
-def is_length(value):
-    """Say whether a JSON value is a number of tokens."""
-    return is_whole(value) and 0 <= value <= MOST_TOKENS
-
-
-def is_id(value):
-    """Say whether a JSON value can name something."""
-    return isinstance(value, int | str) and not isinstance(value, bool)
+        if is_timed != self.all_timed:
+            said = "has a timestamp" if is_timed else "lacks timestamp"
+            raise Fault(f"{said}, unlike the first request; expected all or none to have one")
+        return ids
 
 
 STAMP = Field(pa.float64(), is_stamp, "expected a number of milliseconds")

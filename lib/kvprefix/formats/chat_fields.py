@@ -17,17 +17,17 @@ from kvprefix.conversations.records import (
     find_unrendered,
     is_time_name,
     join_text_parts,
+    list_systems,
     replace_halves,
 )
 from kvprefix.files.jsonlines import is_whole, show_value
+from kvprefix.formats.values import LATEST_S, MOST_TOKENS
 
 EXPECTED = 'a line is {"timestamp": time, "messages": [{"role": ..., "content": ...}, ...]}, or has them in "body"'
 ENGINE_FIELDS = frozenset(
     {"request_id", "conversation_id", "turn", "timestamp", "messages", "prompt_tokens", "output_tokens"}
 )
 TIMES = ("timestamp", "time", "created", "created_at", "startTime", "start_time")
-MOST_TOKENS = 10**8  # of a request: no model takes more, and sums of such numbers stay exact
-LATEST_S = 4_102_444_800  # the year 2100: no time of a log or a trace lies beyond
 _NAMES = ("request_id", "custom_id", "id")
 _ANSWERS = ("completion", "response", "output")
 _READ = {
@@ -79,7 +79,8 @@ def find_messages(record, request):
     if "delta" in (record.get("message_mode"), request.get("message_mode")):
         raise Skipped("with message_mode delta", "holds only the messages that are new")
     pairs = [_read_message(message, k) for k, message in enumerate(messages)]
-    return [*_find_system(request, pairs), *pairs]
+    known = {text for role, text in pairs if role == "system"}
+    return [*(("system", text) for text in list_systems(request, known, _refuse_system)), *pairs]
 
 
 def _refuse_unrendered(part):
@@ -88,17 +89,8 @@ def _refuse_unrendered(part):
         raise Skipped(found[1].replace("_", " "), f"has `{found[0]}`, which is not rendered")
 
 
-def _find_system(request, pairs):
-    """Return the system texts beside the messages as such pairs, those that a system message has already left out."""
-    found, known = [], {text for role, text in pairs if role == "system"}
-    for name in SYSTEM_FIELDS:
-        text = request.get(name)
-        if text and not isinstance(text, str):
-            raise Skipped("with system blocks", f"has {name} {show_value(text)}; expected a text")
-        if text and text.strip() and text not in known:
-            known.add(text)
-            found.append(("system", text))
-    return found
+def _refuse_system(name, value):
+    raise Skipped("with system blocks", f"has {name} {show_value(value)}; expected a text")
 
 
 def _read_message(message, k):

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from kvprefix.conversations.records import MOST_NAMES, Message, make_unique, replace_halves
-from kvprefix.files.jsonlines import count, read_objects, show_value
+from kvprefix.files.jsonlines import read_objects, show_value
 from kvprefix.files.paths import InputError, explain_os_errors
+from kvprefix.files.words import count
 from kvprefix.formats import chat_fields as logfields
 from kvprefix.formats.chat_fields import ENGINE_FIELDS, EXPECTED, TIMES, Skipped
 

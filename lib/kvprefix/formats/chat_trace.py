@@ -3,15 +3,13 @@
 Every prompt's ids equal ``apply_chat_template(messages, add_generation_prompt=True)`` of the request's whole messages.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from kvprefix.files.jsonlines import count
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
+from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chain, make_chains, thread_requests
 from kvprefix.tokens.arrays import Tokens, flat_lists
 from kvprefix.tokens.encode import encode_conversations
@@ -139,20 +137,3 @@ def _describe(counts, refused, said, requests):
             "tokenizer or chat template (--tokenizer gives the right one)"
         )
     return notes
-
-
-def read_log_trace(path, tokenizer="bundled", *, progress=True):
-    """Read a log of requests and tokenise it: `read_log`, then `tokenise_log`.
-
-    Parameters
-    ----------
-    path : path-like
-    tokenizer : str
-        `bundled` (Qwen2.5), a hub id or a folder.
-    progress : bool
-    """
-    from kvprefix.formats.chat_log import read_log
-    from kvprefix.tokens.tokenizer import find_tokenizer
-
-    source = find_tokenizer(tokenizer)
-    return tokenise_log(read_log(Path(path), progress=progress), source, progress=progress)

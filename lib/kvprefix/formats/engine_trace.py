@@ -8,7 +8,7 @@ import mmap
 import tempfile
 from array import array
 
-from kvprefix.files.paths import atomic_path, derived_folder, explain_os_errors
+from kvprefix.files.paths import atomic_path, explain_os_errors
 from kvprefix.files.progress import show_progress
 
 LINES_AT_A_TIME = 2**14  # requests whose table is turned into Python values at once
@@ -23,19 +23,19 @@ class SpilledMessages:
     ----------
     conversations : iterable of sequences of (role, text)
         In the order of `conversation_index`, from 0 on.
-    folder : pathlib.Path, optional
-        Of the file; the derived folder if not given.
+    folder : pathlib.Path
+        Of the file; made if it is not there.
 
     Examples
     --------
-    >>> messages = SpilledMessages([[("user", "Hi"), ("assistant", "Hello")]])
+    >>> from pathlib import Path
+    >>> messages = SpilledMessages([[("user", "Hi"), ("assistant", "Hello")]], Path(tempfile.gettempdir()))
     >>> messages.first(0, 1)
     b'{"role": "user", "content": "Hi"}'
     """
 
-    def __init__(self, conversations, folder=None):
+    def __init__(self, conversations, folder):
         self._firsts, self._stops = array("q"), array("q", [0])  # a conversation's first message; where messages end
-        folder = folder or derived_folder()
         with explain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:

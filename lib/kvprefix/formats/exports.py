@@ -6,9 +6,10 @@ Each function returns what it dropped or put in, in words.
 import json
 
 from kvprefix.conversations.records import make_unique
-from kvprefix.files.jsonlines import count, write_lines
+from kvprefix.files.jsonlines import write_lines
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
+from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chains, thread_requests
 from kvprefix.tokens.template import TemplateRefusal, load_chat
 
@@ -31,18 +32,18 @@ def write_openai_batch(log, path, *, model="default", progress=True):
     -----
     `max_tokens` is how many tokens were generated where the log says so, else the log's own `max_tokens`.
     """
-    unnamed = unknown = 0
-    with write_lines(path) as file, show_progress(len(log), "writing", " requests", shown=progress) as bar:
-        for request in log.requests:
-            body = {"model": request.model or model, "messages": _as_dicts(request.messages)}
-            most = request.output_tokens or request.max_tokens
-            if most:
-                body["max_tokens"] = most
-            unnamed, unknown = unnamed + (not request.model), unknown + (not most)
-            line = {"custom_id": request.name, "method": "POST", "url": "/v1/chat/completions", "body": body}
-            file.write(_encode(line).encode() + b"\n")
-            bar.update()
+
+    def make(request):
+        body = {"model": request.model or model, "messages": _as_dicts(request.messages)}
+        most = request.output_tokens or request.max_tokens
+        if most:
+            body["max_tokens"] = most
+        return {"custom_id": request.name, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+    _write_each(map(make, log.requests), len(log), path, progress)
     notes = ["dropped: arrival times; names and turns of conversations (they show in the messages); their last replies"]
+    unnamed = sum(not request.model for request in log.requests)
+    unknown = sum(not (request.output_tokens or request.max_tokens) for request in log.requests)
     if unnamed:
         notes.append(f"{count(unnamed, 'request')} without a model: {model!r} is written (--model gives another)")
     if unknown:
@@ -74,18 +75,22 @@ def write_vllm_custom(log, path, source, *, progress=True):
     output tokens for every request: where the log says none, 1 is written.
     """
     chat, refused, reason, unknown = load_chat(source), 0, None, 0
-    with write_lines(path) as file, show_progress(len(log), "writing", " requests", shown=progress) as bar:
+
+    def make():
+        nonlocal refused, reason, unknown
         for request, output_tokens in zip(log.requests, count_outputs(log, chat), strict=True):
-            bar.update()
             try:
                 prompt = chat.render([_as_dicts(request.messages)])[0]
             except TemplateRefusal as refusal:
                 refused, reason = refused + 1, refusal
+                yield None
                 continue
             unknown += not output_tokens
-            file.write(_encode({"prompt": prompt, "output_tokens": output_tokens or 1}).encode() + b"\n")
+            yield {"prompt": prompt, "output_tokens": output_tokens or 1}
         if refused == len(log):
             raise InputError(f"tokenizer {source.name}: its chat template refuses every request: {reason}")
+
+    _write_each(make(), len(log), path, progress)
     notes = ["dropped: arrival times, names, conversations and turns; replies (their lengths stay)"]
     if refused:
         notes.append(f"dropped: {count(refused, 'request')} that the chat template refuses: {reason}")
@@ -159,6 +164,15 @@ def write_vllm_multi_turn(log, path, *, progress=True):
             counts["filled"],
     }  # fmt: skip
     return [text for text, applies in said.items() if applies]
+
+
+def _write_each(lines, n, path, progress):
+    """Write objects as JSON Lines, whole or not at all: one for each of n requests, None for one that is left out."""
+    with write_lines(path) as file, show_progress(n, "writing", " requests", shown=progress) as bar:
+        for line in lines:
+            if line is not None:
+                file.write(_encode(line).encode() + b"\n")
+            bar.update()
 
 
 def _alternate(messages, last, counts):

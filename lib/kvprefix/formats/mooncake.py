@@ -7,14 +7,13 @@ refused. A later line of a session may have a `delay` after a reply and no `time
 where no line has one.
 """
 
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.formats.block_forms import LENGTH, STAMP, Form
-from kvprefix.formats.block_lines import read_columns, write_blocks
-from kvprefix.formats.block_trace import BlockTrace
+from kvprefix.formats.block_lines import read_blocks, write_blocks
 
 BLOCK_SIZE = 512  # tokens, of the traces that Mooncake published
 MOONCAKE = Form(
@@ -24,8 +23,8 @@ MOONCAKE = Form(
 _WITH_OUTPUTS = MOONCAKE._replace(fields={**MOONCAKE.fields, "output_length": LENGTH._replace(default=0)})
 
 
-def read_mooncake(path, block_size=None):
-    """Read a trace in Mooncake's form as what a cache sees; `output_length` is not looked at.
+def read_mooncake(path, block_size=None, *, outputs=False):
+    """Read a trace in Mooncake's form.
 
     Parameters
     ----------
@@ -34,6 +33,8 @@ def read_mooncake(path, block_size=None):
     block_size : int, optional
         Tokens a block: a request lists ceil(input_length / block_size) ids, and its last block saves what it holds. If
         not given: what the first line's `block_size` says, else 512.
+    outputs : bool
+        Also read `output_length` (0 where there is none), as `output_tokens`; else it is not looked at.
 
     Returns
     -------
@@ -46,49 +47,39 @@ def read_mooncake(path, block_size=None):
     InputError
         Naming the file and line: what is no such request, and a block that follows two different blocks.
     """
-    return _read(path, MOONCAKE, block_size).make_prefix_trace()
-
-
-def read_mooncake_trace(path, block_size=None):
-    """Read a trace in Mooncake's form with its `output_length` (0 where there is none), as a BlockTrace.
-
-    Parameters and errors are those of `read_mooncake`.
-    """
-    return _read(path, _WITH_OUTPUTS, block_size)
-
-
-def _read(path, form, block_size):
-    columns = read_columns(path, form, block_size)
-    n, notes = len(columns.arrival_s), columns.notes
-    if columns.missing.get("output_length"):
-        notes.append(f"{count(columns.missing['output_length'], 'request')} without output_length: taken as 0")
-    return BlockTrace(
-        columns.block_size, columns.arrival_s, columns.values["input_length"],
-        columns.values.get("output_length", np.zeros(n, np.int64)), columns.ids, columns.offsets, columns.parent,
-        columns.depth, np.full(n, -1), np.zeros(n, np.int64), ["text"] * n,
-        {"trace": Path(path).name, "notes": notes},
-    )  # fmt: skip
+    trace, values, missing = read_blocks(path, _WITH_OUTPUTS if outputs else MOONCAKE, block_size)
+    if missing.get("output_length"):
+        trace.info["notes"].append(f"{count(missing['output_length'], 'request')} without output_length: taken as 0")
+    return replace(trace, output_tokens=values.get("output_length"))
 
 
 def write_mooncake(trace, path, *, progress=True):
-    """Write a BlockTrace in Mooncake's form, with `block_size` in each line.
+    """Write a trace in Mooncake's form, with `block_size` in each line.
 
     Parameters
     ----------
-    trace : BlockTrace
+    trace : PrefixTrace
+        That lists partial blocks too. Without `output_tokens`, 0 is written.
     path : path-like
     progress : bool
 
     Returns
     -------
-    float
-        The most that a stamp moved by being rounded to whole milliseconds, in ms.
+    list of str
+        What was dropped.
     """
     stamps = np.rint(1000 * trace.arrival_s)
-    columns = stamps.astype(np.int64), trace.prompt_tokens, trace.output_tokens
+    outputs = np.zeros(len(trace), np.int64) if trace.output_tokens is None else trace.output_tokens
+    columns = stamps.astype(np.int64), trace.prompt_tokens, outputs
     heads = (
         f'{{"timestamp": {stamp}, "input_length": {length}, "output_length": {output}, "block_size": {trace.block_size}'
         for stamp, length, output in zip(*(column.tolist() for column in columns), strict=True)
     )
     write_blocks(trace, path, heads, progress=progress)
-    return float(np.abs(stamps - 1000 * trace.arrival_s).max(initial=0))
+    notes, moved_ms = [], float(np.abs(stamps - 1000 * trace.arrival_s).max(initial=0))
+    if trace.previous is not None:
+        what = "chat_id, parent_chat_id, type and turn" if trace.types else "conversations and turns"
+        notes.append(f"dropped: {what}")
+    if moved_ms > 1e-6:
+        notes.append(f"dropped: fractions of a millisecond (stamps moved by at most {moved_ms:.3g} ms)")
+    return notes

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.paths import atomic_path, hold_folder, tell, write_bytes
-from kvprefix.live.compare import NO_COMPARISON, compare_recording, describe_comparison
+from kvprefix.live.compare import NO_COMPARISON, compare_recording
+from kvprefix.live.findings import describe_comparison
 from kvprefix.live.plot import draw_predicted_measured
 from kvprefix.live.send import record_check
 from kvprefix.report.plot import save_figure

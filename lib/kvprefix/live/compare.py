@@ -10,10 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
-from kvprefix.live.findings import count_prompts, describe_comparison, find_causes, find_warnings
-from kvprefix.live.recording import read_recording
-
-__all__ = ["compare_recording", "describe_comparison", "read_recording"]
+from kvprefix.live.findings import count_prompts, find_causes, find_warnings
 
 ASSUMED_BLOCK_SIZE = 16  # vLLM's default, where neither the server nor the user says
 NO_COMPARISON = ("void", "switched_off", "not_reported", "nothing")  # the verdicts without one

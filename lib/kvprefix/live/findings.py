@@ -1,6 +1,6 @@
 """Say what the live check found, in one sentence, what may spoil it, and what differences may come from."""
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.live.recording import is_restarted
 from kvprefix.report.describe import percent
 

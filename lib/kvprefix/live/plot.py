@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.ticker import FuncFormatter
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.plot import PAGE_IN, add_legend, make_axes, note_if_empty
 
 _LOOK = {

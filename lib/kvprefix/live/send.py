@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kvprefix.files.jsonlines import count
 from kvprefix.files.paths import InputError, tell
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import seal_key
+from kvprefix.files.words import count
 from kvprefix.live.answers import Unanswered
 from kvprefix.live.client import Server, TooLong
 from kvprefix.live.recording import VERSION, Recorder

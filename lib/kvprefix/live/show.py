@@ -1,8 +1,10 @@
 """Show a recorded check of a live server in the report."""
 
 from kvprefix.files.escape import escape_markdown
-from kvprefix.live.compare import compare_recording, describe_comparison, read_recording
+from kvprefix.live.compare import compare_recording
+from kvprefix.live.findings import describe_comparison
 from kvprefix.live.plot import draw_predicted_measured
+from kvprefix.live.recording import read_recording
 
 
 def show_recording(section):

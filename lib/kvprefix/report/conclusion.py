@@ -4,7 +4,7 @@
 """
 
 from kvprefix.files.escape import code_markdown, escape_markdown
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.models.memory import load_model, to_gib
 from kvprefix.report.describe import percent, seconds
 from kvprefix.report.section_files import SHARING

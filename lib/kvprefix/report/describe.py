@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.conversations.records import is_time_name
-from kvprefix.files import jsonlines
+from kvprefix.files import words
 from kvprefix.files.escape import code_markdown, escape_markdown
 from kvprefix.files.paths import InputError, plain_text
 from kvprefix.traces.clock import count_early_turns
@@ -32,14 +32,14 @@ DEFINITIONS = """\
 def describe_load(dataset, tokenizer):
     """Say what was read, skipped, repaired and cut, and whether a template was missing; plain text."""
     lines = [
-        f"{dataset['name']}: {jsonlines.count(dataset['records_read'], 'record')} read, {jsonlines.count(dataset['conversations'], 'conversation')} used."
+        f"{dataset['name']}: {words.count(dataset['records_read'], 'record')} read, {words.count(dataset['conversations'], 'conversation')} used."
     ]
     for reason, count in dataset["skipped"].items():
         lines.append(f"Skipped, {reason}: {count:,} (first: {dataset['first_skipped'][reason]}).")
     if dataset["cut_at_byte"] is not None:
         lines.append(
             f"The file is cut: it ends at byte {dataset['cut_at_byte']:,}, inside the record after the "
-            f"{jsonlines.count(dataset['records_read'], 'whole one')}."
+            f"{words.count(dataset['records_read'], 'whole one')}."
         )
     first = {name: f" (first: {case})" for name, case in dataset.get("first_repaired", {}).items()}
     repaired = [
@@ -59,7 +59,7 @@ def describe_load(dataset, tokenizer):
 
 def _say_duplicates(dataset):
     n = dataset["exact_duplicates"]
-    return f"{jsonlines.count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
+    return f"{words.count(n, 'conversation')} {'equals' if n == 1 else 'equal'} an earlier one"
 
 
 def _list_not_kept(dataset):
@@ -92,15 +92,15 @@ def describe_dataset(stats):
     asked = "all" if parameters["max_conversations"] is None else f"at most {parameters['max_conversations']:,} asked for"
     return (
         f"- Data: {code_markdown(parameters['data'])} ({escape_markdown(dataset['name'])}, {dataset['bytes']:,} bytes, SHA-256 `{dataset['sha256'][:16]}…`); the file {end}.\n"
-        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {jsonlines.count(dataset['conversations'], 'conversation')} used"
+        f"- Records: {dataset['records_read']:,} read; skipped: {skipped}; {words.count(dataset['conversations'], 'conversation')} used"
         f" ({asked}).\n"
         f"- Repairs: {repaired}. {_say_duplicates(dataset)} "
         f"({'dropped' if parameters['drop_duplicates'] else 'kept'}).\n"
         f"{''.join(f'- {escape_markdown(line)}' + chr(10) for line in _list_not_kept(dataset))}"
         f"- Tokenizer: {code_markdown(parameters['tokenizer'])} (files' SHA-256 `{parameters['tokenizer_sha256'][:16]}…`), with "
         f"{'its own chat template' if parameters['tokenizer_has_template'] else 'the plain fallback template'}.\n"
-        f"- Size: {jsonlines.count(multi['requests'], 'multi-turn request')} with {jsonlines.count(multi['prompt_tokens']['total'], 'prompt token')} and "
-        f"{jsonlines.count(multi['output_tokens']['total'], 'generated token')}; {jsonlines.count(multi['requests_without_reply'], 'request')} "
+        f"- Size: {words.count(multi['requests'], 'multi-turn request')} with {words.count(multi['prompt_tokens']['total'], 'prompt token')} and "
+        f"{words.count(multi['output_tokens']['total'], 'generated token')}; {words.count(multi['requests_without_reply'], 'request')} "
         f"{'has' if multi['requests_without_reply'] == 1 else 'have'} no reply in the log."
     )
 
@@ -130,7 +130,7 @@ def describe_method(stats):
     return (
         f"Each conversation is formatted with the tokenizer's chat template. In single-turn mode it gives one request (its system message if "
         f"any, and its first user message), in multi-turn mode one request a user message, with everything before it. Conversations start "
-        f"{escape_markdown(starts.describe())}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {jsonlines.count(p['block_size'], 'token')}, "
+        f"{escape_markdown(starts.describe())}; {turns}. Seed {p['seed']}. Every prompt is cut into full blocks of {words.count(p['block_size'], 'token')}, "
         f"identified by the whole token prefix up to the block's end, and looked up in an unbounded cache that was empty at first. "
         f"A hit is the leading run of resident blocks; an engine computes at least the last token, so at most floor((L - 1) / "
         f"{p['block_size']}) blocks of a prompt of L tokens hit. Generated tokens are not cached unless said."
@@ -157,7 +157,7 @@ def describe_turns(requests):
     turns = requests.groupby("conversation_index").size().to_numpy()
     top = np.sort(turns)[::-1][: max(1, len(turns) // 100)]
     if len(turns) == 1:
-        return f"One conversation has {jsonlines.count(len(requests), 'turn')}."
+        return f"One conversation has {words.count(len(requests), 'turn')}."
     return (
         f"{len(turns):,} conversations have {len(requests):,} turns: {turns.mean():.2f} on average, {np.median(turns):.0f} at the median, "
         f"{turns.max():,} at most. {percent((turns == 1).mean())} have a single turn and can share nothing with themselves; the longest "
@@ -193,7 +193,7 @@ def describe_causality(trace, clock):
     if not early:
         none = "The only later turn does not arrive" if later == 1 else f"None of the {later:,} later turns arrives"
         return f"{none} before the reply that it answers is complete."
-    return f"**{early:,} of {jsonlines.count(later, 'later turn')} arrive before the reply that they answer is complete:** results are for comparison only."
+    return f"**{early:,} of {words.count(later, 'later turn')} arrive before the reply that they answer is complete:** results are for comparison only."
 
 
 def list_parameters(stats):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from kvprefix.cache.policies import POLICIES
 from kvprefix.files.escape import escape_markdown
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.models.memory import list_models, to_gib
 from kvprefix.report.describe import percent, seconds, state_clock
 from kvprefix.stats.intervals import judge_difference, move_interval

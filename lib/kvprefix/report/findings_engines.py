@@ -7,7 +7,7 @@ import pandas as pd
 
 from kvprefix.blocks.sharing import measure_hits_with_outputs, measure_sharing
 from kvprefix.engines.vllm import replay_vllm
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.describe import percent, seconds
 from kvprefix.report.findings_cache import spread
 from kvprefix.stats.intervals import judge_difference, move_interval

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.blocks.sharing import count_history_hits
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.describe import percent, seconds, state_clock
 from kvprefix.stats.intervals import interval, judge_difference
 from kvprefix.stats.resampling import read_rate

@@ -6,7 +6,7 @@ A difference is called one only where its interval (conversations resampled, 95 
 import numpy as np
 import pandas as pd
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.describe import percent, seconds
 from kvprefix.report.findings_cache import spread, state_study
 from kvprefix.stats.intervals import judge_difference, move_interval

@@ -7,7 +7,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullF
 
 from kvprefix.cache.policies import POLICIES
 from kvprefix.files.escape import plain_label
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.plot import (
     PAGE_IN,
     STYLE,

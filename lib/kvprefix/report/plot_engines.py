@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.plot import PAGE_IN, add_legend, make_axes, rate_axes
 from kvprefix.report.styles import style_bars
 from kvprefix.stats.intervals import move_interval, spread_over

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kvprefix.files.jsonlines import count
+from kvprefix.files.words import count
 from kvprefix.report.plot import (
     PAGE_IN,
     add_legend,

@@ -25,9 +25,8 @@ from kvprefix.files.checks import check_block_size
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, plain_text
 from kvprefix.files.shown import Shown, show_rate
-from kvprefix.formats.bailian import read_bailian
-from kvprefix.formats.convert import find_format
-from kvprefix.formats.mooncake import read_mooncake
+from kvprefix.formats.entry import Options
+from kvprefix.formats.lookup import recognise, refuse_unknown
 from kvprefix.traces.clock import count_early_turns
 
 _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
@@ -77,29 +76,26 @@ def load_accesses(path, block_size=None):
     Parameters
     ----------
     path : path-like
-        Our Parquet, or JSON Lines in Mooncake's or Bailian's form.
+        In any format of `formats.registry` that holds tokens or blocks.
     block_size : int, optional
-        Tokens a block. If not given: what the trace was made for or says, else 16, for a Mooncake one 512.
+        Tokens a block. If not given: what the trace was made for or says, else the format's usual size.
     """
     if block_size is not None:
         check_block_size(block_size)
-    kind = find_format(path)
-    if kind in ("engine", "log"):
+    found = recognise(path) or refuse_unknown(path)
+    if found.holds == "messages":
         raise InputError(
             f"{path}: holds messages, neither tokens nor blocks; make a trace with tokens of it first: "
             f"python -m kvprefix convert {path} {Path(path).stem}.parquet --to parquet"
         )
-    if kind != "parquet":
-        return read_bailian(path, block_size) if kind == "bailian" else read_mooncake(path, block_size)
-    from kvprefix.traces.trace import read_trace
+    read = found.read(path, Options(block_size=block_size, progress=False))
+    return read if found.holds == "blocks" else _cut_tokens(read, block_size, found.block_size)
 
-    trace = read_trace(path)
-    if not len(trace):
-        raise InputError(f"{path}: holds no requests")
-    if block_size is None:
-        block_size = trace.info.get("parameters", {}).get("block_size", 16)
-    accesses, notes = make_prefix_trace(trace, block_size), list(trace.info.get("notes", []))
-    made = trace.info.get("parameters", {})
+
+def _cut_tokens(trace, block_size, usual):
+    """Return the accesses of a trace with tokens; without a block size, those of the one that it was made for."""
+    made, notes = trace.info.get("parameters", {}), list(trace.info.get("notes", []))
+    accesses = make_prefix_trace(trace, made.get("block_size", usual) if block_size is None else block_size)
     early = count_early_turns(trace.requests, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
     if early:
         notes.append(f"{early:,} turns arrive before the reply that they follow is complete: for comparison only")

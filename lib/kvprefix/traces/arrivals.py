@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvprefix.files.jsonlines import count
 from kvprefix.files.paths import InputError
+from kvprefix.files.words import count
 from kvprefix.traces.entries import Entries, Entry, of_table, option
 from kvprefix.traces.timing_files import read_profile, read_stamps
 

@@ -165,6 +165,19 @@ def test_selection_at_other_times():
     assert selected.ids.tolist() == [0, 1, 0]
 
 
+def test_selection_keeps_what_only_some_traces_know():
+    small = make_small(["a", "b", "ab"])
+    known = replace(
+        small.accesses, output_tokens=np.array([5, 6, 7]), previous=np.array([-1, -1, 0]), turn=np.array([0, 0, 1]),
+        types=["text", "search", "file"],
+    )  # fmt: skip
+    selected = select_requests(known, np.array([2, 0]))
+    assert (selected.output_tokens.tolist(), selected.turn.tolist()) == ([7, 5], [1, 0])
+    assert selected.types == ["file", "text"] and selected.previous is None  # positions are others now
+    unknown = select_requests(small.accesses, np.array([2, 0]))
+    assert unknown.output_tokens is unknown.turn is unknown.types is unknown.previous is None
+
+
 @given(st.data())
 @settings(max_examples=100)
 def test_selection_equals_a_trace_of_the_selected(data):

@@ -4,7 +4,8 @@ import pytest
 from places import SHARED
 from samples import record, write_records
 
-from kvprefix.conversations.load import LoadCounts, digest_messages, iterate_conversations, join_text_parts, locate_data
+from kvprefix.conversations.load import LoadCounts, digest_messages, iterate_conversations, locate_data
+from kvprefix.conversations.records import join_text_parts
 from kvprefix.files.paths import InputError
 
 CASES = SHARED / "cases"

@@ -5,13 +5,13 @@ import os
 import shutil
 
 import pytest
+from logs import read_log_trace
 from places import SHARED
 from samples import record, save_small_tokenizer, write_records
 
 from kvprefix.conversations.load import iterate_conversations, locate_data
 from kvprefix.files.jsonlines import number_lines
 from kvprefix.files.paths import InputError
-from kvprefix.formats.chat_trace import read_log_trace
 from kvprefix.models.memory import load_model
 from kvprefix.report.describe import describe_load, tabulate_load
 from kvprefix.tokens.tokenizer import find_tokenizer

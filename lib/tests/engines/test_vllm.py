@@ -8,7 +8,8 @@ import pytest
 from places import SHARED
 
 from kvprefix.blocks.sharing import measure_hits_with_outputs
-from kvprefix.conversations.load import Message, iterate_conversations, locate_data
+from kvprefix.conversations.load import iterate_conversations, locate_data
+from kvprefix.conversations.records import Message
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.traces.trace import make_trace_of
 

@@ -11,9 +11,10 @@ from trace_lines import CHATS, as_seen, columns, write
 from trace_lines import chat_line as line
 
 from kvprefix.cache.curve import rate_unbounded
+from kvprefix.files.arrow_lines import read_fast, read_slowly
 from kvprefix.files.paths import InputError
-from kvprefix.formats import block_lines as blockfiles
-from kvprefix.formats.bailian import BAILIAN, link_chats, read_bailian, read_bailian_trace, write_bailian
+from kvprefix.formats.bailian import BAILIAN, link_chats, read_bailian, write_bailian
+from kvprefix.formats.block_reader import BlockReader
 from kvprefix.studies.sweep import load_accesses
 
 
@@ -29,10 +30,12 @@ def test_a_small_trace_read_by_hand(tmp_path):
         "arrival_s": [0.5, 1.25, 2],
         "finish_s": [0.5, 1.25, 2],
         "conversation": [0, 1, 0],
+        "output_tokens": [3, 3, 3],
+        "previous": [-1, -1, 0],
+        "turn": [0, 0, 1],
     }
-    trace = read_bailian_trace(path, 4)
-    assert trace.previous.tolist() == [-1, -1, 0] and trace.turn.tolist() == [0, 0, 1]
-    assert trace.types == ["text", "search", "text"] and trace.output_tokens.tolist() == [3, 3, 3]
+    trace = read_bailian(path, 4)
+    assert trace.types == ["text", "search", "text"]
     assert trace.info == {"trace": "t.jsonl", "notes": []}
 
 
@@ -64,7 +67,7 @@ def test_ids_that_name_a_block_s_own_tokens_are_told_apart_by_what_precedes_them
 def test_chats_may_be_texts_or_repeat_or_lack_a_parent(tmp_path):
     lines = [line("a", [1], stamp=3), line("a", [1, 2], stamp=1), line("b", [3], stamp=2, parent="zz")]
     lines.append(line("c", [1, 4], stamp=4, parent=None))
-    trace = read_bailian_trace(write(tmp_path / "t", *lines), 4)
+    trace = read_bailian(write(tmp_path / "t", *lines), 4)
     assert trace.arrival_s.tolist() == [1, 2, 3, 4] and trace.previous.tolist() == [-1, -1, 0, -1]
     assert trace.conversation.tolist() == [0, 1, 0, 2]
     assert trace.info["notes"] == [
@@ -101,8 +104,8 @@ def test_both_readers_agree(tmp_path_factory, requests):
         for ids, short, stamp, chat, parent, turn, kind in requests
     ]
     write(path, *lines)
-    slow = blockfiles._read_slowly(path, BAILIAN, 4)
-    fast = blockfiles._read_fast(path, BAILIAN, 4) or slow  # Arrow takes no lone surrogates
+    slow = read_slowly(path, BlockReader(BAILIAN, 4))
+    fast = read_fast(path, BlockReader(BAILIAN, 4)) or slow  # Arrow takes no lone surrogates
     assert fast[1] == slow[1] and list(fast[0]) != [] and fast[0].keys() == slow[0].keys()
     for name, column in as_seen(fast[0]).items():
         assert (column.tolist(), column.dtype) == (as_seen(slow[0])[name].tolist(), slow[0][name].dtype)
@@ -115,9 +118,9 @@ def test_what_is_written_is_read_again(tmp_path_factory, requests):
     folder = tmp_path_factory.mktemp("trace")
     drawn = [(ids, max(4 * len(ids) - short, 0), stamp) for ids, short, stamp in requests]
     lines = [line(k, *one, k - 2, turn=k + 1) for k, one in enumerate(drawn)]
-    trace = read_bailian_trace(write(folder / "a", *lines), 4)
+    trace = read_bailian(write(folder / "a", *lines), 4)
     write_bailian(trace, folder / "b")
-    again = read_bailian_trace(folder / "b")
+    again = read_bailian(folder / "b")
     for name, value in vars(trace).items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(value, getattr(again, name), err_msg=name)
@@ -155,13 +158,13 @@ def test_a_bad_line_is_named(tmp_path, bad, said, compress):
 def test_chats_and_blocks_may_have_names_of_any_kind(tmp_path):
     # 2**64 goes on from 2**63, text "c" from "b"; their blocks are the same as in CHATS
     chats = [line(2**63, ["x", "y"], 7, 0.5), line("b", ["z"], 4, 1.25, None), line(2**64, ["x", 1, 2], 10, 2, 2**63)]
-    trace, plain = (read_bailian_trace(write(tmp_path / "t", *lines), 4) for lines in (chats, CHATS))
+    trace, plain = (read_bailian(write(tmp_path / "t", *lines), 4) for lines in (chats, CHATS))
     assert trace.ids.tolist() == plain.ids.tolist() and trace.previous.tolist() == [-1, -1, 0]
 
 
 def test_without_stamps_the_order_counts(tmp_path):
     lines = [one.replace('"timestamp"', '"x"') for one in CHATS]
-    trace, plain = (read_bailian_trace(write(tmp_path / "t", *some), 4) for some in (lines, CHATS))
+    trace, plain = (read_bailian(write(tmp_path / "t", *some), 4) for some in (lines, CHATS))
     assert trace.ids.tolist() == plain.ids.tolist() and trace.arrival_s.tolist() == [0, 0, 0]
     assert trace.info["notes"] == ["no line has a time: all requests arrive at 0 s, in the lines' order"]
     with pytest.raises(InputError, match="line 3 lacks timestamp, unlike the first request; expected all or none"):

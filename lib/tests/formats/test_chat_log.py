@@ -9,15 +9,16 @@ import samples
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from logs import read_log_trace
 from trace_lines import HI, messages
 from transformers import AutoTokenizer
 
 from kvprefix.blocks.sharing import measure_sharing
-from kvprefix.conversations.load import Message
+from kvprefix.conversations.records import Message
 from kvprefix.files.paths import InputError
 from kvprefix.formats.chat_log import Logged, RequestLog, read_log
 from kvprefix.formats.chat_threads import make_chains, thread_requests
-from kvprefix.formats.chat_trace import read_log_trace, tokenise_log
+from kvprefix.formats.chat_trace import tokenise_log
 from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.trace import read_trace, write_trace
 

@@ -15,8 +15,9 @@ from kvprefix.__main__ import main
 from kvprefix.cache.curve import rate_unbounded
 from kvprefix.files.paths import InputError
 from kvprefix.formats.chat_log import read_log
-from kvprefix.formats.convert import TARGETS, convert, find_format
-from kvprefix.formats.mooncake import read_mooncake, read_mooncake_trace
+from kvprefix.formats.convert import convert
+from kvprefix.formats.lookup import list_targets, recognise
+from kvprefix.formats.mooncake import read_mooncake
 from kvprefix.studies.sweep import load_accesses
 from kvprefix.traces.trace import make_trace_of, read_trace, write_trace
 
@@ -65,16 +66,17 @@ def read_lines(path):
 def test_a_format_is_known_by_its_first_line(tmp_path, content, kind):
     for compress in (bytes, gzip.compress, zstandard.compress):
         (tmp_path / "t").write_bytes(compress(content.encode()))
-        assert find_format(tmp_path / "t") == kind
+        found = recognise(tmp_path / "t")
+        assert found is None if kind is None else found.name == kind
 
 
 @pytest.mark.parametrize("odd", ["{]", "[]", "null", '{"level": "info"}', "[" * 100_000])
 def test_a_format_is_known_in_spite_of_odd_lines_before_it(tmp_path, odd, run):
     path = write(tmp_path / "t", *[odd] * 9, json.dumps(HI))
-    assert find_format(path) == "log"
+    assert recognise(path).name == "log"
     code, out, err = run(path, tmp_path / "out", "--to", "openai-batch")
     assert code == 0 and err == "" and "- skipped: 9 " in out and "(line 1 " in out
-    assert find_format(write(tmp_path / "u", *[odd] * 200, json.dumps(HI))) is None
+    assert recognise(write(tmp_path / "u", *[odd] * 200, json.dumps(HI))) is None
 
 
 def test_fields_of_an_unknown_format_are_shown_without_control_characters(tmp_path, run):
@@ -83,8 +85,8 @@ def test_fields_of_an_unknown_format_are_shown_without_control_characters(tmp_pa
 
 
 def test_our_own_traces_are_recognised(sample):
-    assert find_format(sample / "multi_turn_trace.parquet") == "parquet"
-    assert find_format(sample / "multi_turn_trace.jsonl") == "engine"
+    assert recognise(sample / "multi_turn_trace.parquet").name == "parquet"
+    assert recognise(sample / "multi_turn_trace.jsonl").name == "engine"
 
 
 # ---- Round trips
@@ -235,7 +237,7 @@ def test_requests_without_an_output_length_have_0(tmp_path, run):
     assert "- 2 requests without output_length: taken as 0\n" in run(
         source, tmp_path / "b", "--to", "mooncake", "--from-block-size", 4
     )[1]  # fmt: skip
-    assert read_mooncake_trace(tmp_path / "b").output_tokens.tolist() == [0, 0, 1]  # the first two by time
+    assert read_mooncake(tmp_path / "b", outputs=True).output_tokens.tolist() == [0, 0, 1]  # the first two by time
     write(tmp_path / "a", line([1], 4), json.dumps({**bare, "output_length": -1}))
     with pytest.raises(InputError, match="line 2 has output_length -1; expected a whole number of tokens, 0 or more"):
         convert(tmp_path / "a", tmp_path / "c", "mooncake", from_block_size=4)
@@ -283,7 +285,7 @@ def test_a_name_says_whether_the_target_is_compressed(tmp_path, run, ending, unp
         (json.dumps(HI), ["--to", "mooncake", "--from-block-size", "4"], "in (log) lists no blocks"),
         *[
             (BLOCKS[0], ["--to", to, "--from-block-size", "4"], "lists block ids (mooncake), which name tokens that")
-            for to in TARGETS[2:]
+            for to in (one.name for one in list_targets() if one.holds != "blocks")
         ],
         (json.dumps(HI), ["--to", "parquet", "--tokenizer", "./nowhere"], "tokenizer ./nowhere: is no folder"),
         (

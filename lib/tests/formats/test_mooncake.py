@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trace_lines import as_seen, columns, line, write
 
+from kvprefix.files.arrow_lines import read_fast, read_slowly
 from kvprefix.files.paths import InputError
-from kvprefix.formats import block_lines as blockfiles
+from kvprefix.formats.block_reader import BlockReader
 from kvprefix.formats.mooncake import MOONCAKE, read_mooncake
 
 
@@ -67,7 +68,7 @@ def test_fields_order_blank_lines_and_line_ends_do_not_matter(tmp_path):
 def test_both_readers_agree(tmp_path_factory, requests, blank):
     path = tmp_path_factory.mktemp("trace") / "t"
     write(path, *(line(ids, max(4 * len(ids) - short, 0), t) for ids, short, t in requests), end="\n\n"[: 1 + blank])
-    fast, slow = blockfiles._read_fast(path, MOONCAKE, 4), blockfiles._read_slowly(path, MOONCAKE, 4)
+    fast, slow = read_fast(path, BlockReader(MOONCAKE, 4)), read_slowly(path, BlockReader(MOONCAKE, 4))
     assert fast[1] == slow[1] and list(fast[0]) == ["timestamp", "input_length", "hash_ids", "blocks"]
     for name, column in as_seen(fast[0]).items():
         assert (column.tolist(), column.dtype) == (as_seen(slow[0])[name].tolist(), slow[0][name].dtype)
@@ -81,7 +82,7 @@ def test_a_line_of_several_megabytes(tmp_path, ids):
 
 def test_what_arrow_refuses_and_python_reads_is_read(tmp_path):
     path = write(tmp_path / "t", line([1], 3, text="\ud800"), line([1, 2], 8))
-    assert blockfiles._read_fast(path, MOONCAKE, 4) is None and read_mooncake(path, 4).prompt_tokens.tolist() == [3, 8]
+    assert read_fast(path, BlockReader(MOONCAKE, 4)) is None and read_mooncake(path, 4).prompt_tokens.tolist() == [3, 8]
 
 
 KINDS = {
@@ -97,7 +98,7 @@ def test_ids_of_any_kind_are_numbered_as_first_seen(tmp_path, kind):
     accesses = read_mooncake(path, 4)
     assert accesses.ids.tolist() == [0, 1, 2, 0, 3, 0, 1] and accesses.parent.tolist() == [-1, 0, 1, 0]
     first = json.loads(line([a, b, c]))
-    is_fast = blockfiles._read_fast(path, MOONCAKE, 4, first) is not None
+    is_fast = read_fast(path, BlockReader(MOONCAKE, 4, first)) is not None
     assert is_fast == (kind in ("negative", "unsigned", "texts"))
     path = write(tmp_path / "t", line([a, b, c], 10), line([d, b], 8))
     with pytest.raises(InputError) as error:

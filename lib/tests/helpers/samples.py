@@ -6,7 +6,8 @@ import nbformat
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from kvprefix.conversations.load import Conversation, Message, digest_messages
+from kvprefix.conversations.load import Conversation, digest_messages
+from kvprefix.conversations.records import Message
 from kvprefix.tokens.tokenizer import QWEN_TEMPLATE
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from said import missing, says
 
-from kvprefix.live.compare import _find_overlap, compare_recording, describe_comparison
+from kvprefix.live.compare import _find_overlap, compare_recording
+from kvprefix.live.findings import describe_comparison
 from kvprefix.live.recording import Recording
 
 HEADER = {"key": "k", "url": "http://h", "model": "m", "api": "completions", "timing": "sequential", "speed": 1.0,

@@ -20,8 +20,10 @@ from kvprefix.live import check as enginecheck
 from kvprefix.live import send as servercheck
 from kvprefix.live.answers import Unanswered, parse_metrics, read_whole_answer
 from kvprefix.live.client import Server, check_url
-from kvprefix.live.compare import compare_recording, describe_comparison, read_recording
+from kvprefix.live.compare import compare_recording
+from kvprefix.live.findings import describe_comparison
 from kvprefix.live.plot import draw_predicted_measured
+from kvprefix.live.recording import read_recording
 from kvprefix.live.requests import Request, take_requests
 from kvprefix.live.send import Check, record_check
 from kvprefix.live.show import show_recording

@@ -10,7 +10,7 @@ import samples
 from samples import AWKWARD, as_dicts, conversation
 from transformers import AutoTokenizer
 
-from kvprefix.conversations.load import Message
+from kvprefix.conversations.records import Message
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.template import load_chat

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from kvprefix.__main__ import main
 from kvprefix.engines.request_files import read_requests
 from kvprefix.files import jsonlines
+from kvprefix.files.arrow_lines import ObjectLines
 from kvprefix.files.paths import InputError
 from kvprefix.formats.bailian import read_bailian
 from kvprefix.formats.chat_log import read_log
-from kvprefix.formats.convert import find_format
+from kvprefix.formats.lookup import recognise
 from kvprefix.formats.mooncake import read_mooncake
 
 RECORD = {
@@ -34,7 +35,7 @@ READERS = {
     "bailian": lambda path: len(read_bailian(path)),
     "log": lambda path: len(read_log(path, progress=False)),
     "requests": lambda path: len(read_requests(path)[0]),
-    "format": lambda path: {"bailian": 3}.get(find_format(path)),
+    "format": lambda path: {"bailian": 3}.get(recognise(path).name),
 }
 every_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
@@ -136,7 +137,7 @@ def test_lines_are_watched_across_reads(pieces, size):
     content = b"".join(pieces)
     lines = content.split(b"\n")
     is_wrong = any(line.strip(b" \r").startswith(b"x") for line in lines)
-    stream, read = jsonlines.ObjectLines(io.BytesIO(content)), b""
+    stream, read = ObjectLines(io.BytesIO(content)), b""
     try:
         while data := stream.read(size):
             read += data

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twin import small_traces
 
+from kvprefix.blocks.listed import coarsen_blocks, list_blocks, number_chains
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import rate_unbounded
 from kvprefix.files.paths import InputError
-from kvprefix.formats.block_trace import coarsen_blocks, make_block_trace, number_chains
 from kvprefix.traces.trace import make_trace_of
 
 
@@ -19,20 +20,19 @@ def lists_of(trace):
 def test_partial_blocks_have_ids_of_their_own():
     # Blocks of 2. 12|34|5 and 12|34|56: the partial 5 is another block than 56; the fourth prompt is the first again.
     # The third has the full blocks 12 and 34 only; in the fifth 5 follows 12, which makes it another one.
-    trace = make_block_trace(
+    trace = list_blocks(
         make_trace_of([[1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4], [1, 2, 3, 4, 5], [1, 2, 5], []]), 2
     )
     assert lists_of(trace) == [[0, 1, 2], [0, 1, 3], [0, 1], [0, 1, 2], [0, 4], []]
     assert trace.parent.tolist() == [-1, 0, 1, 1, 0] and trace.depth.tolist() == [0, 1, 2, 2, 1]
-    accesses = trace.make_prefix_trace()
-    assert accesses.last_weight.tolist() == [1, 2, 2, 1, 1, 0]  # 5 - 4, 6 - 4, 4 - 2, 5 - 4, 3 - 2, nothing
+    assert trace.last_weight.tolist() == [1, 2, 2, 1, 1, 0]  # 5 - 4, 6 - 4, 4 - 2, 5 - 4, 3 - 2, nothing
     # Unbounded: 0 + 4 + 4 + 5 + 2 of 5 + 6 + 4 + 5 + 3 tokens
-    assert rate_unbounded(accesses)["token"] == pytest.approx(15 / 23)
+    assert rate_unbounded(trace)["token"] == pytest.approx(15 / 23)
 
 
 @given(small_traces(), st.integers(1, 5))
 def test_blocks_are_those_of_a_dict_of_prefixes(small, block_size):
-    trace, number = make_block_trace(small.trace, block_size), {}
+    trace, number = list_blocks(small.trace, block_size), {}
     expected = [
         [number.setdefault(tuple(prompt[: k + block_size]), len(number)) for k in range(0, len(prompt), block_size)]
         for prompt in small.prompts
@@ -45,8 +45,8 @@ def test_blocks_are_those_of_a_dict_of_prefixes(small, block_size):
 
 @given(small_traces(), st.integers(1, 4), st.integers(1, 4))
 def test_joined_blocks_are_the_larger_blocks_of_the_tokens(small, block_size, times):
-    coarse = coarsen_blocks(make_block_trace(small.trace, block_size), times * block_size)
-    direct = make_block_trace(small.trace, times * block_size)
+    coarse = coarsen_blocks(list_blocks(small.trace, block_size), times * block_size)
+    direct = list_blocks(small.trace, times * block_size)
     assert coarse.block_size == direct.block_size
     for name in ("ids", "offsets", "parent", "depth", "prompt_tokens"):
         np.testing.assert_array_equal(getattr(coarse, name), getattr(direct, name))
@@ -55,7 +55,20 @@ def test_joined_blocks_are_the_larger_blocks_of_the_tokens(small, block_size, ti
 @pytest.mark.parametrize("size", [2, 6, 7])
 def test_finer_blocks_and_no_multiples_are_refused(size):
     with pytest.raises(InputError, match=f"block size is {size}; a trace that lists blocks of 4 .* such as 4 or 8"):
-        coarsen_blocks(make_block_trace(make_trace_of([range(9)]), 4), size)
+        coarsen_blocks(list_blocks(make_trace_of([range(9)]), 4), size)
+
+
+@pytest.mark.parametrize("length", [9, 8])  # an engine computes the last token: the second block of 8 saves nothing
+def test_full_blocks_alone_are_not_joined(length):
+    full = make_prefix_trace(make_trace_of([range(length)]), 4)
+    with pytest.raises(InputError, match="lists only the full blocks of its prompts; expected the partial last ones"):
+        coarsen_blocks(full, 8)
+
+
+def test_joined_blocks_weigh_what_they_hold():
+    # Prompts of 9 and 4 tokens: in blocks of 8 their last ones hold 1 and 4
+    coarse = coarsen_blocks(list_blocks(make_trace_of([range(9), range(4)]), 4), 8)
+    assert coarse.last_weight.tolist() == [1, 4] and coarse.hit_tokens(np.array([2, 1])).tolist() == [9, 4]
 
 
 @given(st.lists(st.lists(st.integers(-3, 2**40).map(lambda n: n % 3 - 1), max_size=6), min_size=1, max_size=6))
@@ -74,6 +87,6 @@ def test_previous_turns_are_found():
     trace = make_trace_of([[1]] * 6)
     trace.requests["conversation_index"] = [7, 7, 8, 7, 7, 8]
     trace.requests["turn"] = [0, 1, 0, 2, 1, 5]  # the fifth is a branch: the first's turn 1 again
-    blocks = make_block_trace(trace, 1)
+    blocks = list_blocks(trace, 1)
     assert blocks.previous.tolist() == [-1, 0, -1, 1, 0, 2]
     assert blocks.conversation.tolist() == [0, 0, 1, 0, 0, 1]

@@ -1,0 +1,25 @@
+"""Set a variable of the environment for a while: what this process starts sees it too."""
+
+import contextlib
+import os
+
+
+@contextlib.contextmanager
+def variable_set(name, value):
+    """Set a variable, and put back what it was before; with None as its value, leave it.
+
+    >>> with variable_set("KVPREFIX_EXAMPLE", "true"):
+    ...     os.environ["KVPREFIX_EXAMPLE"]
+    'true'
+    >>> "KVPREFIX_EXAMPLE" in os.environ
+    False
+    """
+    before = os.environ.get(name)
+    if value is not None:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if value is not None:
+            del os.environ[name]
+            os.environ |= {name: before} if before is not None else {}

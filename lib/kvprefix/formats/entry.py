@@ -1,0 +1,101 @@
+"""What an entry of a format says: name, words, reader, writer, usual block size."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kvprefix.files.paths import InputError
+
+HOLDS = ("tokens", "messages", "blocks")  # what a format can hold: a Trace, a RequestLog, a PrefixTrace
+
+
+class Options(NamedTuple):
+    """What a user may say of reading and writing.
+
+    Attributes
+    ----------
+    block_size : int or None
+        Tokens a block of what is read; None for what it says, else the format's usual size.
+    outputs : bool
+        Whether the numbers of generated tokens are needed.
+    tokenizer : str
+        Of messages: `bundled` (Qwen2.5), a hub id or a folder.
+    model : str
+        Written where a request names none.
+    progress : bool
+    """
+
+    block_size: int | None = None
+    outputs: bool = False
+    tokenizer: str = "bundled"
+    model: str = "default"
+    progress: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """A format.
+
+    Attributes
+    ----------
+    name : str
+        As `convert` takes it: small letters, digits and dashes.
+    label : str
+        What such a file is, in two or three words.
+    definition : str
+        How such a file looks, in a line.
+    holds : str
+        One of HOLDS.
+    tools, not_in_it : str
+        Which tools read or write it, and what is lost in it: cells of the README's table, in Markdown.
+    read : callable, optional
+        ``read(path, options)`` returns a Trace, a RequestLog or a PrefixTrace that lists partial blocks too. It raises
+        InputError, naming the line. Missing where the format is only written, or read as another one.
+    read_as : str, optional
+        The format as which it is read.
+    write : callable, optional
+        ``write(content, path, options)`` writes such content, whole or not at all, and returns what it dropped or put
+        in, in words. Missing where the format is only read.
+    written_by : str, optional
+        The command that writes it instead.
+    has_magic : callable, optional
+        Whether a file is one by its first four bytes.
+    has_request : callable, optional
+        Whether a line is one of its requests, by its JSON object. A later entry is asked before an earlier one.
+    check_target : callable, optional
+        ``check_target(path)`` raises InputError where no such file may be written there.
+    block_size : int, optional
+        Tokens, the usual size of its blocks, or of those that tokens are cut into.
+    is_packed : bool
+        Whether it may be gzip or zstandard.
+    options : tuple of str
+        The fields of Options, other than `progress`, that it heeds.
+    """
+
+    name: str
+    label: str
+    definition: str
+    holds: str
+    tools: str = ""
+    not_in_it: str = ""
+    read: Callable | None = None
+    read_as: str | None = None
+    write: Callable | None = None
+    written_by: str | None = None
+    has_magic: Callable = lambda magic: False
+    has_request: Callable = lambda record: False
+    check_target: Callable = lambda path: None
+    block_size: int | None = None
+    is_packed: bool = True
+    options: tuple = ()
+
+    def __post_init__(self):
+        if not re.fullmatch("[a-z0-9-]+", self.name):
+            raise InputError(f"format {self.name!r} is no name; expected small letters, digits and dashes")
+        if self.holds not in HOLDS:
+            raise InputError(f"format {self.name} holds {self.holds!r}; expected one of {', '.join(HOLDS)}")
+        if self.holds != "messages" and self.block_size is None:
+            raise InputError(f"format {self.name} lacks block_size; expected the usual size of its blocks in tokens")
+        if self.read is None and self.write is None:
+            raise InputError(f"format {self.name} has neither read nor write; expected one of them or both")

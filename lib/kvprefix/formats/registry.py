@@ -1,0 +1,158 @@
+"""Every format that is read or written, an entry each: the commands' words, the errors and the README's table read it.
+
+To add a format, write its reader and writer and register an entry here; a format of a user's own is registered from
+anywhere. Nothing heavy is imported before a format is used.
+"""
+
+from kvprefix.files.paths import InputError
+from kvprefix.formats.entry import Format
+
+FORMATS = {}
+
+
+def register(one):
+    """Add a format, or put it in the place of the one of its name: it is then known everywhere.
+
+    Parameters
+    ----------
+    one : Format
+    """
+    FORMATS[one.name] = one
+
+
+def _read_parquet(path, options):
+    from kvprefix.traces.trace import read_trace
+
+    trace = read_trace(path)
+    if not len(trace):
+        raise InputError(f"{path}: holds no requests")
+    return trace
+
+
+def _write_parquet(trace, path, options):
+    from kvprefix.traces.trace import write_trace
+
+    write_trace(trace, path)
+    return []
+
+
+def _is_engine_request(record):
+    from kvprefix.formats.chat_fields import ENGINE_FIELDS
+
+    return record.keys() >= ENGINE_FIELDS
+
+
+def _is_logged_request(record):
+    from kvprefix.formats.chat_fields import find_request
+
+    return find_request(record) is not None and not _is_engine_request(record)
+
+
+def _read_log(path, options):
+    from kvprefix.formats.chat_log import read_log
+
+    return read_log(path, progress=options.progress)
+
+
+def _read_mooncake(path, options):
+    from kvprefix.formats.mooncake import read_mooncake
+
+    return read_mooncake(path, options.block_size, outputs=options.outputs)
+
+
+def _write_mooncake(trace, path, options):
+    from kvprefix.formats.mooncake import write_mooncake
+
+    return write_mooncake(trace, path, progress=options.progress)
+
+
+def _read_bailian(path, options):
+    from kvprefix.formats.bailian import read_bailian
+
+    return read_bailian(path, options.block_size)
+
+
+def _write_bailian(trace, path, options):
+    from kvprefix.formats.bailian import write_bailian
+
+    return write_bailian(trace, path, progress=options.progress)
+
+
+def _check_custom(path):
+    if not str(path).endswith(".jsonl"):
+        raise InputError(f"{path}: vLLM reads its custom dataset from a file named .jsonl only; name it so")
+
+
+def _write_custom(log, path, options):
+    from kvprefix.formats.exports import write_vllm_custom
+    from kvprefix.tokens.tokenizer import find_tokenizer
+
+    return write_vllm_custom(log, path, find_tokenizer(options.tokenizer), progress=options.progress)
+
+
+def _write_multi_turn(log, path, options):
+    from kvprefix.formats.exports import write_vllm_multi_turn
+
+    return write_vllm_multi_turn(log, path, progress=options.progress)
+
+
+def _write_batch(log, path, options):
+    from kvprefix.formats.exports import write_openai_batch
+
+    return write_openai_batch(log, path, model=options.model, progress=options.progress)
+
+
+register(Format(
+    name="parquet", label="our Parquet", holds="tokens",
+    definition="our Parquet, which `run --parquet` writes",
+    tools="our traces with tokens (`run --parquet`)", not_in_it="texts",
+    read=_read_parquet, write=_write_parquet, has_magic=lambda magic: magic == b"PAR1", block_size=16, is_packed=False,
+))  # fmt: skip
+register(Format(
+    name="engine", label="our engine traces", holds="messages",
+    definition="our engine trace: JSON Lines of request_id, conversation_id, turn, timestamp, messages, ...",
+    tools="our `*_trace.jsonl`", not_in_it="replies that end a conversation",
+    read=_read_log, written_by="run", has_request=_is_engine_request, options=("tokenizer",),
+))  # fmt: skip
+register(Format(
+    name="log", label="logs of OpenAI requests", holds="messages",
+    definition="JSON Lines of OpenAI requests: messages, a time, the completion if it is known",
+    tools="OpenAI requests, with a time and the completion if known",
+    read=_read_log, has_request=_is_logged_request, options=("tokenizer",),
+))  # fmt: skip
+register(Format(
+    name="mooncake", label="Mooncake's lines", holds="blocks",
+    definition="JSON Lines of timestamp, input_length, output_length, hash_ids",
+    tools="Mooncake's traces; kvcache-simulator 0.1.3, llmtrafficlens 0.13.4, aiperf 0.13.0, vLLM 0.32.0's "
+    "`timed_trace`",
+    not_in_it="tokens, texts, names, conversations, fractions of a ms",
+    read=_read_mooncake, write=_write_mooncake, has_request=lambda record: "hash_ids" in record, block_size=512,
+    options=("block_size", "outputs"),
+))  # fmt: skip
+register(Format(
+    name="bailian", label="Bailian's lines", holds="blocks",
+    definition="JSON Lines of chat_id, parent_chat_id, turn, type, timestamp, input_length, output_length, hash_ids",
+    tools="Bailian's traces; llmtrafficlens, aiperf, vLLM's `timed_trace`",
+    not_in_it="tokens, texts, names (`chat_id` is the line)",
+    read=_read_bailian, write=_write_bailian, has_request=lambda record: {"hash_ids", "chat_id"} <= record.keys(),
+    block_size=16, options=("block_size",),
+))  # fmt: skip
+register(Format(
+    name="vllm-custom", label="vLLM's custom dataset", holds="messages",
+    definition="JSON Lines of prompt and output_tokens",
+    tools="vLLM 0.32.0, `vllm bench serve --dataset-name custom`", not_in_it="stamps, names, conversations, replies",
+    write=_write_custom, check_target=_check_custom, options=("tokenizer",),
+))  # fmt: skip
+register(Format(
+    name="vllm-multi-turn", label="vLLM's multi-turn conversations", holds="messages",
+    definition="a JSON array of id and messages",
+    tools="vLLM 0.32.0, `benchmarks/multi_turn/benchmark_serving_multi_turn.py`",
+    not_in_it="stamps, request names, system messages",
+    write=_write_multi_turn,
+))  # fmt: skip
+register(Format(
+    name="openai-batch", label="OpenAI's batch file", holds="messages",
+    definition="JSON Lines of custom_id, method, url and body",
+    tools="OpenAI's batch API; vLLM 0.32.0, `vllm run-batch`", not_in_it="stamps, last replies",
+    read_as="log", write=_write_batch, options=("model",),
+))  # fmt: skip
