@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kvprefix.blocks.prefix_trace import PrefixTrace, number_blocks
-from kvprefix.cache.curve import compute_lru_curve
+from kvprefix.cache.curve import lru_curve
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
 from kvprefix.formats.mooncake import read_mooncake
@@ -36,7 +36,7 @@ def main(folder, block_size, trace=None):
 
 def time_replays(trace):
     """Return the block accesses a CPU second of the LRU curve and of each policy's replay, once compiled."""
-    jobs = {"LRU, the whole curve": compute_lru_curve}
+    jobs = {"LRU, the whole curve": lru_curve}
     for name, policy in POLICIES.items():
         jobs[f"{policy.label}, one replay"] = lambda accesses, name=name: replay(
             accesses, max(accesses.n_distinct // 20, 1), name

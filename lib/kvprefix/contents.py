@@ -9,7 +9,7 @@ GROUPS = {
     "Read": {
         "read_conversations": ("conversations.chats", "Chats of a file, or of messages in memory"),
         "Conversations": ("conversations.chats", "What `read_conversations` gives, with what was repaired or skipped"),
-        "read_trace": ("formats.registry", "A trace of any form that is known: tokens, messages or block ids"),
+        "read_trace": ("formats.read", "A trace of any form that is known: tokens, messages or block ids"),
         "convert": ("formats.convert", "Write a trace in another tool's form"),
     },
     "Make a trace": {

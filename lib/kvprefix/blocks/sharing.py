@@ -106,7 +106,7 @@ def _ratio(part, whole):
     return float(part / whole) if whole else None
 
 
-def measure_sharing(trace, block_size):
+def share(trace, block_size):
     """Account a trace against an unbounded cache of prompt blocks.
 
     Parameters
@@ -124,7 +124,7 @@ def measure_sharing(trace, block_size):
     Three prompts of two blocks; the second shares its first block with the first.
 
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> measure_sharing(make_trace_of([[1, 2, 3, 4], [1, 2, 5, 6], [8, 9, 3, 4]]), 2).hit_blocks
+    >>> share(make_trace_of([[1, 2, 3, 4], [1, 2, 5, 6], [8, 9, 3, 4]]), 2).hit_blocks
     array([0, 1, 0])
     """
     blocks = identify_blocks(trace, block_size)

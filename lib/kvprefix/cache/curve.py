@@ -157,7 +157,7 @@ class Curve(Shown):
         return np.diff(np.concatenate(([0.0], rates, [getattr(self, weighting)[-1]])))
 
 
-def compute_lru_curve(accesses, distances=None, *, warmup=0.0):
+def lru_curve(accesses, distances=None, *, warmup=0.0):
     """Compute the hit rate of an LRU cache at every capacity, in one pass.
 
     Parameters

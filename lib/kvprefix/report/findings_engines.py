@@ -5,7 +5,7 @@ A difference is called one only where its interval (conversations resampled, 95 
 
 import pandas as pd
 
-from kvprefix.blocks.sharing import measure_hits_with_outputs, measure_sharing
+from kvprefix.blocks.sharing import measure_hits_with_outputs, share
 from kvprefix.engines.vllm import replay_vllm
 from kvprefix.files.words import count
 from kvprefix.report.describe import percent, seconds
@@ -16,7 +16,7 @@ from kvprefix.studies.engines import CHAIN, ENGINES
 
 def describe_agreement(trace, block_size):
     """Compare the unbounded accounting with vLLM's rules in an unlimited pool, request by request."""
-    counted = measure_sharing(trace, block_size).hit_blocks * block_size
+    counted = share(trace, block_size).hit_blocks * block_size
     with_outputs = measure_hits_with_outputs(trace, block_size) * block_size
     equal = int((replay_vllm(trace, block_size, outputs=False).cached_tokens == counted).sum())
     equal_outputs = int((replay_vllm(trace, block_size).cached_tokens == with_outputs).sum())

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 import kvprefix
-from kvprefix.blocks.sharing import measure_hits_with_outputs, measure_sharing
+from kvprefix.blocks.sharing import measure_hits_with_outputs, share
 from kvprefix.stats.resampling import resample_mode
 from kvprefix.traces.clock import count_early_turns
 
@@ -127,7 +127,7 @@ def measure_accountings(trace, sharing):
         "with_generated_tokens.": Accounting(prompt_tokens, with_outputs),
     }
     if trace.tokens.own_is_template.any():
-        bare = measure_sharing(trace.without_template(), size)
+        bare = share(trace.without_template(), size)
         found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.hit_tokens, bare.block_reuse_rate)
     return found
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.cache.curve import (
-    compute_lru_curve,
     count_hits_at,
     count_seen,
+    lru_curve,
     measure_distances,
     rate_hits,
     rate_unbounded,
@@ -96,7 +96,7 @@ def measure_lru(workload, seed, points):
     accesses = draw(workload, workload.parameters.block_size, seed=seed)
     capacities = spread_capacities(accesses.n_distinct, points)
     distances = measure_distances(accesses)
-    rates = compute_lru_curve(accesses, distances).at(capacities)
+    rates = lru_curve(accesses, distances).at(capacities)
     frame = pd.DataFrame({"seed": seed, "capacity_blocks": capacities, **rates, "low": np.nan, "high": np.nan})
     if seed == workload.parameters.seed:
         hits = accesses.hit_tokens(count_hits_at(accesses, distances, capacities))
@@ -118,7 +118,7 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
 
 def measure_needs(workload, seed, shares):
     """Measure needs on one draw; the rows of `study_needs` for its seed."""
-    curve = compute_lru_curve(draw(workload, workload.parameters.block_size, seed=seed))
+    curve = lru_curve(draw(workload, workload.parameters.block_size, seed=seed))
     sizes = [curve.capacity_for(share) for share in shares]
     return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 

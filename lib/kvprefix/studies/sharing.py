@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pyarrow import csv
 
-from kvprefix.blocks.sharing import Sharing, measure_sharing
+from kvprefix.blocks.sharing import Sharing, share
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.paths import atomic_path, resolve_input, write_bytes
 from kvprefix.files.progress import show_progress
@@ -36,7 +36,7 @@ def analyse(workload):
         for mode in MODES:
             trace = make_trace(workload, mode)
             bar.update()
-            sharing = measure_sharing(trace, workload.parameters.block_size)
+            sharing = share(trace, workload.parameters.block_size)
             bar.update()
             accountings = measure_accountings(trace, sharing)
             bar.update()

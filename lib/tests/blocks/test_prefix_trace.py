@@ -9,7 +9,7 @@ from twin import account
 from twin import small_traces as token_traces
 
 from kvprefix.blocks.prefix_trace import PrefixError, make_prefix_trace, number_blocks, select_requests
-from kvprefix.blocks.sharing import measure_sharing
+from kvprefix.blocks.sharing import share
 from kvprefix.cache.curve import count_seen, rate_unbounded
 from kvprefix.files.paths import InputError
 from kvprefix.traces.trace import make_trace_of
@@ -76,7 +76,7 @@ def test_accesses_of_small_traces_agree_with_the_twin(small, block_size):
 @pytest.mark.parametrize("mode", ["single_turn", "multi_turn"])
 def test_bundled_conversations_have_one_ceiling(bundled_workload, mode):
     trace = make_trace(bundled_workload, mode)
-    accesses, sharing = make_prefix_trace(trace, 16), measure_sharing(trace, 16)
+    accesses, sharing = make_prefix_trace(trace, 16), share(trace, 16)
     rates = rate_unbounded(accesses)
     assert rates["block"] == sharing.block_reuse_rate
     assert rates["token"] == sharing.token_hit_rate

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twin import account, small_traces
 
-from kvprefix.blocks.sharing import count_history_hits, measure_hits_with_outputs, measure_sharing
+from kvprefix.blocks.sharing import count_history_hits, measure_hits_with_outputs, share
 from kvprefix.traces.trace import make_trace_of
 from kvprefix.traces.workload import make_trace
 
 
 def hits(prompts, block_size):
-    return measure_sharing(make_trace_of(prompts), block_size).hit_blocks.tolist()
+    return share(make_trace_of(prompts), block_size).hit_blocks.tolist()
 
 
 def test_last_token_is_always_computed():
@@ -42,7 +42,7 @@ def test_request_does_not_hit_itself():
 def test_accounting_by_hand():
     # blocks at 0 s: 0 1; at 1 s: 0 2; at 4 s: 0 1 (an aligned resend: one hit, two accesses); at 6 s: 3
     prompts = [[1, 2, 3, 4], [1, 2, 5, 6, 7], [1, 2, 3, 4], [8, 8]]
-    sharing = measure_sharing(make_trace_of(prompts, arrival_s=[0, 1, 4, 6]), 2)
+    sharing = share(make_trace_of(prompts, arrival_s=[0, 1, 4, 6]), 2)
     assert sharing.hit_blocks.tolist() == [0, 1, 1, 0]
     assert sharing.hit_tokens.tolist() == [0, 2, 2, 0]
     assert sharing.sharing_fraction.tolist() == [0, 2 / 5, 2 / 4, 0]
@@ -59,13 +59,13 @@ def test_accounting_by_hand():
 
 
 def test_rates_without_blocks_are_none():
-    sharing = measure_sharing(make_trace_of([[1], [1]]), 2)
+    sharing = share(make_trace_of([[1], [1]]), 2)
     assert (sharing.block_reuse_rate, sharing.blocks_reused_fraction, sharing.token_hit_rate) == (
         None,
         None,
         0,
     )
-    assert measure_sharing(make_trace_of([[]]), 2).token_hit_rate is None
+    assert share(make_trace_of([[]]), 2).token_hit_rate is None
 
 
 def test_hits_on_generated_tokens():
@@ -78,7 +78,7 @@ def test_hits_on_generated_tokens():
 
 
 def assert_agrees(trace, prompts, outputs, block_size):
-    sharing = measure_sharing(trace, block_size)
+    sharing = share(trace, block_size)
     expected = account(prompts, trace.arrival_s.tolist(), block_size)
     assert sharing.hit_blocks.tolist() == expected.hits
     assert sharing.accesses.tolist() == [len(times) for times in expected.times]
@@ -109,7 +109,7 @@ def test_small_traces_without_template_agree_with_the_twin(small, block_size):
 
 @given(small_traces(), st.integers(1, 5))
 def test_rates_stay_within_bounds(small, block_size):
-    sharing = measure_sharing(small.trace, block_size)
+    sharing = share(small.trace, block_size)
     limits = np.maximum(sharing.prompt_tokens - 1, 0) // block_size
     assert (sharing.hit_blocks <= limits).all()
     assert (measure_hits_with_outputs(small.trace, block_size) >= sharing.hit_blocks).all()
@@ -133,7 +133,7 @@ def test_bundled_conversations_agree_with_the_twin(bundled_workload, mode, block
 
 def test_history_hits_are_those_on_the_previous_turn(bundled_workload):
     trace = make_trace(bundled_workload, "multi_turn")
-    sharing = measure_sharing(trace, 16)
+    sharing = share(trace, 16)
     previous, expected = {}, []
     for i, (conversation, hits) in enumerate(
         zip(trace.requests["conversation_index"], sharing.hit_blocks.tolist(), strict=True)

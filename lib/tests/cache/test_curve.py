@@ -12,9 +12,9 @@ from places import SHARED
 from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace, number_blocks
 from kvprefix.cache.curve import (
     Curve,
-    compute_lru_curve,
     count_hits_at,
     count_seen,
+    lru_curve,
     measure_distances,
     rate_hits,
     rate_unbounded,
@@ -33,7 +33,7 @@ NOTHING_TO_HIT = [[], [""], ["", "", ""], ["a", "b", "cd", "e"]]
 def assert_equals_replays(accesses, capacities, warmup):
     """Compare the curve with an LRU cache of each of the capacities."""
     distances = measure_distances(accesses)
-    curve = compute_lru_curve(accesses, distances, warmup=warmup)
+    curve = lru_curve(accesses, distances, warmup=warmup)
     at, counts = curve.at(capacities), count_hits_at(accesses, distances, capacities)
     for column, capacity in enumerate(capacities):
         hits = replay(accesses, capacity, "lru")
@@ -90,7 +90,7 @@ def test_curve_of_bundled_conversations_equals_replays(bundled_workload, warmup)
 @given(small_traces(), WARMUPS)
 @settings(max_examples=100)
 def test_curve_rises_from_nothing_to_the_ceiling(small, warmup):
-    curve = compute_lru_curve(small.accesses, warmup=warmup)
+    curve = lru_curve(small.accesses, warmup=warmup)
     ceiling = rate_unbounded(small.accesses, warmup=warmup)
     for name in WEIGHTINGS:
         rates = getattr(curve, name)
@@ -117,7 +117,7 @@ def test_weights_of_the_last_block_by_hand():
     assert rates["block"] == 4 / 6
     assert rates["token"] == (4 + 0 + 4 + 3) / (9 + 8 + 7)
     assert rates["request_mean"] == pytest.approx((0 / 9 + 4 / 8 + 7 / 7) / 3)
-    curve = compute_lru_curve(small.accesses)
+    curve = lru_curve(small.accesses)
     assert curve.block.tolist() == [0, 2 / 6, 4 / 6]  # one block of room hits a, two hit ab
     assert curve.token.tolist() == [0, (4 + 4) / 24, (4 + 7) / 24]
     # the last half of three requests is the last two: int(3 * 0.5) = 1 is left out
@@ -140,7 +140,7 @@ def test_rates_agree_with_the_twin(small, warmup, capacity):
 def test_nothing_to_hit_rates_zero(paths, warmup):
     accesses = make_small(paths).accesses
     assert rate_unbounded(accesses, warmup=warmup) == dict.fromkeys(WEIGHTINGS, 0.0)
-    curve = compute_lru_curve(accesses, warmup=warmup)
+    curve = lru_curve(accesses, warmup=warmup)
     for name in WEIGHTINGS:
         assert getattr(curve, name).tolist() == [0.0]
         assert curve.at([0, 7])[name].tolist() == [0.0, 0.0]
@@ -153,13 +153,13 @@ def test_prompts_without_tokens_do_not_count_in_the_mean():
     # two requests of 3 tokens, the second hits its one block of 2: (0 + 2 / 3) / 2; the empty ones are left out
     small = make_small(["", "a", "", "a"], prompt_tokens=[0, 3, 0, 3])
     assert rate_unbounded(small.accesses)["request_mean"] == pytest.approx(1 / 3)
-    assert compute_lru_curve(small.accesses).request_mean == pytest.approx([0, 1 / 3])
+    assert lru_curve(small.accesses).request_mean == pytest.approx([0, 1 / 3])
 
 
 @pytest.mark.parametrize("warmup", [1, 1.0, 1.5, -0.1, True, False, float("nan"), "0.5", None])
 def test_warmup_is_checked(warmup):
     accesses = make_small(["a", "a"]).accesses
-    for compute in (compute_lru_curve, rate_unbounded):
+    for compute in (lru_curve, rate_unbounded):
         with pytest.raises(InputError, match="expected a share of the requests, 0 or more and below 1"):
             compute(accesses, warmup=warmup)
 
@@ -195,7 +195,7 @@ def test_tiers_by_hand():
 @settings(max_examples=100)
 def test_capacity_for_a_share_is_the_fewest_blocks(small, eighths):
     n_accesses = int(small.accesses.offsets[-1])
-    curve = compute_lru_curve(small.accesses)
+    curve = lru_curve(small.accesses)
     hits = [round(rate * n_accesses) for rate in curve.block.tolist()]
     share = Fraction(eighths, 8)
     expected = next(capacity for capacity, count in enumerate(hits) if count >= share * hits[-1])
@@ -205,7 +205,7 @@ def test_capacity_for_a_share_is_the_fewest_blocks(small, eighths):
 @given(small_traces(), st.lists(st.integers(0, 6), min_size=1, max_size=4), st.sampled_from(WEIGHTINGS), WARMUPS)
 @settings(max_examples=100)
 def test_tiers_add_up_to_the_ceiling(small, sizes, weighting, warmup):
-    curve = compute_lru_curve(small.accesses, warmup=warmup)
+    curve = lru_curve(small.accesses, warmup=warmup)
     tiers = curve.tiers(sizes, weighting)
     assert len(tiers) == len(sizes) + 1
     assert (tiers >= 0).all()
@@ -244,7 +244,7 @@ def test_listed_ids_by_hand():
     assert (rates["block"], rates["token"]) == (6 / 7, 2736 / 3036)
     assert rates["request_mean"] == pytest.approx(2 / 3)
     # stack distances 0 0 0 | 1 2 0 | 1 2 4 | 0 | 2 3 5: hits at 1 to 5 blocks of room
-    assert (compute_lru_curve(accesses).block * 13).tolist() == pytest.approx([0, 2, 5, 6, 7, 8])
+    assert (lru_curve(accesses).block * 13).tolist() == pytest.approx([0, 2, 5, 6, 7, 8])
     # room for 3: all evict the one leaf (2, 3, 2 and 4 in turn), hits 0 2 2 0 2; flat FIFO 2 (1 0 follow), then 2;
     # OPT stores neither 3 nor 4, hits 0 2 3 0 2
     totals = {policy: replay(accesses, 3, policy).sum() for policy in POLICIES}
@@ -280,7 +280,7 @@ def test_mooncake_ceiling_equals_the_anchors(anchors, mooncake):
 
 
 def test_mooncake_lru_equals_the_anchors(anchors, mooncake):
-    curve = compute_lru_curve(mooncake)
+    curve = lru_curve(mooncake)
     for capacity, expected in anchors["lru_leaf_first_block_hit_rate"].items():
         assert round(float(curve.at(int(capacity))["block"]), 5) == expected
         assert round(rate_hits(mooncake, replay(mooncake, int(capacity), "lru"))["block"], 5) == expected

@@ -147,13 +147,13 @@ def test_fetch_without_a_network_says_so(capsys):
 
 
 def test_the_traces_are_written_as_parquet_where_asked(tmp_path):
-    from kvprefix.blocks.sharing import measure_sharing
+    from kvprefix.blocks.sharing import share
     from kvprefix.traces.trace import read_trace
 
     run(tmp_path, "--parquet")
     trace = read_trace(tmp_path / "multi_turn_trace.parquet")
     stats = json.loads((tmp_path / "multi_turn_stats.json").read_text())
-    assert measure_sharing(trace, 16).token_hit_rate == stats["token_hit_rate"] and trace.info["mode"] == "multi_turn"
+    assert share(trace, 16).token_hit_rate == stats["token_hit_rate"] and trace.info["mode"] == "multi_turn"
 
 
 @pytest.mark.parametrize("option", ["--arrivals=stamps:{}", "--arrivals=day:{}", "--think=data:{}"])

@@ -13,7 +13,7 @@ from logs import read_log_trace
 from trace_lines import HI, messages
 from transformers import AutoTokenizer
 
-from kvprefix.blocks.sharing import measure_sharing
+from kvprefix.blocks.sharing import share
 from kvprefix.conversations.records import Message
 from kvprefix.files.paths import InputError
 from kvprefix.formats.chat_log import Logged, RequestLog, read_log
@@ -454,7 +454,7 @@ def test_a_branch_shares_what_is_before_it(tmp_path, small_folder):
     write_trace(trace, tmp_path / "t.parquet")
     again = read_trace(tmp_path / "t.parquet")
     assert [again.prompt(i).tolist() for i in range(4)] == [trace.prompt(i).tolist() for i in range(4)]
-    assert measure_sharing(again, 4).hit_blocks.tolist() == measure_sharing(trace, 4).hit_blocks.tolist()
+    assert share(again, 4).hit_blocks.tolist() == share(trace, 4).hit_blocks.tolist()
 
 
 def test_what_the_template_refuses_is_left_out_alone(tmp_path):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kvprefix.blocks.sharing import measure_sharing
+from kvprefix.blocks.sharing import share
 from kvprefix.stats.metrics import describe_mode, summarize, tabulate_blocks, tabulate_requests
 from kvprefix.studies.sharing import analyse
 from kvprefix.traces.trace import make_trace_of
@@ -33,7 +33,7 @@ def test_summarize_nothing_is_null():
 
 def test_request_and_block_tables_have_the_fixed_columns_and_add_up():
     trace = make_trace_of([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [1, 2]], arrival_s=[0.0, 1.5, 4.0])
-    sharing = measure_sharing(trace, 2)
+    sharing = share(trace, 2)
     requests, blocks = tabulate_requests(trace, sharing), tabulate_blocks(sharing).to_pandas()
     assert list(requests) == [
         "request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens",
@@ -74,7 +74,7 @@ def test_a_prompt_without_a_block_gives_null_and_no_nan(bundled_workload):
 
     trace = make_trace(bundled_workload, "single_turn")
     one = replace(trace, requests=trace.requests.iloc[:1], rows=trace.rows[:1])
-    stats = describe_mode(one, measure_sharing(one, 10_000))
+    stats = describe_mode(one, share(one, 10_000))
     assert stats["block_reuse_rate"] is None and stats["blocks_reused_fraction"] is None
     assert stats["reuse_gap_s"]["mean"] is None and stats["sharing_fraction"]["mean"] == 0
     json.dumps(stats, allow_nan=False)
@@ -82,7 +82,7 @@ def test_a_prompt_without_a_block_gives_null_and_no_nan(bundled_workload):
 
 def test_gap_weights_count_each_request_once():
     trace = make_trace_of([[1, 2, 3, 4], [1, 2, 3, 4], [1, 2]])
-    sharing = measure_sharing(trace, 1)
+    sharing = share(trace, 1)
     # the second request ends 4 gaps, the third 2: weights 1/4 four times, 1/2 twice
     assert sharing.request_gaps.tolist() == [0, 4, 2]
     assert np.allclose(sharing.gap_weights, [0.25] * 4 + [0.5] * 2)

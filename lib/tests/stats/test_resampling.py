@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kvprefix.blocks.sharing import measure_sharing
+from kvprefix.blocks.sharing import share
 from kvprefix.report import findings_sharing as findings
 from kvprefix.stats import resampling
 from kvprefix.stats.metrics import describe_mode, measure_accountings
@@ -41,7 +41,7 @@ def test_each_conversation_once_is_the_run_itself(results, monkeypatch):
 def test_a_hand_case(monkeypatch):
     # blocks of 2: a = [1 2][3 4], b = [1 2][5 6], a again; each request is a conversation of its own
     trace = make_trace_of([[1, 2, 3, 4, 9], [1, 2, 5, 6, 9], [1, 2, 3, 4, 8]])
-    sharing = measure_sharing(trace, 2)
+    sharing = share(trace, 2)
     assert sharing.hit_blocks.tolist() == [0, 1, 2]
     rates = resample_with(monkeypatch, [1, 0, 2], trace, sharing).rates.loc[0]
     # the first and twice the third: of 6 block accesses 4 are reuses; both blocks that were stored are used again
@@ -70,14 +70,14 @@ def test_intervals_hold_the_rates_and_are_wider_for_fewer_conversations(results,
     trace = results["multi_turn"].trace
     some = trace.requests["conversation_index"].to_numpy() < 20
     few = replace(trace, requests=trace.requests[some].reset_index(drop=True), rows=trace.rows[some])
-    low, high = describe_mode(few, measure_sharing(few, 16))["intervals"]["token_hit_rate"]
+    low, high = describe_mode(few, share(few, 16))["intervals"]["token_hit_rate"]
     all_low, all_high = results["multi_turn"].stats["intervals"]["token_hit_rate"]
     assert high - low > 1.5 * (all_high - all_low)
 
 
 def test_no_blocks_have_no_intervals(results):
     trace = results["single_turn"].trace
-    stats = describe_mode(trace, measure_sharing(trace, 100_000))
+    stats = describe_mode(trace, share(trace, 100_000))
     assert stats["intervals"]["block_reuse_rate"] is None and stats["intervals"]["token_hit_rate"] == [0, 0]
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
-from kvprefix.cache.curve import compute_lru_curve, measure_distances, rate_hits, rate_unbounded
+from kvprefix.cache.curve import lru_curve, measure_distances, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
 from kvprefix.cache.working_set import count_working_set, rank_reuse
@@ -183,7 +183,7 @@ def test_the_hottest_blocks_hold_their_share():
 
 def test_a_trace_without_reuse_has_curves_and_figures_of_zeros():
     accesses = make_prefix_trace(make_trace_of([[1, 2, 3], [4, 5, 6]]), 1)
-    assert compute_lru_curve(accesses).token.tolist() == [0.0]
+    assert lru_curve(accesses).token.tolist() == [0.0]
     assert not measure_distances(accesses).any()
     assert findings_cache.describe_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)), 1).startswith(
         "No block"

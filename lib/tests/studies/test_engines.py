@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kvprefix.blocks.sharing import measure_sharing
+from kvprefix.blocks.sharing import share
 from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
 from kvprefix.report import findings_engines as findings_engine
 from kvprefix.report import plot_engines as plot_replays
@@ -31,7 +31,7 @@ def rate(result):
 def test_the_cases_are_those_replays(workload, frame):
     trace = make_trace(replace(workload, parameters=replace(workload.parameters, seed=4)), "multi_turn")
     token = frame[(frame["seed"] == 4) & (frame["pool"] == 600)].set_index("case")["token"]
-    sharing = measure_sharing(trace, 16)
+    sharing = share(trace, 16)
     assert token["last_token"] == pytest.approx(sharing.token_hit_rate)
     assert token["outputs"] == pytest.approx(rate(replay_vllm(trace, 16)))
     assert token["vllm"] == pytest.approx(rate(replay_vllm(trace, 16, 601)))

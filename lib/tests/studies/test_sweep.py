@@ -11,7 +11,7 @@ from trace_lines import line, write
 
 from kvprefix.__main__ import main
 from kvprefix.blocks.prefix_trace import make_prefix_trace
-from kvprefix.cache.curve import compute_lru_curve, rate_hits, rate_unbounded
+from kvprefix.cache.curve import lru_curve, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
 from kvprefix.formats.mooncake import read_mooncake
@@ -101,7 +101,7 @@ def test_every_policy_is_rated_as_its_replay_and_lru_as_its_curve(tmp_path):
         hits = replay(accesses, row["capacity_blocks"], row["policy"])
         expected = rate_hits(accesses, hits, warmup=0.25)
         assert {name: row[name] for name in expected} == expected
-    curve = compute_lru_curve(accesses, warmup=0.25).at([7, 1, 30, 7, accesses.n_distinct])
+    curve = lru_curve(accesses, warmup=0.25).at([7, 1, 30, 7, accesses.n_distinct])
     for name, values in curve.items():
         assert [row[name] for row in rows[: len(capacities)]] == pytest.approx(values.tolist())
 

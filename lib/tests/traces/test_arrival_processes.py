@@ -150,7 +150,7 @@ def test_early_turns_are_counted():
 
 
 def test_a_trace_that_breaks_causality_says_so_where_it_is_used(bundled_workload, tmp_path):
-    from kvprefix.blocks.sharing import measure_sharing
+    from kvprefix.blocks.sharing import share
     from kvprefix.stats.metrics import describe_mode
     from kvprefix.studies.sweep import load_accesses
     from kvprefix.traces.trace import write_trace
@@ -159,7 +159,7 @@ def test_a_trace_that_breaks_causality_says_so_where_it_is_used(bundled_workload
     with pytest.warns(UserWarning, match=r"[\d,]+ of [\d,]+ later turns come before the reply"):
         trace = make_trace(workload, "multi_turn")
     later = int((trace.requests["turn"] > 0).sum())
-    assert describe_mode(trace, measure_sharing(trace, 16))["early_turns"] == later
+    assert describe_mode(trace, share(trace, 16))["early_turns"] == later
     write_trace(trace, tmp_path / "t.parquet")
     assert load_accesses(tmp_path / "t.parquet").info["notes"] == [
         f"{later:,} turns arrive before the reply that they follow is complete: for comparison only"
@@ -167,7 +167,7 @@ def test_a_trace_that_breaks_causality_says_so_where_it_is_used(bundled_workload
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trace = make_trace(bundled_workload, "multi_turn")
-    assert describe_mode(trace, measure_sharing(trace, 16))["early_turns"] == 0
+    assert describe_mode(trace, share(trace, 16))["early_turns"] == 0
 
 
 def test_stamps_are_read_in_every_form(tmp_path):

@@ -1,0 +1,108 @@
+"""Write the reference pages that are made of the code, below lib/docs/reference: ``make docs``.
+
+    python lib/make_docs.py          write them
+    python lib/make_docs.py --check  say which are not as they would be written, and end with 1 if any
+"""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+
+os.environ["COLUMNS"] = "120"  # argparse wraps by it
+
+from kvprefix.__main__ import make_parser
+from kvprefix.contents import GROUPS, load
+
+FOLDER = Path(__file__).parent / "docs" / "reference"
+MADE = "<!-- Made of the code by `make docs`: edit the code. -->"
+
+
+def write_names():
+    """Return the page of public names: the table of contents, with each signature and docstring."""
+    yield from ("# Public names", MADE, "`import kvprefix as kp` offers these names, each imported when first used.")
+    for group, names in GROUPS.items():
+        yield f"## {group}"
+        yield table(("name", "is"), [(f"[`{name}`](#{name.lower()})", line) for name, (_, line) in names.items()])
+        for name in names:
+            yield f"### {name}"
+            value = load(name)
+            if callable(value):
+                yield f"```python\n{name}{show_signature(value)}\n```"
+                yield f"```text\n{inspect.getdoc(value)}\n```"
+                yield from list_methods(value)
+
+
+def show_signature(value):
+    """Return a signature that does not depend on where Python objects lie in memory."""
+    try:
+        signature = inspect.signature(value)
+    except ValueError:
+        return "(...)"
+    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def list_methods(value):
+    """Yield a table of a class's own public methods and properties."""
+    if not inspect.isclass(value):
+        return
+    rows = []
+    for name, one in sorted(vars(value).items()):
+        text = inspect.getdoc(one.fget if isinstance(one, property) else one) or ""
+        if not name.startswith("_") and (inspect.isfunction(one) or isinstance(one, property)) and text:
+            sign = "" if isinstance(one, property) else "()"
+            rows.append((f"`{name}{sign}`", text.split("\n")[0]))
+    if rows:
+        yield table(("member", "is"), rows)
+
+
+def write_commands():
+    """Return the page of commands: their options, as the parser has them."""
+    parser = make_parser()
+    yield from ("# Commands", MADE, f"`kvprefix COMMAND ...`, or `python -m kvprefix COMMAND ...`. {parser.description}")
+    commands = next(action for action in parser._actions if hasattr(action, "choices") and action.choices)
+    for (name, command), shown in zip(commands.choices.items(), commands._choices_actions, strict=True):
+        yield f"## {name}"
+        yield f"{shown.help[0].upper()}{shown.help[1:]}."
+        yield table(("option", "is"), [row for action in command._actions if (row := describe_option(command, action))])
+        if command.epilog:
+            yield f"{command.epilog[0].upper()}{command.epilog[1:]}"
+
+
+def describe_option(command, action):
+    """Return an option's row, None for --help."""
+    if action.dest == "help":
+        return None
+    names = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{action.metavar or action.dest.upper()}`"
+    choices = f" ({', '.join(map(str, action.choices))})" if action.choices else ""
+    text = command._get_formatter()._expand_help(action) if action.help else ""
+    return names, f"{text}{choices}{'; required' if action.required and action.option_strings else ''}"
+
+
+def table(head, rows):
+    """Return a Markdown table."""
+    lines = [f"| {' | '.join(head)} |", f"|{'|'.join([':--'] * len(head))}|"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+PAGES = {"names": write_names, "commands": write_commands}
+
+
+def main(arguments):
+    """Write or check all pages; return the exit code."""
+    stale = []
+    for name, write in PAGES.items():
+        path, text = FOLDER / f"{name}.md", "\n\n".join(write()) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+            if "--check" not in arguments:
+                path.write_text(text, encoding="utf-8")
+    if stale and "--check" in arguments:
+        print(f"{', '.join(stale)}: not as `make docs` writes them", file=sys.stderr)
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
