@@ -55,6 +55,7 @@ def identify_blocks(trace, block_size, *, outputs=False):
     Parameters
     ----------
     trace : Trace
+        Blocks of requests of different `contexts` are different ones.
     block_size : int
         Tokens a block.
     outputs : bool
@@ -82,7 +83,10 @@ def identify_blocks(trace, block_size, *, outputs=False):
         raise InputError(f"{firsts[-1]} blocks of {block_size} tokens are more than one trace can hold (2**31)")
     ids, n_distinct = identify_parts(tokens, block_size, outputs=outputs, needed=needed, total=int(firsts[-1]))
     offsets = np.concatenate(([0], np.cumsum(n_blocks[rows])))
-    ids, parent, depth = _arrange(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids, n_distinct)
+    ids = _lay_out(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids)
+    if trace.contexts is not None:
+        ids, n_distinct = _separate(ids, n_distinct, np.repeat(trace.contexts, np.diff(offsets)))
+    parent, depth = _number(ids, offsets, n_distinct)
     return Blocks(block_size, ids, offsets, tokens.prompt_lengths()[rows] // block_size, parent, depth)
 
 
@@ -98,11 +102,9 @@ def _mark_needed(rows, parent, n_known):
 
 
 @njit(cache=True, nogil=True)
-def _arrange(rows, offsets, n_blocks, n_known, firsts, token_parent, ids, n_distinct):
-    """Lay out each request's blocks, gathered through its parents, and number them as first seen."""
-    out, number = np.empty(offsets[-1], np.int32), np.full(n_distinct, -1, np.int32)
-    parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
-    count = 0
+def _lay_out(rows, offsets, n_blocks, n_known, firsts, token_parent, ids):
+    """Return the blocks of each request, gathered through its parents."""
+    out = np.empty(offsets[-1], np.int32)
     for i in range(len(rows)):
         row, stop = rows[i], n_blocks[rows[i]]
         while stop > 0:
@@ -110,12 +112,28 @@ def _arrange(rows, offsets, n_blocks, n_known, firsts, token_parent, ids, n_dist
             for k in range(start, stop):
                 out[offsets[i] + k] = ids[firsts[row] + k - n_known[row]]
             row, stop = token_parent[row], start
+    return out
+
+
+def _separate(ids, n_distinct, contexts):
+    """Return ids that tell the blocks of different contexts apart, and how many are distinct."""
+    distinct, ids = np.unique(ids + n_distinct * contexts, return_inverse=True)
+    return ids.astype(np.int32), len(distinct)
+
+
+@njit(cache=True, nogil=True)
+def _number(ids, offsets, n_distinct):
+    """Number the blocks anew, in place, as first seen; return the parent and the depth of each."""
+    number = np.full(n_distinct, -1, np.int32)
+    parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
+    count = 0
+    for i in range(len(offsets) - 1):
         last = -1
         for k in range(offsets[i], offsets[i + 1]):
-            block = number[out[k]]
+            block = number[ids[k]]
             if block < 0:
-                block = number[out[k]] = count
+                block = number[ids[k]] = count
                 parent[count], depth[count] = last, k - offsets[i]
                 count += 1
-            out[k] = last = block
-    return out, parent[:count].copy(), depth[:count].copy()
+            ids[k] = last = block
+    return parent[:count].copy(), depth[:count].copy()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from said import missing, says
 
-from kvprefix.live.compare import _find_overlap, compare_recording, describe_comparison
+from kvprefix.live.compare import _find_overlap, _make_trace, compare_recording, describe_comparison
 from kvprefix.live.recording import Recording
 
 HEADER = {"key": "k", "url": "http://h", "model": "m", "api": "completions", "timing": "sequential", "speed": 1.0,
@@ -145,7 +145,7 @@ def test_the_overlap_takes_median_times():
     ]
     overlap = _find_overlap(sent)
     assert overlap.first_token_s == pytest.approx(0.2) and overlap.time_per_token_s == pytest.approx(0.3)
-    assert list(overlap.arrival_s) == [3, 4, 6]
+    assert _make_trace(sent, [1, 2, 1]).arrival_s.tolist() == [3, 4, 4, 6]
 
 
 @pytest.mark.parametrize(

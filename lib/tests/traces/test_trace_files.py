@@ -33,7 +33,7 @@ READERS = {
     "mooncake": lambda path: len(read_mooncake(path)),
     "bailian": lambda path: len(read_bailian(path)),
     "log": lambda path: len(read_log(path, progress=False)),
-    "requests": lambda path: len(read_requests(path)[0]),
+    "requests": lambda path: len(read_requests(path)),
     "format": lambda path: {"bailian": 3}.get(find_format(path)),
 }
 every_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
