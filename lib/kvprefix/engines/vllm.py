@@ -114,13 +114,14 @@ class VLLM:
         known = find_rules(VLLM_VERSIONS, self.version)
         pool = make_pool(n_blocks, identified.n_distinct, known.rules)
         if self.overlap is None:
-            hits, of_overlap = replay_one_by_one(pool, work, self.merge_duplicates), {}
+            hits, evictions = replay_one_by_one(pool, work, self.merge_duplicates)
+            of_overlap = {}
         else:
-            hits, of_overlap = self._run_at_once(pool, work, trace.arrival_s)
+            hits, evictions, of_overlap = self._run_at_once(pool, work, trace.arrival_s)
         cached_hashes, blocks_with_hash = count_cached(pool)
         return EngineReplayed(
             hit_tokens=np.where(hits < 0, -1, hits * self.block_size), prompt_tokens=work.prompts,
-            evictions=int(pool.evictions[0]), label=self.label, details={"note": known.note} if known.note else {},
+            evictions=int(evictions), label=self.label, details={"note": known.note} if known.note else {},
             block_size=self.block_size, blocks=self.blocks, rules=known.rules, cached_hashes=cached_hashes,
             blocks_with_hash=blocks_with_hash, outputs_cut=int(((work.computed < wanted) & (hits >= 0)).sum()),
             **of_overlap,
@@ -143,13 +144,14 @@ class VLLM:
         return Work(identified.ids, identified.offsets, prompts, computed, size), wanted, n_blocks
 
     def _run_at_once(self, pool, work, arrival_s):
-        """Return the hit blocks of each request, and what there is to tell of overlapping ones."""
+        """Return the hit blocks of each request, the evictions, and what there is to tell of overlapping requests."""
         arrivals, prefill_steps = self.overlap.count_steps(arrival_s, len(work.prompts))
         ran, state = replay_steps(pool, work, arrivals, prefill_steps)
-        return ran["hits"], self.overlap.read_steps(arrival_s, arrivals, ran["admitted"], ran["finished"]) | {
+        of_overlap = self.overlap.read_steps(arrival_s, arrivals, ran["admitted"], ran["finished"]) | {
             "preemptions": ran["preemptions"], "steps": int(state["steps"]), "tokens_again": int(state["tokens_again"]),
             "cached_again": int(state["hits_again"]) * self.block_size,
         }  # fmt: skip
+        return ran["hits"], state["evictions"], of_overlap
 
 
 def _check_blocks(blocks):

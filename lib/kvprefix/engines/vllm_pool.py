@@ -27,15 +27,12 @@ class Pool(NamedTuple):
         The physical blocks. Block 0, the null block, is the free queue's head and tail.
     contents : (n_distinct,) ndarray of _CONTENT
         What they can hold, by the ids of `Blocks`.
-    evictions : (1,) ndarray of int64
-        How many blocks lost what they held.
     legacy_free : bool
         Of `VLLMRules`.
     """
 
     blocks: np.ndarray
     contents: np.ndarray
-    evictions: np.ndarray
     legacy_free: bool
 
 
@@ -67,7 +64,7 @@ def make_pool(n_blocks, n_distinct, rules):
     blocks["after"][-1], blocks["before"][0] = 0, n_blocks - 1
     blocks["content"] = blocks["newer"] = blocks["older"] = -1
     blocks["held"][0] = n_blocks - 1
-    return Pool(blocks, contents, np.zeros(1, np.int64), rules.legacy_free)
+    return Pool(blocks, contents, rules.legacy_free)
 
 
 def count_cached(pool):
@@ -103,8 +100,8 @@ def take_hits(pool, ids, table):
 
 @njit(cache=True, nogil=True)
 def take_new(pool, table):
-    """Fill `table` with blocks from the head of the free queue, evicting what they hold."""
-    blocks, contents = pool.blocks, pool.contents
+    """Fill `table` with blocks from the head of the free queue; return how many lost what they held."""
+    blocks, contents, evicted = pool.blocks, pool.contents, 0
     for k in range(len(table)):
         block = blocks[0].after
         one = blocks[block]
@@ -112,18 +109,19 @@ def take_new(pool, table):
         one.held = 1
         table[k] = block
         if one.content >= 0:
-            evicted = contents[one.content]
+            content = contents[one.content]
             one.content = -1
-            pool.evictions[0] += 1
+            evicted += 1
             if one.older >= 0:
                 blocks[one.older].newer = one.newer
             else:
-                evicted.oldest = one.newer
+                content.oldest = one.newer
             if one.newer >= 0:
                 blocks[one.newer].older = one.older
             else:
-                evicted.newest = one.older
+                content.newest = one.older
     blocks[0].held -= len(table)
+    return evicted
 
 
 @njit(cache=True, nogil=True)
@@ -164,10 +162,10 @@ def replay_one_by_one(pool, work, merge):
 
     Returns
     -------
-    (n,) ndarray of int64
-        The hit blocks of each request, -1: never fits.
+    (hits, evictions) : tuple
+        The hit blocks of each request, -1: never fits; how many blocks lost what they held.
     """
-    block_size, n_blocks = work.block_size, len(pool.blocks)
+    block_size, n_blocks, evictions = work.block_size, len(pool.blocks), 0
     hits = np.full(len(work.prompts), -1)
     table = np.empty(n_blocks, np.int32)
     for i in range(len(work.prompts)):
@@ -178,8 +176,8 @@ def replay_one_by_one(pool, work, merge):
         hit, _ = look_up(pool, own, (prompt - 1) // block_size)
         n_held = -(-computed // block_size)
         take_hits(pool, own[:hit], table)
-        take_new(pool, table[hit:n_held])
+        evictions += take_new(pool, table[hit:n_held])
         store(pool, own[hit:], table[hit:], merge)
         release(pool, table[:n_held])
         hits[i] = hit
-    return hits
+    return hits, evictions

@@ -29,25 +29,24 @@ _STATE = np.dtype([(name, np.int64) for name in (
     "block_size", "prefill_steps",
     "n_running", "n_preempted",  # of the lists; who was preempted last is the next to be admitted
     "next_end", "first", "n_arrived",  # the first request that was never admitted, and how many arrived
+    "evictions",  # blocks that lost what they held
     "steps", "tokens_again", "hits_again",  # those with a running request; of the admissions after a preemption
 )])  # fmt: skip
 
 
-class _Run(NamedTuple):
-    """What a step reads and changes.
+class _Memory(NamedTuple):
+    """The blocks, and who fills and holds which: arrays of int32, one request's part behind the other's.
 
     Attributes
     ----------
     pool : Pool
-    state : (1,) ndarray of _STATE
-    requests : (n,) ndarray of _REQUEST
-    ids, tables : ndarray of int32
-        The contents of the requests' blocks, and the physical blocks that they hold, one request behind the other.
+    ids : ndarray of int32
+        The contents that the requests give their blocks.
+    tables : ndarray of int32
+        The physical blocks that they hold.
     """
 
     pool: Pool
-    state: np.ndarray
-    requests: np.ndarray
     ids: np.ndarray
     tables: np.ndarray
 
@@ -58,7 +57,8 @@ def replay_steps(pool, work, arrivals, prefill_steps):
     Returns
     -------
     (requests, state) : tuple
-        `hits`, `admitted`, `finished` and `preemptions` of each request; `steps`, `tokens_again` and `hits_again`.
+        `hits`, `admitted`, `finished` and `preemptions` of each request; `evictions`, `steps`, `tokens_again` and
+        `hits_again`.
     """
     n, ends = len(work.prompts), np.cumsum(-(-work.computed // work.block_size))
     requests, state = np.zeros(n, _REQUEST), np.zeros(1, _STATE)
@@ -66,25 +66,24 @@ def replay_steps(pool, work, arrivals, prefill_steps):
     requests["first_id"], requests["first_held"][1:], requests["known"] = work.offsets[:n], ends[:-1], work.prompts
     requests["hits"] = requests["admitted"] = requests["finished"] = -1
     state["block_size"], state["prefill_steps"] = work.block_size, prefill_steps
-    _replay(_Run(pool, state, requests, work.ids, np.empty(ends[-1] if n else 0, np.int32)))
+    _replay(_Memory(pool, work.ids, np.empty(ends[-1] if n else 0, np.int32)), state, requests)
     return requests, state[0]
 
 
 @njit(cache=True, nogil=True)
-def _replay(run):
+def _replay(memory, state, requests):
     """Go from step to step, to the end."""
-    now, requests = run.state[0], run.requests
-    n, step = len(requests), np.int64(0)
+    now, n, step = state[0], len(requests), np.int64(0)
     while step < _NEVER:
         while now.n_arrived < n and requests[now.n_arrived].arrival <= step:
             now.n_arrived += 1
         if step >= now.next_end:
-            _let_go(run, step)
-        due, preempts = _compute_tokens(run, step)
+            _let_go(memory, now, requests, step)
+        due, preempts = _compute_tokens(memory, now, requests, step)
         if preempts:
             due = step + 1
         elif now.n_preempted or now.first < now.n_arrived:
-            due = min(due, _admit(run, step))
+            due = min(due, _admit(memory, now, requests, step))
         following = min(due, requests[now.n_arrived].arrival) if now.n_arrived < n else due
         if now.n_running:
             now.steps += following - step
@@ -92,16 +91,15 @@ def _replay(run):
 
 
 @njit(cache=True, nogil=True)
-def _let_go(run, step):
+def _let_go(memory, now, requests, step):
     """End the requests whose last token came in the step before."""
-    now, requests = run.state[0], run.requests
     n_left, now.next_end = 0, _NEVER
     for k in range(now.n_running):
         i = requests[k].running
         one = requests[i]
         end = one.began + one.computed - one.known
         if end == step:
-            release(run.pool, _table(run, i))
+            release(memory.pool, _table(memory, one))
             one.finished = step
         else:
             requests[n_left].running = i
@@ -111,44 +109,42 @@ def _let_go(run, step):
 
 
 @njit(cache=True, nogil=True)
-def _compute_tokens(run, step):
+def _compute_tokens(memory, now, requests, step):
     """Compute a token of each running request; return the next step with a change, and whether any was preempted."""
-    now, requests = run.state[0], run.requests
     due, n_preempted, k = _NEVER, now.n_preempted, 0
     while k < now.n_running:
         i = requests[k].running
         if requests[i].due == step:
-            _compute_token(run, i, step)
+            _compute_token(memory, now, requests, i, step)
         due = min(due, requests[i].due)
         k += 1
     return due, now.n_preempted > n_preempted
 
 
 @njit(cache=True, nogil=True)
-def _compute_token(run, i, step):
+def _compute_token(memory, now, requests, i, step):
     """Compute a token that begins or fills a block: take the one, from the last of the running ones if need be."""
-    pool, one, block_size = run.pool, run.requests[i], run.state[0].block_size
+    pool, one, block_size = memory.pool, requests[i], now.block_size
     position = one.known + step - one.began
     if position % block_size == 0:
         while pool.blocks[0].held == 0:
-            if _preempt_last(run, step) == i:
+            if _preempt_last(memory, now, requests, step) == i:
                 return
         one.n_held += 1
-        take_new(pool, _table(run, i)[-1:])
+        now.evictions += take_new(pool, _table(memory, one)[-1:])
     if (position + 1) % block_size == 0:
         at = one.first_id + position // block_size
-        store(pool, run.ids[at : at + 1], _table(run, i)[-1:])
+        store(pool, memory.ids[at : at + 1], _table(memory, one)[-1:])
     one.due += _count_to_change(position, one.computed, block_size)
 
 
 @njit(cache=True, nogil=True)
-def _preempt_last(run, step):
+def _preempt_last(memory, now, requests, step):
     """Take the blocks of the request that was admitted last and put it first in the queue; return it."""
-    now, requests = run.state[0], run.requests
     now.n_running -= 1
     i = requests[now.n_running].running
-    release(run.pool, _table(run, i))
     one = requests[i]
+    release(memory.pool, _table(memory, one))
     if step >= one.began:
         one.known += step - one.began + 1
     one.preemptions += 1
@@ -158,16 +154,15 @@ def _preempt_last(run, step):
 
 
 @njit(cache=True, nogil=True)
-def _admit(run, step):
+def _admit(memory, now, requests, step):
     """Admit who waits, in order, until one finds no room; return the next step that changes one of them."""
-    now, requests = run.state[0], run.requests
     due = _NEVER
     while now.n_preempted or now.first < now.n_arrived:
         again = now.n_preempted > 0
         i = requests[now.n_preempted - 1].preempted if again else now.first
         one = requests[i]
-        if again or -(-one.prompt // now.block_size) < len(run.pool.blocks):
-            hit = _take_room(run, i)
+        if again or -(-one.prompt // now.block_size) < len(memory.pool.blocks):
+            hit = _take_room(memory, now, one)
             if hit < 0:
                 break
             requests[now.n_running].running = i
@@ -189,27 +184,26 @@ def _admit(run, step):
 
 
 @njit(cache=True, nogil=True)
-def _take_room(run, i):
+def _take_room(memory, now, one):
     """Take the blocks of all tokens that a request has, cached or new; return the hit blocks, -1: there is no room."""
-    pool, one, block_size = run.pool, run.requests[i], run.state[0].block_size
+    pool, block_size = memory.pool, now.block_size
     n_needed = -(-one.known // block_size)
-    own = run.ids[one.first_id : one.first_id + one.known // block_size]
+    own = memory.ids[one.first_id : one.first_id + one.known // block_size]
     hit, idle = look_up(pool, own, (one.known - 1) // block_size)
     if n_needed - hit + idle > pool.blocks[0].held:
         return -1
     one.n_held = n_needed
-    table = _table(run, i)
+    table = _table(memory, one)
     take_hits(pool, own[:hit], table)
-    take_new(pool, table[hit:])
+    now.evictions += take_new(pool, table[hit:])
     store(pool, own[hit:], table[hit:])
     return hit
 
 
 @njit(cache=True, nogil=True)
-def _table(run, i):
+def _table(memory, one):
     """Return the blocks that a request holds."""
-    one = run.requests[i]
-    return run.tables[one.first_held : one.first_held + one.n_held]
+    return memory.tables[one.first_held : one.first_held + one.n_held]
 
 
 @njit(cache=True, nogil=True)
