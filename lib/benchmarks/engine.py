@@ -9,8 +9,9 @@ import argparse
 import time
 
 from kvprefix.blocks.identify import identify_blocks
-from kvprefix.engines.sglang import replay_sglang
-from kvprefix.engines.vllm import Overlap, replay_vllm
+from kvprefix.engines.overlap import Overlap
+from kvprefix.engines.sglang import SGLang
+from kvprefix.engines.vllm import VLLM
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload, make_trace
 
@@ -30,13 +31,13 @@ def main():
     known = identify_blocks(trace, BLOCK_SIZE, outputs=True)
     print(f"{len(trace):,} requests, {prompt_blocks:,} prompt blocks, {options.blocks:,} blocks\n")
     print(f"| replay | CPU s | M prompt blocks a second | times {VLLM_BLOCKS_PER_S:,} a second |\n|:--|--:|--:|--:|")
+    sizes = {"block_size": BLOCK_SIZE, "blocks": options.blocks}
+    vllm, at_once, sglang = VLLM(**sizes), VLLM(**sizes, overlap=Overlap()), SGLang(**sizes)
     for name, replay in {
-        "vLLM, from token ids": lambda: replay_vllm(trace, BLOCK_SIZE, options.blocks),
-        "vLLM, blocks known": lambda: replay_vllm(trace, BLOCK_SIZE, options.blocks, blocks=known),
-        "vLLM, requests at once, blocks known": lambda: replay_vllm(
-            trace, BLOCK_SIZE, options.blocks, blocks=known, overlap=Overlap(trace.arrival_s)
-        ),
-        "SGLang, pages of 16, from token ids": lambda: replay_sglang(trace, BLOCK_SIZE, BLOCK_SIZE * options.blocks),
+        "vLLM, from token ids": lambda: vllm.replay(trace),
+        "vLLM, blocks known": lambda: vllm.replay(trace, known),
+        "vLLM, requests at once, blocks known": lambda: at_once.replay(trace, known),
+        "SGLang, pages of 16, from token ids": lambda: sglang.replay(trace),
     }.items():
         cpu_s = measure(replay, options.repeats)
         rate = prompt_blocks / cpu_s

@@ -15,9 +15,10 @@ GROUPS = {
     "Make a trace": {
         "tokenize": ("traces.workload", "Tokenise chats with a tokenizer's own chat template, once"),
         "Workload": ("traces.workload", "Tokenised chats, before any arrival time"),
-        "make_requests": ("traces.trace", "A trace of plain lists of token ids"),
+        "make_trace_of": ("traces.trace", "A trace of plain lists of token ids"),
         "Trace": ("traces.trace", "Requests in arrival order, with their tokens"),
         "PrefixTrace": ("blocks.prefix_trace", "A trace as a cache of blocks sees it"),
+        "make_prefix_trace": ("blocks.prefix_trace", "What `Trace.blocks` does"),
         "write_trace": ("traces.trace", "Write a trace with its tokens as Parquet"),
     },
     "Time": {

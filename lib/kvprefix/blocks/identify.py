@@ -51,10 +51,10 @@ class Blocks:
 
 def identify_blocks(trace, block_size, *, outputs=False):
     """Number the full blocks of every request of a trace: `identify_rows` of its tokens and rows."""
-    return identify_rows(trace.tokens, trace.rows, block_size, outputs=outputs)
+    return identify_rows(trace.tokens, trace.rows, block_size, outputs=outputs, contexts=trace.contexts)
 
 
-def identify_rows(tokens, rows, block_size, *, outputs=False):
+def identify_rows(tokens, rows, block_size, *, outputs=False, contexts=None):
     """Number the full blocks of every request by their token prefix.
 
     Parameters
@@ -67,6 +67,8 @@ def identify_rows(tokens, rows, block_size, *, outputs=False):
     outputs : bool
         Also number the blocks that a request's generated tokens fill. Of K generated tokens the last one's KV is never
         computed, so a finished request leaves floor((P + K - 1) / block_size) blocks (P prompt tokens).
+    contexts : (n_requests,) ndarray of int64, optional
+        Blocks of requests of different contexts are different ones.
 
     Returns
     -------
@@ -88,7 +90,10 @@ def identify_rows(tokens, rows, block_size, *, outputs=False):
         raise InputError(f"{firsts[-1]} blocks of {block_size} tokens are more than one trace can hold (2**31)")
     ids, n_distinct = identify_parts(tokens, block_size, outputs=outputs, needed=needed, total=int(firsts[-1]))
     offsets = np.concatenate(([0], np.cumsum(n_blocks[rows])))
-    ids, parent, depth = _arrange(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids, n_distinct)
+    ids = _lay_out(rows, offsets, n_blocks, n_known, firsts, tokens.parent, ids)
+    if contexts is not None:
+        ids, n_distinct = _separate(ids, n_distinct, np.repeat(contexts, np.diff(offsets)))
+    parent, depth = _number(ids, offsets, n_distinct)
     return Blocks(block_size, ids, offsets, tokens.prompt_lengths()[rows] // block_size, parent, depth)
 
 
@@ -104,11 +109,9 @@ def _mark_needed(rows, parent, n_known):
 
 
 @njit(cache=True, nogil=True)
-def _arrange(rows, offsets, n_blocks, n_known, firsts, token_parent, ids, n_distinct):
-    """Lay out each request's blocks, gathered through its parents, and number them as first seen."""
-    out, number = np.empty(offsets[-1], np.int32), np.full(n_distinct, -1, np.int32)
-    parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
-    count = 0
+def _lay_out(rows, offsets, n_blocks, n_known, firsts, token_parent, ids):
+    """Return the blocks of each request, gathered through its parents."""
+    out = np.empty(offsets[-1], np.int32)
     for i in range(len(rows)):
         row, stop = rows[i], n_blocks[rows[i]]
         while stop > 0:
@@ -116,12 +119,28 @@ def _arrange(rows, offsets, n_blocks, n_known, firsts, token_parent, ids, n_dist
             for k in range(start, stop):
                 out[offsets[i] + k] = ids[firsts[row] + k - n_known[row]]
             row, stop = token_parent[row], start
+    return out
+
+
+def _separate(ids, n_distinct, contexts):
+    """Return ids that tell the blocks of different contexts apart, and how many are distinct."""
+    distinct, ids = np.unique(ids + n_distinct * contexts, return_inverse=True)
+    return ids.astype(np.int32), len(distinct)
+
+
+@njit(cache=True, nogil=True)
+def _number(ids, offsets, n_distinct):
+    """Number the blocks anew, in place, as first seen; return the parent and the depth of each."""
+    number = np.full(n_distinct, -1, np.int32)
+    parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
+    count = 0
+    for i in range(len(offsets) - 1):
         last = -1
         for k in range(offsets[i], offsets[i + 1]):
-            block = number[out[k]]
+            block = number[ids[k]]
             if block < 0:
-                block = number[out[k]] = count
+                block = number[ids[k]] = count
                 parent[count], depth[count] = last, k - offsets[i]
                 count += 1
-            out[k] = last = block
-    return out, parent[:count].copy(), depth[:count].copy()
+            ids[k] = last = block
+    return parent[:count].copy(), depth[:count].copy()

@@ -10,11 +10,14 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.identify import identify_blocks
+from kvprefix.files.checks import check_type
 from kvprefix.files.paths import InputError
+from kvprefix.files.shown import Shown
+from kvprefix.traces.trace import Trace
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrefixTrace:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PrefixTrace(Shown):
     """The block accesses of a trace's requests, in arrival order, as flat arrays.
 
     Attributes
@@ -67,6 +70,16 @@ class PrefixTrace:
     def __len__(self):
         return len(self.prompt_tokens)
 
+    def describe(self):
+        """Return what the trace holds."""
+        notes = self.info.get("notes", [])
+        return {
+            "what": f"Trace of {len(self):,} requests in blocks of {self.block_size} tokens",
+            "block accesses": f"{len(self.ids):,} of {self.n_distinct:,} distinct blocks",
+            "prompt tokens": f"{self.prompt_tokens.sum():,}",
+            **({"notes": "; ".join(notes)} if notes else {}),
+        }
+
     @property
     def n_distinct(self):
         """Number of distinct blocks."""
@@ -112,6 +125,7 @@ def make_prefix_trace(trace, block_size):
     >>> accesses.hit_tokens(np.array([2, 2]))
     array([2, 4])
     """
+    check_type(trace, Trace, "trace")
     blocks = identify_blocks(trace, block_size)
     prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
     return PrefixTrace(

@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.identify import Blocks, identify_blocks
+from kvprefix.files.checks import check_type
 from kvprefix.files.shown import Shown, show_rate
+from kvprefix.traces.trace import Trace
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,6 +129,7 @@ def share(trace, block_size):
     >>> share(make_trace_of([[1, 2, 3, 4], [1, 2, 5, 6], [8, 9, 3, 4]]), 2).hit_blocks
     array([0, 1, 0])
     """
+    check_type(trace, Trace, "trace")
     blocks = identify_blocks(trace, block_size)
     prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
     counted = _count_accesses(blocks.ids, blocks.offsets, trace.arrival_s, blocks.n_distinct)

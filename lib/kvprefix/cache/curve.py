@@ -10,6 +10,8 @@ from numbers import Real
 import numpy as np
 from numba import njit
 
+from kvprefix.blocks.prefix_trace import PrefixTrace
+from kvprefix.files.checks import check_type
 from kvprefix.files.paths import InputError
 from kvprefix.files.shown import Shown, show_rate
 
@@ -173,6 +175,7 @@ def lru_curve(accesses, distances=None, *, warmup=0.0):
     -------
     Curve
     """
+    check_type(accesses, PrefixTrace, "trace")
     distances = measure_distances(accesses) if distances is None else distances
     start = first_counted(accesses, warmup)
     size = int(distances.max(initial=0)) + 1

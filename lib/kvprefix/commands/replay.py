@@ -1,24 +1,29 @@
 """``kvprefix replay``: say what each request of a file hits in vLLM's or SGLang's prefix cache."""
 
 from kvprefix.commands.options import read_path
+from kvprefix.engines.registry import ENGINES
+from kvprefix.engines.versions import VLLM_VERSIONS
 from kvprefix.files.numerals import read_number
-from kvprefix.files.paths import tell
+from kvprefix.files.paths import InputError, tell
 from kvprefix.traces.table import TABLE
 
 HELP = "say what each request of a file hits in vLLM's or SGLang's prefix cache"
+_LEGACY = VLLM_VERSIONS.rows[0].checked
 
 
 def add_options(parser):
     """Add what the command takes."""
     parser.add_argument("requests", type=read_path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
-    parser.add_argument("--engine", choices=("vllm", "sglang"), default="vllm", help="default: %(default)s")
+    engines = "; ".join(f"{name}: {engine.definition}" for name, engine in ENGINES.items())
+    parser.add_argument("--engine", choices=tuple(ENGINES), default="vllm", help=f"{engines} (default: %(default)s)")
+    parser.add_argument("--engine-version", help="replay by the rules of another version, for instance 0.22 of vLLM")
     parser.add_argument("--block-size", default="16", help="tokens a block, or a page of SGLang (default: %(default)s)")
     parser.add_argument(
         "--num-gpu-blocks", default="unlimited",
         help="blocks, vLLM's null block counted, or SGLang's pages (none is null), or `unlimited` (the default)",
     )  # fmt: skip
     parser.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
-    parser.add_argument("--legacy-free", action="store_true", help="free blocks as vLLM up to 0.22 did")
+    parser.add_argument("--legacy-free", action="store_true", help=f"the same as --engine-version {_LEGACY}")
     parser.add_argument(
         "--concurrent", action="store_true",
         help="requests arrive at their timestamp (ms) and run at once, as vLLM's synchronous scheduler runs them",
@@ -36,15 +41,12 @@ def add_options(parser):
 
 def call(options):
     """Replay a file and write what each request hits."""
-    from kvprefix.engines.overlap import read_times
-    from kvprefix.engines.request_files import replay_file
+    from kvprefix.engines.answer_files import replay_file
 
-    blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
-    totals = replay_file(
-        options.requests, options.out, read_number(options.block_size, int), blocks,
-        outputs=not options.ignore_outputs, legacy_free=options.legacy_free, engine=options.engine,
-        times_s=read_times(options.concurrent, options.ttft_s, options.time_per_output_token_s),
-    )  # fmt: skip
+    replayer = _make_replayer(options)
+    totals = replay_file(options.requests, options.out, replayer, engine=options.engine, version=options.engine_version)
+    if "note" in totals:
+        tell(f"note: {totals['note']}")
     waits = ""
     if options.concurrent:
         waits = f"{totals['requests_waited']:,} waited, {totals['preempted_requests']:,} preemptions; "
@@ -53,3 +55,24 @@ def call(options):
         f"{totals['prefix_cache_hits']:,} of {totals['prefix_cache_queries']:,} prompt tokens cached; {waits}"
         f"answers are in {options.out}"
     )
+
+
+def _make_replayer(options):
+    """Make the engine that the options ask for, or raise InputError."""
+    from kvprefix.engines.overlap import read_overlap
+
+    engine, version = ENGINES[options.engine], options.engine_version
+    if options.concurrent and not engine.runs_at_once:
+        able = " and ".join(f"{one.label}'s" for one in ENGINES.values() if one.runs_at_once)
+        raise InputError(f"--concurrent is a rule of {able}; it has no meaning with the engine {engine.name}")
+    if options.legacy_free:
+        if engine.name != "vllm":
+            raise InputError(f"--legacy-free is a rule of vLLM's; it has no meaning with the engine {engine.name}")
+        if version is not None:
+            raise InputError("--legacy-free is a version's rule; expected it or --engine-version, not both")
+        version = _LEGACY
+    blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
+    return engine.make(
+        version, block_size=read_number(options.block_size, int), blocks=blocks, outputs=not options.ignore_outputs,
+        overlap=read_overlap(options.concurrent, options.ttft_s, options.time_per_output_token_s),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""When requests arrive and how long they run, in seconds and in the whole steps of an engine's scheduler."""
+"""How long requests run, in seconds and in the whole steps of an engine's scheduler."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _MOST_STEPS = 2**53
 
 @dataclass(frozen=True)
 class Overlap:
-    """When requests arrive and how long they run once admitted: what vLLM's synchronous scheduler is given.
+    """How long requests run once admitted: what vLLM's synchronous scheduler is given, beside their arrivals.
 
     The scheduler goes in steps of `time_per_token_s`; the first one begins with the first arrival. A request takes part
     from the first step on that begins at its arrival or later. `first_token_s` is rounded up to whole steps too, one at
@@ -29,8 +29,6 @@ class Overlap:
 
     Attributes
     ----------
-    arrival_s : (n,) ndarray of float64
-        Seconds, ascending.
     first_token_s, time_per_token_s : float
         Seconds, above 0.
 
@@ -38,11 +36,10 @@ class Overlap:
     --------
     Steps of 0.02 s, the first one at 1 s. The second request arrives in the middle of the second step.
 
-    >>> Overlap([1, 1.03, 1.06], first_token_s=0.05, time_per_token_s=0.02).count_steps(3)
+    >>> Overlap(first_token_s=0.05, time_per_token_s=0.02).count_steps([1, 1.03, 1.06], 3)
     (array([0, 2, 3]), 3)
     """
 
-    arrival_s: np.ndarray
     first_token_s: float = TABLE["ttft_s"].default
     time_per_token_s: float = TABLE["time_per_output_token_s"].default
 
@@ -52,9 +49,9 @@ class Overlap:
             if not 0 < value < np.inf:
                 raise InputError(f"{name} is {value!r}; expected seconds above 0")
 
-    def count_steps(self, n):
+    def count_steps(self, arrival_s, n):
         """Return the step from which on each of n requests takes part, and the steps to a first token."""
-        arrival_s = np.array(self.arrival_s, float)
+        arrival_s = np.array(arrival_s, float)
         if arrival_s.shape != (n,) or not np.isfinite(arrival_s).all() or (np.diff(arrival_s) < 0).any():
             raise InputError(f"arrival_s must be {n} ascending numbers of seconds, one a request")
         times_s = np.append(arrival_s - arrival_s[:1], self.first_token_s)
@@ -67,9 +64,9 @@ class Overlap:
             )
         return np.maximum(steps[:-1], 0).astype(np.int64), max(int(steps[-1]), 1)
 
-    def read_steps(self, arrivals, admitted, finished):
-        """Return `admitted_s`, `finished_s` and `waited_s` of requests, NaN where a step is -1."""
-        first_s = np.array(self.arrival_s, float)[:1]
+    def read_steps(self, arrival_s, arrivals, admitted, finished):
+        """Return `admitted_s`, `finished_s` and `waited_s` of requests, NaN if they were never admitted."""
+        first_s = np.array(arrival_s, float)[:1]
 
         def read(steps):
             return np.where(admitted < 0, np.nan, steps * self.time_per_token_s)
@@ -78,17 +75,19 @@ class Overlap:
         return {"admitted_s": first_s + read(admitted), "finished_s": first_s + read(finished), "waited_s": waited_s}
 
 
-def read_times(concurrent, ttft_s, time_per_output_token_s):
+def read_overlap(concurrent, ttft_s, time_per_output_token_s):
     """Read the options of a replay: seconds as texts, None for the defaults; return None for one after the other."""
-    times = []
-    for flag, text, default in (
-        ("--ttft-s", ttft_s, Overlap.first_token_s),
-        ("--time-per-output-token-s", time_per_output_token_s, Overlap.time_per_token_s),
+    times = {}
+    for flag, text, name in (
+        ("--ttft-s", ttft_s, "first_token_s"),
+        ("--time-per-output-token-s", time_per_output_token_s, "time_per_token_s"),
     ):
-        if text is not None and not concurrent:
+        if text is None:
+            continue
+        if not concurrent:
             raise InputError(f"{flag} has a meaning only with --concurrent, where requests run at once")
-        seconds = default if text is None else read_number(text, float)
+        seconds = read_number(text, float)
         if isinstance(seconds, str) or not 0 < seconds < np.inf:
             raise InputError(f"{flag} is {text!r}; expected seconds above 0")
-        times.append(seconds)
-    return tuple(times) if concurrent else None
+        times[name] = seconds
+    return Overlap(**times) if concurrent else None

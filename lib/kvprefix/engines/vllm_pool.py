@@ -1,9 +1,10 @@
 """The compiled core of vLLM's prefix cache for full attention: a pool of blocks, and requests that pass one by one.
 
-The pool is two arrays: its physical blocks, and the contents that they can hold, the ids of `blocks`. Block 0, the null
-block, is the free queue's head and tail. Blocks of equal content form a list; a lookup takes the oldest. `engine` has
-the rules and the interface, `vllmsteps` the requests that run at the same time.
+Blocks of equal content form a list; a lookup takes the oldest. `vllm` has the rules and the interface, `vllm_steps` the
+requests that run at the same time.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -17,26 +18,65 @@ _BLOCK = np.dtype([(name, np.int32) for name in (
 _CONTENT = np.dtype([("oldest", np.int32), ("newest", np.int32)])  # the blocks that hold it, -1: not cached
 
 
-def make_pool(n_blocks, n_distinct):
+class Pool(NamedTuple):
+    """The blocks of vLLM, compiled code's own.
+
+    Attributes
+    ----------
+    blocks : (n_blocks,) ndarray of _BLOCK
+        The physical blocks. Block 0, the null block, is the free queue's head and tail.
+    contents : (n_distinct,) ndarray of _CONTENT
+        What they can hold, by the ids of `Blocks`.
+    legacy_free : bool
+        Of `VLLMRules`.
+    """
+
+    blocks: np.ndarray
+    contents: np.ndarray
+    legacy_free: bool
+
+
+class Work(NamedTuple):
+    """The requests of a replay, flat.
+
+    Attributes
+    ----------
+    ids : ndarray of int32
+    offsets : (n + 1,) ndarray of int64
+        The blocks that request i fills are ``ids[offsets[i]:offsets[i + 1]]``.
+    prompts, computed : (n,) ndarray of int64
+        Tokens: the prompt's, and with the generated ones when it is over.
+    block_size : int
+        Tokens.
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    prompts: np.ndarray
+    computed: np.ndarray
+    block_size: int
+
+
+def make_pool(n_blocks, n_distinct, rules):
     """Return a pool of `n_blocks`, the null block counted, that were never used: 1, 2, 3, ... in the free queue."""
     blocks, contents = np.zeros(n_blocks, _BLOCK), np.full(2 * n_distinct, -1, np.int32).view(_CONTENT)
     blocks["after"], blocks["before"] = np.arange(1, n_blocks + 1), np.arange(-1, n_blocks - 1)
     blocks["after"][-1], blocks["before"][0] = 0, n_blocks - 1
     blocks["content"] = blocks["newer"] = blocks["older"] = -1
     blocks["held"][0] = n_blocks - 1
-    return blocks, contents
+    return Pool(blocks, contents, rules.legacy_free)
 
 
 def count_cached(pool):
     """Return how many contents are cached, and how many blocks hold one."""
-    blocks, contents = pool
+    blocks, contents = pool.blocks, pool.contents
     return int((contents["oldest"] >= 0).sum()), int((blocks["content"] >= 0).sum())
 
 
 @njit(cache=True, nogil=True)
 def look_up(pool, ids, most):
     """Return how many of the leading ids are cached, `most` at most, and how many of these blocks are free."""
-    blocks, contents = pool
+    blocks, contents = pool.blocks, pool.contents
     hit = idle = 0
     while hit < most and contents[ids[hit]].oldest >= 0:
         idle += blocks[contents[ids[hit]].oldest].held == 0
@@ -47,7 +87,7 @@ def look_up(pool, ids, most):
 @njit(cache=True, nogil=True)
 def take_hits(pool, ids, table):
     """Hold the oldest block of each id, out of the free queue."""
-    blocks, contents = pool
+    blocks, contents = pool.blocks, pool.contents
     for k in range(len(ids)):
         block = contents[ids[k]].oldest
         one = blocks[block]
@@ -60,8 +100,8 @@ def take_hits(pool, ids, table):
 
 @njit(cache=True, nogil=True)
 def take_new(pool, table):
-    """Fill `table` with blocks from the head of the free queue, evicting what they hold."""
-    blocks, contents = pool
+    """Fill `table` with blocks from the head of the free queue; return how many lost what they held."""
+    blocks, contents, evicted = pool.blocks, pool.contents, 0
     for k in range(len(table)):
         block = blocks[0].after
         one = blocks[block]
@@ -69,23 +109,25 @@ def take_new(pool, table):
         one.held = 1
         table[k] = block
         if one.content >= 0:
-            evicted = contents[one.content]
+            content = contents[one.content]
             one.content = -1
+            evicted += 1
             if one.older >= 0:
                 blocks[one.older].newer = one.newer
             else:
-                evicted.oldest = one.newer
+                content.oldest = one.newer
             if one.newer >= 0:
                 blocks[one.newer].older = one.older
             else:
-                evicted.newest = one.older
+                content.newest = one.older
     blocks[0].held -= len(table)
+    return evicted
 
 
 @njit(cache=True, nogil=True)
 def store(pool, ids, table, merge=False):
     """Make full blocks visible, each as the newest of its content; `merge` leaves out those that are cached already."""
-    blocks, contents = pool
+    blocks, contents = pool.blocks, pool.contents
     for k in range(len(ids)):
         one, content = blocks[table[k]], contents[ids[k]]
         if merge and content.oldest >= 0:
@@ -99,9 +141,9 @@ def store(pool, ids, table, merge=False):
 
 
 @njit(cache=True, nogil=True)
-def release(pool, table, legacy_free):
+def release(pool, table):
     """Let go of a request's blocks, the last one first; what nobody holds joins the free queue."""
-    blocks, _ = pool
+    blocks = pool.blocks
     for k in range(len(table) - 1, -1, -1):
         block = table[k]
         one = blocks[block]
@@ -109,39 +151,33 @@ def release(pool, table, legacy_free):
         if one.held > 0:
             continue
         blocks[0].held += 1
-        left = blocks[0].before if legacy_free or one.content >= 0 else np.int32(0)
+        left = blocks[0].before if pool.legacy_free or one.content >= 0 else np.int32(0)
         right = blocks[left].after
         blocks[left].after, one.before, one.after, blocks[right].before = block, left, right, block
 
 
-def replay_one_by_one(ids, offsets, prompts, computed, block_size, n_blocks, n_distinct, legacy_free, merge):
+@njit(cache=True, nogil=True)
+def replay_one_by_one(pool, work, merge):
     """Replay requests each of which finishes before the next starts.
 
     Returns
     -------
-    (hits, cached) : tuple
-        The hit blocks of each request, -1: never fits; what `count_cached` says.
+    (hits, evictions) : tuple
+        The hit blocks of each request, -1: never fits; how many blocks lost what they held.
     """
-    pool = make_pool(n_blocks, n_distinct)
-    hits = _replay(pool, ids, offsets, prompts, computed, block_size, legacy_free, merge)
-    return hits, count_cached(pool)
-
-
-@njit(cache=True, nogil=True)
-def _replay(pool, ids, offsets, prompts, computed, block_size, legacy_free, merge):
-    """Return the hit blocks of each request."""
-    n_blocks = len(pool[0])
-    hits = np.full(len(prompts), -1)
+    block_size, n_blocks, evictions = work.block_size, len(pool.blocks), 0
+    hits = np.full(len(work.prompts), -1)
     table = np.empty(n_blocks, np.int32)
-    for i in range(len(prompts)):
-        if -(-prompts[i] // block_size) > n_blocks - 1:
+    for i in range(len(work.prompts)):
+        prompt, computed, first = work.prompts[i], work.computed[i], work.offsets[i]
+        if -(-prompt // block_size) > n_blocks - 1:
             continue
-        own = ids[offsets[i] : offsets[i] + computed[i] // block_size]
-        hit, _ = look_up(pool, own, (prompts[i] - 1) // block_size)
-        n_held = -(-computed[i] // block_size)
+        own = work.ids[first : first + computed // block_size]
+        hit, _ = look_up(pool, own, (prompt - 1) // block_size)
+        n_held = -(-computed // block_size)
         take_hits(pool, own[:hit], table)
-        take_new(pool, table[hit:n_held])
+        evictions += take_new(pool, table[hit:n_held])
         store(pool, own[hit:], table[hit:], merge)
-        release(pool, table[:n_held], legacy_free)
+        release(pool, table[:n_held])
         hits[i] = hit
-    return hits
+    return hits, evictions

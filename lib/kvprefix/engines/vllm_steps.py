@@ -3,13 +3,15 @@
 A step is what `schedule` and `update_from_output` do (`vllm/v1/core/sched/scheduler.py`). Requests whose last token
 came go; then every running request, in the order of admission, computes a token; then the waiting ones are admitted, if
 no blocks were taken from a running one in this step. Steps that change no block are jumped over. `overlap` has the
-rules, `engine` the interface, `vllm` the pool.
+times, `vllm` the rules and the interface, `vllm_pool` the pool.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from kvprefix.engines.vllm_pool import count_cached, look_up, make_pool, release, store, take_hits, take_new
+from kvprefix.engines.vllm_pool import Pool, look_up, release, store, take_hits, take_new
 
 _NEVER = np.iinfo(np.int64).max
 _REQUEST = np.dtype([(name, np.int64) for name in (
@@ -24,49 +26,64 @@ _REQUEST = np.dtype([(name, np.int64) for name in (
     "running", "preempted",  # no fields of the request: two lists of requests
 )])  # fmt: skip
 _STATE = np.dtype([(name, np.int64) for name in (
-    "block_size", "prefill_steps", "legacy_free",
+    "block_size", "prefill_steps",
     "n_running", "n_preempted",  # of the lists; who was preempted last is the next to be admitted
     "next_end", "first", "n_arrived",  # the first request that was never admitted, and how many arrived
+    "evictions",  # blocks that lost what they held
     "steps", "tokens_again", "hits_again",  # those with a running request; of the admissions after a preemption
 )])  # fmt: skip
 
 
-def replay_steps(
-    ids, offsets, prompts, computed, block_size, n_blocks, n_distinct, legacy_free, arrivals, prefill_steps
-):  # fmt: skip
+class _Memory(NamedTuple):
+    """The blocks, and who fills and holds which: arrays of int32, one request's part behind the other's.
+
+    Attributes
+    ----------
+    pool : Pool
+    ids : ndarray of int32
+        The contents that the requests give their blocks.
+    tables : ndarray of int32
+        The physical blocks that they hold.
+    """
+
+    pool: Pool
+    ids: np.ndarray
+    tables: np.ndarray
+
+
+def replay_steps(pool, work, arrivals, prefill_steps):
     """Replay requests that arrive in given steps and whose first token takes `prefill_steps`.
 
     Returns
     -------
-    (requests, state, cached) : tuple
-        `hits`, `admitted`, `finished` and `preemptions` of each request; `steps`, `tokens_again` and `hits_again`; what
-        `count_cached` says.
+    (requests, state) : tuple
+        `hits`, `admitted`, `finished` and `preemptions` of each request; `evictions`, `steps`, `tokens_again` and
+        `hits_again`.
     """
-    n, ends = len(prompts), np.cumsum(-(-computed // block_size))
+    n, ends = len(work.prompts), np.cumsum(-(-work.computed // work.block_size))
     requests, state = np.zeros(n, _REQUEST), np.zeros(1, _STATE)
-    requests["arrival"], requests["prompt"], requests["computed"] = arrivals, prompts, computed
-    requests["first_id"], requests["first_held"][1:], requests["known"] = offsets[:n], ends[:-1], prompts
+    requests["arrival"], requests["prompt"], requests["computed"] = arrivals, work.prompts, work.computed
+    requests["first_id"], requests["first_held"][1:], requests["known"] = work.offsets[:n], ends[:-1], work.prompts
     requests["hits"] = requests["admitted"] = requests["finished"] = -1
-    state["block_size"], state["prefill_steps"], state["legacy_free"] = block_size, prefill_steps, legacy_free
-    pool, tables = make_pool(n_blocks, n_distinct), np.empty(ends[-1] if n else 0, np.int32)
-    _replay(pool, state, requests, ids, tables)
-    return requests, state[0], count_cached(pool)
+    state["block_size"], state["prefill_steps"] = work.block_size, prefill_steps
+    _replay(_Memory(pool, work.ids, np.empty(ends[-1] if n else 0, np.int32)), state, requests)
+    return requests, state[0]
 
 
 @njit(cache=True, nogil=True)
-def _replay(pool, state, requests, ids, tables):
+def _replay(memory, state, requests):
     """Go from step to step, to the end."""
     now, n, step = state[0], len(requests), np.int64(0)
     while step < _NEVER:
         while now.n_arrived < n and requests[now.n_arrived].arrival <= step:
             now.n_arrived += 1
         if step >= now.next_end:
-            _let_go(pool, now, requests, tables, step)
-        due, preempts = _compute_tokens(pool, now, requests, ids, tables, step)
+            _let_go(memory, now, requests, step)
+        due, preempts = _compute_tokens(memory, now, requests, step)
         if preempts:
             due = step + 1
         elif now.n_preempted or now.first < now.n_arrived:
-            due = min(due, _admit(pool, now, requests, ids, tables, step))
+            due = min(due, _admit(memory, now, requests, step))
         following = min(due, requests[now.n_arrived].arrival) if now.n_arrived < n else due
         if now.n_running:
             now.steps += following - step
@@ -74,7 +91,7 @@ def _replay(pool, state, requests, ids, tables):
 
 
 @njit(cache=True, nogil=True)
-def _let_go(pool, now, requests, tables, step):
+def _let_go(memory, now, requests, step):
     """End the requests whose last token came in the step before."""
     n_left, now.next_end = 0, _NEVER
     for k in range(now.n_running):
@@ -82,7 +99,7 @@ def _let_go(pool, now, requests, tables, step):
         one = requests[i]
         end = one.began + one.computed - one.known
         if end == step:
-            release(pool, _table(requests, tables, i), now.legacy_free)
+            release(memory.pool, _table(memory, one))
             one.finished = step
         else:
             requests[n_left].running = i
@@ -92,42 +109,42 @@ def _let_go(pool, now, requests, tables, step):
 
 
 @njit(cache=True, nogil=True)
-def _compute_tokens(pool, now, requests, ids, tables, step):
+def _compute_tokens(memory, now, requests, step):
     """Compute a token of each running request; return the next step with a change, and whether any was preempted."""
     due, n_preempted, k = _NEVER, now.n_preempted, 0
     while k < now.n_running:
         i = requests[k].running
         if requests[i].due == step:
-            _compute_token(pool, now, requests, ids, tables, i, step)
+            _compute_token(memory, now, requests, i, step)
         due = min(due, requests[i].due)
         k += 1
     return due, now.n_preempted > n_preempted
 
 
 @njit(cache=True, nogil=True)
-def _compute_token(pool, now, requests, ids, tables, i, step):
+def _compute_token(memory, now, requests, i, step):
     """Compute a token that begins or fills a block: take the one, from the last of the running ones if need be."""
-    one, block_size = requests[i], now.block_size
+    pool, one, block_size = memory.pool, requests[i], now.block_size
     position = one.known + step - one.began
     if position % block_size == 0:
-        while pool[0][0].held == 0:
-            if _preempt_last(pool, now, requests, tables, step) == i:
+        while pool.blocks[0].held == 0:
+            if _preempt_last(memory, now, requests, step) == i:
                 return
         one.n_held += 1
-        take_new(pool, _table(requests, tables, i)[-1:])
+        now.evictions += take_new(pool, _table(memory, one)[-1:])
     if (position + 1) % block_size == 0:
         at = one.first_id + position // block_size
-        store(pool, ids[at : at + 1], _table(requests, tables, i)[-1:])
+        store(pool, memory.ids[at : at + 1], _table(memory, one)[-1:])
     one.due += _count_to_change(position, one.computed, block_size)
 
 
 @njit(cache=True, nogil=True)
-def _preempt_last(pool, now, requests, tables, step):
+def _preempt_last(memory, now, requests, step):
     """Take the blocks of the request that was admitted last and put it first in the queue; return it."""
     now.n_running -= 1
     i = requests[now.n_running].running
-    release(pool, _table(requests, tables, i), now.legacy_free)
     one = requests[i]
+    release(memory.pool, _table(memory, one))
     if step >= one.began:
         one.known += step - one.began + 1
     one.preemptions += 1
@@ -137,15 +154,15 @@ def _preempt_last(pool, now, requests, tables, step):
 
 
 @njit(cache=True, nogil=True)
-def _admit(pool, now, requests, ids, tables, step):
+def _admit(memory, now, requests, step):
     """Admit who waits, in order, until one finds no room; return the next step that changes one of them."""
     due = _NEVER
     while now.n_preempted or now.first < now.n_arrived:
         again = now.n_preempted > 0
         i = requests[now.n_preempted - 1].preempted if again else now.first
         one = requests[i]
-        if again or -(-one.prompt // now.block_size) < len(pool[0]):
-            hit = _take_room(pool, now, requests, ids, tables, i)
+        if again or -(-one.prompt // now.block_size) < len(memory.pool.blocks):
+            hit = _take_room(memory, now, one)
             if hit < 0:
                 break
             requests[now.n_running].running = i
@@ -167,26 +184,26 @@ def _admit(pool, now, requests, ids, tables, step):
 
 
 @njit(cache=True, nogil=True)
-def _take_room(pool, now, requests, ids, tables, i):
+def _take_room(memory, now, one):
     """Take the blocks of all tokens that a request has, cached or new; return the hit blocks, -1: there is no room."""
-    one, block_size = requests[i], now.block_size
+    pool, block_size = memory.pool, now.block_size
     n_needed = -(-one.known // block_size)
-    own = ids[one.first_id : one.first_id + one.known // block_size]
+    own = memory.ids[one.first_id : one.first_id + one.known // block_size]
     hit, idle = look_up(pool, own, (one.known - 1) // block_size)
-    if n_needed - hit + idle > pool[0][0].held:
+    if n_needed - hit + idle > pool.blocks[0].held:
         return -1
     one.n_held = n_needed
-    table = _table(requests, tables, i)
+    table = _table(memory, one)
     take_hits(pool, own[:hit], table)
-    take_new(pool, table[hit:])
+    now.evictions += take_new(pool, table[hit:])
     store(pool, own[hit:], table[hit:])
     return hit
 
 
 @njit(cache=True, nogil=True)
-def _table(requests, tables, i):
+def _table(memory, one):
     """Return the blocks that a request holds."""
-    return tables[requests[i].first_held : requests[i].first_held + requests[i].n_held]
+    return memory.tables[one.first_held : one.first_held + one.n_held]
 
 
 @njit(cache=True, nogil=True)

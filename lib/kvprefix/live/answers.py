@@ -8,6 +8,8 @@ import re
 import time
 from dataclasses import dataclass
 
+from kvprefix.files.checks import find_wrong_ids
+
 MOST_BYTES = 2**24  # of an answer: one token is some hundred bytes
 MOST_BYTES_OF_A_PAGE = 2**22  # models, version, metrics, an error: some ten kB are usual
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S+)", re.MULTILINE | re.ASCII)
@@ -126,13 +128,9 @@ def _make_answer(usage, prompt_ids, output_ids, first, duration):
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     if cached is not None and not (type(cached) is int and 0 <= cached <= numbers[0]):
         raise Unanswered(f"answered nonsense: {cached!r} cached of {numbers[0]} prompt tokens", reached=True)
-    known = len(output_ids) == numbers[1] and _are_ids(output_ids)
-    prompt_ids = prompt_ids if isinstance(prompt_ids, list) and prompt_ids and _are_ids(prompt_ids) else None
+    known = len(output_ids) == numbers[1] and not find_wrong_ids(output_ids)
+    prompt_ids = prompt_ids if isinstance(prompt_ids, list) and prompt_ids and not find_wrong_ids(prompt_ids) else None
     return Answer(*numbers, cached, output_ids if known else None, prompt_ids, first, duration)
-
-
-def _are_ids(values):
-    return all(type(one) is int and 0 <= one < 2**31 for one in values)
 
 
 def _has_token(choice):

@@ -3,14 +3,16 @@
 Everything is taken from a recording; no server is asked.
 """
 
-import re
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
+from kvprefix.engines.overlap import Overlap
+from kvprefix.engines.versions import VLLM_VERSIONS, choose_version, find_rules
+from kvprefix.engines.vllm import VLLM
 from kvprefix.live.findings import count_prompts, find_causes, find_warnings
+from kvprefix.traces.trace import make_trace_of
 
 ASSUMED_BLOCK_SIZE = 16  # vLLM's default, where neither the server nor the user says
 NO_COMPARISON = ("void", "switched_off", "not_reported", "nothing")  # the verdicts without one
@@ -44,13 +46,13 @@ def compare_recording(recording):
 
     Notes
     -----
-    One at a time, the prediction is exact: the replay of `engine.replay_vllm`, generated tokens as the server gave
-    them; where it gave none, as tokens that no other request holds. A request that was sent again, because an attempt
-    got no answer, is not compared: whether that attempt was computed is not known. What the server reports for the
-    request settles it for the prediction of those after it. Where the server was restarted or its cache was emptied
-    between two runs of the check, the prediction begins anew with an empty cache. Overlapping requests are replayed
-    with `engine.Overlap`, all with the median times of the recording: which of two came first, and what was waiting,
-    is about right only.
+    One at a time, the prediction is exact: the replay of `VLLM` by the rules of the server's version, generated tokens
+    as the server gave them; where it gave none, as tokens that no other request holds. A request that was sent again,
+    because an attempt got no answer, is not compared: whether that attempt was computed is not known. What the server
+    reports for the request settles it for the prediction of those after it. If the server was restarted or its cache
+    was emptied between two runs of the check, the prediction begins anew with an empty cache. Overlapping requests are
+    replayed with an `Overlap`, all with the median times of the recording: which of two came first, and what was
+    waiting, is about right only.
     """
     cache = _find_cache(recording)
     answers = recording.answers
@@ -68,15 +70,14 @@ def compare_recording(recording):
 
 
 def _find_cache(recording):
-    """Return block size, number of blocks and freeing rule: as given, else as the server says, else assumed."""
+    """Return block size, number of blocks and version of the rules: as given, else as the server says, else assumed."""
     run = recording.runs[-1] if recording.runs else {}
     metrics = run.get("metrics") or {}
     version = (run.get("server") or {}).get("version")
-    old = re.match(r"0\.([0-9]{1,9})\.", version or "")
     return {
         "block_size": run.get("block_size") or metrics.get("block_size") or ASSUMED_BLOCK_SIZE,
         "num_gpu_blocks": run.get("num_gpu_blocks") or metrics.get("num_gpu_blocks"),
-        "legacy_free": bool(metrics and old and int(old[1]) < 23),
+        "rules_of": choose_version(VLLM_VERSIONS, version if metrics else None),  # without metrics it is not vLLM's
         "version": version,
     }
 
@@ -102,6 +103,16 @@ def _predict_part(recording, answers, sent, cache, num_gpu_blocks):
     """Return the same for answers that begin with an empty cache."""
     if not answers:
         return []
+    attempts = [answer for answer, times in zip(answers, sent, strict=True) for _ in range(times)]
+    engine = VLLM(
+        cache["rules_of"], block_size=cache["block_size"], blocks=num_gpu_blocks,
+        overlap=_find_overlap(attempts) if recording.header["timing"] == "trace" else None,
+    )  # fmt: skip
+    return engine.replay(_make_trace(answers, sent)).hit_tokens[np.cumsum(sent) - 1].tolist()
+
+
+def _make_trace(answers, sent):
+    """Return the answered requests as a trace, each as often as it was sent; no others hold unknown output tokens."""
     outputs, unknown = [], 2**31
     for answer, times in zip(answers, sent, strict=True):
         ids = answer.get("output_token_ids")
@@ -110,22 +121,17 @@ def _predict_part(recording, answers, sent, cache, num_gpu_blocks):
             unknown -= answer["output_tokens"]
         outputs += [[]] * (times - 1) + [ids]
     attempts = [answer for answer, times in zip(answers, sent, strict=True) for _ in range(times)]
-    requests = make_requests(
-        [one["prompt_token_ids"] for one in attempts], outputs,
+    return make_trace_of(
+        [one["prompt_token_ids"] for one in attempts], [one["sent_s"] for one in attempts], outputs,
         cache_salts=[one.get("cache_salt") for one in attempts], lora_names=[one.get("lora_name") for one in attempts],
     )  # fmt: skip
-    result = replay_vllm(
-        requests, cache["block_size"], num_gpu_blocks, legacy_free=cache["legacy_free"],
-        overlap=_find_overlap(attempts) if recording.header["timing"] == "trace" else None,
-    )  # fmt: skip
-    return result.cached_tokens[np.cumsum(sent) - 1].tolist()
 
 
 def _find_overlap(sent):
-    """Return when the requests were sent, and the median times of their first and later tokens."""
+    """Return the median times of the requests' first and later tokens."""
     first = np.median([one["ttft_s"] for one in sent])
     rest = [(one["duration_s"] - one["ttft_s"]) / max(one["output_tokens"] - 1, 1) for one in sent]
-    return Overlap([one["sent_s"] for one in sent], max(float(first), 1e-6), max(float(np.median(rest)), 1e-6))
+    return Overlap(max(float(first), 1e-6), max(float(np.median(rest)), 1e-6))
 
 
 def _make_row(answer, predicted, measured):
@@ -184,7 +190,7 @@ def _sum_up(recording, frame, cache, unlimited):
         "server_version": cache["version"],
         "block_size": cache["block_size"],
         "num_gpu_blocks": cache["num_gpu_blocks"],
-        "legacy_free": cache["legacy_free"],
+        "legacy_free": find_rules(VLLM_VERSIONS, cache["rules_of"]).rules.legacy_free,
         "requests": recording.header["requests"],
         "answered": len(answered),
         "skipped_too_long": len(frame) - len(answered),

@@ -1,10 +1,11 @@
 """Say what the live check found, in one sentence, what may spoil it, and what differences may come from."""
 
+from kvprefix.engines.versions import VLLM_VERSIONS
 from kvprefix.files.words import count
 from kvprefix.live.recording import is_restarted
 from kvprefix.report.describe import percent
 
-REPLAYED = "0.32"  # the version of vLLM whose rules the replay follows
+REPLAYED = VLLM_VERSIONS.newest  # the version of vLLM whose rules the replay follows
 RETENTION = (
     "at a retention of 0, its default, vLLM keeps a checkpoint only at the end of a prompt, so parts of it hit less"
 )

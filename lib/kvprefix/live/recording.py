@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+from kvprefix.files.checks import find_wrong_ids
 from kvprefix.files.jsonlines import is_whole
 from kvprefix.files.paths import InputError, check_input_file, check_output_file, explain_os_errors
 
@@ -190,7 +191,7 @@ def _is_answer(value):
         return False
     ids = [*value["prompt_token_ids"], *(value.get("output_token_ids") or [])]
     cached = value.get("cached_tokens")
-    return all(is_whole(one) and 0 <= one < 2**31 for one in ids) and (cached is None or is_whole(cached))
+    return not find_wrong_ids(ids) and (cached is None or is_whole(cached))
 
 
 class Recorder:

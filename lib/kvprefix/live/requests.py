@@ -59,12 +59,13 @@ def _read_messages(workload, indexes):
 
 def read_request_file(path, n):
     """Return the first n requests of a file of token ids, in the form of `python -m kvprefix replay`."""
-    names, requests = read_requests(path)
-    if len(set(map(str, names))) < len(names):
+    trace = read_requests(path)
+    names = list(map(str, trace.request_ids))
+    if len(set(names)) < len(names):
         raise InputError(f"{path}: has a request_id twice; expected one of its own for each request")
-    outputs = np.diff(requests.tokens.output_offsets)[requests.rows].tolist()
+    outputs = trace.requests["output_tokens"].tolist()
     extras = [(line.get("cache_salt"), line.get("lora_name")) for _, line in read_objects(path, "", progress=False)]
     return [
-        Request(str(name), requests.tokens.prompt(row), cache_salt=salt, lora_name=lora, output_tokens=output)
-        for name, row, output, (salt, lora) in zip(names[:n], requests.rows, outputs, extras, strict=False)
+        Request(name, trace.prompt(i), cache_salt=salt, lora_name=lora, output_tokens=output)
+        for i, (name, output, (salt, lora)) in enumerate(zip(names[:n], outputs, extras, strict=False))
     ]

@@ -8,7 +8,7 @@ from kvprefix.files.words import count
 from kvprefix.models.memory import load_model, to_gib
 from kvprefix.report.describe import percent, seconds
 from kvprefix.report.section_files import SHARING
-from kvprefix.studies.engines import ENGINES
+from kvprefix.studies.engines import list_engines
 
 
 def describe_summary(facts, parameters):
@@ -144,7 +144,7 @@ def _conclude_engines(facts):
     pools = [f"{percent(rate)} with {count(blocks, 'block')}" for blocks, rate in zip(one["pools"], one["rates"], strict=True)]
     ends = pools if len(pools) == 1 else [pools[0], pools[-1]]
     return (
-        f"{ENGINES['vllm'].label}'s rules, with generated tokens cached and requests running at once, hit "
+        f"{list_engines()['vllm'].label}'s rules, with generated tokens cached and requests running at once, hit "
         f"{' and '.join(ends)}."
     )
 

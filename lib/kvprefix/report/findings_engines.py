@@ -6,20 +6,20 @@ A difference is called one only where its interval (conversations resampled, 95 
 import pandas as pd
 
 from kvprefix.blocks.sharing import measure_hits_with_outputs, share
-from kvprefix.engines.vllm import replay_vllm
+from kvprefix.engines.vllm import VLLM
 from kvprefix.files.words import count
 from kvprefix.report.describe import percent, seconds
 from kvprefix.report.findings_cache import spread
 from kvprefix.stats.intervals import judge_difference, move_interval
-from kvprefix.studies.engines import CHAIN, ENGINES
+from kvprefix.studies.engines import CHAIN, list_engines
 
 
 def describe_agreement(trace, block_size):
     """Compare the unbounded accounting with vLLM's rules in an unlimited pool, request by request."""
     counted = share(trace, block_size).hit_blocks * block_size
     with_outputs = measure_hits_with_outputs(trace, block_size) * block_size
-    equal = int((replay_vllm(trace, block_size, outputs=False).cached_tokens == counted).sum())
-    equal_outputs = int((replay_vllm(trace, block_size).cached_tokens == with_outputs).sum())
+    equal = int((VLLM(block_size=block_size, outputs=False).replay(trace).hit_tokens == counted).sum())
+    equal_outputs = int((VLLM(block_size=block_size).replay(trace).hit_tokens == with_outputs).sum())
     return (
         f"With an unlimited pool and nothing generated, vLLM's rules give the cached tokens of the unbounded accounting for {equal:,} of "
         f"{count(len(trace), 'request')}; with generated tokens cached, for {equal_outputs:,}. What follows is what a bound and running requests change."
@@ -32,8 +32,9 @@ def tabulate_chain(frame):
 
 
 def tabulate_engines(frame):
-    """Tabulate the engines at each pool, with the difference to vLLM 0.32."""
-    return pd.concat([_tabulate(frame, pool, ENGINES) for pool in frame["pool"].unique()], ignore_index=True)
+    """Tabulate the engines at each pool, with the difference to the first one, vLLM's newest version."""
+    cases = list_engines()
+    return pd.concat([_tabulate(frame, pool, cases) for pool in frame["pool"].unique()], ignore_index=True)
 
 
 def _tabulate(frame, pool, cases):
@@ -100,7 +101,7 @@ def describe_engines(frame):
     table, said = tabulate_engines(frame), []
     for pool, one in table.groupby("pool (blocks)", sort=False):
         rates = one.set_index("case")
-        vllm = ENGINES["vllm"].label
+        vllm = list_engines()["vllm"].label
         told = [
             f"{case} {percent(row['token hit rate'])} ({_points(row['points'])} points: {row['verdict']})"
             for case, row in rates.drop(vllm).iterrows()

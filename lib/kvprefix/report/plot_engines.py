@@ -6,15 +6,7 @@ from kvprefix.files.words import count
 from kvprefix.report.plot import PAGE_IN, add_legend, make_axes, rate_axes
 from kvprefix.report.styles import style_bars
 from kvprefix.stats.intervals import move_interval, spread_over
-from kvprefix.studies.engines import CHAIN, ENGINES
-
-_BARS = {
-    "vllm": {"facecolor": "#10507A", "hatch": ""},
-    "vllm_legacy": {"facecolor": "#6FA8C9", "hatch": ""},
-    "vllm_prompts": {"facecolor": "#6FA8C9", "hatch": "////"},
-    "sglang_page": {"facecolor": "#E08A00", "hatch": ""},
-    "sglang_token": {"facecolor": "#E08A00", "hatch": "////"},
-}
+from kvprefix.studies.engines import CHAIN, list_engines
 
 
 def draw_chain(frame):
@@ -23,7 +15,7 @@ def draw_chain(frame):
     Parameters
     ----------
     frame : pandas.DataFrame
-        Of `study_engine.study_engines`.
+        Of `study_engines`.
 
     Returns
     -------
@@ -62,14 +54,15 @@ def draw_chain(frame):
 def draw_engines(frame):
     """Draw the engines' token hit rates at each pool, mean and range over seeds. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 2.8)
-    looks = style_bars(ENGINES, _BARS)
+    cases = list_engines()
+    looks = style_bars(cases, {name: case.look for name, case in cases.items() if case.look})
     pools, width = np.sort(frame["pool"].unique()), 0.8 / len(looks)
     for k, (name, look) in enumerate(looks.items()):
         spread = spread_over(frame[frame["case"] == name], "pool", "token")
         error = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
         bars = axes.bar(
             np.arange(len(pools)) + (k - (len(looks) - 1) / 2) * width, spread["mean"], width, yerr=error,
-            label=ENGINES[name].label, edgecolor="white", linewidth=0.4, error_kw={"linewidth": 0.8}, **look,
+            label=cases[name].label, edgecolor="white", linewidth=0.4, error_kw={"linewidth": 0.8}, **look,
         )  # fmt: skip
         axes.bar_label(bars, [f"{100 * rate:.1f}" for rate in spread["mean"]], fontsize=6, padding=1.5)
     axes.set(xlabel="pool (blocks)", ylabel="token hit rate")
@@ -78,4 +71,4 @@ def draw_engines(frame):
     axes.grid(axis="x", visible=False)
     rate_axes(axes)
     add_legend(axes, 3)
-    return figure, frame[frame["case"].isin(ENGINES)]
+    return figure, frame[frame["case"].isin(cases)]

@@ -4,7 +4,9 @@ Each case differs from its base in one thing, so the differences are what that t
 add up. All are of the multi-turn mode, cold start, on the same traces.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,40 +14,100 @@ import pandas as pd
 from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.sharing import count_hits
 from kvprefix.cache.curve import count_seen
-from kvprefix.engines.sglang import replay_sglang
-from kvprefix.engines.vllm import Overlap, replay_vllm
+from kvprefix.engines.overlap import Overlap
+from kvprefix.engines.registry import ENGINES
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.table import list_seeds, measure_table
+from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import make_trace
 
-ENGINE_STUDY_VERSION = 2  # raise when the meaning of the table changes
+ENGINE_STUDY_VERSION = 3  # raise when the meaning of the table changes
 ENGINE_SEEDS = 5  # draws of the clock; an engine's replay costs more than a policy's
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Case:
-    """One replay of the study: what it adds to its base (None: the start)."""
+    """One replay of the study.
 
+    Attributes
+    ----------
+    name, label : str
+        In the table, and for readers.
+    base : str or None
+        The case that it is compared with; None: the start.
+    cause : str
+        What it adds to its base, a clause.
+    engine : str
+        Of `registry`; without a `count`.
+    options : dict
+        Of the engine. `overlap` is True for requests that run at once, with the times of the parameters.
+    count : callable, optional
+        Counts the hit blocks of each request of a `Draw`, whatever the pool; no engine replays then.
+    look : dict, optional
+        `facecolor` and `hatch` of its bars.
+    """
+
+    name: str
     label: str
-    base: str | None
+    base: str | None = None
     cause: str = ""
+    engine: str = "vllm"
+    options: dict = field(default_factory=dict)
+    count: Callable | None = None
+    look: dict | None = None
 
 
-CHAIN = {
-    "seen": Case("every full block seen before", None),
-    "last_token": Case("last token computed", "seen", "an engine computes at least the last token of a prompt"),
-    "outputs": Case("generated tokens cached", "last_token", "the reply stays in the cache for the next turn"),
-    "bounded": Case("evictions", "outputs", "the pool holds so many blocks"),
-    "vllm": Case("duplicates", "bounded", "vLLM keeps equal blocks twice"),
-    "overlap": Case("running at once", "vllm", "requests hold blocks while they run, and wait where there are none"),
-}
-ENGINES = {
-    "vllm": Case("vLLM 0.32", None),
-    "vllm_prompts": Case("vLLM 0.32, nothing generated", "vllm"),
-    "vllm_legacy": Case("vLLM up to 0.22", "vllm"),
-    "sglang_page": Case("SGLang, pages as large", "vllm"),
-    "sglang_token": Case("SGLang, pages of one token", "vllm"),
-}
+class Draw(NamedTuple):
+    """One draw of the clock: its trace, and its blocks without and with generated tokens."""
+
+    trace: Trace
+    parameters: Parameters
+    blocks: dict
+
+    @property
+    def prompts(self):
+        """Prompt tokens, (n,) int64."""
+        return self.trace.requests["prompt_tokens"].to_numpy()
+
+
+CHAIN = {case.name: case for case in (
+    Case(
+        name="seen", label="every full block seen before",
+        count=lambda draw: count_seen(draw.blocks[False].ids, draw.blocks[False].offsets),
+    ),
+    Case(
+        name="last_token", label="last token computed", base="seen",
+        cause="an engine computes at least the last token of a prompt",
+        count=lambda draw: count_hits(draw.blocks[False], draw.prompts),
+    ),
+    Case(
+        name="outputs", label="generated tokens cached", base="last_token",
+        cause="the reply stays in the cache for the next turn",
+        count=lambda draw: count_hits(draw.blocks[True], draw.prompts),
+    ),
+    Case(
+        name="bounded", label="evictions", base="outputs", cause="the pool holds so many blocks",
+        options={"merge_duplicates": True},
+    ),
+    Case(name="vllm", label="duplicates", base="bounded", cause="vLLM keeps equal blocks twice"),
+    Case(
+        name="overlap", label="running at once", base="vllm", options={"overlap": True},
+        cause="requests hold blocks while they run, and wait where there are none",
+    ),
+)}  # fmt: skip
+
+
+def list_engines():
+    """Return the cases that compare engines at equal memory, by name: variants of `registry`, based on the first."""
+    pairs = [(engine, variant) for engine in ENGINES.values() for variant in engine.list_variants()]
+    return {
+        one.name: Case(
+            name=one.name, label=one.label, base=pairs[0][1].name if k else None, engine=engine.name,
+            options=one.options, look=one.look,
+        )
+        for k, (engine, one) in enumerate(pairs)
+    }  # fmt: skip
 
 
 def study_engines(workload, pools):
@@ -60,14 +122,14 @@ def study_engines(workload, pools):
     Returns
     -------
     pandas.DataFrame
-        `seed`, `pool`, `case` (of CHAIN and ENGINES), `token` (token hit rate); for the first seed `low` and `high`
-        (95 % interval over resampled conversations), and `step_low` and `step_high` (of the difference to the case's
-        base). Of `overlap` also `waited` (share of the requests that did), `wait_mean_s`, `wait_p99_s` and
+        `seed`, `pool`, `case` (of `CHAIN` and `list_engines`), `token` (token hit rate); for the first seed `low` and
+        `high` (95 % interval over resampled conversations), and `step_low` and `step_high` (of the difference to the
+        case's base). Of `overlap` also `waited` (share of the requests that did), `wait_mean_s`, `wait_p99_s` and
         `preemptions`. `never_fit` counts prompts larger than the pool.
     """
     pools = [int(pool) for pool in pools]
-
-    options, seeds = [ENGINE_STUDY_VERSION, ENGINE_SEEDS, pools], list_seeds(workload, ENGINE_SEEDS)
+    engines = [[case.name, case.engine, sorted(case.options.items())] for case in list_engines().values()]
+    options, seeds = [ENGINE_STUDY_VERSION, ENGINE_SEEDS, pools, engines], list_seeds(workload, ENGINE_SEEDS)
     return measure_table(workload, "engines", options, measure_engines, [(seed, pools) for seed in seeds])
 
 
@@ -75,68 +137,63 @@ def measure_engines(workload, seed, pools):
     """Measure all cases on one draw of the clock; the frame of `study_engines` for one seed."""
     parameters = replace(workload.parameters, seed=seed)
     trace = make_trace(replace(workload, parameters=parameters), "multi_turn")
-    prompts = trace.requests["prompt_tokens"].to_numpy()
-    intervals = seed == workload.parameters.seed
-    blocks = {outputs: identify_blocks(trace, parameters.block_size, outputs=outputs) for outputs in (False, True)}
-    hits = {
-        "seen": count_seen(blocks[False].ids, blocks[False].offsets),
-        "last_token": count_hits(blocks[False], prompts),
-        "outputs": count_hits(blocks[True], prompts),
-    }
-    whole = {case: one * parameters.block_size for case, one in hits.items()}
+    size = parameters.block_size
+    blocks = {outputs: identify_blocks(trace, size, outputs=outputs) for outputs in (False, True)}
+    draw = Draw(trace, parameters, blocks)
+    cases = list_engines() | CHAIN  # in a chain a case has another base
+    cases = {name: cases[name] for name in [*CHAIN, *cases]}
+    counted = {name: case.count(draw) * size for name, case in cases.items() if case.count}
+    conversations = trace.requests["conversation_index"].to_numpy()
     frames = []
     for pool in pools:
-        cached, overlapping = _replay_pool(trace, parameters, blocks, pool)
-        frame = _rate(whole | cached, prompts, trace.requests["conversation_index"].to_numpy(), intervals)
-        waits = overlapping.waited_s[np.isfinite(overlapping.waited_s)]
-        of_overlap = {
-            "waited": (waits > 0).mean() if len(waits) else 0.0,
-            "wait_mean_s": waits.mean() if len(waits) else 0.0,
-            "wait_p99_s": np.percentile(waits, 99) if len(waits) else 0.0,
-            "preemptions": overlapping.preemptions.sum(),
-        }
-        for name, value in of_overlap.items():
+        replayed = {name: _replay(case, draw, pool) for name, case in cases.items() if not case.count}
+        cached = counted | {name: np.maximum(one.hit_tokens, 0) for name, one in replayed.items()}
+        frame = _rate(cases, cached, draw.prompts, conversations if seed == workload.parameters.seed else None)
+        for name, value in _describe_waits(replayed["overlap"]).items():
             frame.loc[frame["case"] == "overlap", name] = float(value)
-        frames.append(frame.assign(seed=seed, pool=pool, never_fit=int((overlapping.cached_tokens < 0).sum())))
+        never_fit = int((replayed["overlap"].hit_tokens < 0).sum())
+        frames.append(frame.assign(seed=seed, pool=pool, never_fit=never_fit))
     return pd.concat(frames, ignore_index=True)
 
 
-def _replay_pool(trace, parameters, blocks, pool):
-    """Return the cached tokens of each request in every case with a bound, and the overlapping replay."""
-    size = parameters.block_size
+def _replay(case, draw, pool):
+    """Replay the trace through a case's engine with a pool that holds the tokens of so many of the report's blocks."""
+    engine, size = ENGINES[case.engine], draw.parameters.block_size
+    options = {"block_size": size, "outputs": True, **case.options}
+    if options.get("overlap"):
+        options["overlap"] = Overlap(
+            first_token_s=max(draw.parameters.ttft_s, 1e-3),
+            time_per_token_s=max(draw.parameters.time_per_output_token_s, 1e-6),
+        )
+    replayer = engine.make(blocks=pool * size // options["block_size"] + engine.load().null_blocks, **options)
+    if engine.takes_blocks and options["block_size"] == size:
+        return replayer.replay(draw.trace, draw.blocks[options["outputs"]])
+    return replayer.replay(draw.trace)
 
-    def replay(outputs=True, **options):
-        return replay_vllm(trace, size, pool + 1, outputs=outputs, blocks=blocks[outputs], **options)
 
-    times = {"first_token_s": max(parameters.ttft_s, 1e-3),
-             "time_per_token_s": max(parameters.time_per_output_token_s, 1e-6)}  # fmt: skip
-    overlapping = replay(overlap=Overlap(trace.arrival_s, **times))
-    replayed = {
-        "bounded": replay(merge_duplicates=True),
-        "vllm": replay(),
-        "overlap": overlapping,
-        "vllm_prompts": replay(outputs=False),
-        "vllm_legacy": replay(legacy_free=True),
-        "sglang_page": replay_sglang(trace, size, capacity_tokens=pool * size),
-        "sglang_token": replay_sglang(trace, 1, capacity_tokens=pool * size),
+def _describe_waits(replayed):
+    """Return how many of the requests waited, how long, and how often one was preempted."""
+    waits = replayed.waited_s[np.isfinite(replayed.waited_s)]
+    return {
+        "waited": (waits > 0).mean() if len(waits) else 0.0,
+        "wait_mean_s": waits.mean() if len(waits) else 0.0,
+        "wait_p99_s": np.percentile(waits, 99) if len(waits) else 0.0,
+        "preemptions": replayed.preemptions.sum(),
     }
-    return {case: np.maximum(result.cached_tokens, 0) for case, result in replayed.items()}, overlapping
 
 
-def _rate(cached, prompt_tokens, conversations, intervals):
-    """Return a row a case: its rate and, if wanted, the intervals of rate and step."""
-    cases = list(cached)
-    total = max(prompt_tokens.sum(), 1)
-    frame = pd.DataFrame({"case": cases, "token": [cached[case].sum() / total for case in cases]})
+def _rate(cases, cached, prompt_tokens, conversations):
+    """Return a row per case: its rate and, if conversations are given, the intervals of rate and step."""
+    total, names = max(prompt_tokens.sum(), 1), list(cases)
+    frame = pd.DataFrame({"case": names, "token": [cached[name].sum() / total for name in names]})
     for name in ("low", "high", "step_low", "step_high", "waited", "wait_mean_s", "wait_p99_s", "preemptions"):
         frame[name] = np.nan
-    if not intervals:
+    if conversations is None:
         return frame
-    draws = bootstrap_rates(np.column_stack(list(cached.values())), prompt_tokens, conversations)
+    draws = bootstrap_rates(np.column_stack([cached[name] for name in names]), prompt_tokens, conversations)
     frame["low"], frame["high"] = interval(draws)
-    known = CHAIN | {case: ENGINES[case] for case in ENGINES if case not in CHAIN}
-    for k, case in enumerate(cases):
-        if known[case].base:
-            step = draws[:, k] - draws[:, cases.index(known[case].base)]
+    for k, case in enumerate(cases.values()):
+        if case.base:
+            step = draws[:, k] - draws[:, names.index(case.base)]
             frame.loc[k, ["step_low", "step_high"]] = interval(step)
     return frame

@@ -4,12 +4,14 @@ No arrival times and no blocks here.
 """
 
 import functools
+import struct
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
 from kvprefix.files.mapped import release
+from kvprefix.files.paths import InputError
 
 PART_TOKENS = 2**22  # of a part, about: what is in memory at a time
 
@@ -171,20 +173,41 @@ def _kept_in_shared(parent, shared, own_offsets, kept_before):
 
 
 def make_tokens(prompts, outputs):
-    """Make Tokens of plain lists of ids, one prompt and one output a request; none shares another's storage.
+    """Make Tokens of plain lists of ids, one prompt and one output per request; none shares another's storage.
 
+    Raises
+    ------
+    InputError
+        A token id that is no whole number of 31 bits.
+
+    Examples
+    --------
     >>> make_tokens([[1, 2], [1, 2, 3]], [[], [7]]).prompt(1)
     array([1, 2, 3], dtype=int32)
     """
-    own_offsets, own = _flatten(prompts)
-    output_offsets, output = _flatten(outputs)
-    none = np.full(len(prompts), -1), np.zeros(len(prompts), np.int64)
-    return Tokens(*none, own_offsets, own, np.zeros(len(own), bool), output_offsets, output)
+    return make_flat_tokens(*_flatten(prompts, "prompt"), *_flatten(outputs, "output"))
 
 
-def _flatten(lists):
+def make_flat_tokens(own_offsets, own, output_offsets, output):
+    """Make Tokens of flat prompts and outputs; none shares another's storage, and no template wrote any."""
+    n = len(own_offsets) - 1
+    return Tokens(
+        np.full(n, -1), np.zeros(n, np.int64), own_offsets, own, np.zeros(len(own), bool), output_offsets, output
+    )
+
+
+def _flatten(lists, name):
+    """Return lists of token ids as (offsets, ids)."""
     offsets = np.concatenate(([0], np.cumsum([len(one) for one in lists], dtype=np.int64))).astype(np.int64)
-    return offsets, np.array([token for one in lists for token in one], np.int32)
+    ids = np.empty(offsets[-1], np.int32)
+    for i, one in enumerate(lists):
+        try:
+            struct.pack_into(f"{len(one)}i", ids, 4 * int(offsets[i]), *one)  # the fastest way there is for a list
+        except struct.error as error:
+            raise InputError(f"{name} {i}: {error}; expected token ids, whole numbers from 0 to 2**31 - 1") from error
+    if len(ids) and ids.min() < 0:
+        raise InputError(f"{name}s hold the token id {ids.min()}; expected whole numbers from 0 to 2**31 - 1")
+    return offsets, ids
 
 
 def flat_lists(column):

@@ -3,22 +3,29 @@
 A trace is made by `workload`, or read from Parquet; everything after it (blocks, sharing, replay) takes one.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 import pyarrow.parquet as pq
 from numba import njit
 
+from kvprefix.contents import load
 from kvprefix.files.mapped import release
 from kvprefix.files.paths import InputError, atomic_path, check_input_file, explain_os_errors
 from kvprefix.files.progress import show_progress
+from kvprefix.files.shown import Shown
 from kvprefix.tokens.arrays import Tokens, flat_lists, make_tokens
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REQUEST_COLUMNS = [
     "request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens",
@@ -28,28 +35,51 @@ TOKEN_COLUMNS = ["parent", "shared_tokens", "own_token_ids", "own_is_template", 
 ROW_GROUP = 2**16  # requests of a trace's file that are in memory at a time
 
 
-@dataclass(frozen=True)
-class Trace:
+class _Frame:
+    """The field `requests`: given as a frame or as columns, a frame from its first use on.
+
+    Who only replays token ids so needs no pandas, which takes a third of a second to load.
+    """
+
+    def __get__(self, trace, owner=None):
+        if trace is None:
+            raise AttributeError("a trace has no requests unless they are given")
+        given = vars(trace)["_given"]
+        if isinstance(given, dict):
+            import pandas as pd
+
+            given = vars(trace)["_given"] = pd.DataFrame(given)
+        return given
+
+    def __set__(self, trace, given):
+        vars(trace)["_given"] = given
+
+
+@dataclass(frozen=True, repr=False)
+class Trace(Shown):
     """Requests in arrival order, and their tokens.
 
     Attributes
     ----------
     requests : pandas.DataFrame
-        REQUEST_COLUMNS: `request_id` (str), `conversation_index` (0-based among the usable), `conversation_id` (str),
-        `turn` (0-based), `arrival_s` (seconds from the start), `prompt_tokens`, `output_tokens`, and `messages` (how
-        many of the conversation's messages the prompt holds).
+        Given as one, or as a dict of columns. REQUEST_COLUMNS: `request_id` (str), `conversation_index` (0-based among
+        the usable), `conversation_id` (str), `turn` (0-based), `arrival_s` (seconds from the start), `prompt_tokens`,
+        `output_tokens`, and `messages` (how many of the conversation's messages the prompt holds).
     rows : (n,) ndarray of int64
         The row of each request in `tokens`.
     tokens : Tokens or MessageTokens
         May hold more rows than the trace uses; both modes of a workload share one.
     info : dict
         What made the trace: JSON values.
+    contexts : (n,) ndarray of int64, optional
+        Only requests of equal context can share blocks: 0, 1, ... for each cache salt and LoRA adapter. None: all can.
     """
 
-    requests: pd.DataFrame
+    requests: pd.DataFrame = _Frame()
     rows: np.ndarray
     tokens: Tokens
     info: dict
+    contexts: np.ndarray | None = None
 
     def __len__(self):
         return len(self.rows)
@@ -57,7 +87,12 @@ class Trace:
     @property
     def arrival_s(self):
         """Arrival times in seconds, ascending, (n,) float64."""
-        return self.requests["arrival_s"].to_numpy()
+        return np.asarray(vars(self)["_given"]["arrival_s"])
+
+    @property
+    def request_ids(self):
+        """The requests' ids as a list, as they were given."""
+        return list(vars(self)["_given"]["request_id"])
 
     def prompt(self, i):
         """Return the prompt's token ids of the i-th request."""
@@ -67,36 +102,98 @@ class Trace:
         """Return the output's token ids of the i-th request."""
         return self.tokens.generated(self.rows[i])
 
+    def blocks(self, block_size):
+        """Return the trace as a cache of blocks sees it, a `PrefixTrace`: its full prompt blocks.
+
+        Parameters
+        ----------
+        block_size : int
+            Tokens per block.
+        """
+        return load("make_prefix_trace")(self, block_size)
+
+    def describe(self):
+        """Return what the trace holds."""
+        prompts = self.tokens.prompt_lengths()[self.rows]
+        mode = self.info.get("mode", "").replace("_", "-")
+        span = f"{self.arrival_s[-1] - self.arrival_s[0]:,.1f} s" if len(self) else "no time"
+        return {
+            "what": f"Trace of {len(self):,} requests with tokens{mode and f' ({mode})'}",
+            "prompt tokens": f"{prompts.sum():,}",
+            "arrivals": f"within {span}",
+            "conversations": f"{len(np.unique(self.requests['conversation_index'])):,}",
+        }
+
     def without_template(self):
         """Return the trace as it would be if the chat template wrote nothing: the messages' tokens alone."""
         tokens = self.tokens.without_template
         requests = self.requests.assign(prompt_tokens=tokens.prompt_lengths()[self.rows])
-        return Trace(requests, self.rows, tokens, {**self.info, "template_tokens": False})
+        return replace(self, requests=requests, tokens=tokens, info={**self.info, "template_tokens": False})
 
 
-def make_trace_of(prompts, arrival_s=None, outputs=None):
-    """Make a trace of plain lists of token ids, a conversation each: for small cases and tests.
+def make_trace_of(prompts, arrival_s=None, outputs=None, *, cache_salts=None, lora_names=None):
+    """Make a trace of plain lists of token ids, a conversation each.
 
+    Parameters
+    ----------
+    prompts, outputs : sequence of sequence of int
+        A prompt and an output per request, 0 <= id < 2**31; no outputs are empty ones.
+    arrival_s : sequence of float, optional
+        Seconds; 0, 1, 2, ... if not given.
+    cache_salts, lora_names : sequence of str or None, optional
+        Of each request; None and "" are no salt, no adapter.
+
+    Raises
+    ------
+    InputError
+        A token id that is no whole number of 31 bits; lists of different lengths.
+
+    Examples
+    --------
     >>> len(make_trace_of([[1, 2], [1, 2, 3]]))
     2
     """
     n = len(prompts)
-    outputs = [[]] * n if outputs is None else outputs
-    requests = pd.DataFrame({
-        "request_id": [f"c{i}t0" for i in range(n)],
+    columns = {"outputs": outputs, "arrival_s": arrival_s, "cache_salts": cache_salts, "lora_names": lora_names}
+    for name, column in columns.items():
+        if column is not None and len(column) != n:
+            raise InputError(f"{name} has {len(column)} entries for {n} prompts; expected one per prompt")
+    tokens = make_tokens(prompts, [()] * n if outputs is None else outputs)
+    return make_flat_trace(tokens, arrival_s=arrival_s, contexts=number_contexts(cache_salts, lora_names))
+
+
+def make_flat_trace(tokens, *, request_ids=None, arrival_s=None, contexts=None):
+    """Make a trace of all rows of `tokens`, a conversation each; ids and times as in `make_trace_of` if not given."""
+    n = len(tokens.shared)
+    requests = {
+        "request_id": [f"c{i}t0" for i in range(n)] if request_ids is None else request_ids,
         "conversation_index": np.arange(n),
         "conversation_id": [str(i) for i in range(n)],
         "turn": np.zeros(n, np.int64),
         "arrival_s": np.arange(n, dtype=float) if arrival_s is None else np.asarray(arrival_s, float),
-        "prompt_tokens": [len(prompt) for prompt in prompts],
-        "output_tokens": [len(output) for output in outputs],
+        "prompt_tokens": tokens.prompt_lengths(),
+        "output_tokens": np.diff(tokens.output_offsets),
         "messages": np.ones(n, np.int64),
-    })  # fmt: skip
-    return Trace(requests, np.arange(n), make_tokens(prompts, outputs), {})
+    }  # fmt: skip
+    return Trace(requests, np.arange(n), tokens, {}, contexts)
+
+
+def number_contexts(*columns):
+    """Number the distinct combinations of the requests' salts, adapters, ...: 0, 1, ... as first seen; None: all equal.
+
+    >>> number_contexts(["x", None, "x", ""], None)
+    array([0, 1, 0, 1])
+    """
+    given = [[value or None for value in column] for column in columns if column is not None]
+    codes = {}
+    contexts = np.array([codes.setdefault(key, len(codes)) for key in zip(*given, strict=True)], np.int64)
+    return contexts if len(codes) > 1 else None
 
 
 def write_trace(trace, path):
     """Write a trace to one Parquet file, a row a request in arrival order, tokens stored as in `Tokens`."""
+    if trace.contexts is not None:
+        raise InputError(f"{path}: a Parquet trace holds no cache salts and no adapters; expected a trace without")
     tokens, rows = trace.tokens, trace.rows
     position = np.full(len(tokens.shared), -1)
     position[rows] = np.arange(len(rows))

@@ -12,9 +12,11 @@ from places import CARRIED, SHARED
 
 from kvprefix.__main__ import main
 from kvprefix.engines import request_files as requestfiles
-from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
+from kvprefix.engines.overlap import Overlap
+from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError
 from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.trace import make_trace_of
 
 FIXTURES = SHARED / "fixtures"
 EXPECTED = "sharegpt200_close.sched20ms.bs16.n500.expected.jsonl.gz"
@@ -24,12 +26,13 @@ EXPECTED = "sharegpt200_close.sched20ms.bs16.n500.expected.jsonl.gz"
 
 
 def overlapping(prompts, outputs, arrival_s, num_gpu_blocks, first_token_s=4):
-    requests = make_requests([list(map(ord, text)) for text in prompts], [list(map(ord, text)) for text in outputs])
-    return replay_vllm(requests, 2, num_gpu_blocks, overlap=Overlap(arrival_s, first_token_s, 1))
+    prompts, outputs = ([list(map(ord, text)) for text in texts] for texts in (prompts, outputs))
+    trace = make_trace_of(prompts, arrival_s, outputs)
+    return VLLM(block_size=2, blocks=num_gpu_blocks, overlap=Overlap(first_token_s, 1)).replay(trace)
 
 
 def test_a_prompt_is_visible_when_it_is_admitted():
-    assert overlapping(["abcde", "abcde"], ["", ""], [0, 0], 100).cached_tokens.tolist() == [0, 4]
+    assert overlapping(["abcde", "abcde"], ["", ""], [0, 0], 100).hit_tokens.tolist() == [0, 4]
 
 
 def test_who_finds_no_room_waits_for_who_came_before():
@@ -43,14 +46,14 @@ def test_held_blocks_are_not_evicted_and_need_no_room():
     # 3 usable, "abcd" holds 2. "abcde" hits both of them and takes the third: no wait. "abcd" ends at 4 s, but all
     # three are held until "abcde" ends at 5 s: "z" waits until then.
     result = overlapping(["abcd", "abcde", "z"], ["", "", ""], [0, 1, 1], 4)
-    assert (result.cached_tokens.tolist(), result.admitted_s.tolist()) == ([0, 4, 0], [0, 1, 5])
+    assert (result.hit_tokens.tolist(), result.admitted_s.tolist()) == ([0, 4, 0], [0, 1, 5])
 
 
 def test_hits_that_nobody_holds_need_room_too():
     # 3 usable. "abcd" is gone at 4 s. "w" holds one block from 5 s to 9 s: of [new, cd, ab] the new one.
     # "abcde" hits ab and cd and needs one more: 1 + 2 > 2 free, so it waits until 9 s.
     result = overlapping(["abcd", "w", "abcde"], ["", "", ""], [0, 5, 6], 4)
-    assert (result.cached_tokens.tolist(), result.admitted_s.tolist()) == ([0, 0, 4], [0, 5, 9])
+    assert (result.hit_tokens.tolist(), result.admitted_s.tolist()) == ([0, 0, 4], [0, 5, 9])
 
 
 def test_a_request_that_grows_takes_the_blocks_of_the_last_one_admitted():
@@ -105,21 +108,25 @@ def test_arrivals_and_the_first_token_are_rounded_up_to_steps():
 @pytest.mark.parametrize("start_s", [0, 0.06, 1.7e9])
 def test_times_that_floats_do_not_hold_are_whole_steps(start_s):
     # 0.06 / 0.02 is 3 and 0.58 / 0.02 is 29, whatever floats say, and whenever the clock began.
-    overlap = Overlap(start_s + np.arange(200) * 0.02, 0.58, 0.02)
-    arrivals, prefill_steps = overlap.count_steps(200)
+    arrivals, prefill_steps = Overlap(0.58, 0.02).count_steps(start_s + np.arange(200) * 0.02, 200)
     assert (arrivals.tolist(), prefill_steps) == (list(range(200)), 29)
+
+
+def run_at_once(prompts, arrival_s, overlap=Overlap()):  # noqa: B008
+    return VLLM(overlap=overlap).replay(make_trace_of(prompts, arrival_s))
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: replay_vllm(make_requests([[1]]), 2, overlap=Overlap([1, 2])), "1 ascending numbers"),
-        (lambda: replay_vllm(make_requests([[1]] * 2), 2, overlap=Overlap([2, 1])), "2 ascending numbers"),
-        (lambda: replay_vllm(make_requests([[1]] * 2), 2, overlap=Overlap([1, np.nan])), "2 ascending numbers"),
-        (lambda: replay_vllm(make_requests([[1]] * 2), 2, overlap=Overlap([0, 1e300])), r"more than 2\*\*53 steps"),
-        (lambda: replay_vllm(make_requests([[1]]), 2, overlap=Overlap([0], 1e300)), r"more than 2\*\*53 steps"),
-        (lambda: Overlap([0], 0.0), "first_token_s is 0.0; expected seconds above 0"),
-        (lambda: Overlap([0], 1, np.nan), "time_per_token_s is nan; expected seconds above 0"),
+        (lambda: Overlap().count_steps([1, 2], 1), "1 ascending numbers"),
+        (lambda: run_at_once([[1]] * 2, [2, 1]), "2 ascending numbers"),
+        (lambda: run_at_once([[1]] * 2, [1, np.nan]), "2 ascending numbers"),
+        (lambda: run_at_once([[1]] * 2, [0, 1e300]), r"more than 2\*\*53 steps"),
+        (lambda: run_at_once([[1]], [0], Overlap(1e300)), r"more than 2\*\*53 steps"),
+        (lambda: run_at_once([[1]], [0, 1]), "arrival_s has 2 entries for 1 prompts"),
+        (lambda: Overlap(0.0), "first_token_s is 0.0; expected seconds above 0"),
+        (lambda: Overlap(1, np.nan), "time_per_token_s is nan; expected seconds above 0"),
     ],
 )
 def test_wrong_times_are_refused(call, said):
@@ -128,7 +135,7 @@ def test_wrong_times_are_refused(call, said):
 
 
 def test_no_requests_at_all():
-    result = replay_vllm(make_requests([]), 2, 10, overlap=Overlap([]))
+    result = VLLM(block_size=2, blocks=10, overlap=Overlap()).replay(make_trace_of([]))
     assert (len(result.admitted_s), result.steps, summarise(result)) == (0, 0, ([], 0, 0))
 
 
@@ -148,9 +155,9 @@ def test_small_overlapping_runs_agree_with_the_twin(run, data):
 def check_twin(run, arrivals, prefill_steps):
     """Compare the replay with the twin in all that both tell; return the twin."""
     prompts, outputs, contexts, block_size, size, legacy_free = run
-    requests = make_requests(prompts, outputs, cache_salts=contexts)
-    overlap = Overlap(5 + 0.25 * np.array(arrivals), 0.25 * prefill_steps, 0.25)
-    result = replay_vllm(requests, block_size, size, legacy_free=legacy_free, overlap=overlap)
+    trace = make_trace_of(prompts, 5 + 0.25 * np.array(arrivals), outputs, cache_salts=contexts)
+    version, overlap = "0.22" if legacy_free else "0.32", Overlap(0.25 * prefill_steps, 0.25)
+    result = VLLM(version, block_size=block_size, blocks=size, overlap=overlap).replay(trace)
     twin = Scheduler(*run, arrivals, prefill_steps).run()
     steps = [[-1 if np.isnan(at) else 4 * (at - 5) for at in times] for times in (result.admitted_s, result.finished_s)]
     assert steps == [twin.admitted, twin.finished]
@@ -178,12 +185,10 @@ def test_crowds_agree_with_the_twin():
 @given(small_runs())
 def test_requests_far_apart_do_not_overlap(run):
     prompts, outputs, contexts, block_size, size, legacy_free = run
-    requests = make_requests(prompts, outputs, cache_salts=contexts)
-    overlap = Overlap(1000 * np.arange(len(prompts)), 0.5, 0.03)
-    alone = replay_vllm(requests, block_size, size, legacy_free=legacy_free)
-    assert summarise(replay_vllm(requests, block_size, size, legacy_free=legacy_free, overlap=overlap)) == (
-        summarise(alone)
-    )
+    trace = make_trace_of(prompts, 1000 * np.arange(len(prompts)), outputs, cache_salts=contexts)
+    options = {"version": "0.22" if legacy_free else "0.32", "block_size": block_size, "blocks": size}
+    alone, apart = (VLLM(**options, overlap=overlap).replay(trace) for overlap in (None, Overlap(0.5, 0.03)))
+    assert summarise(apart) == summarise(alone) and apart.evictions == alone.evictions
 
 
 # ---- What vLLM's scheduler answered
@@ -242,10 +247,10 @@ def test_small_crowds_run_as_in_vllm_s_scheduler():
     runs = read_lines(CARRIED / "small_crowds.scheduler.jsonl.gz")
     assert len(runs) == 60
     for run in runs:
-        overlap = Overlap(0.02 * np.array(run["arrivals"]), 0.02, 0.02)
-        requests = make_requests(run["prompts"], run["outputs"])
-        result = replay_vllm(requests, run["block_size"], run["num_gpu_blocks"], overlap=overlap)
-        assert result.cached_tokens.tolist() == run["num_cached_tokens"]
+        trace = make_trace_of(run["prompts"], 0.02 * np.array(run["arrivals"]), run["outputs"])
+        options = {"block_size": run["block_size"], "blocks": run["num_gpu_blocks"], "overlap": Overlap(0.02, 0.02)}
+        result = VLLM(**options).replay(trace)
+        assert result.hit_tokens.tolist() == run["num_cached_tokens"]
         np.testing.assert_allclose(result.admitted_s, 0.02 * np.array(run["admitted"]))
         np.testing.assert_allclose(result.finished_s, 0.02 * np.array(run["finished"]))
         assert result.preemptions.tolist() == run["preemptions"]
@@ -299,7 +304,7 @@ def test_both_readers_give_the_same_times(tmp_path, reader):
     path = tmp_path / "requests.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert (requestfiles._read_fast(path, timed=True) is None) == (reader == "slow")
-    assert requestfiles.read_timed_requests(path)[2].tolist() == [100, 100, 101, 9000]
+    assert requestfiles.read_requests(path, timed=True).arrival_s.tolist() == [0, 0, 0.001, 8.9]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from places import SHARED
 from kvprefix.__main__ import main
 from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.sharing import measure_hits_with_outputs
-from kvprefix.engines.vllm import make_requests, replay_vllm
+from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError
 from kvprefix.traces.trace import make_trace_of
 
@@ -21,12 +21,11 @@ recorded = pytest.mark.skipif(
 )
 
 
-def cached(prompts, block_size, num_gpu_blocks=None, *, outputs=None, **options):
+def cached(prompts, block_size, blocks=None, *, outputs=None, version="0.32", **names):
     """Return the cached tokens; a prompt "abc" is a token a letter."""
-    names = {name: options.pop(name) for name in ("cache_salts", "lora_names") if name in options}
     prompts, outputs = ([list(map(ord, text)) for text in texts or [""] * len(prompts)] for texts in (prompts, outputs))
-    requests = make_requests(prompts, outputs, **names)
-    return replay_vllm(requests, block_size, num_gpu_blocks, **options).cached_tokens.tolist()
+    trace = make_trace_of(prompts, outputs=outputs, **names)
+    return VLLM(version, block_size=block_size, blocks=blocks).replay(trace).hit_tokens.tolist()
 
 
 # ---- Hand cases
@@ -50,17 +49,17 @@ def test_the_last_generated_token_is_never_cached():
     # 6 + 3 tokens: floor((6 + 3 - 1) / 4) = 2 blocks; 6 + 2: floor(7 / 4) = 1
     assert cached(["abcdef", "abcdefghiX"], 4, outputs=["ghi", ""]) == [0, 8]
     assert cached(["abcdef", "abcdefghX"], 4, outputs=["gh", ""]) == [0, 4]
-    assert cached(["abcdef", "abcdefghiX"], 4, outputs=["ghi", ""], **{"num_gpu_blocks": 9}) == [0, 8]
+    assert cached(["abcdef", "abcdefghiX"], 4, outputs=["ghi", ""], blocks=9) == [0, 8]
 
 
 def test_outputs_can_be_left_out():
-    requests = make_requests([list(b"abcdef"), list(b"abcdefghiX")], [list(b"ghi"), []])
-    assert replay_vllm(requests, 4, outputs=False).cached_tokens.tolist() == [0, 4]
+    trace = make_trace_of([list(b"abcdef"), list(b"abcdefghiX")], outputs=[list(b"ghi"), []])
+    assert VLLM(block_size=4, outputs=False).replay(trace).hit_tokens.tolist() == [0, 4]
 
 
 def test_each_aligned_resend_leaves_a_duplicate():
     # 2 blocks; each resend hits 1 and stores the other again: 2 + 1 + 1 = 4 blocks, 2 contents
-    result = replay_vllm(make_requests([[1, 2, 3, 4]] * 3), 2, 100)
+    result = VLLM(block_size=2, blocks=100).replay(make_trace_of([[1, 2, 3, 4]] * 3))
     assert (result.cached_hashes, result.blocks_with_hash) == (2, 4)
 
 
@@ -87,7 +86,7 @@ def test_blocks_without_content_are_used_first_and_last_in_older_versions():
     # Older: the queue is [part, ab, part, wx]; "m" takes a part -> [ab, part, wx, m]; "n" evicts ab.
     prompts = ["abc", "wxy", "m", "n", "abc"]
     assert cached(prompts, 2, 5) == [0, 0, 0, 0, 2]
-    assert cached(prompts, 2, 5, legacy_free=True) == [0, 0, 0, 0, 0]
+    assert cached(prompts, 2, 5, version="0.22") == [0, 0, 0, 0, 0]
 
 
 def test_salts_and_adapters_separate_requests():
@@ -104,10 +103,10 @@ def test_a_prompt_that_never_fits_is_reported_and_the_others_go_on():
 
 
 def test_generation_ends_where_the_pool_is_full():
-    requests = make_requests([[1, 2, 3]], [[4, 5, 6, 7, 8, 9]])  # 3 + 6 - 1 = 8 tokens in 3 usable blocks of 2
-    result = replay_vllm(requests, 2, 4)
-    assert (result.cached_tokens.tolist(), result.outputs_cut, result.cached_hashes) == ([0], 1, 3)
-    assert replay_vllm(requests, 2, 5).outputs_cut == 0
+    trace = make_trace_of([[1, 2, 3]], outputs=[[4, 5, 6, 7, 8, 9]])  # 3 + 6 - 1 = 8 tokens in 3 usable blocks of 2
+    result = VLLM(block_size=2, blocks=4).replay(trace)
+    assert (result.hit_tokens.tolist(), result.outputs_cut, result.cached_hashes) == ([0], 1, 3)
+    assert VLLM(block_size=2, blocks=5).replay(trace).outputs_cut == 0
 
 
 # ---- The twin
@@ -117,12 +116,11 @@ def test_generation_ends_where_the_pool_is_full():
 @settings(max_examples=400)
 def test_small_runs_agree_with_the_twin(run):
     prompts, outputs, contexts, block_size, size, legacy_free = run
-    requests = make_requests(prompts, outputs, cache_salts=contexts)
-    assert summarise(replay_vllm(requests, block_size, size, legacy_free=legacy_free)) == twin_one_by_one(*run)
+    trace = make_trace_of(prompts, outputs=outputs, cache_salts=contexts)
+    options = {"version": "0.22" if legacy_free else "0.32", "block_size": block_size, "blocks": size}
+    assert summarise(VLLM(**options).replay(trace)) == twin_one_by_one(*run)
     no_outputs = [[] for _ in prompts]
-    assert summarise(replay_vllm(requests, block_size, size, legacy_free=legacy_free, outputs=False)) == (
-        twin_one_by_one(prompts, no_outputs, *run[2:])
-    )
+    assert summarise(VLLM(**options, outputs=False).replay(trace)) == twin_one_by_one(prompts, no_outputs, *run[2:])
 
 
 # ---- Invariants
@@ -132,20 +130,21 @@ def test_small_runs_agree_with_the_twin(run):
 def test_an_unlimited_pool_hits_what_was_seen(run):
     prompts, outputs, _, block_size, *_ = run
     trace = make_trace_of(prompts, outputs=outputs)
-    result = replay_vllm(trace, block_size)
-    assert result.cached_tokens.tolist() == (block_size * measure_hits_with_outputs(trace, block_size)).tolist()
+    result = VLLM(block_size=block_size).replay(trace)
+    assert result.evictions == 0
+    assert result.hit_tokens.tolist() == (block_size * measure_hits_with_outputs(trace, block_size)).tolist()
     assert result.cached_hashes == identify_blocks(trace, block_size, outputs=True).n_distinct
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: replay_vllm(make_requests([[1]]), 0), "block size is 0"),
-        (lambda: replay_vllm(make_requests([[1]]), 2, 1), "number of GPU blocks is 1; expected a whole number, 2 or"),
-        (lambda: make_requests([[1, 2**31]]), "prompt 0: "),
-        (lambda: make_requests([[1], [1.5]]), "prompt 1: "),
-        (lambda: make_requests([[1, -1]]), "the token id -1"),
-        (lambda: make_requests([[1]], [[1], [2]]), "outputs has 2 entries for 1 prompts"),
+        (lambda: VLLM(block_size=0), "block size is 0"),
+        (lambda: VLLM(block_size=2, blocks=1), "number of GPU blocks is 1; expected a whole number, 2 or"),
+        (lambda: make_trace_of([[1, 2**31]]), "prompt 0: "),
+        (lambda: make_trace_of([[1], [1.5]]), "prompt 1: "),
+        (lambda: make_trace_of([[1, -1]]), "the token id -1"),
+        (lambda: make_trace_of([[1]], outputs=[[1], [2]]), "outputs has 2 entries for 1 prompts"),
     ],
 )
 def test_wrong_input_is_refused(call, said):
@@ -154,7 +153,7 @@ def test_wrong_input_is_refused(call, said):
 
 
 def test_no_requests_give_no_hits():
-    assert summarise(replay_vllm(make_requests([]), 16, 100)) == ([], 0, 0)
+    assert summarise(VLLM(blocks=100).replay(make_trace_of([]))) == ([], 0, 0)
 
 
 # ---- The command
@@ -291,7 +290,7 @@ def test_the_recorded_requests_hit_what_they_hit_in_vllm(tmp_path, name, options
 def make_recorded(lines):
     columns = [[line.get(name) for line in lines] for name in ("prompt_token_ids", "output_token_ids")]
     names = [[line.get(name) for line in lines] for name in ("cache_salt", "lora_name")]
-    return make_requests(*columns, cache_salts=names[0], lora_names=names[1])
+    return make_trace_of(columns[0], outputs=columns[1], cache_salts=names[0], lora_names=names[1])
 
 
 @recorded
@@ -299,7 +298,8 @@ def test_the_recorded_hand_cases():
     cases = json.loads((FIXTURES / "hand_semantics.json").read_text())
     assert len(cases) == 12
     for case in cases:
-        result = replay_vllm(make_recorded(case["requests"]), case["block_size"], case["num_gpu_blocks"])
+        engine = VLLM(block_size=case["block_size"], blocks=case["num_gpu_blocks"])
+        result = engine.replay(make_recorded(case["requests"]))
         expected = [-1 if tokens is None else tokens for tokens in case["expected_num_cached_tokens"]]
         assert summarise(result) == (expected, case["cached_hashes_at_end"], case["blocks_with_hash_at_end"]), case
 
@@ -307,6 +307,6 @@ def test_the_recorded_hand_cases():
 @recorded
 def test_a_live_server_s_answers():
     lines = read_lines("server_bs32_n200_completions.jsonl.gz")
-    result = replay_vllm(make_recorded(lines), 32, 200)
-    assert result.cached_tokens.tolist() == [line["server_cached_tokens"] for line in lines]
+    result = VLLM(block_size=32, blocks=200).replay(make_recorded(lines))
+    assert result.hit_tokens.tolist() == [line["server_cached_tokens"] for line in lines]
     assert len(lines) == 90

@@ -12,8 +12,7 @@ from places import SHARED
 from kvprefix.__main__ import main
 from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.sharing import measure_hits_with_outputs
-from kvprefix.engines.sglang import replay_sglang
-from kvprefix.engines.vllm import make_requests
+from kvprefix.engines.sglang import SGLang
 from kvprefix.files.paths import InputError
 from kvprefix.traces.trace import make_trace_of
 
@@ -23,13 +22,18 @@ recorded = pytest.mark.skipif(not REQUESTS.exists(), reason="the recorded reques
 
 
 def replay(prompts, page_size, capacity=None, outputs=None, **names):
-    """Replay; a prompt or an output "abc" is a token a letter."""
+    """Replay; a prompt or an output "abc" is a token a letter, and the capacity counts tokens."""
     prompts, outputs = ([list(map(ord, text)) for text in texts or [""] * len(prompts)] for texts in (prompts, outputs))
-    return replay_sglang(make_requests(prompts, outputs, **names), page_size, capacity)
+    return replay_trace(make_trace_of(prompts, outputs=outputs, **names), page_size, capacity)
+
+
+def replay_trace(trace, page_size, capacity=None):
+    pages = None if capacity is None else capacity // page_size
+    return SGLang(block_size=page_size, blocks=pages).replay(trace)
 
 
 def cached(*arguments, **options):
-    return replay(*arguments, **options).cached_tokens.tolist()
+    return replay(*arguments, **options).hit_tokens.tolist()
 
 
 # ---- Hand cases
@@ -133,10 +137,10 @@ def test_generation_ends_where_the_pool_is_full():
 def test_a_trace_is_replayed_as_its_requests_and_without_its_template():
     prompts, outputs = [[1, 2, 3], [1, 2, 3, 4, 5], [1, 2, 9]], [[4, 6], [], []]
     trace = make_trace_of(prompts, outputs=outputs)
-    assert replay_sglang(trace, 1).cached_tokens.tolist() == [0, 4, 2]
-    assert replay_sglang(trace, 1, outputs=False).cached_tokens.tolist() == [0, 3, 2]
+    assert replay_trace(trace, 1).hit_tokens.tolist() == [0, 4, 2]
+    assert SGLang(outputs=False).replay(trace).hit_tokens.tolist() == [0, 3, 2]
     trace.tokens.own_is_template[0] = True  # the first request's 1: only the third one's (1 2) was seen then
-    assert replay_sglang(trace.without_template(), 1).cached_tokens.tolist() == [0, 0, 2]
+    assert replay_trace(trace.without_template(), 1).hit_tokens.tolist() == [0, 0, 2]
 
 
 @pytest.mark.parametrize("page_size", [1, 4])
@@ -146,9 +150,9 @@ def test_many_tokens_outgrow_the_first_arena(page_size):
     prompts = [rng.integers(0, 2**31, 5000, np.int32) for _ in range(300)]
     for one, other in zip(prompts, prompts[1:], strict=False):
         other[:1000] = one[:1000]
-    result = replay_sglang(make_trace_of(prompts), page_size, 40_000)
-    assert result.cached_tokens.tolist() == [0] + [1000] * 299
-    unlimited = replay_sglang(make_trace_of(prompts), page_size)
+    result = replay_trace(make_trace_of(prompts), page_size, 40_000)
+    assert result.hit_tokens.tolist() == [0] + [1000] * 299
+    unlimited = replay_trace(make_trace_of(prompts), page_size)
     assert unlimited.cached_hashes == (1000 + 300 * 4000) // page_size
 
 
@@ -289,8 +293,8 @@ def test_replays_equal_the_twin(run):
         twin.serve(tuple(prompt), tuple(output), context, capacity)
         for prompt, output, context in zip(prompts, outputs, contexts, strict=True)
     ]
-    result = replay_sglang(make_requests(prompts, outputs, cache_salts=contexts), page, capacity)
-    assert result.cached_tokens.tolist() == expected
+    result = replay_trace(make_trace_of(prompts, outputs=outputs, cache_salts=contexts), page, capacity)
+    assert result.hit_tokens.tolist() == expected
     assert result.cached_hashes * page == twin.size()
 
 
@@ -298,8 +302,8 @@ def test_replays_equal_the_twin(run):
 def test_an_unlimited_pool_hits_what_was_seen(run):
     prompts, outputs, _, page, _ = run
     trace = make_trace_of(prompts, outputs=outputs)
-    result = replay_sglang(trace, page)
-    assert result.cached_tokens.tolist() == (page * measure_hits_with_outputs(trace, page)).tolist()
+    result = replay_trace(trace, page)
+    assert result.hit_tokens.tolist() == (page * measure_hits_with_outputs(trace, page)).tolist()
     assert result.cached_hashes == identify_blocks(trace, page, outputs=True).n_distinct
 
 
@@ -317,10 +321,10 @@ def test_an_unlimited_pool_hits_what_was_seen(run):
 def test_the_recorded_requests_hit_what_they_hit_in_sglang(page_size, capacity, hit_tokens, tree_tokens):
     with gzip.open(REQUESTS, "rt", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    requests = make_requests(*([line[name] for line in lines] for name in ("prompt_token_ids", "output_token_ids")))
-    result = replay_sglang(requests, page_size, capacity)
-    assert (result.cached_tokens >= 0).all()
-    assert (result.cached_tokens.sum(), result.cached_hashes * page_size) == (hit_tokens, tree_tokens)
+    prompts, outputs = ([line[name] for line in lines] for name in ("prompt_token_ids", "output_token_ids"))
+    result = replay_trace(make_trace_of(prompts, outputs=outputs), page_size, capacity)
+    assert (result.hit_tokens >= 0).all()
+    assert (result.hit_tokens.sum(), result.cached_hashes * page_size) == (hit_tokens, tree_tokens)
 
 
 # ---- The command, and wrong input
@@ -362,12 +366,12 @@ def test_a_bad_option_is_refused(tmp_path, capsys, options, said):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("capacity", [0, 15, 17, True, 16.0])
-def test_a_capacity_is_whole_pages(capacity):
-    with pytest.raises(InputError, match="expected a multiple of the page size, 16, or none"):
-        replay_sglang(make_requests([[1]]), 16, capacity)
+@pytest.mark.parametrize("pages", [0, -1, True, 16.0, 2**58])
+def test_a_pool_has_whole_pages(pages):
+    with pytest.raises(InputError, match=f"number of GPU blocks is {pages}; expected a whole number, 1 or more, or"):
+        SGLang(block_size=16, blocks=pages)
 
 
 def test_no_requests_give_no_hits():
-    result = replay_sglang(make_requests([]), 16, 160)
-    assert (result.cached_tokens.tolist(), result.cached_hashes) == ([], 0)
+    result = SGLang(block_size=16, blocks=10).replay(make_trace_of([]))
+    assert (result.hit_tokens.tolist(), result.cached_hashes) == ([], 0)

@@ -165,4 +165,4 @@ def small_runs(draw):
 
 
 def summarise(result):
-    return result.cached_tokens.tolist(), result.cached_hashes, result.blocks_with_hash
+    return result.hit_tokens.tolist(), result.cached_hashes, result.blocks_with_hash

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from said import missing, says
 
-from kvprefix.live.compare import _find_overlap, compare_recording
+from kvprefix.live.compare import _find_overlap, _make_trace, compare_recording
 from kvprefix.live.findings import describe_comparison
 from kvprefix.live.recording import Recording
 
@@ -146,7 +146,7 @@ def test_the_overlap_takes_median_times():
     ]
     overlap = _find_overlap(sent)
     assert overlap.first_token_s == pytest.approx(0.2) and overlap.time_per_token_s == pytest.approx(0.3)
-    assert list(overlap.arrival_s) == [3, 4, 6]
+    assert _make_trace(sent, [1, 2, 1]).arrival_s.tolist() == [3, 4, 4, 6]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from said import missing
 
 from kvprefix.report import findings_engines as findings_engine
-from kvprefix.studies.engines import CHAIN, ENGINES
+from kvprefix.studies.engines import CHAIN, list_engines
 from kvprefix.traces.trace import make_trace_of
 
 TOKENS = {  # pool -> case -> two seeds
@@ -29,7 +29,7 @@ WAITS = {  # pool -> waited, mean, 99th percentile, preemptions of two seeds; pr
 
 
 def frame():
-    rows, bases = [], {name: case.base for name, case in (ENGINES | CHAIN).items()}
+    rows, bases = [], {name: case.base for name, case in (list_engines() | CHAIN).items()}
     for pool, cases in TOKENS.items():
         for name, tokens in cases.items():
             for seed, token in enumerate(tokens):
@@ -82,7 +82,7 @@ def test_the_engines_are_compared_with_vllm():
     assert table["verdict"].tolist()[:5] == ["–", "lower", "not separated", "higher", "equal"]
     assert list(table)[:4] == ["token hit rate", "± sd", "95 % low", "95 % high"]
     text = findings_engine.describe_engines(frame())
-    names = {name: case.label for name, case in ENGINES.items()}
+    names = {name: case.label for name, case in list_engines().items()}
     assert not missing(
         text, f"With ~ 100 ~ blocks {names['vllm']} hits ~ 41.0 %",
         f"{names['vllm_prompts']} ~ 34.5 % ~ -6.50 ~ points: lower",
@@ -130,10 +130,11 @@ def test_the_accounting_agrees_with_the_rules_request_by_request():
 def test_agreement_is_counted_for_each_accounting(monkeypatch):
     trace = make_trace_of([[1, 2, 3], [1, 2, 9, 9], [1, 2, 3, 4, 5]], outputs=[[4, 5], [], []])
 
-    def replay(trace, block_size, outputs=True):  # counted are 0, 2, 2 and 0, 2, 4
-        return SimpleNamespace(cached_tokens=np.array([0, 0, 4] if outputs else [2, 0, 2]))
+    def make(block_size, outputs=True):  # counted are 0, 2, 2 and 0, 2, 4
+        replayed = SimpleNamespace(hit_tokens=np.array([0, 0, 4] if outputs else [2, 0, 2]))
+        return SimpleNamespace(replay=lambda trace: replayed)
 
-    monkeypatch.setattr(findings_engine, "replay_vllm", replay)
+    monkeypatch.setattr(findings_engine, "VLLM", make)
     assert not missing(findings_engine.describe_agreement(trace, 2), "1 ~ of ~ 3 ~ requests ~ cached, for ~ 2")
 
 

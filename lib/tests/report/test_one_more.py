@@ -8,6 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from kvprefix.cache.policies import POLICIES, Policy
+from kvprefix.engines.registry import ENGINES, Engine
 from kvprefix.models.memory import load_model
 from kvprefix.report import findings_engines as findings_engine
 from kvprefix.report import plot_cache, plot_timing, plot_workload
@@ -15,8 +16,7 @@ from kvprefix.report import plot_engines as plot_replays
 from kvprefix.report import styles as plot_styles
 from kvprefix.report.figures import FIGURES
 from kvprefix.report.findings_sharing import state_conditions, tabulate_comparison
-from kvprefix.studies import engines as study_engine
-from kvprefix.studies.engines import CHAIN, ENGINES, Case
+from kvprefix.studies.engines import CHAIN, Case, list_engines
 from kvprefix.studies.sharing import analyse
 
 MODEL = load_model("Llama-3.1-8B")
@@ -104,23 +104,25 @@ def test_every_variant_is_drawn(n):
 
 
 def test_every_engine_case_and_pool_is_drawn(monkeypatch):
-    monkeypatch.setitem(ENGINES, "mine", Case("My engine", "vllm"))
-    monkeypatch.setitem(CHAIN, "tier", Case("a second tier", "overlap", "evicted blocks go there"))
+    mine = Engine(name="mine", label="My engine", definition="one's own", load=lambda: None)
+    monkeypatch.setitem(ENGINES, "mine", mine)
+    tier = Case(name="tier", label="a second tier", base="overlap", cause="evicted blocks go there")
+    monkeypatch.setitem(CHAIN, "tier", tier)
+    engines = list_engines()
     pools = [8, 80, 800, 8000, 80_000]
-    frame = spread([*CHAIN, *(name for name in ENGINES if name not in CHAIN)], "case", pools, "pool")
+    frame = spread(list(CHAIN | engines), "case", pools, "pool")
     frame["never_fit"] = 0
     figure, data = plot_replays.draw_engines(frame)
-    assert set(entries(figure)) == {case.label for case in ENGINES.values()} and "mine" in set(data["case"])
+    assert set(entries(figure)) == {case.label for case in engines.values()} and "mine" in set(data["case"])
     bars = [patch for patch in figure.axes[0].patches if patch.get_width()]
-    assert len(bars) == len(ENGINES) * len(pools)
-    assert len({(to_hex(bar.get_facecolor()), bar.get_hatch()) for bar in bars}) == len(ENGINES)
+    assert len(bars) == len(engines) * len(pools)
+    assert len({(to_hex(bar.get_facecolor()), bar.get_hatch()) for bar in bars}) == len(engines)
     figure, _ = plot_replays.draw_chain(frame)
     assert [axes.get_title() for axes in figure.axes] == [f"{pool:,} blocks" for pool in pools]
     assert [len(axes.patches) for axes in figure.axes] == [len(CHAIN)] * len(pools)
     assert (findings_engine.tabulate_engines(frame)["case"] == "My engine").sum() == len(pools)
     assert "My engine" in findings_engine.describe_engines(frame)
     assert "A second tier" in findings_engine.describe_chain(frame)
-    assert study_engine.ENGINES is ENGINES
 
 
 def test_every_mode_is_drawn(bundled_workload):
@@ -146,7 +148,7 @@ def test_every_mode_is_drawn(bundled_workload):
 
 
 def test_a_mean_of_equal_floats_is_an_error_bar_of_nothing():
-    frame = spread([*CHAIN, *(name for name in ENGINES if name not in CHAIN)], "case", [8], "pool").assign(token=5 / 97)
+    frame = spread(list(CHAIN | list_engines()), "case", [8], "pool").assign(token=5 / 97)
     rates = frame.groupby("case")["token"]
     assert (rates.mean() > rates.max()).all()  # by a rounding: one end of the bar would have a length below zero
     figure, _ = plot_replays.draw_engines(frame)

@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 
 from kvprefix.blocks.sharing import share
-from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
+from kvprefix.engines.overlap import Overlap
+from kvprefix.engines.vllm import VLLM
 from kvprefix.report import findings_engines as findings_engine
 from kvprefix.report import plot_engines as plot_replays
 from kvprefix.studies import engines as study_engine
+from kvprefix.traces.trace import make_trace_of
 from kvprefix.traces.workload import make_trace
 
 
@@ -25,7 +27,7 @@ def frame(workload):
 
 
 def rate(result):
-    return np.maximum(result.cached_tokens, 0).sum() / result.prompt_tokens.sum()
+    return np.maximum(result.hit_tokens, 0).sum() / result.prompt_tokens.sum()
 
 
 def test_the_cases_are_those_replays(workload, frame):
@@ -33,12 +35,12 @@ def test_the_cases_are_those_replays(workload, frame):
     token = frame[(frame["seed"] == 4) & (frame["pool"] == 600)].set_index("case")["token"]
     sharing = share(trace, 16)
     assert token["last_token"] == pytest.approx(sharing.token_hit_rate)
-    assert token["outputs"] == pytest.approx(rate(replay_vllm(trace, 16)))
-    assert token["vllm"] == pytest.approx(rate(replay_vllm(trace, 16, 601)))
-    assert token["bounded"] == pytest.approx(rate(replay_vllm(trace, 16, 601, merge_duplicates=True)))
-    assert token["vllm_prompts"] == pytest.approx(rate(replay_vllm(trace, 16, 601, outputs=False)))
-    assert token["vllm_legacy"] == pytest.approx(rate(replay_vllm(trace, 16, 601, legacy_free=True)))
-    overlapping = replay_vllm(trace, 16, 601, overlap=Overlap(trace.arrival_s))
+    assert token["outputs"] == pytest.approx(rate(VLLM().replay(trace)))
+    assert token["vllm"] == pytest.approx(rate(VLLM(blocks=601).replay(trace)))
+    assert token["bounded"] == pytest.approx(rate(VLLM(blocks=601, merge_duplicates=True).replay(trace)))
+    assert token["vllm_prompts"] == pytest.approx(rate(VLLM(blocks=601, outputs=False).replay(trace)))
+    assert token["vllm_legacy"] == pytest.approx(rate(VLLM("0.22", blocks=601).replay(trace)))
+    overlapping = VLLM(blocks=601, overlap=Overlap()).replay(trace)
     assert token["overlap"] == pytest.approx(rate(overlapping))
     waited = frame[(frame["seed"] == 4) & (frame["pool"] == 600) & (frame["case"] == "overlap")]["waited"].item()
     assert waited == pytest.approx(np.mean(overlapping.waited_s > 0))
@@ -63,13 +65,14 @@ def test_merged_duplicates_are_one_block():
     # Blocks of two tokens, four usable. The third request computes (3 4) again. vLLM keeps both copies, and the older
     # one is evicted for (7 7 7): the newer is still there for the last request. Merged, the one copy is evicted.
     prompts = [[1, 2, 3, 4], [9, 9], [1, 2, 3, 4], [7, 7, 7], [1, 2, 3, 4, 5]]
-    kept, merged = (replay_vllm(make_requests(prompts), 2, 5, merge_duplicates=one) for one in (False, True))
-    assert kept.cached_tokens.tolist() == [0, 0, 2, 0, 4] and merged.cached_tokens.tolist() == [0, 0, 2, 0, 2]
-    kept, merged = (replay_vllm(make_requests(prompts[:3]), 2, 5, merge_duplicates=one) for one in (False, True))
+    engines = [VLLM(block_size=2, blocks=5, merge_duplicates=one) for one in (False, True)]
+    kept, merged = (engine.replay(make_trace_of(prompts)) for engine in engines)
+    assert kept.hit_tokens.tolist() == [0, 0, 2, 0, 4] and merged.hit_tokens.tolist() == [0, 0, 2, 0, 2]
+    kept, merged = (engine.replay(make_trace_of(prompts[:3])) for engine in engines)
     assert (kept.cached_hashes, kept.blocks_with_hash) == (3, 4)
     assert (merged.cached_hashes, merged.blocks_with_hash) == (3, 3)
     with pytest.raises(ValueError, match="overlap"):
-        replay_vllm(make_requests(prompts), 2, 5, merge_duplicates=True, overlap=Overlap(np.arange(5.0)))
+        VLLM(block_size=2, blocks=5, merge_duplicates=True, overlap=Overlap())
 
 
 def test_agreement_is_counted(workload):

@@ -34,8 +34,8 @@ READERS = {
     "mooncake": lambda path: len(read_mooncake(path)),
     "bailian": lambda path: len(read_bailian(path)),
     "log": lambda path: len(read_log(path, progress=False)),
-    "requests": lambda path: len(read_requests(path)[0]),
     "format": lambda path: {"bailian": 3}.get(recognise(path).name),
+    "requests": lambda path: len(read_requests(path)),
 }
 every_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
