@@ -60,7 +60,8 @@ def list_methods(value):
 def write_commands():
     """Return the page of commands: their options, as the parser has them."""
     parser = make_parser()
-    yield from ("# Commands", MADE, f"`kvprefix COMMAND ...`, or `python -m kvprefix COMMAND ...`. {parser.description}")
+    yield from ("# Commands", MADE)
+    yield f"`kvprefix COMMAND ...`, or `python -m kvprefix COMMAND ...`. {parser.description}"
     commands = next(action for action in parser._actions if hasattr(action, "choices") and action.choices)
     for (name, command), shown in zip(commands.choices.items(), commands._choices_actions, strict=True):
         yield f"## {name}"

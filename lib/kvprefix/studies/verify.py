@@ -163,7 +163,8 @@ def _check_caches(folder):
     replayed = np.array([replay(blocks, capacity, "lru") for capacity in capacities]).T
     yield _equal("LRU by stack distances equals its replay", by_distance.sum(1).tolist(), replayed.sum(1).tolist())
     optimal = [int(replay(blocks, capacity, "opt").sum()) for capacity in capacities]
-    best = [max(int(replay(blocks, capacity, one).sum()) for one in ("lru", "s3fifo", "lfu")) for capacity in capacities]
+    others = ("lru", "s3fifo", "lfu")
+    best = [max(int(replay(blocks, capacity, one).sum()) for one in others) for capacity in capacities]
     bounded = all(bound >= hits for bound, hits in zip(optimal, best, strict=True))
     yield Anchor("OPT bounds the other policies", bounded, "" if bounded else f"{optimal}, below {best}")
     unbounded = VLLM(block_size=OUTLINE_BLOCK).replay(trace).hit_tokens
