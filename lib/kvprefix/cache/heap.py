@@ -8,6 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+# Compiles a loop that makes no array: it borrows those that it is given and counts no references to them. Counting them
+# wherever an array is taken out of a named tuple takes four times as long as the whole replay.
+borrowed = njit(cache=True, nogil=True, _nrt=False)
+
 
 class Leaves(NamedTuple):
     """The leaves that may be evicted.
@@ -40,7 +44,7 @@ def make_leaves(queues, capacity, depth):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def push_leaf(leaves, queue, block):
     """Put a block into a queue's heap."""
     at = leaves.fill[queue]
@@ -49,7 +53,7 @@ def push_leaf(leaves, queue, block):
     _sift_up(leaves, queue, at)
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def remove_leaf(leaves, queue, block):
     """Take a block out of its queue's heap."""
     at, last = leaves.place[block], leaves.fill[queue] - 1
@@ -63,7 +67,7 @@ def remove_leaf(leaves, queue, block):
             _sift_down(leaves, queue, at)
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def replace_top(leaves, queue, block):
     """Put a block in the place of the top of a queue's heap."""
     leaves.place[leaves.heap[queue, 0]] = -1
@@ -71,14 +75,14 @@ def replace_top(leaves, queue, block):
     _sift_down(leaves, queue, 0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@borrowed
 def _goes_before(leaves, a, b):
     if leaves.scores[a] != leaves.scores[b]:
         return leaves.scores[a] < leaves.scores[b]
     return leaves.depth[a] > leaves.depth[b] or (leaves.depth[a] == leaves.depth[b] and a < b)
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _sift_up(leaves, queue, at):
     heap, place = leaves.heap[queue], leaves.place
     block = heap[at]
@@ -92,7 +96,7 @@ def _sift_up(leaves, queue, at):
     heap[at], place[block] = block, at
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _sift_down(leaves, queue, at):
     heap, place, fill = leaves.heap[queue], leaves.place, leaves.fill[queue]
     block = heap[at]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """The one number that a policy may be given.

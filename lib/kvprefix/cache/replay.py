@@ -117,7 +117,8 @@ def _replay(trace, capacity, policy, setting, hold):
     tree = make_tree_trace(trace, hold)
     cache = make_tree_cache(tree, capacity, policy.queues)
     rule = policy.make_rule(tree, cache, setting)
-    hits = replay_tree(rule)
+    hits = np.zeros(len(trace), np.int64)
+    replay_tree(rule, hits)
     rule.check()
     return hits, int(cache.evicted[0])
 

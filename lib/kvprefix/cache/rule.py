@@ -9,6 +9,10 @@ from collections import namedtuple
 from numba import types
 from numba.extending import overload_method
 
+COMPILED = (
+    "score_block", "on_access", "on_path", "on_store", "on_request", "admits_block", "choose_leaf", "on_evict",
+)  # fmt: skip
+
 
 def rule_fields(name, *own):
     """Return the named tuple that a rule is: `trace`, `cache`, and what is its own."""
@@ -62,45 +66,22 @@ class Rule:
         """Take note of a block that is about to go."""
 
 
-@overload_method(types.BaseNamedTuple, "score_block")
-def _score_block(self, k, now):
-    return _find(self, "score_block")
+def _offer(name, method):
+    """Let numba find a method on every rule. Its arguments are counted here, since numba takes no `*arguments`."""
 
+    def with_one(self, a):
+        return _find(self, name)
 
-@overload_method(types.BaseNamedTuple, "on_access")
-def _on_access(self, k, now):
-    return _find(self, "on_access")
+    def with_two(self, a, b):
+        return _find(self, name)
 
-
-@overload_method(types.BaseNamedTuple, "on_path")
-def _on_path(self, now, hit):
-    return _find(self, "on_path")
-
-
-@overload_method(types.BaseNamedTuple, "on_store")
-def _on_store(self, k, now):
-    return _find(self, "on_store")
-
-
-@overload_method(types.BaseNamedTuple, "on_request")
-def _on_request(self, now):
-    return _find(self, "on_request")
-
-
-@overload_method(types.BaseNamedTuple, "admits_block")
-def _admits_block(self, k):
-    return _find(self, "admits_block")
-
-
-@overload_method(types.BaseNamedTuple, "choose_leaf")
-def _choose_leaf(self, k):
-    return _find(self, "choose_leaf")
-
-
-@overload_method(types.BaseNamedTuple, "on_evict")
-def _on_evict(self, block):
-    return _find(self, "on_evict")
+    make = overload_method(types.BaseNamedTuple, name, strict=False, jit_options={"_nrt": False})  # see heap.borrowed
+    make({2: with_one, 3: with_two}[method.__code__.co_argcount])
 
 
 def _find(rule, name):
     return getattr(rule.instance_class, name) if issubclass(rule.instance_class, Rule) else None
+
+
+for _name in COMPILED:
+    _offer(_name, getattr(Rule, _name))

@@ -6,9 +6,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from kvprefix.cache.heap import Leaves, make_leaves, push_leaf, remove_leaf, replace_top
+from kvprefix.cache.heap import Leaves, borrowed, make_leaves, push_leaf, remove_leaf, replace_top
 
 
 class TreeTrace(NamedTuple):
@@ -78,11 +77,10 @@ def make_tree_cache(trace, capacity, queues):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def replay_tree(rule):
-    """Return each request's hit blocks. `rule` is a `rule.Rule` with its `trace` and `cache`."""
+@borrowed
+def replay_tree(rule, hits):
+    """Count each request's hit blocks in `hits`, zeros at first. `rule` is a `rule.Rule` with `trace` and `cache`."""
     trace, cache = rule.trace, rule.cache
-    hits = np.zeros(len(trace.offsets) - 1, np.int64)
     for now in range(len(hits)):
         start, stop = trace.offsets[now], trace.offsets[now + 1]
         _release_finished(trace, cache, now)
@@ -103,10 +101,9 @@ def replay_tree(rule):
             kept += 1
         if kept > start:
             _keep(trace, cache, now, kept)
-    return hits
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def evict_leaf(rule, block, now):
     """Evict the top of a queue's heap; its parent becomes a leaf if it has no other child and nothing pins it."""
     trace, cache = rule.trace, rule.cache
@@ -125,7 +122,7 @@ def evict_leaf(rule, block, now):
     remove_leaf(cache.leaves, queue, block)
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _store(rule, k, now):
     """Store a missing block; return whether it was."""
     trace, cache = rule.trace, rule.cache
@@ -145,14 +142,14 @@ def _store(rule, k, now):
     return True
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _pin_tail(cache, block):
     """Take the last hit block out of the leaves: its request needs it."""
     if cache.leaves.place[block] >= 0:
         remove_leaf(cache.leaves, cache.queue_of[block], block)
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _keep(trace, cache, now, kept):
     """Make the last block that a request keeps a leaf again or, with `hold`, pin all of them until it finishes."""
     block = trace.ids[kept - 1]
@@ -164,7 +161,7 @@ def _keep(trace, cache, now, kept):
         push_leaf(cache.leaves, cache.queue_of[block], block)
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _release_finished(trace, cache, now):
     """With `hold`, unpin the blocks of requests that finished before this one arrived."""
     order = trace.finish_order
@@ -181,6 +178,6 @@ def _release_finished(trace, cache, now):
             push_leaf(cache.leaves, cache.queue_of[tail], tail)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@borrowed
 def _is_held(cache, block):
     return len(cache.pins) > 0 and cache.pins[block] > 0

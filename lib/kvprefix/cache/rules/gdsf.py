@@ -31,7 +31,7 @@ GDSF = Policy(
     "of computing the block again, plus the score of the block evicted last. The cost is 1 + 'setting' * the position "
     "of the block's middle in tokens: attention over what is before it, relative to the rest (the default is "
     "Llama-3.1-8B's: 4 * 32 layers * 4096 FLOPs a token of context against 2 * 8.0e9).",
-    source="Cherkasova, Improving WWW proxies performance with Greedy-Dual-Size-Frequency caching policy, HPL-98-69, 1998",
+    source="Cherkasova, Improving WWW proxies performance with GDSF caching policy, HP Laboratories HPL-98-69, 1998",
     setting=Setting(default=ATTENTION, meaning="cost of a token of context, relative to the rest of a token's cost"),
     look={"color": "#2E8B57", "linestyle": (0, (4, 1.5)), "marker": "P"},
     make_rule=Gdsf.make,

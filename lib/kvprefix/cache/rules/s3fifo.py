@@ -1,4 +1,4 @@
-"""S3-FIFO: a small queue that new blocks must prove themselves in, a main queue, and a memory of what left the small."""
+"""S3-FIFO: a small queue in which new blocks must be hit, a main queue, and a memory of what left the small one."""
 
 import numpy as np
 
@@ -68,8 +68,8 @@ S3FIFO = Policy(
     name="s3fifo",
     label="S3-FIFO",
     definition="S3-FIFO (Yang et al., SOSP 2023): new blocks enter a small queue, at most 'setting' of the capacity "
-    "before its oldest leaf goes; one hit twice meanwhile moves to the main queue instead. The main queue's oldest leaf "
-    "goes unless it was hit, which puts it back (up to three times). A block evicted from the small queue is "
+    "before its oldest leaf goes; one hit twice meanwhile moves to the main queue instead. The main queue's oldest "
+    "leaf goes unless it was hit, which puts it back (up to three times). A block evicted from the small queue is "
     "remembered, for as many evictions from that queue as the main queue is large, and enters the main queue when "
     "it comes back.",
     source="Yang, Zhang, Qiu, Yue and Rashmi, FIFO queues are all you need for cache eviction, SOSP 2023",

@@ -1,9 +1,8 @@
 """Segmented LRU: a block that was hit is protected, up to a share of the capacity."""
 
 import numpy as np
-from numba import njit
 
-from kvprefix.cache.heap import push_leaf, remove_leaf
+from kvprefix.cache.heap import borrowed, push_leaf, remove_leaf
 from kvprefix.cache.policy import Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 
@@ -50,14 +49,14 @@ class Slru(Rule, rule_fields("Slru", "limit", "before", "after", "protected")):
             self.protected[0] -= 1
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def unlink(before, after, block):
     """Take a block out of the list of protected ones."""
     after[before[block]], before[after[block]] = after[block], before[block]
     before[block] = -1
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def put_back(rule, block, now):
     """Put a protected block back on probation, as if just used."""
     leaves, is_leaf = rule.cache.leaves, rule.cache.leaves.place[block] >= 0
