@@ -4,7 +4,9 @@ Either way the compiled replay calls it by its address, so that it is compiled o
 """
 
 import ctypes
+import hashlib
 import inspect
+import marshal
 import sys
 import warnings
 from functools import lru_cache
@@ -165,6 +167,14 @@ def check_function(name, function):
         raise InputError(f"{locate(name, function)} takes {inspect.signature(function)}; expected one block") from error
 
 
+def fingerprint(function):
+    """Return a text that differs where a function, or what it reads from outside, is another one."""
+    outside = inspect.getclosurevars(function)
+    values = repr(sorted({**outside.globals, **outside.nonlocals}.items(), key=lambda item: item[0]))
+    defaults = repr((function.__defaults__, function.__kwdefaults__))
+    return hashlib.sha256(marshal.dumps(function.__code__) + (values + defaults).encode()).hexdigest()
+
+
 @lru_cache(maxsize=256)
 def compile_score(name, function):
     """Compile a user's function as a C function of `Block`'s fields; say so where it cannot be, and return None."""
@@ -181,6 +191,13 @@ def compile_score(name, function):
             warnings.simplefilter("ignore")
             return cfunc(SIGNATURE)(call)
     except Exception as error:  # numba has many kinds
-        reason = next((line.strip() for line in str(error).splitlines()[1:] if line.strip()), type(error).__name__)
-        tell(f"note: {locate(name, function)} cannot be compiled and runs as Python, slowly: {reason}", sys.stderr)
+        where = locate(name, function)
+        tell(f"note: {where} cannot be compiled and runs as Python, slowly: {_shorten(error)}", sys.stderr)
         return None
+
+
+def _shorten(error):
+    """Return the line of numba's long message that says most."""
+    lines = (line.strip(" >\x1b[0m") for line in str(error).splitlines())
+    said = [line for line in lines if line and not line.startswith(("Failed in nopython", "During: ", "There are "))]
+    return said[0] if said else type(error).__name__

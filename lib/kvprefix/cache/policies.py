@@ -54,8 +54,8 @@ def policy(name, label=None, *, definition=None, look=None):
         As figures and tables show it; the name if not given.
     definition : str, optional
         What it evicts; the first line of the function's docstring if not given.
-    look : dict, optional
-        `color`, `linestyle` and `marker` of its line in figures.
+    look : Look, optional
+        Of its line in figures.
 
     Returns
     -------
@@ -102,6 +102,11 @@ def find_policy(name):
     if name not in POLICIES:
         raise InputError(f"policy {name!r} is not known; known: {', '.join(POLICIES)}")
     return POLICIES[name]
+
+
+def label_policy(name):
+    """Return how figures and tables show a policy: its label, or the name if no policy of that name is known here."""
+    return POLICIES[name].label if name in POLICIES else name
 
 
 def check_setting(name, setting=None):

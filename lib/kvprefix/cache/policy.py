@@ -23,6 +23,20 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a policy's line looks in every figure, as Matplotlib takes it; `rank` is its place in legends."""
+
+    color: str
+    linestyle: str | tuple
+    marker: str
+    rank: float = float("inf")
+
+    def as_line(self):
+        """Return what a line is drawn with, as keywords."""
+        return {"color": self.color, "linestyle": self.linestyle, "marker": self.marker}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """An eviction policy.
 
@@ -37,8 +51,8 @@ class Policy:
     source : str
         Who described it, and where; empty if it is nobody's or the user's own.
     setting : Setting, optional
-    look : dict, optional
-        `color`, `linestyle` and `marker` of its line; if not given, a figure takes what no other line has.
+    look : Look, optional
+        Of its line; if not given, a figure takes a look that no other line has.
     is_bound : bool
         Whether it knows the future: no policy that could run does better.
     holds : bool
@@ -59,7 +73,7 @@ class Policy:
     definition: str
     source: str = ""
     setting: Setting | None = None
-    look: dict | None = None
+    look: Look | None = None
     is_bound: bool = False
     holds: bool = True
     make_rule: Callable | None = None

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from kvprefix.cache.policy import Policy
+from kvprefix.cache.policy import Look, Policy
 from kvprefix.cache.rule import Rule, rule_fields
 
 
@@ -18,7 +18,7 @@ FIFO = Policy(
     name="fifo",
     label="FIFO (leaf)",
     definition="First in, first out among leaves: the score is the time of storing.",
-    look={"color": "#6FA8C9", "linestyle": (0, (4, 1.5)), "marker": "s"},
+    look=Look(color="#6FA8C9", linestyle=(0, (4, 1.5)), marker="s", rank=2),
     make_rule=Fifo.make,
 )
 
@@ -53,7 +53,7 @@ FIFO_FLAT = Policy(
     label="FIFO (flat)",
     definition="First in, first out as web caches do it: the block stored first goes, though resident ones may need "
     "it. A request's tail is stored first, so that its root stays longest.",
-    look={"color": "#6FA8C9", "linestyle": (0, (1, 1.2)), "marker": "D"},
+    look=Look(color="#6FA8C9", linestyle=(0, (1, 1.2)), marker="D", rank=3),
     holds=False,
     replay_free=replay_flat,
 )

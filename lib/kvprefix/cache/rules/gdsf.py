@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvprefix.cache.policy import Policy, Setting
+from kvprefix.cache.policy import Look, Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 
 ATTENTION = 3.3e-5  # FLOPs of a token of context over those of the rest: Llama-3.1-8B's, 4 * 32 * 4096 / (2 * 8.0e9)
@@ -33,6 +33,6 @@ GDSF = Policy(
     "Llama-3.1-8B's: 4 * 32 layers * 4096 FLOPs a token of context against 2 * 8.0e9).",
     source="Cherkasova, Improving WWW proxies performance with GDSF caching policy, HP Laboratories HPL-98-69, 1998",
     setting=Setting(default=ATTENTION, meaning="cost of a token of context, relative to the rest of a token's cost"),
-    look={"color": "#2E8B57", "linestyle": (0, (4, 1.5)), "marker": "P"},
+    look=Look(color="#2E8B57", linestyle=(0, (4, 1.5)), marker="P", rank=5),
     make_rule=Gdsf.make,
 )

@@ -1,6 +1,6 @@
 """Least frequently used."""
 
-from kvprefix.cache.policy import Policy
+from kvprefix.cache.policy import Look, Policy
 from kvprefix.cache.rule import Rule, rule_fields
 
 
@@ -16,6 +16,6 @@ LFU = Policy(
     label="LFU",
     definition="Least frequently used: the score is the number of accesses since the block was stored; of equal ones "
     "the least recently used goes first.",
-    look={"color": "#B03A2E", "linestyle": (0, (1, 1.2)), "marker": "*"},
+    look=Look(color="#B03A2E", linestyle=(0, (1, 1.2)), marker="*", rank=8),
     make_rule=Lfu.make,
 )

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from kvprefix.cache.policy import Policy
+from kvprefix.cache.policy import Look, Policy
 from kvprefix.cache.rule import Rule, rule_fields
 
 
@@ -67,7 +67,7 @@ LRU = Policy(
     label="LRU",
     definition="Least recently used: the score is the last access (Mattson et al., 1970).",
     source="Mattson, Gecsei, Slutz and Traiger, Evaluation techniques for storage hierarchies, IBM Systems J., 1970",
-    look={"color": "#10507A", "linestyle": "-", "marker": "o"},
+    look=Look(color="#10507A", linestyle="-", marker="o", rank=1),
     make_rule=Lru.make,
     replay_free=replay_lru,
 )

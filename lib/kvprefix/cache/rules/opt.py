@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from kvprefix.cache.policy import Policy
+from kvprefix.cache.policy import Look, Policy
 from kvprefix.cache.rule import Rule, rule_fields
 
 NEVER = np.iinfo(np.int32).max
@@ -48,7 +48,7 @@ OPT = Policy(
     "farther still is not stored. An access to a block accesses its ancestors, so the block with the farthest next "
     "access is always a leaf: no policy hits more blocks.",
     source="Belady, A study of replacement algorithms for a virtual-storage computer, IBM Systems Journal, 1966",
-    look={"color": "#000000", "linestyle": "-", "marker": "^"},
+    look=Look(color="#000000", linestyle="-", marker="^", rank=0),
     is_bound=True,
     holds=False,
     make_rule=Opt.make,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kvprefix.cache.heap import push_leaf, remove_leaf
-from kvprefix.cache.policy import Policy, Setting
+from kvprefix.cache.policy import Look, Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 
 SMALL, MAIN = 0, 1  # the queues
@@ -74,7 +74,7 @@ S3FIFO = Policy(
     "it comes back.",
     source="Yang, Zhang, Qiu, Yue and Rashmi, FIFO queues are all you need for cache eviction, SOSP 2023",
     setting=Setting(default=0.1, most=1.0, meaning="share of the capacity that the small queue has at most"),
-    look={"color": "#E08A00", "linestyle": (0, (4, 1.5)), "marker": "d"},
+    look=Look(color="#E08A00", linestyle=(0, (4, 1.5)), marker="d", rank=7),
     make_rule=S3Fifo.make,
     queues=2,
 )

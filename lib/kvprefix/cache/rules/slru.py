@@ -3,7 +3,7 @@
 import numpy as np
 
 from kvprefix.cache.heap import borrowed, push_leaf, remove_leaf
-from kvprefix.cache.policy import Policy, Setting
+from kvprefix.cache.policy import Look, Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 
 PROBATION, PROTECTED = 0, 1  # the queues
@@ -77,7 +77,7 @@ SLRU = Policy(
     "on probation as if just used. Leaves on probation go first, least recently used first.",
     source="Karedla, Love and Wherry, Caching strategies to improve disk system performance, IEEE Computer, 1994",
     setting=Setting(default=0.8, most=1.0, meaning="share of the capacity that is protected at most"),
-    look={"color": "#E08A00", "linestyle": "-", "marker": "X"},
+    look=Look(color="#E08A00", linestyle="-", marker="X", rank=6),
     make_rule=Slru.make,
     queues=2,
 )

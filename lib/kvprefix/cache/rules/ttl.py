@@ -1,6 +1,6 @@
 """Time to live: LRU that also drops what was not accessed for long."""
 
-from kvprefix.cache.policy import Policy, Setting
+from kvprefix.cache.policy import Look, Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 from kvprefix.cache.rules.lru import replay_recent
 from kvprefix.cache.tree import evict_leaf
@@ -31,7 +31,7 @@ TTL = Policy(
     definition="Time to live: a block that was not accessed for more than 'setting' seconds is dropped; room is made "
     "as in LRU.",
     setting=Setting(default=600.0, meaning="seconds that a block stays without an access"),
-    look={"color": "#8C5A9E", "linestyle": (0, (6, 1.5, 1, 1.5)), "marker": "v"},
+    look=Look(color="#8C5A9E", linestyle=(0, (6, 1.5, 1, 1.5)), marker="v", rank=4),
     make_rule=Ttl.make,
     replay_free=replay_ttl,
 )
