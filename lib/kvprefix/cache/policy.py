@@ -1,7 +1,11 @@
 """What an eviction policy is to all that lists, runs, draws or explains one: a single entry, `Policy`."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+
+from kvprefix.files.paths import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,23 @@ class Policy:
     replay_free: Callable | None = None
     score: Callable | None = None
 
+    def __reduce_ex__(self, protocol):
+        """Leave this process; a user's own policy by the name that it has in its module, which others can import."""
+        if self.score is None:
+            return super().__reduce_ex__(protocol)
+        module, name = self.score.__module__, self.score.__qualname__
+        if getattr(sys.modules.get(module), name, None) is not self or module == "__main__":
+            raise InputError(
+                f"policy {self.name!r} is known to this process alone; define it at the top of a module that other "
+                "processes can import, or run tasks in this one (scheduler `local`)"
+            )
+        return _import, (module, name)
+
     @property
     def default(self):
         """The setting's default, None if there is no setting."""
         return None if self.setting is None else self.setting.default
+
+
+def _import(module, name):
+    return getattr(import_module(module), name)

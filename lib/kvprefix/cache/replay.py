@@ -19,7 +19,7 @@ import numpy as np
 
 from kvprefix.cache.policies import check_setting, find_policy
 from kvprefix.cache.policy import Policy
-from kvprefix.cache.tree import make_tree_cache, make_tree_trace, replay_tree
+from kvprefix.cache.tree import make_tree_cache, make_tree_trace, run_rule
 from kvprefix.files.paths import InputError
 from kvprefix.stats.replayed import Replayed
 
@@ -118,7 +118,7 @@ def _replay(trace, capacity, policy, setting, hold):
     cache = make_tree_cache(tree, capacity, policy.queues)
     rule = policy.make_rule(tree, cache, setting)
     hits = np.zeros(len(trace), np.int64)
-    replay_tree(rule, hits)
+    run_rule(rule, hits)
     rule.check()
     return hits, int(cache.evicted[0])
 

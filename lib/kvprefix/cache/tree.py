@@ -3,9 +3,11 @@
 `replay` states the rules that all policies share; what a policy decides is a `rule`.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from kvprefix.cache.heap import Leaves, borrowed, make_leaves, push_leaf, remove_leaf, replace_top
 
@@ -77,7 +79,20 @@ def make_tree_cache(trace, capacity, queues):
     )  # fmt: skip
 
 
-@borrowed
+def run_rule(rule, hits):
+    """Run `replay_tree`; where a rule that is no more stands in what numba kept, forget that first.
+
+    numba keeps the compiled code by the type of the rule, and fails where it cannot import one of them.
+    """
+    try:
+        replay_tree(rule, hits)
+    except (ImportError, AttributeError):
+        for index in Path(replay_tree.stats.cache_path).glob("tree.replay_tree-*.nbi"):
+            index.unlink(missing_ok=True)
+        replay_tree(rule, hits)
+
+
+@njit(cache=True, nogil=True, _nrt=False)  # see heap.borrowed
 def replay_tree(rule, hits):
     """Count each request's hit blocks in `hits`, zeros at first. `rule` is a `rule.Rule` with `trace` and `cache`."""
     trace, cache = rule.trace, rule.cache
