@@ -45,7 +45,19 @@ def compile_accounting(workload):
     measure_lru(workload, 0, 5)
     measure_block_size(workload, 32, 0, [1024])
     measure_policies(workload, 0, 20, tuple(POLICIES))
+    compile_held(draw(workload, 16))
     measure_timing(workload, 0, RATES, 5)
+
+
+def compile_held(trace):
+    """Compile what a replay with `hold` and a policy of a user's own need besides."""
+    from kvprefix.cache.policies import POLICIES, policy
+    from kvprefix.cache.replay import replay
+
+    for known in POLICIES.values():
+        if known.holds:
+            replay(trace, 20, known, hold=True)
+    replay(trace, 20, policy("compiled")(lambda block: block.now))
 
 
 def compile_engines(workload):

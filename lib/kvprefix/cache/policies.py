@@ -1,93 +1,125 @@
-"""The eviction policies: what each is, by whom, and its setting.
+"""The eviction policies that are known: the library's own in `rules`, and those that a user adds.
 
-The scores by which a cache chooses the leaf to evict, and how to add one, are at the top of `prefixtree`; the rules
-that all policies share in `cache`.
+To add one to the library, write a module in `rules` and name its entry here; all that lists policies reads POLICIES. To
+add one of your own from outside, see `policy`.
 """
 
+from functools import partial
 from numbers import Real
-from typing import NamedTuple
 
-import numpy as np
-
+from kvprefix.cache.own import check_function, make_own
+from kvprefix.cache.policy import Policy
+from kvprefix.cache.rules.fifo import FIFO, FIFO_FLAT
+from kvprefix.cache.rules.gdsf import GDSF
+from kvprefix.cache.rules.lfu import LFU
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.rules.opt import OPT
+from kvprefix.cache.rules.s3fifo import S3FIFO
+from kvprefix.cache.rules.slru import SLRU
+from kvprefix.cache.rules.ttl import TTL
 from kvprefix.files.paths import InputError
 
-LRU, FIFO, FIFO_FLAT, LFU, SLRU, S3FIFO, GDSF, TTL, OPT = range(9)
-NEVER = np.iinfo(np.int32).max
+POLICIES = {one.name: one for one in (LRU, FIFO, FIFO_FLAT, LFU, SLRU, S3FIFO, GDSF, TTL, OPT)}
 
 
-class Policy(NamedTuple):
-    """An eviction policy: its number in the compiled core, its name in figures, its setting and what it is."""
+def add_policy(new):
+    """Make a policy known by its name: to commands, studies, figures and tables. Returns it.
 
-    code: int
-    label: str
-    setting: float | None
-    definition: str
+    Raises
+    ------
+    InputError
+        A name that one of the library's own has, or that a comma-separated list cannot hold. A policy of the user's
+        own is replaced by the next of its name, so that a notebook's cell can run again.
+    """
+    if not isinstance(new.name, str) or not new.name or "," in new.name or new.name != new.name.strip():
+        raise InputError(f"policy {new.name!r}: expected a name without commas, and without spaces around it")
+    known = POLICIES.get(new.name)
+    if known is not None and known.score is None:
+        raise InputError(f"policy {new.name!r} is one of the library's own; give yours another name")
+    POLICIES[new.name] = new
+    return new
 
 
-POLICIES = {
-    "lru": Policy(LRU, "LRU", None, "Least recently used: the score is the last access (Mattson et al., 1970)."),
-    "fifo": Policy(FIFO, "FIFO (leaf)", None, "First in, first out among leaves: the score is the time of storing."),
-    "fifo_flat": Policy(
-        FIFO_FLAT, "FIFO (flat)", None,
-        "First in, first out as web caches do it: the block stored first goes, though resident ones may need it. "
-        "A request's tail is stored first, so that its root stays longest.",
-    ),
-    "lfu": Policy(
-        LFU, "LFU", None,
-        "Least frequently used: the score is the number of accesses since the block was stored; of equal ones the "
-        "least recently used goes first.",
-    ),
-    "slru": Policy(
-        SLRU, "SLRU", 0.8,
-        "Segmented LRU (Karedla, Love and Wherry, 1994): new blocks are on probation, a hit one is protected; "
-        "the protected part is at most 'setting' of the capacity, and what overflows, least recently used first, goes "
-        "back on probation as if just used. Leaves on probation go first, least recently used first.",
-    ),
-    "s3fifo": Policy(
-        S3FIFO, "S3-FIFO", 0.1,
-        "S3-FIFO (Yang et al., SOSP 2023): new blocks enter a small queue, at most 'setting' of the capacity before "
-        "its oldest leaf goes; one hit twice meanwhile moves to the main queue instead. The main queue's oldest leaf "
-        "goes unless it was hit, which puts it back (up to three times). A block evicted from the small queue is "
-        "remembered, for as many evictions from that queue as the main queue is large, and enters the main queue when "
-        "it comes back.",
-    ),
-    "gdsf": Policy(
-        GDSF, "GDSF (FLOPs)", 3.3e-5,
-        "Greedy-Dual-Size-Frequency (Cherkasova, 1998): the score is the accesses since storing times the cost of "
-        "computing the block again, plus the score of the block evicted last. The cost is 1 + 'setting' * the "
-        "position of the block's middle in tokens: attention over what is before it, relative to the rest (the default "
-        "is Llama-3.1-8B's: 4 * 32 layers * 4096 FLOPs a token of context against 2 * 8.0e9).",
-    ),
-    "ttl": Policy(
-        TTL, "TTL", 600.0,
-        "Time to live: a block that was not accessed for more than 'setting' seconds is dropped; room is made as in "
-        "LRU.",
-    ),
-    "opt": Policy(
-        OPT, "OPT", None,
-        "Belady's MIN (1966) with bypass: the leaf whose next access is farthest goes, and a block whose own is "
-        "farther still is not stored. An access to a block accesses its ancestors, so the block with the farthest next "
-        "access is always a leaf: no policy hits more blocks.",
-    ),
-}  # fmt: skip
+def policy(name, label=None, *, definition=None, look=None):
+    """Make a policy of a function that scores a block: of all leaves the one with the lowest score goes first.
+
+    A block is scored when it is stored and at each access. numba compiles the function if it can; if not, it runs as
+    Python, which is said once. Values that the function reads from outside are taken as they are when it is compiled.
+
+    Parameters
+    ----------
+    name : str
+        Under which all that takes a policy knows it from now on.
+    label : str, optional
+        As figures and tables show it; the name if not given.
+    definition : str, optional
+        What it evicts; the first line of the function's docstring if not given.
+    look : Look, optional
+        Of its line in figures.
+
+    Returns
+    -------
+    callable
+        Takes the function and returns its Policy, which can be used like a name. The function gets an `own.Block`.
+
+    Raises
+    ------
+    InputError
+        A name that is taken by the library; no function of one argument. While replaying: a function that raises, or
+        returns NaN or no number.
+
+    Examples
+    --------
+    >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
+    >>> from kvprefix.cache.replay import replay
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> @policy("mine")
+    ... def my_policy(block):
+    ...     return block.now + 50 * block.uses
+    >>> trace = make_prefix_trace(make_trace_of([[1, 9], [1, 9], [2, 9], [3, 9], [1, 9]]), 1)
+    >>> replay(trace, 2, my_policy), replay(trace, 2, "lru")
+    (array([0, 1, 0, 0, 1]), array([0, 1, 0, 0, 0]))
+    >>> del POLICIES["mine"]
+    """
+
+    def add(function):
+        check_function(name, function)
+        said = definition or (function.__doc__ or "").strip().partition("\n")[0] or "A score of the user's own."
+        return add_policy(
+            Policy(
+                name=name, label=name if label is None else label, definition=said, look=look, score=function,
+                make_rule=partial(make_own, name, function),
+            )
+        )  # fmt: skip
+
+    return add
 
 
 def find_policy(name):
-    """Return a policy by name, or raise InputError with the known ones."""
+    """Return a policy by name, or the Policy that was given; raise InputError with the known names otherwise."""
+    if isinstance(name, Policy):
+        return name
     if name not in POLICIES:
         raise InputError(f"policy {name!r} is not known; known: {', '.join(POLICIES)}")
     return POLICIES[name]
 
 
-def check_setting(policy, setting=None):
+def label_policy(name):
+    """Return how figures and tables show a policy: its label, or the name if no policy of that name is known here."""
+    return POLICIES[name].label if name in POLICIES else name
+
+
+def check_setting(name, setting=None):
     """Return a policy's setting, its default if none is given, or raise InputError where it is out of range."""
-    default = find_policy(policy).setting
+    known = find_policy(name)
     if setting is None:
-        return default
-    if default is None:
-        raise InputError(f"policy {policy} has no setting")
-    most = 1.0 if policy in ("slru", "s3fifo") else float("inf")
+        return known.default
+    if known.setting is None:
+        raise InputError(f"policy {known.name} has no setting")
+    most = known.setting.most
     if isinstance(setting, bool) or not isinstance(setting, Real) or not 0 <= setting <= most:
-        expected = "a share between 0 and 1" if most == 1.0 else "a number, 0 or more"
-        raise InputError(f"policy {policy}: its setting is {setting!r}; expected {expected}")
+        expected = f"a share between 0 and {most:g}" if most < float("inf") else "a number, 0 or more"
+        raise InputError(
+            f"policy {known.name}: its setting is {setting!r}; expected {expected} ({known.setting.meaning})"
+        )
     return setting

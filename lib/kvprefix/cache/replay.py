@@ -10,30 +10,32 @@ The rules that all policies share (but `fifo_flat`, which knows no tree):
 - Where nothing can be evicted, the rest of the request's blocks is not stored. So a request larger than the cache keeps
   its first blocks, as many as fit, and hits up to these.
 
-What each policy is stands in `policies`; the whole LRU curve without a replay in `curves`.
+What each policy is stands in `rules`; the whole LRU curve without a replay in `curve`.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from numba import njit
 
-from kvprefix.cache.policies import FIFO_FLAT, GDSF, LRU, NEVER, OPT, TTL, check_setting, find_policy
-from kvprefix.cache.tree import replay_tree
+from kvprefix.cache.policies import check_setting, find_policy
+from kvprefix.cache.policy import Policy
+from kvprefix.cache.tree import make_tree_cache, make_tree_trace, run_rule
 from kvprefix.files.paths import InputError
+from kvprefix.stats.replayed import Replayed
 
 
-def replay(accesses, capacity, policy="lru", *, setting=None, hold=False):
+def replay(trace, capacity, policy="lru", *, setting=None, hold=False):
     """Replay a trace through a bounded cache.
 
     Parameters
     ----------
-    accesses : PrefixTrace
+    trace : PrefixTrace
     capacity : int
         Blocks, 1 or more.
-    policy : str
-        A name in POLICIES, where each is defined.
+    policy : str or Policy
+        A name in POLICIES, where each is defined, or a policy itself, see `policies.policy`.
     setting : float, optional
-        Of SLRU the protected share of the capacity, of S3-FIFO the small queue's, of TTL the seconds, of GDSF the cost
-        of attention; the policy's default if not given.
+        What the policy's `setting` says; its default if not given.
     hold : bool
         Pin a request's blocks until it finishes. The other requests then may find no room.
 
@@ -45,8 +47,8 @@ def replay(accesses, capacity, policy="lru", *, setting=None, hold=False):
     Raises
     ------
     InputError
-        An unknown policy, a capacity below 1, a setting out of range; OPT (which is no bound then) or flat FIFO with
-        `hold`.
+        An unknown policy, a capacity below 1, a setting out of range; a policy that is not defined with `hold`; a
+        user's policy that raises or returns no number.
 
     Examples
     --------
@@ -54,32 +56,71 @@ def replay(accesses, capacity, policy="lru", *, setting=None, hold=False):
 
     >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> accesses = make_prefix_trace(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
-    >>> replay(accesses, 2, "lru"), replay(accesses, 2, "opt")
+    >>> trace = make_prefix_trace(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9], [1, 3, 9]]), 1)
+    >>> replay(trace, 2, "lru"), replay(trace, 2, "opt")
     (array([0, 1, 1, 1]), array([0, 1, 2, 1]))
     """
-    known = find_policy(policy)
-    capacity = check_capacity(capacity)
+    return _replay(trace, capacity, find_policy(policy), setting, hold)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixCache:
+    """A bounded prefix cache, to be replayed as an engine is.
+
+    Attributes
+    ----------
+    capacity : int
+        Blocks, 1 or more.
+    policy, setting, hold
+        As in `replay`.
+    """
+
+    capacity: int
+    policy: str | Policy = "lru"
+    setting: float | None = None
+    hold: bool = False
+
+    def replay(self, trace):
+        """Replay a PrefixTrace; see `replay` for the errors.
+
+        Returns
+        -------
+        Replayed
+            Its `details` hold `hit_blocks`, (n_requests,) ndarray of int64. Evictions are blocks that left the cache.
+
+        Examples
+        --------
+        >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
+        >>> from kvprefix.traces.trace import make_trace_of
+        >>> trace = make_prefix_trace(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9]]), 1)
+        >>> replayed = PrefixCache(capacity=2).replay(trace)
+        >>> replayed.hit_tokens, replayed.evictions
+        (array([0, 1, 1]), 2)
+        """
+        known = find_policy(self.policy)
+        hits, evictions = _replay(trace, self.capacity, known, self.setting, self.hold)
+        return Replayed(
+            hit_tokens=trace.hit_tokens(hits), prompt_tokens=trace.prompt_tokens, evictions=evictions,
+            label=known.label, details={"hit_blocks": hits},
+        )  # fmt: skip
+
+
+def _replay(trace, capacity, policy, setting, hold):
+    """Return each request's hit blocks, and the evictions."""
+    capacity = min(check_capacity(capacity), max(trace.n_distinct, 1))
     setting = check_setting(policy, setting)
-    if hold and known.code in (OPT, FIFO_FLAT):
-        raise InputError(f"policy {policy} is not defined with hold: its requests take no time")
-    capacity = min(capacity, max(accesses.n_distinct, 1))
-    if known.code == FIFO_FLAT:
-        return _replay_flat(accesses.ids, accesses.offsets, accesses.n_distinct, capacity)
-    if known.code in (LRU, TTL) and not hold:
-        ttl_s = setting if known.code == TTL else np.inf
-        return _replay_recent(
-            accesses.ids, accesses.offsets, accesses.n_distinct, accesses.arrival_s, capacity, float(ttl_s)
-        )
-    next_use = np.zeros(0, np.int32)
-    if known.code == OPT:
-        next_use = _find_next_uses(accesses.ids, accesses.offsets, accesses.n_distinct)
-    order = np.argsort(accesses.finish_s, kind="stable") if hold else np.zeros(0, np.int64)
-    cost_step = setting * accesses.block_size if known.code == GDSF else 0.0
-    return replay_tree(
-        accesses.ids, accesses.offsets, accesses.parent, accesses.depth, next_use, accesses.arrival_s,
-        accesses.finish_s, order, capacity, known.code, float(setting or 0.0), cost_step,
-    )  # fmt: skip
+    if hold and not policy.holds:
+        raise InputError(f"policy {policy.name} is not defined with hold: its requests take no time")
+    if policy.replay_free is not None and not hold:
+        hits, evictions = policy.replay_free(trace, capacity, setting)
+        return hits, int(evictions)
+    tree = make_tree_trace(trace, hold)
+    cache = make_tree_cache(tree, capacity, policy.queues)
+    rule = policy.make_rule(tree, cache, setting)
+    hits = np.zeros(len(trace), np.int64)
+    run_rule(rule, hits)
+    rule.check()
+    return hits, int(cache.evicted[0])
 
 
 def check_capacity(capacity):
@@ -87,75 +128,3 @@ def check_capacity(capacity):
     if isinstance(capacity, bool) or not isinstance(capacity, int | np.integer) or capacity < 1:
         raise InputError(f"capacity is {capacity!r}; expected a whole number of blocks, 1 or more")
     return int(capacity)
-
-
-@njit(cache=True, nogil=True)
-def _find_next_uses(ids, offsets, n_distinct):
-    """Return, for each access, the position of the next request that accesses the block, NEVER if none does."""
-    following = np.full(n_distinct, NEVER, np.int32)
-    next_use = np.empty(len(ids), np.int32)
-    for i in range(len(offsets) - 2, -1, -1):
-        for k in range(offsets[i], offsets[i + 1]):
-            next_use[k] = following[ids[k]]
-            following[ids[k]] = i
-    return next_use
-
-
-@njit(cache=True, nogil=True)
-def _replay_recent(ids, offsets, n_distinct, arrival_s, capacity, ttl_s):
-    """LRU and TTL without a queue of blocks: the least recent ones are always the tail of the oldest request's stretch.
-
-    What is resident of an earlier request and was not accessed since is a stretch of its path, [left_from, kept_to).
-    """
-    n = len(offsets) - 1
-    last = np.full(n_distinct, -1, np.int32)
-    left_from, kept_to, hits = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int64)
-    used, oldest = 0, 0
-    for i in range(n):
-        start, n_blocks = offsets[i], offsets[i + 1] - offsets[i]
-        while oldest < i and arrival_s[oldest] < arrival_s[i] - ttl_s:
-            used -= max(kept_to[oldest] - left_from[oldest], 0)
-            kept_to[oldest] = 0
-            oldest += 1
-        hit = 0
-        while hit < n_blocks:
-            request = last[ids[start + hit]]
-            if request < 0 or hit >= kept_to[request]:
-                break
-            while hit < n_blocks and hit < kept_to[request] and last[ids[start + hit]] == request:
-                last[ids[start + hit]] = i
-                hit += 1
-            left_from[request] = hit
-        hits[i] = hit
-        room = capacity - used
-        while room < n_blocks - hit and oldest < i:
-            stretch = max(kept_to[oldest] - left_from[oldest], 0)
-            freed = min(stretch, n_blocks - hit - room)
-            kept_to[oldest] -= freed
-            room += freed
-            oldest += freed == stretch
-        stored = min(n_blocks, hit + room)
-        for k in range(start + hit, start + stored):
-            last[ids[k]] = i
-        used = capacity - room + stored - hit
-        kept_to[i] = stored
-    return hits
-
-
-@njit(cache=True, nogil=True)
-def _replay_flat(ids, offsets, n_distinct, capacity):
-    """First in, first out on single blocks: a ring of those stored, oldest next to be overwritten."""
-    ring, resident = np.full(capacity, -1, np.int32), np.zeros(n_distinct, np.bool_)
-    hits, oldest = np.zeros(len(offsets) - 1, np.int64), 0
-    for i in range(len(hits)):
-        start, stop = offsets[i], offsets[i + 1]
-        while start + hits[i] < stop and resident[ids[start + hits[i]]]:
-            hits[i] += 1
-        for k in range(min(stop, start + capacity) - 1, start - 1, -1):
-            if not resident[ids[k]]:
-                if ring[oldest] >= 0:
-                    resident[ring[oldest]] = False
-                ring[oldest] = ids[k]
-                resident[ids[k]] = True
-                oldest = (oldest + 1) % capacity
-    return hits

@@ -1,267 +1,198 @@
-"""The compiled core of all policies: a cache on the prefix tree that evicts leaves by their score.
+"""The compiled core of all policies: a cache on the prefix tree that evicts leaves, one request after the other.
 
-Each queue's leaves are a binary heap: queue q's are ``heap[q * capacity:][:fill[q]]``, and ``place`` is where in it a
-block is (-1: nowhere). Only SLRU (protected blocks) and S3-FIFO (the main queue) have a second one. `cache` has
-the rules.
+`replay` states the rules that all policies share; what a policy decides is a `rule`.
 """
+
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from kvprefix.cache.policies import FIFO, GDSF, LFU, NEVER, OPT, S3FIFO, SLRU, TTL
+from kvprefix.cache.heap import Leaves, borrowed, make_leaves, push_leaf, remove_leaf, replace_top
 
 
-@njit(cache=True, nogil=True, inline="always")
-def score_block(policy, now, stored, uses, next_use, cost, inflation):
-    """Return the score of a block as it is accessed: of all leaves the one with the lowest is evicted first.
+class TreeTrace(NamedTuple):
+    """What a replay reads of a PrefixTrace, and `finish_order`: its requests by their finish, none without `hold`."""
 
-    A new policy that is a score needs a number and an entry in `policies.POLICIES`, and a line here. Example, most
-    recently used first: ``MRU = 9`` and ``"mru": Policy(MRU, "MRU", None, "...")`` there; here
-    ``if policy == MRU: return -now``, and MRU among the imports.
+    block_size: int
+    ids: np.ndarray
+    offsets: np.ndarray
+    parent: np.ndarray
+    depth: np.ndarray
+    arrival_s: np.ndarray
+    finish_s: np.ndarray
+    conversation: np.ndarray
+    finish_order: np.ndarray
 
-    Parameters: the request's position `now`, and that of the request that stored the block; its `uses` since, 1 as it
-    is stored; the position of the request that accesses it next; the relative `cost` of computing it; the score that
-    was evicted last.
+
+class TreeCache(NamedTuple):
+    """What is known of each block, resident or not, and of the cache.
+
+    Attributes
+    ----------
+    leaves : Leaves
+        The resident blocks without a resident child that no request pins.
+    queue_of : (n_distinct,) ndarray of int8
+        The queue of a resident block; -1: not resident.
+    children, uses : (n_distinct,) ndarrays of int32
+        Resident children, and accesses since the block was stored, 1 as it is.
+    last : (n_distinct,) ndarray of int32
+        The request that accessed the block last, -1 before any.
+    pins : (n_distinct,) ndarray of int32
+        Running requests that keep the block; empty without `hold`.
+    tails : (n_requests,) ndarray of int32
+        The last block that each request keeps, -1 if none; empty without `hold`.
+    resident, evicted, finished : (1,) ndarrays of int64
+        Resident blocks; blocks that went so far; requests that finished so far.
     """
-    if policy == FIFO:
-        return stored
-    if policy == LFU:
-        return uses + now / 2**31
-    if policy == GDSF:
-        return inflation + uses * cost
-    if policy == OPT:
-        return -next_use
-    return now
+
+    leaves: Leaves
+    queue_of: np.ndarray
+    children: np.ndarray
+    uses: np.ndarray
+    last: np.ndarray
+    pins: np.ndarray
+    tails: np.ndarray
+    resident: np.ndarray
+    evicted: np.ndarray
+    finished: np.ndarray
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _goes_before(a, b, score, depth):
-    if score[a] != score[b]:
-        return score[a] < score[b]
-    return depth[a] > depth[b] or (depth[a] == depth[b] and a < b)
+def make_tree_trace(trace, hold):
+    """Make a TreeTrace of a PrefixTrace."""
+    order = np.argsort(trace.finish_s, kind="stable") if hold else np.zeros(0, np.int64)
+    return TreeTrace(
+        block_size=trace.block_size, ids=trace.ids, offsets=trace.offsets, parent=trace.parent, depth=trace.depth,
+        arrival_s=trace.arrival_s, finish_s=trace.finish_s, conversation=trace.conversation, finish_order=order,
+    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _sift_up(heap, base, place, at, score, depth):
-    block = heap[base + at]
-    while at > 0:
-        above = (at - 1) >> 1
-        other = heap[base + above]
-        if not _goes_before(block, other, score, depth):
-            break
-        heap[base + at], place[other] = other, at
-        at = above
-    heap[base + at], place[block] = block, at
+def make_tree_cache(trace, capacity, queues):
+    """Make an empty cache for a TreeTrace."""
+    n, held = len(trace.parent), len(trace.finish_order)
+    return TreeCache(
+        leaves=make_leaves(queues, capacity, trace.depth), queue_of=np.full(n, -1, np.int8),
+        children=np.zeros(n, np.int32), uses=np.zeros(n, np.int32), last=np.full(n, -1, np.int32),
+        pins=np.zeros(n if held else 0, np.int32), tails=np.full(held, -1, np.int32), resident=np.zeros(1, np.int64),
+        evicted=np.zeros(1, np.int64), finished=np.zeros(1, np.int64),
+    )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
-def _sift_down(heap, base, place, at, fill, score, depth):
-    block = heap[base + at]
-    while True:
-        below = 2 * at + 1
-        if below >= fill:
-            break
-        if below + 1 < fill and _goes_before(heap[base + below + 1], heap[base + below], score, depth):
-            below += 1
-        other = heap[base + below]
-        if not _goes_before(other, block, score, depth):
-            break
-        heap[base + at], place[other] = other, at
-        at = below
-    heap[base + at], place[block] = block, at
+def run_rule(rule, hits):
+    """Run `replay_tree`; where a rule that is no more stands in what numba kept, forget that first.
+
+    numba keeps the compiled code by the type of the rule, and fails where it cannot import one of them.
+    """
+    try:
+        replay_tree(rule, hits)
+    except (ImportError, AttributeError):
+        for index in Path(replay_tree.stats.cache_path).glob("tree.replay_tree-*.nbi"):
+            index.unlink(missing_ok=True)
+        replay_tree(rule, hits)
 
 
-@njit(cache=True, nogil=True)
-def _push(heap, place, fill, queue, block, score, depth):
-    base = queue * (len(heap) // len(fill))
-    heap[base + fill[queue]] = block
-    fill[queue] += 1
-    _sift_up(heap, base, place, fill[queue] - 1, score, depth)
-
-
-@njit(cache=True, nogil=True)
-def _remove(heap, place, fill, queue, block, score, depth):
-    base, at = queue * (len(heap) // len(fill)), place[block]
-    fill[queue] -= 1
-    place[block] = -1
-    if at < fill[queue]:
-        heap[base + at] = heap[base + fill[queue]]
-        if at and _goes_before(heap[base + at], heap[base + ((at - 1) >> 1)], score, depth):
-            _sift_up(heap, base, place, at, score, depth)
-        else:
-            _sift_down(heap, base, place, at, fill[queue], score, depth)
-
-
-@njit(cache=True, nogil=True)
-def _unlink(block, before, after):
-    """Take a block out of the list of protected ones; its last entry is the list's own head and tail."""
-    after[before[block]], before[after[block]] = after[block], before[block]
-    before[block] = -1
-
-
-@njit(cache=True, nogil=True)
-def _protect(path, hit, before, after, queue_of, sizes, limit, heap, place, fill, score, depth, now):
-    """Move a request's hit blocks to the front of the protected list, root foremost; put back what overflows."""
-    head = len(before) - 1
-    for k in range(hit - 1, -1, -1):
-        block = path[k]
-        if before[block] >= 0:
-            _unlink(block, before, after)
-        else:
-            queue_of[block] = 1
-            sizes[0] -= 1
-            sizes[1] += 1
-        first = after[head]
-        after[head], before[first], before[block], after[block] = block, block, head, first
-    while sizes[1] > limit:
-        block = before[head]
-        _unlink(block, before, after)
-        is_leaf = place[block] >= 0
-        if is_leaf:
-            _remove(heap, place, fill, 1, block, score, depth)
-        queue_of[block], score[block] = 0, now
-        sizes[1] -= 1
-        sizes[0] += 1
-        if is_leaf:
-            _push(heap, place, fill, 0, block, score, depth)
-
-
-@njit(cache=True, nogil=True)
-def _choose(policy, queue_of, sizes, limit, uses, turns, heap, place, fill, score, depth):
-    """Return the leaf to evict, -1 where there is none. S3-FIFO moves blocks between its queues on the way."""
-    while True:
-        queue = 0 if fill[0] else len(fill) - 1
-        if policy == S3FIFO and fill[-1] and sizes[0] <= limit:
-            queue = 1
-        if fill[queue] == 0:
-            return -1
-        block = heap[queue * (len(heap) // len(fill))]
-        if policy != S3FIFO or uses[block] <= (2 if queue == 0 else 1):
-            return block
-        _remove(heap, place, fill, queue, block, score, depth)
-        if queue == 0:
-            queue_of[block], uses[block] = 1, 1
-            sizes[0] -= 1
-            sizes[1] += 1
-        else:
-            uses[block] -= 1
-        turns[0] += 1
-        score[block] = turns[0]
-        _push(heap, place, fill, 1, block, score, depth)
-
-
-@njit(cache=True, nogil=True)
-def replay_tree(
-    ids, offsets, parent, depth, next_use, arrival_s, finish_s, finish_order, capacity, policy, setting, cost_step
-):
-    n_distinct, n_requests = len(parent), len(offsets) - 1
-    two_queues = policy in (SLRU, S3FIFO)
-    queue_of = np.full(n_distinct, -1, np.int8)  # -1: not resident
-    children, last = np.zeros(n_distinct, np.int32), np.full(n_distinct, -1, np.int32)
-    score, uses = np.empty(n_distinct), np.zeros(n_distinct, np.int32)
-    heap, place = np.empty(capacity * (2 if two_queues else 1), np.int32), np.full(n_distinct, -1, np.int32)
-    fill, sizes, turns = np.zeros(2 if two_queues else 1, np.int64), np.zeros(2, np.int64), np.zeros(1, np.int64)
-    before = np.full(n_distinct + 1 if policy == SLRU else 1, -1, np.int32)
-    after = before.copy()
-    before[-1] = after[-1] = len(before) - 1
-    forgotten_at = np.zeros(n_distinct if policy == S3FIFO else 0, np.int64)
-    limit = setting * capacity + 1e-9  # 0.7 * 90 is 63
-    hold = len(finish_order) > 0
-    pins, tails = np.zeros(n_distinct if hold else 0, np.int32), np.full(n_requests if hold else 0, -1, np.int32)
-    hits = np.zeros(n_requests, np.int64)
-    inflation, finished, small_evictions = 0.0, 0, 0
-    for i in range(n_requests):
-        start, n_blocks = offsets[i], offsets[i + 1] - offsets[i]
-        while hold and finished < n_requests and finish_order[finished] < i:
-            if finish_s[finish_order[finished]] > arrival_s[i]:
-                break
-            tail = tails[finish_order[finished]]
-            finished += 1
-            block = tail
-            while block >= 0:
-                pins[block] -= 1
-                block = parent[block]
-            if tail >= 0 and children[tail] == 0 and pins[tail] == 0:
-                _push(heap, place, fill, queue_of[tail], tail, score, depth)
-        while policy == TTL and fill[0] and arrival_s[last[heap[0]]] < arrival_s[i] - setting:
-            block = heap[0]
-            _remove(heap, place, fill, 0, block, score, depth)
-            queue_of[block] = -1
-            sizes[0] -= 1
-            above = parent[block]
-            if above >= 0:
-                children[above] -= 1
-                if children[above] == 0 and not (hold and pins[above]):
-                    _push(heap, place, fill, 0, above, score, depth)
+@njit(cache=True, nogil=True, _nrt=False)  # see heap.borrowed
+def replay_tree(rule, hits):
+    """Count each request's hit blocks in `hits`, zeros at first. `rule` is a `rule.Rule` with `trace` and `cache`."""
+    trace, cache = rule.trace, rule.cache
+    for now in range(len(hits)):
+        start, stop = trace.offsets[now], trace.offsets[now + 1]
+        _release_finished(trace, cache, now)
+        rule.on_request(now)
         hit = 0
-        while hit < n_blocks and queue_of[ids[start + hit]] >= 0:
+        while start + hit < stop and cache.queue_of[trace.ids[start + hit]] >= 0:
             hit += 1
-        hits[i] = hit
-        if hit and place[ids[start + hit - 1]] >= 0:
-            block = ids[start + hit - 1]
-            _remove(heap, place, fill, queue_of[block], block, score, depth)
+        hits[now] = hit
+        if hit:
+            _pin_tail(cache, trace.ids[start + hit - 1])
         for k in range(start, start + hit):
-            block = ids[k]
-            last[block] = i
-            uses[block] += 1
-            if policy == S3FIFO:
-                uses[block] = min(uses[block], 4)
-            elif policy != FIFO:
-                cost, next_one = 1.0 + cost_step * (depth[block] + 0.5), next_use[k] if policy == OPT else 0
-                score[block] = score_block(policy, i, i, uses[block], next_one, cost, inflation)
-        if policy == SLRU:
-            _protect(ids[start:], hit, before, after, queue_of, sizes, limit, heap, place, fill, score, depth, i)
-        kept = hit
-        for k in range(start + hit, start + n_blocks):
-            block, above = ids[k], parent[ids[k]]
-            if policy == OPT and next_use[k] == NEVER:
-                break
-            if sizes[0] + sizes[1] == capacity:
-                victim = _choose(policy, queue_of, sizes, limit, uses, turns, heap, place, fill, score, depth)
-                if victim < 0 or policy == OPT and score[victim] >= -next_use[k]:
-                    break
-                queue = queue_of[victim]
-                inflation = score[victim]
-                if policy == S3FIFO and queue == 0:
-                    small_evictions += 1
-                    forgotten_at[victim] = small_evictions + int(capacity - limit + 1e-6)
-                if policy == SLRU and queue == 1:
-                    _unlink(victim, before, after)
-                queue_of[victim] = -1
-                sizes[queue] -= 1
-                freed = parent[victim]
-                if freed >= 0:
-                    children[freed] -= 1
-                if freed >= 0 and children[freed] == 0 and last[freed] != i and not (hold and pins[freed]):
-                    if queue_of[freed] == queue:  # its parent takes its place: mostly the next to go
-                        place[victim] = -1
-                        heap[queue * capacity] = freed
-                        _sift_down(heap, queue * capacity, place, 0, fill[queue], score, depth)
-                    else:
-                        _remove(heap, place, fill, queue, victim, score, depth)
-                        _push(heap, place, fill, queue_of[freed], freed, score, depth)
-                else:
-                    _remove(heap, place, fill, queue, victim, score, depth)
-            queue = 1 if policy == S3FIFO and forgotten_at[block] > small_evictions else 0
-            queue_of[block] = queue
-            sizes[queue] += 1
-            last[block], uses[block] = i, 1
-            cost, next_one = 1.0 + cost_step * (depth[block] + 0.5), next_use[k] if policy == OPT else 0
-            score[block] = score_block(policy, i, i, 1, next_one, cost, inflation)
-            if policy == S3FIFO:
-                turns[0] += 1
-                score[block] = turns[0]
-                forgotten_at[block] = 0
-            if above >= 0:
-                children[above] += 1
+            cache.last[trace.ids[k]] = now
+            cache.uses[trace.ids[k]] += 1
+            rule.on_access(k, now)
+        rule.on_path(now, hit)
+        kept = start + hit
+        while kept < stop and _store(rule, kept, now):
             kept += 1
-        if kept == 0:
-            continue
-        block = ids[start + kept - 1]
-        if hold:
-            tails[i] = block
-            for k in range(start, start + kept):
-                pins[ids[k]] += 1
-        elif children[block] == 0:
-            _push(heap, place, fill, queue_of[block], block, score, depth)
-    return hits
+        if kept > start:
+            _keep(trace, cache, now, kept)
+
+
+@borrowed
+def evict_leaf(rule, block, now):
+    """Evict the top of a queue's heap; its parent becomes a leaf if it has no other child and nothing pins it."""
+    trace, cache = rule.trace, rule.cache
+    queue, above = cache.queue_of[block], trace.parent[block]
+    rule.on_evict(block)
+    cache.queue_of[block] = -1
+    cache.resident[0] -= 1
+    cache.evicted[0] += 1
+    if above >= 0:
+        cache.children[above] -= 1
+        if cache.children[above] == 0 and cache.last[above] != now and not _is_held(cache, above):
+            if cache.queue_of[above] == queue:  # mostly the next to go
+                replace_top(cache.leaves, queue, above)
+                return
+            push_leaf(cache.leaves, cache.queue_of[above], above)
+    remove_leaf(cache.leaves, queue, block)
+
+
+@borrowed
+def _store(rule, k, now):
+    """Store a missing block; return whether it was."""
+    trace, cache = rule.trace, rule.cache
+    block, above = trace.ids[k], trace.parent[trace.ids[k]]
+    if not rule.admits_block(k):
+        return False
+    if cache.resident[0] == cache.leaves.heap.shape[1]:
+        victim = rule.choose_leaf(k)
+        if victim < 0:
+            return False
+        evict_leaf(rule, victim, now)
+    cache.last[block], cache.uses[block] = now, 1
+    cache.queue_of[block] = rule.on_store(k, now)
+    cache.resident[0] += 1
+    if above >= 0:
+        cache.children[above] += 1
+    return True
+
+
+@borrowed
+def _pin_tail(cache, block):
+    """Take the last hit block out of the leaves: its request needs it."""
+    if cache.leaves.place[block] >= 0:
+        remove_leaf(cache.leaves, cache.queue_of[block], block)
+
+
+@borrowed
+def _keep(trace, cache, now, kept):
+    """Make the last block that a request keeps a leaf again or, with `hold`, pin all of them until it finishes."""
+    block = trace.ids[kept - 1]
+    if len(cache.tails):
+        cache.tails[now] = block
+        for k in range(trace.offsets[now], kept):
+            cache.pins[trace.ids[k]] += 1
+    elif cache.children[block] == 0:
+        push_leaf(cache.leaves, cache.queue_of[block], block)
+
+
+@borrowed
+def _release_finished(trace, cache, now):
+    """With `hold`, unpin the blocks of requests that finished before this one arrived."""
+    order = trace.finish_order
+    while cache.finished[0] < len(order) and order[cache.finished[0]] < now:
+        request = order[cache.finished[0]]
+        if trace.finish_s[request] > trace.arrival_s[now]:
+            break
+        cache.finished[0] += 1
+        tail = block = cache.tails[request]
+        while block >= 0:
+            cache.pins[block] -= 1
+            block = trace.parent[block]
+        if tail >= 0 and cache.children[tail] == 0 and cache.pins[tail] == 0:
+            push_leaf(cache.leaves, cache.queue_of[tail], tail)
+
+
+@borrowed
+def _is_held(cache, block):
+    return len(cache.pins) > 0 and cache.pins[block] > 0

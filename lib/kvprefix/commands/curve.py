@@ -1,5 +1,6 @@
 """``kvprefix curve``: rate a trace at many cache sizes under several eviction policies."""
 
+import argparse
 import json
 import sys
 
@@ -15,12 +16,24 @@ def add_options(parser):
     """Add what the command takes."""
     kinds = join_words([one.label for one in list_sources("tokens", "blocks")])
     sizes = list_sizes("tokens", "blocks")
+    parser.formatter_class = _NamesPolicies
     parser.add_argument("trace", type=read_path, help=f"{kinds} (lines also .gz, .zst)")
     parser.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
     parser.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
     parser.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
     parser.add_argument("--block-size", help=f"tokens a block (default: the trace's own, else {sizes})")
     parser.add_argument("--format", choices=("table", "json"), default="table")
+
+
+class _NamesPolicies(argparse.HelpFormatter):
+    """Lists the policies where help is asked for, and only there: to know them takes a second."""
+
+    def _get_help_string(self, action):
+        if action.dest != "policy":
+            return super()._get_help_string(action)
+        from kvprefix.cache.policies import POLICIES
+
+        return f"{action.help}; known: {', '.join(POLICIES)}".replace("%", "%%").replace("%%(default)s", "%(default)s")
 
 
 def call(options):

@@ -6,6 +6,8 @@ Each function returns numbers by name, for `report.Section.hand_over`; names of 
 import numpy as np
 
 from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.rules.opt import OPT
 from kvprefix.report.findings_timing import choose_capacities, tabulate_variants
 
 SMALL_TOKENS = 32_768  # the small cache in which clocks differ most
@@ -49,10 +51,10 @@ def take_capacities(needs, ceiling):
 
 def take_policies(table):
     """Of notebook 50: LRU and the optimum at each capacity, and what the policies better than LRU win, in points."""
-    rates = {name: table[table["policy"] == POLICIES[name].label]["token hit rate"].tolist() for name in ("lru", "opt")}
-    tried = table[~table["policy"].isin([POLICIES["lru"].label, POLICIES["opt"].label])]
+    rates = {one.name: table[table["policy"] == one.label]["token hit rate"].tolist() for one in (LRU, OPT)}
+    tried = table[~table["policy"].isin([LRU.label, *(one.label for one in POLICIES.values() if one.is_bound)])]
     better = tried[tried["verdict"] == "better"].groupby("policy")["against LRU"].max()
-    capacities = table[table["policy"] == POLICIES["lru"].label]["blocks"].tolist()
+    capacities = table[table["policy"] == LRU.label]["blocks"].tolist()
     return {"capacities": capacities, **rates, "tried": tried["policy"].nunique(), "better": better.to_dict()}
 
 

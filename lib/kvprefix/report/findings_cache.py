@@ -6,7 +6,9 @@ A difference is called one only where its interval (conversations resampled, 95 
 import numpy as np
 import pandas as pd
 
-from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.policies import POLICIES, label_policy
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.rules.opt import OPT
 from kvprefix.files.escape import escape_markdown
 from kvprefix.files.words import count
 from kvprefix.models.memory import list_models, to_gib
@@ -229,13 +231,13 @@ def tabulate_policies(frame, ceiling):
     """Tabulate every policy and capacity: rate, spread, and the difference to LRU with its interval."""
     rows = []
     for (capacity, policy), one in frame.groupby(["capacity_blocks", "policy"], sort=False):
-        lru = frame[(frame["capacity_blocks"] == capacity) & (frame["policy"] == "lru")].set_index("seed")["token"]
+        lru = frame[(frame["capacity_blocks"] == capacity) & (frame["policy"] == LRU.name)].set_index("seed")["token"]
         gain = one.set_index("seed")["token"] - lru
         first, rate = one.dropna(subset="low").iloc[0], one["token"].mean()
         low, high = move_interval(first["low"], first["high"], first["token"], rate)
         ends = move_interval(first["gain_low"], first["gain_high"], gain[first["seed"]], gain.mean(), -1)
         rows.append({
-            "blocks": capacity, "policy": POLICIES[policy].label, "token hit rate": rate,
+            "blocks": capacity, "policy": label_policy(policy), "token hit rate": rate,
             "± sd": one["token"].std(), "95 % low": low, "95 % high": high,
             "against LRU": 100 * gain.mean(), "low": 100 * ends[0], "high": 100 * ends[1],
             "verdict": _judge(policy, gain, *ends), "of the unbounded rate": rate / (ceiling["token"] or 1),
@@ -244,8 +246,10 @@ def tabulate_policies(frame, ceiling):
 
 
 def _judge(policy, gain, low, high):
-    if policy in ("lru", "opt"):
-        return {"lru": "–", "opt": "bound"}[policy]
+    if policy == LRU.name:
+        return "–"
+    if policy in POLICIES and POLICIES[policy].is_bound:
+        return "bound"
     verdict = judge_difference(gain, low, high)
     return {"higher": "better", "lower": "worse"}.get(verdict, verdict)
 
@@ -253,18 +257,18 @@ def _judge(policy, gain, low, high):
 def describe_policies(table):
     """How much a better policy could win, and which of those tried do."""
     said = []
-    optimum, others = POLICIES["opt"].label, table[~table["policy"].isin([POLICIES["opt"].label, POLICIES["lru"].label])]
+    others = table[~table["policy"].isin([LRU.label, *(one.label for one in POLICIES.values() if one.is_bound)])]
     for capacity, one in table.groupby("blocks"):
         rates = one.set_index("policy")
-        best = rates.loc[optimum]
+        best = rates.loc[OPT.label]
         said.append(
-            f"With {count(capacity, 'block')} LRU hits {percent(rates['token hit rate'][POLICIES['lru'].label])} and the optimum "
+            f"With {count(capacity, 'block')} LRU hits {percent(rates['token hit rate'][LRU.label])} and the optimum "
             f"{percent(best['token hit rate'])}: {best['against LRU']:z.1f} points are there to win."
         )
     better = others[others["verdict"] == "better"]
     if len(better):
         listed = "; ".join(
-            f"{row.policy} with {count(row.blocks, 'block')} ({row.gain:+z.2f} points)"
+            f"{escape_markdown(row.policy)} with {count(row.blocks, 'block')} ({row.gain:+z.2f} points)"
             for row in better.rename(columns={"against LRU": "gain"}).itertuples()
         )
         said.append(f"Better than LRU, by an interval that leaves zero out: {listed}.")
@@ -272,16 +276,16 @@ def describe_policies(table):
         said.append("None of the other policies is better than LRU at any of these capacities.")
     worse = others[others["verdict"] == "worse"]["policy"].value_counts()
     if len(worse):
-        listed = ", ".join(f"{policy} ({count})" for policy, count in worse.items())
+        listed = ", ".join(f"{escape_markdown(policy)} ({count})" for policy, count in worse.items())
         said.append(f"Worse than LRU, with the number of capacities where that holds: {listed}.")
     open_ = others[others["verdict"] == "not separated"]["policy"].value_counts()
     if len(open_):
-        said.append(f"Not separated from LRU: {', '.join(f'{policy} ({count})' for policy, count in open_.items())}.")
+        said.append(f"Not separated from LRU: {', '.join(f'{escape_markdown(policy)} ({count})' for policy, count in open_.items())}.")
     return " ".join(said)
 
 
 def list_policies():
     """Tabulate what each policy is."""
     return pd.DataFrame(
-        [{"policy": p.label, "setting": p.setting, "definition": p.definition} for p in POLICIES.values()]
+        [{"policy": p.label, "setting": p.default, "definition": p.definition} for p in POLICIES.values()]
     )

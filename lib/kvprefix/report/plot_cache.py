@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.policies import POLICIES, label_policy
 from kvprefix.files.escape import plain_label
 from kvprefix.files.words import count
 from kvprefix.report.plot import (
@@ -26,17 +26,6 @@ WEIGHTINGS = {
     "token": {"label": "by token", "color": "#10507A", "linestyle": "-"},
     "block": {"label": "by block", "color": "#E08A00", "linestyle": (0, (4, 1.5))},
     "request_mean": {"label": "mean of requests", "color": "#666666", "linestyle": (0, (1, 1.2))},
-}
-LINES = {
-    "opt": {"color": "#000000", "linestyle": "-", "marker": "^"},
-    "lru": {"color": "#10507A", "linestyle": "-", "marker": "o"},
-    "fifo": {"color": "#6FA8C9", "linestyle": (0, (4, 1.5)), "marker": "s"},
-    "fifo_flat": {"color": "#6FA8C9", "linestyle": (0, (1, 1.2)), "marker": "D"},
-    "ttl": {"color": "#8C5A9E", "linestyle": (0, (6, 1.5, 1, 1.5)), "marker": "v"},
-    "gdsf": {"color": "#2E8B57", "linestyle": (0, (4, 1.5)), "marker": "P"},
-    "slru": {"color": "#E08A00", "linestyle": "-", "marker": "X"},
-    "s3fifo": {"color": "#E08A00", "linestyle": (0, (4, 1.5)), "marker": "d"},
-    "lfu": {"color": "#B03A2E", "linestyle": (0, (1, 1.2)), "marker": "*"},
 }
 
 
@@ -68,9 +57,9 @@ def draw_lru_curve(curve, ceiling, block_size, model):
 def draw_policies(frame, ceiling, block_size, model):
     """Draw every policy's token hit rate over capacity, mean and range over seeds. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 3.6)
-    for policy, style in style_lines(frame["policy"].unique(), LINES).items():
+    for policy, style in style_lines(frame["policy"].unique(), _list_looks()).items():
         spread = spread_over(frame[frame["policy"] == policy], "capacity_blocks", "token")
-        label = POLICIES[policy].label
+        label = plain_label(label_policy(policy))
         axes.plot(spread.index, spread["mean"], label=label, markersize=3.5, linewidth=1.1, **style)
         axes.fill_between(spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.2, linewidth=0)
     axes.axhline(ceiling["token"], color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
@@ -78,6 +67,12 @@ def draw_policies(frame, ceiling, block_size, model):
     _capacity_axes(axes, block_size, model)
     add_legend(axes, 5)
     return figure, frame
+
+
+def _list_looks():
+    """Return the lines of the policies that have a look of their own, as legends list them."""
+    with_look = sorted((one for one in POLICIES.values() if one.look), key=lambda one: one.look.rank)
+    return {one.name: one.look.as_line() for one in with_look}
 
 
 def draw_block_sizes(frame):

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
+from kvprefix.cache.policies import label_policy
 from kvprefix.files.escape import plain_label
 from kvprefix.report.plot import (
     COLUMN_IN,
@@ -48,7 +49,7 @@ def draw_sweep(rows):
     figure, axes = make_axes(PAGE_IN, 2.8)
     for policy, style in style_lines(frame["policy"].unique()).items():
         line = frame[frame["policy"] == policy].sort_values("capacity_blocks")
-        axes.plot(line["capacity_blocks"], line["token"], label=plain_label(policy), markersize=3.5, **style)
+        axes.plot(line["capacity_blocks"], line["token"], label=plain_label(label_policy(policy)), markersize=3.5, **style)
     axes.set(xlabel="capacity in blocks (log scale)", ylabel="token hit rate")
     rate_axes(axes)
     log_axes(axes, "x")

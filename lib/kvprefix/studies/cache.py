@@ -17,8 +17,11 @@ from kvprefix.cache.curve import (
     rate_hits,
     rate_unbounded,
 )
-from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.own import fingerprint
+from kvprefix.cache.policies import POLICIES, find_policy
 from kvprefix.cache.replay import replay
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.files.paths import InputError
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.table import SEEDS, draw, draw_variants, list_seeds, measure_table
 
@@ -123,8 +126,16 @@ def measure_needs(workload, seed, shares):
     return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 
 
-def study_policies(workload, capacities, policies=tuple(POLICIES)):
+def study_policies(workload, capacities, policies=None):
     """Replay every policy at some capacities, on the same traces.
+
+    Parameters
+    ----------
+    workload : Workload
+    capacities : sequence of int
+        Blocks.
+    policies : sequence of str or Policy, optional
+        LRU, which the others are compared with, and others; all that are known if not given.
 
     Returns
     -------
@@ -134,23 +145,28 @@ def study_policies(workload, capacities, policies=tuple(POLICIES)):
         LRU's.
     """
     capacities = [int(capacity) for capacity in capacities]
-    settings = {policy: POLICIES[policy].setting for policy in policies}
-    more = [(capacity, tuple(policies)) for capacity in capacities]
+    found = [find_policy(one) for one in (POLICIES if policies is None else policies)]
+    if LRU not in found:
+        raise InputError(f"policies are {[one.name for one in found]}; expected lru among them, to compare with")
+    settings = {one.name: one.default if one.score is None else fingerprint(one.score) for one in found}
+    handed = tuple(one.name if one.score is None else one for one in found)
+    more = [(capacity, handed) for capacity in capacities]
     return _measure_seeds(workload, "policies", [capacities, settings], measure_policies, *more)
 
 
 def measure_policies(workload, seed, capacity, policies):
     """Replay policies at one capacity on one draw; the rows of `study_policies` for both."""
     accesses = draw(workload, workload.parameters.block_size, seed=seed)
-    hits = {policy: replay(accesses, capacity, policy) for policy in policies}
-    frame = pd.DataFrame({"seed": seed, "policy": policies, "capacity_blocks": capacity})
+    names = [find_policy(one).name for one in policies]
+    hits = {name: replay(accesses, capacity, one) for name, one in zip(names, policies, strict=True)}
+    frame = pd.DataFrame({"seed": seed, "policy": names, "capacity_blocks": capacity})
     frame = frame.join(pd.DataFrame([rate_hits(accesses, one) for one in hits.values()]))
     frame[["low", "high", "gain_low", "gain_high"]] = np.nan
     if seed == workload.parameters.seed:
         tokens = accesses.hit_tokens(np.column_stack(list(hits.values())))
         draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
         frame["low"], frame["high"] = interval(draws)
-        frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [policies.index("lru")]])
+        frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [names.index(LRU.name)]])
     return frame
 
 

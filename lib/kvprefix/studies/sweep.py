@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kvprefix.blocks.prefix_trace import make_prefix_trace
+from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace
 from kvprefix.cache.curve import (
     count_hits_at,
     count_seen,
@@ -18,10 +18,11 @@ from kvprefix.cache.curve import (
     rate_hits,
     rate_unbounded,
 )
-from kvprefix.cache.policies import POLICIES, find_policy
+from kvprefix.cache.policies import find_policy, label_policy
 from kvprefix.cache.replay import check_capacity, replay
+from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.tree import replay_tree
-from kvprefix.files.checks import check_block_size
+from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, plain_text
 from kvprefix.files.shown import Shown, show_rate
@@ -120,8 +121,8 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     Parameters
     ----------
     accesses : PrefixTrace
-    policies : sequence of str
-        Names in POLICIES; their settings are the defaults.
+    policies : sequence of str or Policy
+        Names in POLICIES, or policies; their settings are the defaults.
     capacities : sequence of int
         Blocks.
     warmup : float
@@ -143,18 +144,21 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     >>> [(row["policy"], row["block"]) for row in sweep(accesses, ["lru", "opt"], [2])]
     [('lru', 0.25), ('opt', 0.3333333333333333)]
     """
+    check_type(accesses, PrefixTrace, "trace")
     _check(policies, capacities, warmup)
-    distances = measure_distances(accesses) if "lru" in policies else None
+    found = [find_policy(one) for one in policies]
+    distances = measure_distances(accesses) if LRU in found else None
     rows, disable = Sweep(), None if progress else True
     rows.warmup = warmup
     bar = tqdm(total=len(policies) * len(capacities), desc="replaying", leave=False, disable=disable)
-    for policy in policies:
+    for policy in found:
         for capacity in capacities:
-            if policy == "lru":
+            if policy is LRU:
                 hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
             else:
                 hits = replay(accesses, capacity, policy)
-            rows.append({"policy": policy, "capacity_blocks": capacity, **rate_hits(accesses, hits, warmup=warmup)})
+            rates = rate_hits(accesses, hits, warmup=warmup)
+            rows.append({"policy": policy.name, "capacity_blocks": capacity, **rates})
             bar.update()
     bar.close()
     return rows
@@ -170,7 +174,7 @@ class Sweep(list):
         """Return each policy's token hit rate at each capacity."""
         lines = {}
         for row in self:
-            lines.setdefault(str(row["policy"]), []).append(f"{show_rate(row['token'])} at {row['capacity_blocks']:,}")
+            lines.setdefault(label_policy(row["policy"]), []).append(f"{show_rate(row['token'])} at {row['capacity_blocks']:,}")
         lines = {policy: ", ".join(rates) for policy, rates in lines.items()}
         counted = f"by prompt token; {describe_warmup(self.warmup)}"
         return {"what": "Token hit rate of each policy at each capacity in blocks", **lines, "counted": counted}
@@ -202,7 +206,7 @@ def split_list(text, kind=str):
 
 def is_compiled(policies):
     """Say whether earlier runs left the compiled code that these policies need, so that nothing waits for it."""
-    functions = [count_seen] if set(policies) == {"lru"} else [count_seen, replay_tree]
+    functions = [count_seen] if set(policies) == {LRU.name} else [count_seen, replay_tree]
     return all(_is_cached(function) for function in functions)
 
 
@@ -225,7 +229,8 @@ def format_result(result):
         f"A cache that never evicts: {', '.join(f'{name} {rate}' for name, rate in ceiling)}",
     ]
     rows = [
-        [POLICIES[row["policy"]].label, f"{row['capacity_blocks']:,}", *_show_rates(row)] for row in result["curves"]
+        [plain_text(label_policy(row["policy"])), f"{row['capacity_blocks']:,}", *_show_rates(row)]
+        for row in result["curves"]
     ]
     headers = ["policy", "capacity (blocks)", *_RATES.values()]
     align = ["left", *["right"] * (len(headers) - 1)]
