@@ -90,7 +90,9 @@ class Parameter:
 
 
 def _show(number):
-    return str(number) if isinstance(number, int) else f"{number:g}"
+    if isinstance(number, float):
+        return f"{number:g}"
+    return f"2**{number.bit_length()} - 1" if number > 10**9 and not number & (number + 1) else str(number)
 
 
 def read_table(folder=None):
