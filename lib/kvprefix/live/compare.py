@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.engines.vllm import Overlap, make_requests, replay_vllm
-from kvprefix.live.findings import count_prompts, describe_comparison, find_causes, find_warnings
+from kvprefix.live.facts import count_prompts
+from kvprefix.live.findings import describe_comparison, find_causes, find_warnings
 from kvprefix.live.recording import read_recording
 
 __all__ = ["compare_recording", "describe_comparison", "read_recording"]
