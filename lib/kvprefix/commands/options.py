@@ -56,9 +56,10 @@ def read_parameters(options):
 
 def tell_counts(workload):
     """Say what was read, repaired and skipped."""
-    from kvprefix.report.describe import describe_load
+    from kvprefix.report.facts_workload import facts_load
+    from kvprefix.report.words import say
 
-    tell_lines(describe_load(workload.dataset, workload.tokenizer))
+    tell_lines(say("load.txt", facts_load(workload.dataset, workload.tokenizer)))
 
 
 def tell_lines(text):

@@ -76,7 +76,7 @@ def _check_records(source):
     if isinstance(source, dict | bytes) or not hasattr(source, "__iter__"):
         raise InputError(f"conversations are a {type(source).__name__}; {expected}")
     records = []
-    for number, one in enumerate(source, start=1):
+    for number, one in enumerate(source):
         if not isinstance(one, dict | list | tuple):
             raise InputError(f"conversation {number} is a {type(one).__name__}; {expected}")
         if isinstance(one, dict) and "role" in one:

@@ -105,7 +105,7 @@ def iterate_conversations(path, *, max_conversations=None, drop_duplicates=False
     Parameters
     ----------
     path : path-like, or list of records
-        Of a file, see `read_records`; records in memory are numbered from 1 on.
+        Of a file, see `read_records`; records in memory are numbered as in one.
     max_conversations : int, optional
         Stop after so many usable conversations.
     drop_duplicates : bool
@@ -122,7 +122,7 @@ def iterate_conversations(path, *, max_conversations=None, drop_duplicates=False
     counts = LoadCounts() if counts is None else counts
     seen_ids, seen_messages = {}, set()
     if isinstance(path, list):
-        records, counts.reading.at_end = enumerate(path, 1), True
+        records, counts.reading.at_end = enumerate(path), True
     else:
         records = read_records(path, counts.reading)
     for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):

@@ -8,8 +8,6 @@ Either way a carriage return becomes a newline: only that is quoted, and a bare 
 
 import os
 
-import numpy as np
-
 from kvprefix.files.environment import variable_set
 from kvprefix.files.paths import InputError
 
@@ -29,6 +27,8 @@ def guard_cells(frame):
     for k, kind in enumerate(frame.dtypes):
         if kind.kind == "O":
             cells = [_guard(cell, is_on) if isinstance(cell, str) else cell for cell in frame.iloc[:, k]]
+            import numpy as np
+
             guarded.isetitem(k, np.array([*cells, None], object)[:-1])
     return guarded
 

@@ -11,7 +11,8 @@ import pandas as pd
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.versions import VLLM_VERSIONS, choose_version, find_rules
 from kvprefix.engines.vllm import VLLM
-from kvprefix.live.findings import count_prompts, find_causes, find_warnings
+from kvprefix.live.facts import count_prompts
+from kvprefix.live.findings import find_causes, find_warnings
 from kvprefix.traces.trace import make_trace_of
 
 ASSUMED_BLOCK_SIZE = 16  # vLLM's default, where neither the server nor the user says

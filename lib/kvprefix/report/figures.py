@@ -1,6 +1,6 @@
 """The four figures whose names are fixed: which function draws each, and saving them all without a notebook."""
 
-from kvprefix.report.findings_sharing import caption_figure
+from kvprefix.report.captions import caption_figure
 from kvprefix.report.plot import (
     complete_caption,
     draw_comparison,

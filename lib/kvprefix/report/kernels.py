@@ -17,8 +17,8 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 _PRELOAD = [
-    "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "kvprefix.report.describe", "kvprefix.report.figures",
-    "kvprefix.report.findings_sharing", "kvprefix.report.findings_cache", "kvprefix.report.plot_cache",
+    "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "kvprefix.report.facts_workload",
+    "kvprefix.report.figures", "kvprefix.report.facts_cache", "kvprefix.report.plot_cache",
     "kvprefix.report.plot_workload", "kvprefix.report.sections", "kvprefix.studies.cache", "kvprefix.traces.workload",
 ]  # fmt: skip
 _context = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None

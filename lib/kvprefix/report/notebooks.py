@@ -59,15 +59,27 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
 
     files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
     stamps = [stamp_file(file) for file in files]  # all notebooks are to see the same
-    bar = tqdm(total=len(stale) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
-    failed, ended = [], threading.Event()
 
     def execute(source):
+        alone = jobs == 1 or source == last
+        return execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone)
+
+    failed = _execute_in_turn(execute, stale, last, jobs, stamps)
+    if failed:
+        listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
+        tell(f"{listed}; the next run is of these and the last one", sys.stderr)
+    return FAILED if failed else 0
+
+
+def _execute_in_turn(execute, others, last, jobs, stamps):
+    """Execute the other notebooks, `jobs` at a time, and then the last one; return the names of those that failed."""
+    bar = tqdm(total=len(others) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
+    failed, ended = [], threading.Event()
+
+    def execute_one(source):
         try:
-            if not ended.is_set():
-                alone = jobs == 1 or source == last
-                if execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone):
-                    failed.append(source.stem)
+            if not ended.is_set() and execute(source):
+                failed.append(source.stem)
         finally:
             ensure_event_loop().close()  # of this thread
         bar.update()
@@ -75,15 +87,12 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     with bar, ThreadPoolExecutor(jobs) as pool:
         try:
             with expect_unchanged(*stamps):
-                list(pool.map(execute, stale))
-            pool.submit(execute, last).result()
+                list(pool.map(execute_one, others))
+            pool.submit(execute_one, last).result()
         except BaseException:
             ended.set()  # nothing more is started
             raise
-    if failed:
-        listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
-        tell(f"{listed}; the next run is of these and the last one", sys.stderr)
-    return FAILED if failed else 0
+    return failed
 
 
 def _is_stale(source, target, newer_than):
@@ -112,14 +121,7 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     InputError
         A notebook that is not there, or declares no parameters; a parameter that no notebook can hold.
     """
-    declared = read_declared(source)
-    values = {**parameters.as_dict(), "output_dir": str(output_dir.resolve())}
-    chosen = {name: values[name] for name in declared if name in values}
-    if chosen.get("max_conversations", 1) is None:
-        chosen["max_conversations"] = "all"
-    for name, value in values.items():
-        if str(value).encode(errors="replace").decode() != str(value):
-            raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
+    chosen = _choose_values(source, parameters, output_dir)
     failed = target.with_suffix(".failed.ipynb")
     check_output_file(target)
     with explain_os_errors(target):
@@ -127,28 +129,9 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         for old in (target, failed):
             old.unlink(missing_ok=True)
     begin_section(output_dir, source.stem)
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    manager = start_preloading()
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    shows = in_turn and sys.stderr.isatty()
     tell(f"{source.name}: running")
-    try:
-        with explain_os_errors(failed):
-            papermill.execute_notebook(
-                source, failed, chosen, kernel_name="python3", kernel_manager_class=manager,
-                progress_bar={"desc": plain_text(source.stem), "leave": False} if shows else False,
-                extra_arguments=["--IPKernelApp.log_level=50"],
-            )  # fmt: skip
-    except PapermillExecutionError as error:
-        if error.ename == "KeyboardInterrupt":
-            raise KeyboardInterrupt from None
-        reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
-    except DeadKernelError:
-        reason = f"cell {_count_started(failed)}: its kernel died, as it does where memory ends"
-    else:
+    reason = _run_papermill(source, failed, chosen, shows=in_turn and sys.stderr.isatty())
+    if reason is None:
         os.replace(failed, target)
         tell(f"{source.name}: done")
         return 0
@@ -156,6 +139,42 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     tell(f"error: {source.name}: {reason[:1000]}", sys.stderr)
     tell(f"the partly executed notebook is {failed}", sys.stderr)
     return FAILED
+
+
+def _choose_values(source, parameters, output_dir):
+    """Return the values of the parameters that a notebook declares."""
+    values = {**parameters.as_dict(), "output_dir": str(output_dir.resolve())}
+    chosen = {name: values[name] for name in read_declared(source) if name in values}
+    if chosen.get("max_conversations", 1) is None:
+        chosen["max_conversations"] = "all"
+    for name, value in values.items():
+        if str(value).encode(errors="replace").decode() != str(value):
+            raise InputError(f"{name} is {value!r}: a notebook holds no name that is not UTF-8; rename the file")
+    return chosen
+
+
+def _run_papermill(source, target, values, *, shows):
+    """Execute a notebook as `target`; return None, or why it failed. `shows`: with a bar of its cells."""
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    manager = start_preloading()
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        with explain_os_errors(target):
+            papermill.execute_notebook(
+                source, target, values, kernel_name="python3", kernel_manager_class=manager,
+                progress_bar={"desc": plain_text(source.stem), "leave": False} if shows else False,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )  # fmt: skip
+    except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            raise KeyboardInterrupt from None
+        return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except DeadKernelError:
+        return f"cell {_count_started(target)}: its kernel died, as it does where memory ends"
+    return None
 
 
 def _count_started(path):

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import atomic_path
-from kvprefix.report.describe import percent
+from kvprefix.report.rounding import percent
 from kvprefix.report.styles import style_mode
 from kvprefix.stats.intervals import interval
 from kvprefix.stats.resampling import FRACTIONS, read_rate

@@ -49,7 +49,8 @@ def draw_sweep(rows):
     figure, axes = make_axes(PAGE_IN, 2.8)
     for policy, style in style_lines(frame["policy"].unique()).items():
         line = frame[frame["policy"] == policy].sort_values("capacity_blocks")
-        axes.plot(line["capacity_blocks"], line["token"], label=plain_label(label_policy(policy)), markersize=3.5, **style)
+        label = plain_label(label_policy(policy))
+        axes.plot(line["capacity_blocks"], line["token"], label=label, markersize=3.5, **style)
     axes.set(xlabel="capacity in blocks (log scale)", ylabel="token hit rate")
     rate_axes(axes)
     log_axes(axes, "x")

@@ -5,12 +5,8 @@ import pandas as pd
 
 from kvprefix.files.words import count
 from kvprefix.report.plot import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
+from kvprefix.report.styles import style_variants
 from kvprefix.stats.intervals import move_interval, spread_over
-
-# From the last variant on, with which the others are compared.
-_SHADES = ("#10507A", "#2E8B57", "#6FA8C9", "#E08A00", "#B03A2E", "#8C5A9E", "#666666")
-_DASHES = ("-", (0, (2, 1)), (0, (4, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (1, 1.2)))
-_MARKS = "ov^DsXP*"
 
 
 def draw_variants(frame, ceiling, block_size):
@@ -29,15 +25,15 @@ def draw_variants(frame, ceiling, block_size):
     figure, data
     """
     figure, axes = make_axes(PAGE_IN, 3.0)
-    for name, color, dash, mark in _styled(frame):
+    for name, look in _styled(frame):
         one = frame[frame["variant"] == name]
         spread = spread_over(one, "capacity_blocks", "token")
-        axes.plot(spread.index, spread["mean"], color=color, linestyle=dash, marker=mark, markersize=2.5, label=name)
+        axes.plot(spread.index, spread["mean"], markersize=2.5, label=name, **look)
         first = one.dropna(subset="low")
         ends = (first[name].to_numpy() for name in ("low", "high", "token"))
         low, high = move_interval(*ends, spread["mean"].to_numpy())
         low, high = np.minimum(spread["min"], low), np.maximum(spread["max"], high)
-        axes.fill_between(spread.index, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.fill_between(spread.index, low, high, color=look["color"], alpha=0.2, linewidth=0)
     axes.axhline(ceiling, color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     _capacity_axis(axes, block_size)
     axes.set(ylabel="token hit rate")
@@ -58,10 +54,9 @@ def draw_characteristic(frame, gap_s, block_size):
     block_size : int
     """
     figure, (left, right) = make_axes(PAGE_IN, 2.8, 2, sharey=True, width_ratios=(3, 2))
-    for name, color, dash, mark in _styled(frame):
+    for name, look in _styled(frame):
         one = frame[(frame["variant"] == name)].dropna(subset="time_s")
-        style = {"color": color, "linestyle": dash, "marker": mark, "markersize": 2.5, "label": name}
-        left.plot(one["capacity_blocks"], one["time_s"], **style)
+        left.plot(one["capacity_blocks"], one["time_s"], markersize=2.5, label=name, **look)
     _capacity_axis(left, block_size)
     left.set(yscale="log", ylabel="characteristic time (s, log scale)")
     known = frame.dropna(subset="time_s")
@@ -84,13 +79,14 @@ def draw_characteristic(frame, gap_s, block_size):
 def draw_approximation(frame, block_size):
     """Draw Che's approximation on the simulated points; hollow points: its assumption does not hold."""
     figure, axes = make_axes(PAGE_IN, 3.0)
-    for name, color, dash, mark in _styled(frame):
-        one = frame[frame["variant"] == name].dropna(subset="simulated")
-        axes.plot(one["capacity_blocks"], one["approximated"], color=color, linestyle=dash, linewidth=1, label=name)
+    for name, look in _styled(frame):
+        one, color = frame[frame["variant"] == name].dropna(subset="simulated"), look["color"]
+        line = {**look, "marker": "", "linewidth": 1, "label": name}
+        axes.plot(one["capacity_blocks"], one["approximated"], **line)
         for holds, face in ((True, color), (False, "white")):
             points = one[one["holds"] == holds]
             axes.plot(
-                points["capacity_blocks"], points["simulated"], mark, markersize=3.5, markerfacecolor=face,
+                points["capacity_blocks"], points["simulated"], look["marker"], markersize=3.5, markerfacecolor=face,
                 markeredgecolor=color, markeredgewidth=0.8,
             )  # fmt: skip
     note_if_empty(axes, frame["simulated"].notna().sum(), "there is no window to compare in")
@@ -104,10 +100,8 @@ def draw_approximation(frame, block_size):
 
 
 def _styled(frame):
-    """Yield each variant's name with its colour, dash and mark, which are the k-th from the end and begin again."""
-    names = list(frame["variant"].unique())
-    for k, name in zip(reversed(range(len(names))), names, strict=True):
-        yield name, _SHADES[k % len(_SHADES)], _DASHES[k % len(_DASHES)], _MARKS[k % len(_MARKS)]
+    """Yield each variant's name with its look."""
+    yield from style_variants(list(frame["variant"].unique())).items()
 
 
 def _capacity_axis(axes, block_size):

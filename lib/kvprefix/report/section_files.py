@@ -1,12 +1,11 @@
-"""The files in which notebooks hand their part to the report: what they show, and a few facts for the conclusion.
+"""The files in which notebooks hand their part to the report: what they show, and the facts that it is said of.
 
 `sections/NAME.json` holds a notebook's title, its items in Markdown and, where the notebook failed, the reason;
-`facts/NAME.json` holds numbers, and the parameters that they are of. What is made of them is the business of `report`
-and `conclusion`.
+`facts/NAME.json` holds its facts, by the name of what is said of them, and the parameters that they are of. What is
+made of them is the business of `sections` and `facts_conclusion`.
 """
 
 import json
-import math
 
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import InputError, explain_os_errors, tell, write_bytes
@@ -20,8 +19,8 @@ def write_section(folder, name, title, items):
 
 
 def write_facts(folder, name, facts, parameters):
-    """Write a notebook's facts: numbers, or lists and mappings of numbers, by name. What is not finite is null."""
-    _write(folder / "facts" / f"{name}.json", {"parameters": parameters.as_dict(), "facts": _plain(facts)})
+    """Write a notebook's facts, plain JSON values by name (in ASCII: data may hold what is no Unicode text)."""
+    _write(folder / "facts" / f"{name}.json", {"parameters": parameters.as_dict(), "facts": facts}, ensure_ascii=True)
 
 
 def begin_section(folder, name):
@@ -63,8 +62,8 @@ def read_facts(folder, parameters):
     return found
 
 
-def _write(path, content):
-    write_bytes(path, json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+def _write(path, content, *, ensure_ascii=False):
+    write_bytes(path, json.dumps(content, ensure_ascii=ensure_ascii, indent=1, allow_nan=False) + "\n")
 
 
 def _read(path):
@@ -75,16 +74,3 @@ def _read(path):
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: is no valid JSON; remove it and run its notebook again") from error
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    number = value.item() if hasattr(value, "item") else value
-    if not isinstance(number, int | float):
-        raise TypeError(f"a fact is {value!r}; expected a number")
-    return None if isinstance(number, float) and not math.isfinite(number) else number

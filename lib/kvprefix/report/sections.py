@@ -18,15 +18,18 @@ from markdown_it import MarkdownIt
 
 from kvprefix.files.escape import escape_markdown
 from kvprefix.files.paths import InputError, resolve_output, write_bytes
+from kvprefix.report.facts import make_plain
 from kvprefix.report.plot import STYLE, complete_caption, save_figure
 from kvprefix.report.section_files import SHARING, begin_section, read_sections, write_facts, write_section
 from kvprefix.report.tables import save_table
+from kvprefix.report.words import say
 
 
 class Section:
-    """One notebook's part of the report: shown at once, recorded in `sections/NAME.json` (and `facts/NAME.json`).
+    """One notebook's part of the report: shown at once, recorded in `sections/NAME.json` and `facts/NAME.json`.
 
-    Running a cell again replaces what it recorded before; running the set-up cell again begins anew.
+    What is said of facts is said of those that are recorded. Running a cell again replaces what it recorded before;
+    running the set-up cell again begins anew.
 
     Parameters
     ----------
@@ -35,10 +38,12 @@ class Section:
     title : str
     folder : path-like
         The report folder; a relative one is read from the project's top.
+    parameters : Parameters, optional
+        Those that the facts are of; a section that keeps facts needs them.
     """
 
-    def __init__(self, name, title, folder):
-        self.name, self.title, self.folder = name, title, resolve_output(folder)
+    def __init__(self, name, title, folder, parameters=None):
+        self.name, self.title, self.folder, self.parameters = name, title, resolve_output(folder), parameters
         self.items, self.facts = {}, {}
         begin_section(self.folder, name)
         self._save()
@@ -70,10 +75,25 @@ class Section:
         self._record(f"table-{slug}", f"*Table {name}.* {caption}\n\n{markdown}")
         display(Markdown(markdown), Markdown(f"*{caption}*"))
 
-    def hand_over(self, facts, parameters):
-        """Record numbers, by name, for the conclusion and the limits: see `facts` and `conclusion`."""
-        self.facts |= facts
-        write_facts(self.folder, self.name, self.facts, parameters)
+    def say_facts(self, heading, name, facts):
+        """Keep facts, and show and record what the template `words/NAME.md` says of them, under a heading."""
+        self.say(heading, say(f"{name}.md", self.keep(name, facts)))
+
+    def keep(self, name, facts):
+        """Record facts by the name of what is said of them, for the conclusion and for whoever reads them; return them.
+
+        Raises
+        ------
+        InputError
+            If the section was made without the parameters that they are of.
+        TypeError
+            If they are other than numbers, names, flags, lists and dicts.
+        """
+        if self.parameters is None:
+            raise InputError(f"section {self.name} keeps facts of no parameters; expected Section(..., parameters)")
+        self.facts[name] = make_plain(facts)
+        write_facts(self.folder, self.name, self.facts, self.parameters)
+        return self.facts[name]
 
     def _number(self):
         return self.name.split("-")[0]

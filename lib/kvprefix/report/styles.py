@@ -2,13 +2,16 @@
 
 import itertools
 
-COLORS = ("#10507A", "#E08A00", "#666666", "#2E8B57", "#B03A2E", "#6FA8C9", "#8C5A9E")
-DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+BLUE, ORANGE, GREY, GREEN = "#10507A", "#E08A00", "#666666", "#2E8B57"
+RED, LIGHT_BLUE, PURPLE = "#B03A2E", "#6FA8C9", "#8C5A9E"
+COLORS = (BLUE, ORANGE, GREY, GREEN, RED, LIGHT_BLUE, PURPLE)
+WHOLE, DASHED, DOTTED, DASH_DOTTED = "-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
+DASHES = (WHOLE, DASHED, DOTTED, DASH_DOTTED)
 MARKS = ("o", "s", "D", "^", "v", "X", "P", "*", "d")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 SERIES = {
-    "single_turn": {"label": "single-turn", "color": "#E08A00", "linestyle": (0, (4, 1.5)), "hatch": "////"},
-    "multi_turn": {"label": "multi-turn", "color": "#10507A", "linestyle": "-", "hatch": ""},
+    "single_turn": {"label": "single-turn", "color": ORANGE, "linestyle": DASHED, "hatch": "////"},
+    "multi_turn": {"label": "multi-turn", "color": BLUE, "linestyle": WHOLE, "hatch": ""},
 }
 
 
@@ -36,6 +39,19 @@ def style_lines(names, known=None):
 def style_bars(names, known=None):
     """Return the look of a bar for each name, as `style_lines`: its `facecolor` and `hatch`."""
     return _style(names, known or {}, facecolor=COLORS, hatch=HATCHES)
+
+
+def style_variants(names):
+    """Return the look of a line for each variant of a study, from the last one on: the others are compared with it.
+
+    >>> style_variants(["naive", "causal"])["causal"]
+    {'color': '#10507A', 'linestyle': '-', 'marker': 'o'}
+    """
+    looks = _cycle(
+        color=(BLUE, GREEN, LIGHT_BLUE, ORANGE, RED, PURPLE, GREY),
+        linestyle=(WHOLE, (0, (2, 1)), DASHED, DASH_DOTTED, DOTTED), marker="ov^DsXP*",
+    )  # fmt: skip
+    return dict(zip(names, list(itertools.islice(looks, len(names)))[::-1], strict=True))
 
 
 def style_mode(mode):

@@ -174,7 +174,8 @@ class Sweep(list):
         """Return each policy's token hit rate at each capacity."""
         lines = {}
         for row in self:
-            lines.setdefault(label_policy(row["policy"]), []).append(f"{show_rate(row['token'])} at {row['capacity_blocks']:,}")
+            rate = f"{show_rate(row['token'])} at {row['capacity_blocks']:,}"
+            lines.setdefault(label_policy(row["policy"]), []).append(rate)
         lines = {policy: ", ".join(rates) for policy, rates in lines.items()}
         counted = f"by prompt token; {describe_warmup(self.warmup)}"
         return {"what": "Token hit rate of each policy at each capacity in blocks", **lines, "counted": counted}

@@ -7,13 +7,14 @@ import shutil
 import pytest
 from logs import read_log_trace
 from places import SHARED
+from said import said_of
 from samples import record, save_small_tokenizer, write_records
 
 from kvprefix.conversations.load import iterate_conversations, locate_data
 from kvprefix.files.jsonlines import number_lines
 from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
-from kvprefix.report.describe import describe_load, tabulate_load
+from kvprefix.report.facts_workload import facts_load, tabulate_load
 from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.timing_files import read_stamps
@@ -41,7 +42,7 @@ def test_turns_before_a_refused_one_stay_and_the_rest_is_counted(picky):
     assert (workload.dataset["conversations"], workload.dataset["skipped"]) == (2, {})
     assert workload.dataset["repaired"]["turns_refused_by_template_dropped"] == 1
     said = "turns refused by template dropped: 1 (first: conversation 1, turn 4: roles have to take turns)"
-    assert said in describe_load(workload.dataset, workload.tokenizer)
+    assert said in said_of(facts_load, workload.dataset, workload.tokenizer)
     assert ["repaired: turns refused by template dropped", 1] in tabulate_load(workload.dataset).values.tolist()
 
 
@@ -75,7 +76,7 @@ def test_what_is_not_kept_is_said(tmp_path, small_folder):
     records[1]["conversations"][1]["reasoning_content"] = "hm"
     data = write_records(tmp_path / "data.json", records)
     workload = load_workload(Parameters(data=str(data), tokenizer=str(small_folder)), progress=False)
-    said = describe_load(workload.dataset, workload.tokenizer).splitlines()
+    said = said_of(facts_load, workload.dataset, workload.tokenizer).splitlines()
     times = "3 of 3 records have `timestamp`, 3 of 6 messages have `createTime`"
     assert f"{times}; not used: arrivals are as the parameters say." in said
     assert "Not kept: `model` of 1 of 3 records, `reasoning_content` of 1 of 6 messages." in said
@@ -86,7 +87,8 @@ def test_what_is_not_kept_is_said(tmp_path, small_folder):
 def test_nothing_is_said_where_all_is_kept(tmp_path, small_folder):
     data = write_records(tmp_path / "data.json", [record("question", "answer", id="a")])
     workload = load_workload(Parameters(data=str(data), tokenizer=str(small_folder)), progress=False)
-    assert "not_kept" not in workload.dataset and "kept" not in describe_load(workload.dataset, workload.tokenizer)
+    assert "not_kept" not in workload.dataset
+    assert "kept" not in said_of(facts_load, workload.dataset, workload.tokenizer)
 
 
 def _tokenizer_with(name, pipe):

@@ -34,6 +34,14 @@ def missing(text, *patterns):
     return [*left, text] if left else []
 
 
+def said_of(measure, *arguments, **options):
+    """Return what is said of the facts that a function returns: `facts_NAME` is said by the template NAME."""
+    from kvprefix.report.words import say
+
+    name, facts = measure.__name__.removeprefix("facts_"), measure(*arguments, **options)
+    return say(f"{name}.txt" if name == "load" else f"{name}.md", facts)
+
+
 def summarised(first, step):
     """Return a summary whose ten values are all different: the mean is `first`, each next one `step` more.
 

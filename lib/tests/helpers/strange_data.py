@@ -93,7 +93,7 @@ if A12.exists():
 
 def make_report(name, folder, tokenizers):
     """Run all notebooks on one of CASES in this process; return the folder of the report and what figures lack."""
-    from kvprefix.report import findings_cache
+    from kvprefix.report import facts_cache
     from kvprefix.report import sections as report
     from kvprefix.studies import cache as study
 
@@ -107,7 +107,7 @@ def make_report(name, folder, tokenizers):
         chosen["arrivals"] = chosen["arrivals"].format(folder=folder)
     chosen["tokenizer"] = str(tokenizers[chosen["tokenizer"]])
     chosen |= {"data": str(data), "output_dir": str(folder / "report")}
-    study.ACCESS_BUDGET = findings_cache.ACCESS_BUDGET = chosen.pop("budget", 200_000_000)
+    study.ACCESS_BUDGET = facts_cache.ACCESS_BUDGET = chosen.pop("budget", 200_000_000)
     lacking, save = [], report.save_figure
 
     def look_and_save(figure, data, caption, path):

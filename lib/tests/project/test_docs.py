@@ -6,7 +6,7 @@ import re
 import pytest
 from places import PROJECT
 
-from kvprefix.report.describe import percent
+from kvprefix.report.rounding import percent
 from kvprefix.tokens.template import load_chat
 from kvprefix.tokens.tokenizer import find_tokenizer
 

@@ -131,8 +131,8 @@ def test_nothing_heavy_is_imported_before_it_is_used():
     ("call", "said"),
     [
         (lambda: kp.read_conversations(5), "conversations are a int; expected a file, or a list"),
-        (lambda: kp.read_conversations(CHATS[0]), "conversation 1 is a single message"),
-        (lambda: kp.read_conversations(["x"]), "conversation 1 is a str"),
+        (lambda: kp.read_conversations(CHATS[0]), "conversation 0 is a single message"),
+        (lambda: kp.read_conversations(["x"]), "conversation 0 is a str"),
         (lambda: kp.read_conversations("/no/such/file"), "no such file"),
         (lambda: kp.tokenize(CHATS, tokenizer="/no/such/folder"), "/no/such/folder"),
         (lambda: kp.tokenize(kp.read_conversations([])), "no usable conversation"),

@@ -3,36 +3,54 @@
 import copy
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
+from said import said_of
 
 from kvprefix.files.paths import InputError
-from kvprefix.report import facts as take
-from kvprefix.report.conclusion import conclude, describe_summary, state_limits
+from kvprefix.report.facts_conclusion import facts_conclusion, facts_limits, facts_summary
 from kvprefix.report.section_files import mark_failed, read_facts
 from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters
 
 FACTS = {
-    "20-prefix-sharing": {
+    "20-prefix-sharing": {"sharing": {
         "conversations": 1200, "records_read": 1300, "records_skipped": 100, "requests": 5001, "token_hit_rate": 0.621,
         "sharing_mean": 0.512, "sharing_median": 0.533, "with_generated": 0.864, "single_token_hit_rate": 0.151,
         "single_sharing_mean": 0.322, "bare_token_hit_rate": 0.086, "bare_sharing_mean": 0.043, "never_reused": 0.394,
         "accesses_if_reused": 3.84, "gap_median_s": 113.0,
-    },
-    "30-block-size": {"sizes": [16, 1, 512], "rates": [0.62, 0.633, 0.408]},
-    "40-cache-size": {"unbounded": 0.622, "half_blocks": 22690.4, "most_blocks": 127033.0},
-    "50-eviction": {
-        "capacities": [5037, 14393, 41129], "lru": [0.094, 0.230, 0.418], "opt": [0.345, 0.488, 0.593], "tried": 7,
-        "better": {},
-    },
+    }},
+    "30-block-size": {"block_sizes": {"sizes": [
+        {"size": 16, "token_hit_rate": 0.62}, {"size": 1, "token_hit_rate": 0.633}, {"size": 512, "token_hit_rate": 0.408},
+    ]}},
+    "40-cache-size": {"lru": {"unbounded": 0.622, "model": "Llama-3.1-8B", "needs": [
+        {"share": 0.5, "blocks": 22690.4, "gib": 44.317}, {"share": 0.9, "blocks": 127033.0, "gib": 248.111},
+        {"share": 0.95, "blocks": 190000.0, "gib": 371.1},
+    ]}},
+    "50-eviction": {"policies": {
+        "capacities": [
+            {"blocks": 5037, "lru": 0.094, "opt": 0.345}, {"blocks": 14393, "lru": 0.230, "opt": 0.488},
+            {"blocks": 41129, "lru": 0.418, "opt": 0.593},
+        ],
+        "tried": 7, "better": [],
+    }},
     "60-timing": {
-        "clocks": {"blocks": 2468, "token": {"all turns at once": 0.596, "causal": 0.054}, "separated": 1},
-        "rates": {"blocks": 12264, "token": {"0.1 /s": 0.575, "20 /s": 0.111}, "separated": 0},
+        "clocks": {
+            "blocks": 2468, "base": "causal", "base_token_hit_rate": {"mean": 0.054}, "naive": "all turns at once",
+            "naive_token_hit_rate": 0.596, "naive_verdict": "higher", "others": [{"variant": "all turns at once"}],
+        },
+        "rates": {"first": "0.1 /s", "last": "20 /s", "capacities": [
+            {"blocks": 1111, "first_rate": 0.2, "last_rate": 0.1, "verdict": "higher"},
+            {"blocks": 12264, "first_rate": 0.575, "last_rate": 0.111, "verdict": "not separated"},
+            {"blocks": 99999, "first_rate": 0.6, "last_rate": 0.6, "verdict": "equal"},
+        ]},
     },
-    "70-engine-check": {"pools": [5000, 20000, 340000], "rates": [0.075, 0.306, 0.840]},
+    "70-engine-check": {"chain": {"engine": "vLLM 0.32", "overlap": [
+        {"blocks": 5000, "token_hit_rate": 0.075}, {"blocks": 20000, "token_hit_rate": 0.306},
+        {"blocks": 340000, "token_hit_rate": 0.840},
+    ]}},
 }  # fmt: skip
-# 22690.4 blocks of 16 tokens of 131072 bytes: 22690.4 * 2 MiB = 44.3 GiB; 127033 * 2 MiB = 248.1 GiB
 SHARING = (
     "62.1 % of the multi-turn prompt tokens are cached (by token, cold start, prompts only). Of the first messages' tokens "
     "alone, without the template, 8.6 % are. So prefix sharing in this traffic is a matter of conversations that go on, "
@@ -65,87 +83,93 @@ def change(*path, to):
     return changed
 
 
+def better(policy, points):
+    return {"policy": policy, "blocks": 5, "points": points}
+
+
 def test_what_is_equal_is_said_to_be():
-    ends = {"all turns at once": 0.572, "causal": 0.572}
-    one = {"60-timing": {"clocks": {"blocks": 5, "token": ends, "separated": 0}, "rates": {"blocks": 5, "token": {}}}}
-    assert 'LRU hits 57.2 % on the clock "all turns at once" and on the clock "causal" alike.' in conclude(one, Parameters())
+    one = change("60-timing", "clocks", "naive_token_hit_rate", to=0.0544)
+    assert 'LRU hits 5.4 % on the clock "all turns at once" and on the clock "causal" alike.' in said_of(facts_conclusion, one)
 
 
 def test_the_conclusion_is_made_of_every_fact():
     sentences = list(SAID.values())
-    assert conclude(FACTS, Parameters()) == f"{' '.join(sentences[:2])}\n\n{' '.join(sentences[2:])}"
+    assert said_of(facts_conclusion, FACTS) == f"{' '.join(sentences[:2])}\n\n{' '.join(sentences[2:])}"
 
 
 @pytest.mark.parametrize("name", SAID)
 def test_a_section_that_failed_adds_nothing(name):
-    whole = conclude(FACTS, Parameters())
-    without = conclude({other: one for other, one in FACTS.items() if other != name}, Parameters())
+    whole = said_of(facts_conclusion, FACTS)
+    without = said_of(facts_conclusion, {other: one for other, one in FACTS.items() if other != name})
     assert without.split() == whole.replace(SAID[name], "").split()
 
 
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
-        (("20-prefix-sharing", "token_hit_rate"), 0.16, "16.0 % of the multi-turn prompt tokens are cached (by"),
-        (("20-prefix-sharing", "token_hit_rate"), 0.16, "8.6 % are. Keeping generated"),  # no less than half of it
-        (("20-prefix-sharing", "token_hit_rate"), 0.18, "18.0 % of the multi-turn prompt tokens are cached (by token, "
+        (("20-prefix-sharing", "sharing", "token_hit_rate"), 0.16, "16.0 % of the multi-turn prompt tokens are cached (by"),
+        (("20-prefix-sharing", "sharing", "token_hit_rate"), 0.16, "8.6 % are. Keeping generated"),  # no less than half of it
+        (("20-prefix-sharing", "sharing", "token_hit_rate"), 0.18, "18.0 % of the multi-turn prompt tokens are cached (by token, "
             "cold start, prompts only). Of the first messages' tokens alone, without the template, 8.6 % are. So prefix"),
-        (("20-prefix-sharing", "with_generated"), 0.6213, "Keeping generated tokens as well changes nothing."),
-        (("20-prefix-sharing", "with_generated"), 0.5, "makes it 50.0 % (-12.1 points)"),
-        (("20-prefix-sharing", "bare_token_hit_rate"), None, "prompts only). Keeping"),
-        (("20-prefix-sharing", "never_reused"), None, "points). Without a bound, blocks"),
-        (("20-prefix-sharing", "gap_median_s"), 5400, "come within 90 min."),
-        (("30-block-size", "rates"), [0.5, 0.6, 0.4], "blocks of 1 token find 60.0 % of the prompt tokens, blocks of 512 40.0 %"),
-        (("30-block-size", "sizes"), [16, 2, 512], "blocks of 2 tokens find"),
-        (("40-cache-size", "unbounded"), 0, "\n\nNothing is ever hit, whatever the capacity. At the"),
-        (("40-cache-size", "most_blocks"), 512, "90 % of it with 512 (1.0 GiB)."),
-        (("50-eviction", "opt"), [0.4, 0.4, 0.4183], "wins at most 30.6 points: with 5,037 blocks"),
-        (("50-eviction", "opt"), [0.094, 0.23, 0.418], "Eviction decides nothing here: LRU hits as much as the optimum at"),
-        (("50-eviction", "better"), {"LFU": 0.5, "GDSF": 1.25}, "7 other policies tried, better than LRU at some capacity: 2, GDSF by most: +1.25 points."),
-        (("50-eviction", "better"), {"a|*b*": 0.5}, r"capacity: 1, a\|\*b\* by most: +0.50 points."),
-        (("60-timing", "rates", "separated"), 1, "11.1 % where conversations start at 20 /s. vLLM"),
-        (("60-timing", "clocks", "token"), {"causal": 0.054}, "at any capacity. With 12,264 blocks"),
-        (("70-engine-check", "rates"), [0.1, 0.2, 0.3], "hit 10.0 % with 5,000 blocks and 30.0 % with 340,000 blocks."),
-        (("70-engine-check", "pools"), [], "which is not separated."),
+        (("20-prefix-sharing", "sharing", "with_generated"), 0.6213, "Keeping generated tokens as well changes nothing."),
+        (("20-prefix-sharing", "sharing", "with_generated"), 0.5, "makes it 50.0 % (-12.1 points)"),
+        (("20-prefix-sharing", "sharing", "bare_token_hit_rate"), None, "prompts only). Keeping"),
+        (("20-prefix-sharing", "sharing", "never_reused"), None, "points). Without a bound, blocks"),
+        (("20-prefix-sharing", "sharing", "gap_median_s"), 5400, "come within 90 min."),
+        (("30-block-size", "block_sizes", "sizes", 1, "token_hit_rate"), 0.6, "blocks of 1 token find 60.0 % of the prompt tokens, blocks of 512 40.8 %"),
+        (("30-block-size", "block_sizes", "sizes", 1, "size"), 2, "blocks of 2 tokens find"),
+        (("30-block-size", "block_sizes", "sizes", 2, "token_hit_rate"), 0.4, "blocks of 512 40.0 %"),
+        (("40-cache-size", "lru", "unbounded"), 0, "\n\nNothing is ever hit, whatever the capacity. At the"),
+        (("40-cache-size", "lru", "needs", 1, "blocks"), 512, "90 % of it with 512 (248.1 GiB)."),
+        (("40-cache-size", "lru", "needs", 1, "gib"), 1.04, "90 % of it with 127,033 (1.0 GiB)."),
+        (("40-cache-size", "lru", "model"), "a_b_", r"GiB of a_b\_'s KV cache"),
+        (("50-eviction", "policies", "capacities", 0, "opt"), 0.4, "wins at most 30.6 points: with 5,037 blocks"),
+        (("50-eviction", "policies", "capacities"), [{"blocks": 5, "lru": 0.094, "opt": 0.0944}], "Eviction decides nothing here: LRU hits as much as the optimum at"),
+        (("50-eviction", "policies", "better"), [better("LFU", 0.5), better("GDSF", 1.25), better("LFU", 0.75)], "7 other policies tried, better than LRU at some capacity: 2, GDSF by most: +1.25 points."),
+        (("50-eviction", "policies", "better"), [better("a|*b*", 0.5)], r"capacity: 1, a\|\*b\* by most: +0.50 points."),
+        (("60-timing", "rates", "capacities", 1, "verdict"), "higher", "11.1 % where conversations start at 20 /s. vLLM"),
+        (("60-timing", "clocks", "others"), [], "at any capacity. With 12,264 blocks"),
+        (("70-engine-check", "chain", "overlap", 0, "token_hit_rate"), 0.1, "hit 10.0 % with 5,000 blocks and 84.0 % with 340,000 blocks."),
+        (("70-engine-check", "chain", "engine"), "SGLang", "which is not separated. SGLang's rules, with"),
+        (("70-engine-check", "chain", "overlap"), [], "which is not separated."),
     ],
 )  # fmt: skip
 def test_a_changed_fact_changes_its_sentence(path, to, said):
-    before, after = conclude(FACTS, Parameters()), conclude(change(*path, to=to), Parameters())
+    before, after = said_of(facts_conclusion, FACTS), said_of(facts_conclusion, change(*path, to=to))
     assert said in after and (said not in before or after.endswith(said))
 
 
 def test_one_pool_and_no_bounded_cache_are_said():
-    one = change("70-engine-check", "pools", to=[5000])
-    one["70-engine-check"]["rates"] = [0.075]
-    assert conclude(one, Parameters()).endswith("running at once, hit 7.5 % with 5,000 blocks.")
+    one = change("70-engine-check", "chain", "overlap", to=FACTS["70-engine-check"]["chain"]["overlap"][:1])
+    assert said_of(facts_conclusion, one).endswith("running at once, hit 7.5 % with 5,000 blocks.")
     only = {"20-prefix-sharing": FACTS["20-prefix-sharing"]}
-    assert conclude(only, Parameters()).endswith("no bounded one was measured in this report.")
-    assert conclude({}, Parameters()) == "These rates are those of an unbounded cache: no bounded one was measured in this report."
+    assert said_of(facts_conclusion, only).endswith("no bounded one was measured in this report.")
+    assert said_of(facts_conclusion, {}) == "These rates are those of an unbounded cache: no bounded one was measured in this report."
 
 
 def test_one_is_one():
-    one = change("20-prefix-sharing", "requests", to=1)
-    one["20-prefix-sharing"]["conversations"] = 1
-    assert "tokens of 1 multi-turn request from 1 conversation, " in describe_summary(one, Parameters(block_size=1))
-    assert "in blocks of 1 token that" in describe_summary(one, Parameters(block_size=1))
-    one = change("50-eviction", "tried", to=1)
-    one["40-cache-size"]["half_blocks"] = one["50-eviction"]["capacities"][1] = one["60-timing"]["rates"]["blocks"] = 1
-    one["70-engine-check"]["pools"][0] = 1
-    assert conclude(one, Parameters()).count(" 1 block ") == 4 and "the 1 other policy tried" in conclude(one, Parameters())
+    one = change("20-prefix-sharing", "sharing", "requests", to=1)
+    one["20-prefix-sharing"]["sharing"]["conversations"] = 1
+    assert "tokens of 1 multi-turn request from 1 conversation, " in said_of(facts_summary, one, Parameters(block_size=1))
+    assert "in blocks of 1 token that" in said_of(facts_summary, one, Parameters(block_size=1))
+    one = change("50-eviction", "policies", "tried", to=1)
+    one["40-cache-size"]["lru"]["needs"][0]["blocks"] = one["50-eviction"]["policies"]["capacities"][1]["blocks"] = 1
+    one["60-timing"]["rates"]["capacities"][1]["blocks"] = one["70-engine-check"]["chain"]["overlap"][0]["blocks"] = 1
+    assert said_of(facts_conclusion, one).count(" 1 block ") == 4 and "the 1 other policy tried" in said_of(facts_conclusion, one)
 
 
 def test_the_summary_is_of_notebook_20():
-    assert describe_summary(FACTS, Parameters(block_size=32)) == (
+    assert said_of(facts_summary, FACTS, Parameters(block_size=32)) == (
         "Of the prompt tokens of 5,001 multi-turn requests from 1,200 conversations, **62.1 %** lie in blocks of 32 tokens "
         "that an earlier request had already computed (by token, cold start, prompts only). The average request finds 51.2 % "
         "of its prompt cached (median 53.3 %). With one request per conversation it finds 32.2 %, and 15.1 % of all tokens "
         "are cached (without the tokens that the chat template itself adds, 4.3 % and 8.6 %). With generated tokens cached "
         "too, the multi-turn token hit rate is 86.4 %."
     )
-    unknown = change("20-prefix-sharing", "bare_token_hit_rate", to=None)
-    assert "15.1 % of all tokens are cached. With generated" in describe_summary(unknown, Parameters())
+    unknown = change("20-prefix-sharing", "sharing", "bare_token_hit_rate", to=None)
+    assert "15.1 % of all tokens are cached. With generated" in said_of(facts_summary, unknown, Parameters())
     del unknown["20-prefix-sharing"]
-    assert describe_summary(unknown, Parameters()).startswith("Notebook 20-prefix-sharing handed over no numbers")
+    assert said_of(facts_summary, unknown, Parameters()).startswith("Notebook 20-prefix-sharing handed over no numbers")
 
 
 @pytest.fixture
@@ -156,88 +180,37 @@ def stamps(tmp_path):
 
 
 def test_limits_are_those_of_this_run(stamps):
-    limits = state_limits(FACTS, Parameters())
+    limits = said_of(facts_limits, FACTS, Parameters())
     assert "The starts of conversations are modelled (`poisson`), not observed. Think times (`lognormal`) and" in limits
     assert "100 of 1,300 records skipped" in limits and "ShareGPT's conversations" in limits
     assert "caches of 30-block-size, 40-cache-size, 50-eviction, 60-timing evict" in limits
     assert "The section on engines applies" in limits and "usable conversation" not in limits
 
     given = Parameters(data="x.jsonl", arrivals=f"stamps:{stamps}", think=f"data:{stamps}", max_conversations=1000)
-    limits = state_limits(change("20-prefix-sharing", "records_skipped", to=0), given)
+    limits = said_of(facts_limits, change("20-prefix-sharing", "sharing", "records_skipped", to=0), given)
     assert f"Conversations start at the times that `` {stamps} `` holds. The rates and bursts of 60-timing are" in limits
     assert f"Think times are drawn from `` {stamps} ``, whichever" in limits and "starts of conversations" not in limits
     assert "At most 1,000 usable conversations of the log were read, the first ones." in limits
     assert "skipped" not in limits and "ShareGPT" not in limits
 
-    limits = state_limits({}, Parameters(clock="at_once"))
+    limits = said_of(facts_limits, {}, Parameters(clock="at_once"))
     assert "The cache is unbounded in the whole report" in limits and "naive clock `at_once`" in limits
     assert "Think times" not in limits and "engines applies" not in limits
-    assert "No section applies an engine's rules." in state_limits({"40-cache-size": {}}, Parameters())
+    assert "No section applies an engine's rules." in said_of(facts_limits, {"40-cache-size": {}}, Parameters())
     assert all(line.startswith("- ") for line in limits.split("\n"))
 
 
-# ---- How facts are taken and handed over
+# ---- How facts are kept
 
 
-def test_facts_are_taken_from_the_studies_tables():
-    sizes = pd.DataFrame({"memory_tokens": [None, 512, None], "block_size": [1, 1, 16], "token": [0.6, 0.1, 0.5]})
-    assert take.take_block_sizes(sizes) == {"sizes": [1, 16], "rates": [0.6, 0.5]}
-    needs = pd.DataFrame({"seed": [0, 0, 0, 1, 1, 1], "share": [0.5, 0.9, 0.95] * 2, "capacity_blocks": [4, 8, 9, 6, 9, 9]})
-    assert take.take_capacities(needs, {"token": 0.6}) == {"unbounded": 0.6, "half_blocks": 5, "most_blocks": 8.5}
-    policies = pd.DataFrame({
-        "blocks": [10, 10, 10, 20, 20, 20], "policy": ["LRU", "LFU", "OPT"] * 2,
-        "token hit rate": [0.1, 0.2, 0.4, 0.3, 0.31, 0.4], "against LRU": [0, 10, 30, 0, 1, 10.0],
-        "verdict": ["–", "better", "bound"] * 2,
-    })  # fmt: skip
-    taken = take.take_policies(policies)
-    assert taken == {"capacities": [10, 20], "lru": [0.1, 0.3], "opt": [0.4, 0.4], "tried": 1, "better": {"LFU": 10}}
-    engines = pd.DataFrame({"case": ["seen", "overlap", "overlap", "overlap"], "pool": [5, 5, 5, 9], "token": [0.9, 0.1, 0.3, 0.4]})
-    assert take.take_engines(engines) == {"pools": [5, 9], "rates": [0.2, 0.4]}
-
-
-def test_timing_s_ends_are_taken_at_a_small_and_a_middle_capacity():
-    # 2,048 blocks of 16 tokens are 32,768; of the capacities 512, 2048 and 8192 the middle one is also 2,048
-    rows = [
-        {"variant": name, "seed": 0, "capacity_blocks": blocks, "token": rate + blocks / 1e6, "low": 0, "high": 1,
-         "base_low": 0.1, "base_high": 0.2}
-        for name, rate in (("naive", 0.6), ("between", 0.5), ("causal", 0.1)) for blocks in (512, 2048, 8192)
-    ]  # fmt: skip
-    taken = take.take_timing(pd.DataFrame(rows), pd.DataFrame(rows).assign(base_low=-1), 16)
-    assert taken["clocks"]["blocks"] == 2048 and taken["clocks"]["separated"] == 1
-    assert taken["clocks"]["token"] == pytest.approx({"naive": 0.602048, "causal": 0.102048})
-    assert taken["rates"]["blocks"] == 2048 and taken["rates"]["separated"] == 0
-    lower = [{**row, "token": -row["token"], "base_low": -0.2, "base_high": -0.1} for row in rows]
-    assert take.take_timing(pd.DataFrame(rows), pd.DataFrame(lower), 16)["rates"]["separated"] == 1
-
-
-def test_sharing_s_facts_are_those_of_its_statistics():
-    # 100 accesses of 40 distinct blocks, a quarter of which are reused: 30 once, so 10 blocks have 70 accesses
-    mode = {
-        "dataset": {"conversations": 3, "records_read": 5, "skipped": {"a": 1, "b": 1}}, "requests": 4,
-        "token_hit_rate": 0.6, "sharing_fraction": {"mean": 0.5, "median": 0.4}, "block_hit_count": {},
-        "with_generated_tokens": {"token_hit_rate": 0.8}, "blocks": {"accesses": 100, "distinct": 40},
-        "without_template_tokens": {"prompt_tokens": {"total": 9}, "token_hit_rate": 0.2, "sharing_fraction": {"mean": 0.1}},
-        "blocks_reused_fraction": 0.25, "reuse_gap_s": {"median": 7.0},
-    }  # fmt: skip
-    single = {**mode, "token_hit_rate": 0.3, "sharing_fraction": {"mean": 0.25}, "with_generated_tokens": None}
-    assert take.take_sharing({"single_turn": single, "multi_turn": mode}) == {
-        "conversations": 3, "records_read": 5, "records_skipped": 2, "requests": 4, "token_hit_rate": 0.6,
-        "sharing_mean": 0.5, "sharing_median": 0.4, "with_generated": 0.8, "single_token_hit_rate": 0.3,
-        "single_sharing_mean": 0.25, "bare_token_hit_rate": 0.2, "bare_sharing_mean": 0.1, "never_reused": 0.75,
-        "accesses_if_reused": 7.0, "gap_median_s": 7.0,
-    }  # fmt: skip
-    none = {**mode, "blocks_reused_fraction": None, "blocks": {"accesses": 0, "distinct": 0}}
-    taken = take.take_sharing({"single_turn": single, "multi_turn": none})
-    assert taken["never_reused"] is taken["accesses_if_reused"] is taken["gap_median_s"] is None
-
-
-def test_facts_are_plain_numbers_of_the_sections_that_stand(tmp_path, capsys):
+def test_facts_are_plain_values_of_the_sections_that_stand(tmp_path, capsys):
     frame = pd.DataFrame({"n": [1, 2]})
     for name in ("10-a", "20-b"):
-        section = Section(name, "T", tmp_path)
-        section.hand_over({"n": frame["n"].sum(), "rate": float("nan")}, Parameters())
-        section.hand_over({"by": {"x": [frame["n"].mean()]}}, Parameters())
-    assert read_facts(tmp_path, Parameters())["10-a"] == {"n": 3, "rate": None, "by": {"x": [1.5]}}
+        section = Section(name, "T", tmp_path, Parameters())
+        section.keep("sum", {"n": frame["n"].sum(), "rate": float("nan"), "name": "\ud800", "all": frame["n"].all()})
+        section.keep("mean", {"x": (frame["n"].mean(),)})
+    kept = {"sum": {"n": 3, "rate": None, "name": "\ud800", "all": True}, "mean": {"x": [1.5]}}
+    assert read_facts(tmp_path, Parameters())["10-a"] == kept and list(kept) == ["sum", "mean"]
     path = tmp_path / "facts/10-a.json"
     record = json.loads(path.read_text())
     assert record == {"parameters": Parameters().as_dict(), "facts": read_facts(tmp_path, Parameters())["10-a"]}
@@ -245,8 +218,15 @@ def test_facts_are_plain_numbers_of_the_sections_that_stand(tmp_path, capsys):
     assert read_facts(tmp_path, Parameters())["10-a"] == {"n": 4}
     assert read_facts(tmp_path, Parameters(block_size=8)) == {}
     assert "10-a.json: is of other parameters and left out" in capsys.readouterr().out
-    with pytest.raises(TypeError, match="expected a number"):
-        section.hand_over({"name": "text"}, Parameters())
+    with pytest.raises(TypeError, match=r"a fact is \{1\}; expected a number, a name"):
+        section.keep("set", {"of": {1}})
+    with pytest.raises(InputError, match=r"section 30-c keeps facts of no parameters; expected Section"):
+        Section("30-c", "T", tmp_path).keep("sum", {})
+    again = path.read_bytes()
+    section = Section("10-a", "T", tmp_path, Parameters())
+    section.keep("n", {"n": 4})
+    section.keep("n", {"n": 5})  # the cell is run again
+    assert read_facts(tmp_path, Parameters())["10-a"] == {"n": {"n": 5}} and path.read_bytes() != again
     mark_failed(tmp_path, "20-b", "T", "cell 3: no")
     assert list(read_facts(tmp_path, Parameters())) == ["10-a"]
     Section("10-a", "T", tmp_path)  # begins anew
@@ -254,3 +234,25 @@ def test_facts_are_plain_numbers_of_the_sections_that_stand(tmp_path, capsys):
     path.write_text("{")
     with pytest.raises(InputError, match=r"10-a\.json: is no valid JSON; remove it"):
         read_facts(tmp_path, Parameters())
+
+
+def test_what_is_said_is_said_of_the_facts_that_are_kept(tmp_path):
+    section = Section("10-workload", "T", tmp_path, Parameters())
+    section.say_facts("Causality", "causality", {"later": np.int64(2000), "early": 0})
+    assert section.items["text-Causality"] == (
+        "### Causality\n\nNone of the 2,000 later turns arrives before the reply that it answers is complete."
+    )
+    assert read_facts(tmp_path, Parameters()) == {"10-workload": {"causality": {"later": 2000, "early": 0}}}
+
+
+def test_the_best_of_policies_and_the_ends_of_sizes_are_chosen():
+    found = facts_conclusion(change("50-eviction", "policies", "better", to=[better("B", 0.5), better("A", 0.5)]))
+    assert (found["policies"]["best"], found["policies"]["better"], found["policies"]["blocks"]) == ("A", 2, 14393)
+    assert found["policies"]["gain"] == pytest.approx(25.8) and found["policies"]["decides"]
+    assert [found["block_sizes"][name]["size"] for name in ("small", "large")] == [1, 512]
+    assert [one["blocks"] for one in found["timing"]] == [2468, 12264]
+    assert [one["separated"] for one in found["timing"]] == [True, False]
+    assert [one["blocks"] for one in found["engines"]["pools"]] == [5000, 340000]
+    assert facts_conclusion({}) == dict.fromkeys(
+        ["sharing", "block_sizes", "capacities", "policies", "engines"]
+    ) | {"timing": [], "bounded": False}

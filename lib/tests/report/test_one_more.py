@@ -6,16 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from said import said_of
 
 from kvprefix.cache.policies import POLICIES, Policy
 from kvprefix.engines.registry import ENGINES, Engine
 from kvprefix.models.memory import load_model
-from kvprefix.report import findings_engines as findings_engine
-from kvprefix.report import plot_cache, plot_timing, plot_workload
+from kvprefix.report import facts_engines, plot_cache, plot_timing, plot_workload
 from kvprefix.report import plot_engines as plot_replays
 from kvprefix.report import styles as plot_styles
+from kvprefix.report.captions import state_conditions
+from kvprefix.report.facts_sharing import tabulate_comparison
 from kvprefix.report.figures import FIGURES
-from kvprefix.report.findings_sharing import state_conditions, tabulate_comparison
 from kvprefix.studies.engines import CHAIN, Case, list_engines
 from kvprefix.studies.sharing import analyse
 
@@ -120,9 +121,9 @@ def test_every_engine_case_and_pool_is_drawn(monkeypatch):
     figure, _ = plot_replays.draw_chain(frame)
     assert [axes.get_title() for axes in figure.axes] == [f"{pool:,} blocks" for pool in pools]
     assert [len(axes.patches) for axes in figure.axes] == [len(CHAIN)] * len(pools)
-    assert (findings_engine.tabulate_engines(frame)["case"] == "My engine").sum() == len(pools)
-    assert "My engine" in findings_engine.describe_engines(frame)
-    assert "A second tier" in findings_engine.describe_chain(frame)
+    assert (facts_engines.tabulate_engines(frame)["case"] == "My engine").sum() == len(pools)
+    assert "My engine" in said_of(facts_engines.facts_engines, frame)
+    assert "A second tier" in said_of(facts_engines.facts_chain, frame)
 
 
 def test_every_mode_is_drawn(bundled_workload):

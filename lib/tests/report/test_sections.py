@@ -2,19 +2,20 @@
 
 import pandas as pd
 import pytest
+from said import said_of
 
 from kvprefix.files.paths import InputError
-from kvprefix.report.conclusion import conclude, describe_summary, state_limits
-from kvprefix.report.describe import check_parameters, describe_causality
-from kvprefix.report.facts import take_sharing
-from kvprefix.report.findings_sharing import (
-    explain_accountings,
-    explain_gaps,
-    explain_hit_counts,
-    explain_multi_turn,
-    explain_single_turn,
+from kvprefix.report.facts_conclusion import facts_conclusion, facts_limits, facts_summary
+from kvprefix.report.facts_sharing import (
+    facts_accountings,
+    facts_gaps,
+    facts_hit_counts,
+    facts_multi_turn,
+    facts_sharing,
+    facts_single_turn,
     tabulate_comparison,
 )
+from kvprefix.report.facts_workload import check_parameters, facts_causality
 from kvprefix.report.plot import make_axes
 from kvprefix.report.sections import Section, read_stats, write_report
 from kvprefix.report.tables import save_table
@@ -92,12 +93,13 @@ def test_every_sentence_can_be_said_at_every_block_size(bundled_workload, block_
     workload = replace(bundled_workload, parameters=replace(bundled_workload.parameters, block_size=block_size))
     results = analyse(workload)
     stats = {mode: result.stats for mode, result in results.items()}
-    facts = {"20-prefix-sharing": take_sharing(stats)}
+    facts = {"20-prefix-sharing": {"sharing": facts_sharing(stats)}}
     said = [
-        describe_summary(facts, workload.parameters), explain_multi_turn(results["multi_turn"]),
-        explain_single_turn(results["single_turn"]),
-        explain_gaps(results["multi_turn"]), explain_hit_counts(results), explain_accountings(stats),
-        conclude(facts, workload.parameters), state_limits(facts, workload.parameters),
+        said_of(facts_summary, facts, workload.parameters), said_of(facts_multi_turn, results["multi_turn"]),
+        said_of(facts_single_turn, results["single_turn"]),
+        said_of(facts_gaps, results["multi_turn"]), said_of(facts_hit_counts, results),
+        said_of(facts_accountings, stats),
+        said_of(facts_conclusion, facts), said_of(facts_limits, facts, workload.parameters),
     ]  # fmt: skip
     assert all(said) and not any("nan" in text.lower().split() for text in said)
     table, formats = tabulate_comparison(stats)
@@ -109,4 +111,4 @@ def test_the_naive_clocks_are_called_out(shared_derived):
     workload = load_workload(parameters, progress=False)
     with pytest.warns(UserWarning, match="for comparison only"):
         trace = make_trace(workload, "multi_turn")
-    assert "for comparison only" in describe_causality(trace, parameters.make("clock"))
+    assert "for comparison only" in said_of(facts_causality, trace, parameters.make("clock"))

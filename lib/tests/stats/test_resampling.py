@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from said import said_of
 
 from kvprefix.blocks.sharing import share
-from kvprefix.report import findings_sharing as findings
+from kvprefix.report import facts_sharing
 from kvprefix.stats import resampling
 from kvprefix.stats.metrics import describe_mode, measure_accountings
 from kvprefix.stats.resampling import FRACTIONS, Resampled, read_rate, resample_mode
@@ -82,13 +83,13 @@ def test_no_blocks_have_no_intervals(results):
 
 
 def test_differences_are_paired_and_judged(results):
-    table = findings.tabulate_differences(results)
+    table = facts_sharing.tabulate_differences(results)
     assert len(table) == 14 and table["verdict"].isin(["higher", "lower", "equal", "not separated"]).all()
     apart = table["verdict"].isin(["higher", "lower"])
     assert ((table["low"] > 0) | (table["high"] < 0))[apart].all()
     multi = table[table["against"] == "single-turn"].set_index("rate")
     assert multi.loc["token hit rate", "verdict"] == "higher"
-    said = findings.describe_differences(table)
+    said = said_of(facts_sharing.facts_differences, table)
     assert said.startswith(f"{apart.sum()} of 14 differences")
 
 
@@ -96,11 +97,11 @@ def test_what_the_interval_does_not_separate_is_not_called_a_difference(results)
     result = results["multi_turn"]
     rates = result.resampled.rates.assign(token_hit_rate=np.random.default_rng(0).permutation(np.linspace(-1, 2, 1000)))
     noisy = Result(*result[:3], Resampled(rates, result.resampled.cdf, result.resampled.conversations))
-    table = findings.tabulate_differences({"single_turn": results["single_turn"], "multi_turn": noisy})
+    table = facts_sharing.tabulate_differences({"single_turn": results["single_turn"], "multi_turn": noisy})
     row = table[(table["against"] == "single-turn") & (table["rate"] == "token hit rate")].iloc[0]
     assert row["difference"] > 0 and row["verdict"] == "not separated"
-    said = findings.describe_differences(table)
+    said = said_of(facts_sharing.facts_differences, table)
     assert "Not separated from zero: token hit rate of multi-turn against single-turn" in said
     lone = Result(*result[:3], Resampled(result.resampled.rates, result.resampled.cdf, 1))
-    table = findings.tabulate_differences({"single_turn": results["single_turn"], "multi_turn": lone})
+    table = facts_sharing.tabulate_differences({"single_turn": results["single_turn"], "multi_turn": lone})
     assert not table["verdict"][:6].isin(["higher", "lower"]).any()  # one conversation tells of no other

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from said import said_of
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import lru_curve, measure_distances, rate_hits, rate_unbounded
@@ -10,7 +11,9 @@ from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
 from kvprefix.cache.working_set import count_working_set, rank_reuse
 from kvprefix.models.memory import load_model
-from kvprefix.report import findings_cache, plot_cache
+from kvprefix.report import facts_cache, plot_cache
+from kvprefix.report.captions import state_study
+from kvprefix.report.words import say
 from kvprefix.stats.intervals import bootstrap_rates, interval, move_interval
 from kvprefix.studies import cache as study
 from kvprefix.studies import table as studytasks
@@ -92,9 +95,9 @@ def test_policies_are_paired_and_opt_is_the_bound(workload):
     for _, one in frame.groupby(["seed", "capacity_blocks"]):
         rates = one.set_index("policy")["block"]
         assert (rates <= rates["opt"] + 1e-12).all()
-    table = findings_cache.tabulate_policies(frame, {"token": 0.5})
+    table = facts_cache.tabulate_policies(frame, {"token": 0.5})
     assert set(table[table["policy"] == "OPT"]["verdict"]) == {"bound"}
-    assert "points are there to win" in findings_cache.describe_policies(table)
+    assert "points are there to win" in said_of(facts_cache.facts_policies, table)
     figure, _ = plot_cache.draw_policies(frame, {"token": 0.5}, 16, load_model("Llama-3.1-8B"))
     assert len(figure.axes[0].lines) == len(POLICIES) + 1
 
@@ -114,20 +117,23 @@ def test_block_sizes_with_too_many_accesses_are_left_out_and_named(workload, mon
     prompts = workload.requests["prompt_tokens"]
     accesses = {size: sum(length // size for length in prompts) for size in (1, 2, 4)}
     assert study.fit_sizes(workload) == list(study.BLOCK_SIZES)
-    assert findings_cache.describe_left_out(workload) == ""
-    for module in (study, findings_cache):
+    assert facts_cache.facts_left_out(workload) == {"left_out": [], "budget": study.ACCESS_BUDGET}
+    for module in (study, facts_cache):
         monkeypatch.setattr(module, "ACCESS_BUDGET", accesses[4])
     assert study.fit_sizes(workload) == [4, 8, 16, 32, 64, 128, 256, 512]
     assert study.count_threads(workload, 4) == 1
     frame = study.study_block_sizes(workload, [2_000], sizes=(1, 2, 4, 16))
     assert sorted(set(frame["block_size"])) == [4, 16]
-    assert findings_cache.name_smallest(frame) == "4 tokens"
+    assert facts_cache.name_smallest(frame) == "4 tokens"
     whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
     assert whole["lost_tokens"][4] == 0 and whole["lost_tokens"][16] > 0
-    said = findings_cache.describe_left_out(workload)
+    left_out = facts_cache.facts_left_out(workload)
+    sizes = [{"size": 1, "accesses": accesses[1]}, {"size": 2, "accesses": accesses[2]}]
+    assert left_out == {"left_out": sizes, "budget": accesses[4]}
+    said = say("block_sizes.md", facts_cache.facts_block_sizes(frame) | left_out)
     assert f"1: {accesses[1]:,}; 2: {accesses[2]:,}." in said and f"more than {accesses[4]:,} block accesses" in said
     # half a block of 16 against blocks of 4: (16 - 4) / 2 = 6
-    assert findings_cache.tabulate_block_sizes(frame)["half a block"].tolist() == [0, 6]
+    assert facts_cache.tabulate_block_sizes(frame)["half a block"].tolist() == [0, 6]
     _, data = plot_cache.draw_loss(frame)
     assert data["half_a_block"].tolist() == [6]
 
@@ -140,7 +146,7 @@ def test_a_verdict_needs_an_interval_without_zero_and_every_seed():
             for policy, token in (("lru", 0.5), ("lfu", 0.5 + gain)):
                 rows.append((seed, policy, 10, token, 0.4 if seed == 0 else np.nan, 0.6, *ends))
         columns = ["seed", "policy", "capacity_blocks", "token", "low", "high", "gain_low", "gain_high"]
-        return findings_cache.tabulate_policies(pd.DataFrame(rows, columns=columns), {"token": 0.5})
+        return facts_cache.tabulate_policies(pd.DataFrame(rows, columns=columns), {"token": 0.5})
 
     better = frame([0.1, 0.2], 0.05, 0.2).loc[1]
     assert better["verdict"] == "better"
@@ -185,7 +191,7 @@ def test_a_trace_without_reuse_has_curves_and_figures_of_zeros():
     accesses = make_prefix_trace(make_trace_of([[1, 2, 3], [4, 5, 6]]), 1)
     assert lru_curve(accesses).token.tolist() == [0.0]
     assert not measure_distances(accesses).any()
-    assert findings_cache.describe_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)), 1).startswith(
+    assert said_of(facts_cache.facts_reuse, np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)), 1).startswith(
         "No block"
     )
     plot_cache.draw_reuse(np.zeros(0), np.zeros(0), rank_reuse(np.ones(6, int)))
@@ -193,7 +199,7 @@ def test_a_trace_without_reuse_has_curves_and_figures_of_zeros():
 
 def test_a_caption_states_the_seeds_of_its_own_rows_and_no_varied_value(workload):
     def state(*arguments, **options):
-        return findings_cache.state_study(workload, range(7), *arguments, **options)
+        return state_study(workload, range(7), *arguments, **options)
 
     start = "n = 7 multi-turn requests of 300 conversations; "
     fixed = "block size 16 tokens, 2 conversations/s, causal clock; cold start, prompts only; "

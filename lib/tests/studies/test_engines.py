@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from said import said_of
 
 from kvprefix.blocks.sharing import share
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.vllm import VLLM
-from kvprefix.report import findings_engines as findings_engine
+from kvprefix.report import facts_engines
 from kvprefix.report import plot_engines as plot_replays
 from kvprefix.studies import engines as study_engine
 from kvprefix.traces.trace import make_trace_of
@@ -48,7 +49,7 @@ def test_the_cases_are_those_replays(workload, frame):
 
 
 def test_the_chain_adds_up(frame):
-    table = findings_engine.tabulate_chain(frame)
+    table = facts_engines.tabulate_chain(frame)
     for _, one in table.groupby("pool (blocks)"):
         rates = one["token hit rate"].to_numpy()
         assert 100 * rates[0] + one["points"].iloc[1:].sum() == pytest.approx(100 * rates[-1])
@@ -77,7 +78,7 @@ def test_merged_duplicates_are_one_block():
 
 def test_agreement_is_counted(workload):
     trace = make_trace(workload, "multi_turn")
-    text = findings_engine.describe_agreement(trace, 16)
+    text = said_of(facts_engines.facts_agreement, trace, 16)
     assert f"{len(trace):,} of {len(trace):,} requests" in text
 
 
@@ -85,11 +86,11 @@ def test_what_is_drawn_and_said(frame):
     figure, _ = plot_replays.draw_chain(frame)
     assert [axes.get_title() for axes in figure.axes] == ["600 blocks", "3,000 blocks"]
     plot_replays.draw_engines(frame)
-    describe = findings_engine.describe_chain, findings_engine.describe_waits, findings_engine.describe_engines
+    describe = facts_engines.describe_chain, facts_engines.describe_waits, facts_engines.describe_engines
     texts = [one(frame) for one in describe]
     assert all("nan" not in text for text in texts)
     assert "With 600 blocks" in texts[0] and "SGLang" in texts[2]
-    assert set(findings_engine.tabulate_engines(frame)["verdict"]) <= {"–", "higher", "lower", "equal", "not separated"}
+    assert set(facts_engines.tabulate_engines(frame)["verdict"]) <= {"–", "higher", "lower", "equal", "not separated"}
 
 
 def test_a_table_is_kept(workload, frame, monkeypatch):

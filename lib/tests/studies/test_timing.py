@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from said import said_of
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import rate_hits
 from kvprefix.cache.replay import replay
-from kvprefix.report import findings_timing, plot_timing
+from kvprefix.report import facts_timing, plot_timing
+from kvprefix.report.captions import state_timing
 from kvprefix.studies import cache as study
 from kvprefix.studies import timing as study_timing
 from kvprefix.traces.workload import make_trace
@@ -53,9 +55,9 @@ def test_without_a_bound_no_clock_matters(clocks):
 
 
 def test_a_naive_clock_makes_a_small_cache_look_better(workload, clocks):
-    text = findings_timing.describe_clocks(clocks, 16, tokens=2_000)
+    text = said_of(facts_timing.facts_clocks, clocks, 16, tokens=2_000)
     assert "times as good as it is" in text and "(higher)" in text
-    smallest = findings_timing.tabulate_variants(clocks, [clocks["capacity_blocks"].unique()[1]])
+    smallest = facts_timing.tabulate_variants(clocks, [clocks["capacity_blocks"].unique()[1]])
     assert smallest["verdict"].tolist()[-1] == "–" and smallest["verdict"].tolist()[0] == "higher"
 
 
@@ -71,27 +73,27 @@ def test_what_is_drawn_and_said_of_rates(workload):
     figure, data = plot_timing.draw_approximation(frame, 16)
     assert {"simulated", "approximated", "independent"} <= set(data.columns)
     plot_timing.draw_characteristic(frame, np.array([1.0, 20.0]), 16)
-    text = findings_timing.describe_rates(frame)
+    text = said_of(facts_timing.facts_rates, frame)
     assert "from" in text and "0.1 /s" in text and "nan" not in text
-    table = findings_timing.tabulate_characteristic(frame)
+    table = facts_timing.tabulate_characteristic(frame)
     assert set(table["assumption"]) <= {"holds", "does not hold"} and len(table)
-    assert "nan" not in findings_timing.describe_characteristic(frame)
-    assert "nan" not in findings_timing.describe_survival(frame[frame["variant"] == "2 /s"], np.array([1.0, 20.0]))
+    assert "nan" not in said_of(facts_timing.facts_characteristic, frame)
+    assert "nan" not in said_of(facts_timing.facts_survival, frame[frame["variant"] == "2 /s"], np.array([1.0, 20.0]))
 
 
 def test_where_nothing_repeats_something_true_is_said():
     columns = ["time_s", "simulated", "window_s", "approximated", "independent"]
     unknown = dict.fromkeys(columns, [np.nan])
     empty = pd.DataFrame({"variant": ["a"], "capacity_blocks": [1], **unknown, "holds": [0.0]})
-    assert "There is no window" in findings_timing.describe_characteristic(empty)
-    assert "nothing to compare" in findings_timing.describe_survival(empty, np.zeros(0))
+    assert "There is no window" in said_of(facts_timing.facts_characteristic, empty)
+    assert "nothing to compare" in said_of(facts_timing.facts_survival, empty, np.zeros(0))
 
 
 START = "n = 999 multi-turn requests of 300 conversations; block size 16 tokens"
 
 
 def state(workload, frame, changes):
-    return findings_timing.state_timing(workload, range(999), frame, changes)
+    return state_timing(workload, range(999), frame, changes)
 
 
 def test_a_caption_states_what_is_varied_and_never_the_workload_s_value_of_it(workload, clocks):
@@ -137,22 +139,22 @@ def test_a_seventh_rate_is_stated_and_an_unknown_variant_is_an_error(workload):
 
 def test_an_explanation_is_given_only_where_there_is_something_to_explain(workload, clocks):
     frame = study_timing.study_timing(workload, study_timing.RATES, points=4)
-    assert findings_timing.describe_rates(frame, 110.0).endswith("the think time does not shrink with it.")
-    assert findings_timing.describe_rates(frame).endswith("is used up sooner.")
+    assert said_of(facts_timing.facts_rates, frame, 110.0).endswith("the think time does not shrink with it.")
+    assert said_of(facts_timing.facts_rates, frame).endswith("is used up sooner.")
     flat = frame.assign(token=0.5, low=frame["low"] * 0 + 0.5, high=frame["high"] * 0 + 0.5,
                         base_low=frame["base_low"] * 0, base_high=frame["base_high"] * 0)  # fmt: skip
-    assert "(0.1 /s against 20 /s: equal)." in findings_timing.describe_rates(flat, 110.0)[-40:]
-    assert findings_timing.describe_bursts(flat, 110.0).endswith("None of these differences is separated from zero.")
+    assert "(0.1 /s against 20 /s: equal)." in said_of(facts_timing.facts_rates, flat, 110.0)[-40:]
+    assert said_of(facts_timing.facts_bursts, flat, 110.0).endswith("None of these differences is separated from zero.")
     equal = clocks.assign(token=0.5, base_low=clocks["base_low"] * 0, base_high=clocks["base_high"] * 0)
-    assert "times as good" not in findings_timing.describe_clocks(equal, 16)
+    assert "times as good" not in said_of(facts_timing.facts_clocks, equal, 16)
 
 
 def test_the_farthest_of_many_are_named():
     far = pd.DataFrame({"capacity_blocks": range(1, 13), "approximated": [0.5 + k / 50 for k in range(12)]})
     far = far.assign(variant="a", time_s=1.0, simulated=0.5, independent=0.5, window_s=9.0, holds=1.0)
-    text = findings_timing.describe_characteristic(far)
+    text = said_of(facts_timing.facts_characteristic, far)
     # 0, 2, 4, ... 22 points off: the first is within 1.5, and of the eleven others the eight farthest are named
     assert "1 of 12 approximated" in text and "a, 4 blocks" not in text and "; and 3 more." in text
     assert "a, 5 blocks: +8.00; a, 6 blocks: +10.00" in text and "a, 12 blocks: +22.00; and 3 more" in text
     never = far.assign(time_s=np.nan)
-    assert "nothing is evicted" in findings_timing.describe_characteristic(never)
+    assert "nothing is evicted" in said_of(facts_timing.facts_characteristic, never)

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from said import make_stats, missing, says
+from said import make_stats, missing, said_of, says
 
 from kvprefix.blocks.sharing import Sharing
-from kvprefix.report import findings_sharing as findings
-from kvprefix.report.conclusion import describe_summary
-from kvprefix.report.facts import take_sharing
+from kvprefix.report import facts_sharing
+from kvprefix.report.captions import caption_figure, state_conditions
+from kvprefix.report.facts_conclusion import facts_summary
 from kvprefix.report.section_files import SHARING
 from kvprefix.report.tables import format_number
 from kvprefix.stats.resampling import Resampled
@@ -34,7 +34,7 @@ def make_result(stats, prompts, hits, *, turns=None, shared=None, size=10, acces
 
 
 def test_captions_state_n_and_the_parameters():
-    for text in (findings.state_conditions(make_stats()), findings.caption_figure("comparison", make_stats())):
+    for text in (state_conditions(make_stats()), caption_figure("comparison", make_stats())):
         assert not missing(
             text, "1,334 ~ single-turn", "2,345 ~ multi-turn", "block size ~ 32 ~ tokens", "3.5 ~ conversations",
             "seed ~ 7",
@@ -42,8 +42,9 @@ def test_captions_state_n_and_the_parameters():
 
 
 def test_the_summary_is_of_the_right_modes_weights_and_accountings():
+    found = {SHARING: {"sharing": facts_sharing.facts_sharing(make_stats())}}
     assert not missing(
-        describe_summary({SHARING: take_sharing(make_stats())}, Parameters(block_size=32)),
+        said_of(facts_summary, found, Parameters(block_size=32)),
         "2,345 ~ multi-turn requests", "1,334 ~ conversations",
         "36.6 % ~ blocks of ~ 32 ~ tokens", "average request ~ 40.1 % ~ median ~ 45.6 %", "one request ~ 12.1 %",
         "8.7 % ~ of all tokens", "template ~ 1.4 % ~ 2.7 %", "generated tokens ~ 39.1 %",
@@ -59,7 +60,7 @@ def test_why_multi_turn_shares():
         {}, [100, 200, 300, 400], [2, 15, 21, 24], turns=[0, 1, 2, 1], shared=[0, 189, 205, 107]
     )
     assert not missing(
-        findings.explain_multi_turn(result),
+        said_of(facts_sharing.facts_multi_turn, result),
         "75.0 % ~ of the requests are second or later turns ~ 90.0 % ~ prompt tokens",
         "68.3 % ~ of its prompt is cached ~ 20.0 % ~ first turn", "72.6 % ~ own earlier turns ~ 27.4 % ~ other",
         "leaves ~ 90 ~ tokens to compute at the median",
@@ -71,11 +72,13 @@ def test_why_single_turn_shares():
     stats = make_stats()["single_turn"]
     result = make_result(stats, [50] * 8, [2, 2, 2, 2, 2, 3, 4, 0])
     assert not missing(
-        findings.explain_single_turn(result), "62.5 % ~ hit exactly ~ 2 ~ blocks ~ 20 ~ tokens ~ 25.0 % ~ more",
+        said_of(facts_sharing.facts_single_turn, result),
+        "62.5 % ~ hit exactly ~ 2 ~ blocks ~ 20 ~ tokens ~ 25.0 % ~ more",
         "prompts have ~ 195 ~ tokens at the median", "mean sharing fraction ~ 12.1 %", "token hit rate ~ 8.7 %",
         "Without the template ~ 1.4 % ~ of a prompt ~ 2.7 % ~ of all tokens", "23 ~ conversations that equal",
     )  # fmt: skip
-    assert says(findings.explain_single_turn(make_result(stats, [50] * 3, [1, 1, 0])), "exactly ~ 1 ~ block (")
+    one = make_result(stats, [50] * 3, [1, 1, 0])
+    assert says(said_of(facts_sharing.facts_single_turn, one), "exactly ~ 1 ~ block (")
 
 
 def test_what_the_gaps_mean():
@@ -86,7 +89,7 @@ def test_what_the_gaps_mean():
     )
     # New blocks: the median of the ten is 45; the 95th percentile lies 0.55 of the way from 80 to 190: 140.5.
     assert not missing(
-        findings.explain_gaps(result), "within ~ 96 s ~ 46 s ~ each request",
+        said_of(facts_sharing.facts_gaps, result), "within ~ 96 s ~ 46 s ~ each request",
         "30.0 % ~ within a minute ~ 50.0 % ~ within ten minutes ~ 80.0 % ~ within an hour",
         "for an hour ~ 20.0 % ~ of the reuses", "45 ~ new blocks ~ 450 ~ tokens ~ 140 ~ 1,405 ~ tokens",
         "fewer than ~ 45 ~ blocks",
@@ -98,7 +101,7 @@ def test_how_often_blocks_are_used():
     stats = make_stats()
     hot = make_result(stats["multi_turn"], [9], [0], accesses=[2] * 200 + [40, 60, 50] + [2] * 47)
     few = make_result(stats["single_turn"], [9], [0], accesses=[3, 1, 6])
-    text = findings.explain_hit_counts({"single_turn": few, "multi_turn": hot})
+    text = said_of(facts_sharing.facts_hit_counts, {"single_turn": few, "multi_turn": hot})
     assert not missing(
         text,
         "single-turn mode ~ 98.4 % ~ of the ~ 3 ~ distinct blocks ~ mean ~ 3.33 ~ maximum ~ 6 ~ 1,334 ~ 60.0 %",
@@ -108,7 +111,7 @@ def test_how_often_blocks_are_used():
 
 def test_what_the_other_accountings_add():
     assert not missing(
-        findings.explain_accountings(make_stats()),
+        said_of(facts_sharing.facts_accountings, make_stats()),
         "single-turn mode ~ from ~ 8.7 % ~ to ~ 8.9 %",
         "template's own tokens are ~ 17.0 % ~ mean ~ 1.4 % ~ instead of ~ 12.1 %",
         "multi-turn mode ~ from ~ 36.6 % ~ to ~ 39.1 %",
@@ -118,7 +121,7 @@ def test_what_the_other_accountings_add():
 
 
 def test_the_table_of_both_modes():
-    table, forms = findings.tabulate_comparison(make_stats())
+    table, forms = facts_sharing.tabulate_comparison(make_stats())
     columns = ["single-turn", "± single-turn", "multi-turn", "± multi-turn"]
     shown = {
         row["measure"]: [format_number(row[name], form) for name in columns]
@@ -142,7 +145,7 @@ def test_the_table_of_both_modes():
 
 
 def test_the_table_of_accountings():
-    table = findings.tabulate_accountings(make_stats()).set_index(["mode", "cached and counted"])
+    table = facts_sharing.tabulate_accountings(make_stats()).set_index(["mode", "cached and counted"])
     multi = table.loc["multi-turn"]
     assert multi.round(6).to_numpy().tolist() == [
         [0.401, 0.012, 0.456, 0.366, 0.014], [0.521, 0.015, 0.576, 0.391, 0.013], [0.331, 0.019, 0.386, 0.352, 0.016],
@@ -152,7 +155,7 @@ def test_the_table_of_accountings():
     ]  # fmt: skip
     assert list(multi) == ["mean sharing fraction", "± mean", "median sharing fraction", "token hit rate", "± rate"]
     assert table.loc["single-turn"]["token hit rate"].tolist() == [0.087, 0.089, 0.027]
-    assert [findings.PERCENTS[name](0.5) for name in multi] == ["50.0 %"] * 5
+    assert [facts_sharing.PERCENTS[name](0.5) for name in multi] == ["50.0 %"] * 5
 
 
 def test_differences_are_in_points_with_their_own_interval():
@@ -167,7 +170,7 @@ def test_differences_are_in_points_with_their_own_interval():
         mode: SimpleNamespace(stats=stats[mode], resampled=one)
         for mode, one in (("single_turn", single), ("multi_turn", multi))
     }
-    table = findings.tabulate_differences(results).set_index(["what", "rate"])
+    table = facts_sharing.tabulate_differences(results).set_index(["what", "rate"])
     first = table.loc["multi-turn"].astype({"difference": float, "low": float, "high": float})
     assert (first["against"] == "single-turn").all()
     assert first["difference"].round(9).to_dict() == {
@@ -183,17 +186,62 @@ def test_differences_are_in_points_with_their_own_interval():
     assert kept["difference"].astype(float).round(9).tolist() == [12.0, 2.5]
     assert bare["difference"].astype(float).round(9).tolist() == [-7.0, -1.4]
     assert kept.loc["token hit rate", "low"] == pytest.approx(-20) == kept.loc["token hit rate", "high"]
-    text = findings.describe_differences(table.reset_index())
+    text = said_of(facts_sharing.facts_differences, table.reset_index())
     assert says(text, "2 ~ of ~ 14 ~ differences") and "token hit rate of multi-turn against" not in text
     alone = {mode: SimpleNamespace(stats=one.stats, resampled=one.resampled._replace(conversations=1))
              for mode, one in results.items()}  # fmt: skip
-    assert set(findings.tabulate_differences(alone)["verdict"]) == {"not separated"}
+    assert set(facts_sharing.tabulate_differences(alone)["verdict"]) == {"not separated"}
 
 
 def test_what_is_equal_is_told_from_what_is_not_separated():
     rows = [("multi-turn", "single-turn", "a", v) for v in ("higher", "lower", "lower", "equal", "not separated")]
     table = pd.DataFrame(rows, columns=["what", "against", "rate", "verdict"])
     table["rate"] = ["r1", "r2", "r3", "r4", "r5"]
-    text = findings.describe_differences(table)
+    text = said_of(facts_sharing.facts_differences, table)
     assert says(text, "3 ~ of ~ 5 ~ differences")
     assert "Equal: r4 of multi-turn" in text and "zero: r5 of multi-turn" in text
+
+
+def test_the_facts_of_both_modes_are_those_of_their_statistics():
+    # 100 accesses of 40 distinct blocks, a quarter of which are reused: 30 once, so 10 blocks have 70 accesses
+    mode = {
+        "dataset": {"conversations": 3, "records_read": 5, "skipped": {"a": 1, "b": 1}}, "requests": 4,
+        "token_hit_rate": 0.6, "sharing_fraction": {"mean": 0.5, "median": 0.4}, "block_hit_count": {},
+        "with_generated_tokens": {"token_hit_rate": 0.8}, "blocks": {"accesses": 100, "distinct": 40},
+        "without_template_tokens": {
+            "prompt_tokens": {"total": 9}, "token_hit_rate": 0.2, "sharing_fraction": {"mean": 0.1},
+        },
+        "blocks_reused_fraction": 0.25, "reuse_gap_s": {"median": 7.0},
+    }  # fmt: skip
+    single = {**mode, "token_hit_rate": 0.3, "sharing_fraction": {"mean": 0.25}, "with_generated_tokens": None}
+    assert facts_sharing.facts_sharing({"single_turn": single, "multi_turn": mode}) == {
+        "conversations": 3, "records_read": 5, "records_skipped": 2, "requests": 4, "token_hit_rate": 0.6,
+        "sharing_mean": 0.5, "sharing_median": 0.4, "with_generated": 0.8, "single_token_hit_rate": 0.3,
+        "single_sharing_mean": 0.25, "bare_token_hit_rate": 0.2, "bare_sharing_mean": 0.1, "never_reused": 0.75,
+        "accesses_if_reused": 7.0, "gap_median_s": 7.0,
+    }  # fmt: skip
+    none = {**mode, "blocks_reused_fraction": None, "blocks": {"accesses": 0, "distinct": 0}}
+    taken = facts_sharing.facts_sharing({"single_turn": single, "multi_turn": none})
+    assert taken["never_reused"] is taken["accesses_if_reused"] is taken["gap_median_s"] is None
+
+
+def test_facts_are_numbers():
+    # As above: hits of 20, 150, 210, 240 of 100, 200, 300, 400 tokens; the last three are later turns.
+    result = make_result({}, [100, 200, 300, 400], [2, 15, 21, 24], turns=[0, 1, 2, 1], shared=[0, 189, 205, 107])
+    facts = facts_sharing.facts_multi_turn(result)
+    assert facts == pytest.approx({
+        "later": 0.75, "later_tokens": 0.9, "later_sharing": (0.75 + 0.7 + 0.6) / 3, "first_sharing": 0.2,
+        "own": 450 / 620, "others": 170 / 620, "left_tokens": 90,
+    })  # fmt: skip
+    assert facts_sharing.facts_multi_turn(make_result({}, [100], [2])) == {"later": 0}
+    facts = facts_sharing.facts_accountings(make_stats())["modes"][1]
+    assert facts == {
+        "mode": "multi-turn", "prompts_only": 0.366, "with_generated": 0.391, "template": pytest.approx(0.088),
+        "sharing_mean": 0.401, "bare_sharing_mean": 0.331,
+    }  # fmt: skip
+    assert facts_sharing.facts_gaps(make_result({}, [50], [0])) == {"gaps": 0}
+    few = make_result(make_stats()["single_turn"], [9], [0], accesses=[3, 1, 6])
+    assert facts_sharing.facts_hit_counts({"single_turn": few})["modes"] == [{
+        "mode": "single-turn", "blocks": 3, "once": 0.984, "mean": pytest.approx(10 / 3), "most": 6, "requests": 1334,
+        "hottest": 0.6,
+    }]  # fmt: skip

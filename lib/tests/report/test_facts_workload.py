@@ -5,24 +5,25 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from said import make_stats, missing, says
+from said import make_stats, missing, said_of, says
 
-from kvprefix.report import describe
+from kvprefix.report import facts_workload
+from kvprefix.report.captions import state_clock
+from kvprefix.report.rounding import percent, seconds
 from kvprefix.traces.clock import Causal
-from kvprefix.traces.parameters import make_entry
 
 
 def test_shares_and_times_are_rounded_in_the_unit_that_reads_best():
     shares = [0, 0.4059, 0.99949, 1, 0.000501, None]
-    assert [describe.percent(one) for one in shares] == ["0.0 %", "40.6 %", "99.9 %", "100.0 %", "0.1 %", "–"]
+    assert [percent(one) for one in shares] == ["0.0 %", "40.6 %", "99.9 %", "100.0 %", "0.1 %", "–"]
     times = [0.834, 9.94, 10, 113.4, 599.4, 600, 5430, None]
     expected = ["0.83 s", "9.9 s", "10 s", "113 s", "599 s", "10 min", "90 min", "–"]
-    assert [describe.seconds(one) for one in times] == expected
+    assert [seconds(one) for one in times] == expected
 
 
 def test_what_was_read_is_said():
     dataset = make_stats()["multi_turn"]["dataset"]
-    text = describe.describe_load(dataset, {"has_template": False, "name": "tok"})
+    text = said_of(facts_workload.facts_load, dataset, {"has_template": False, "name": "tok"})
     assert not missing(
         text, "1,500 ~ records read ~ 1,334 ~ conversations used", "no_messages ~ 140 ~ first ~ record 3: a",
         "unknown_speaker ~ 26 ~ first ~ record 5: b", "byte ~ 7,654,300 ~ after the ~ 1,500 ~ whole",
@@ -33,7 +34,7 @@ def test_what_was_read_is_said():
 
 def test_the_dataset_s_card():
     stats = make_stats()
-    text = describe.describe_dataset(stats)
+    text = said_of(facts_workload.facts_dataset, stats)
     assert not missing(
         text, "7,654,321 ~ bytes, SHA-256 ~ 0123456789abcdef…", "cut at byte ~ 7,654,300",
         "1,500 ~ read ~ 140 ~ no_messages ~ 26 ~ unknown_speaker ~ 1,334 ~ conversations used ~ 1,400 ~ asked",
@@ -44,11 +45,11 @@ def test_the_dataset_s_card():
     multi = stats["multi_turn"]
     multi["dataset"] |= {"cut_at_byte": None, "skipped": {}}
     multi["parameters"] |= {"max_conversations": None, "drop_duplicates": True, "tokenizer_has_template": False}
-    text = describe.describe_dataset(stats)
+    text = said_of(facts_workload.facts_dataset, stats)
     assert not missing(text, "the file is whole", "skipped: none", "used (all)", "23 ~ equal ~ dropped")
     assert "plain fallback" in text
     multi["dataset"]["read_to_end"] = False
-    assert "as far as needed" in describe.describe_dataset(stats)
+    assert "as far as needed" in said_of(facts_workload.facts_dataset, stats)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +65,11 @@ def test_the_dataset_s_card():
     ],
 )  # fmt: skip
 def test_how_conversations_start(arrivals, said, clock):
-    parameters = make_stats()["multi_turn"]["parameters"] | {"arrivals": arrivals}
-    assert not missing(make_entry("arrivals", parameters).describe(), *said)
-    assert not missing(describe.state_clock(parameters), clock)
+    stats = make_stats()
+    parameters = stats["multi_turn"]["parameters"]
+    parameters["arrivals"] = arrivals
+    assert not missing(facts_workload.facts_method(stats)["starts"], *said)
+    assert not missing(state_clock(parameters), clock)
 
 
 def test_the_method():
@@ -74,18 +77,19 @@ def test_the_method():
     parameters = stats["multi_turn"]["parameters"]
     parameters |= {"think_median_s": 42.5, "think_sigma": 1.25, "ttft_s": 0.7, "time_per_output_token_s": 0.04}
     assert not missing(
-        describe.describe_method(stats), "3.5 ~ a second", "0.7 ~ s to the first token ~ 0.04 ~ s a generated token",
+        said_of(facts_workload.facts_method, stats),
+        "3.5 ~ a second", "0.7 ~ s to the first token ~ 0.04 ~ s a generated token",
         "lognormal ~ median ~ 42.5 ~ s, sigma ~ 1.25", "Seed ~ 7", "full blocks of ~ 32 ~ tokens",
         "(L - 1) / 32) blocks",
     )  # fmt: skip
     for think, said in (("exponential", "exponential ~ median ~ 42.5 ~ s"), ("constant", "think time of ~ 42.5 ~ s"),
                         ("data:t.txt", "drawn from t.txt")):  # fmt: skip
         parameters["think"] = think
-        assert says(describe.describe_method(stats), said)
-        assert says(describe.state_clock(parameters), f"{think} think time")
+        assert says(said_of(facts_workload.facts_method, stats), said)
+        assert says(state_clock(parameters), f"{think} think time")
     parameters["clock"] = "at_once"
-    assert "naive clock `at_once`" in describe.describe_method(stats)
-    assert "at_once clock" in describe.state_clock(parameters)
+    assert "naive clock `at_once`" in said_of(facts_workload.facts_method, stats)
+    assert "at_once clock" in state_clock(parameters)
 
 
 def test_the_table_of_what_was_read():
@@ -96,10 +100,10 @@ def test_the_table_of_what_was_read():
         ("repaired: leading assistant dropped", 0), ("repaired: ids made unique", 42),
         ("equal to an earlier conversation", 23), ("records broken off at the file's end", 1),
     ]  # fmt: skip
-    assert set(expected) <= set(describe.tabulate_load(dataset).itertuples(index=False, name=None))
-    whole = describe.tabulate_load({**dataset, "cut_at_byte": None})
+    assert set(expected) <= set(facts_workload.tabulate_load(dataset).itertuples(index=False, name=None))
+    whole = facts_workload.tabulate_load({**dataset, "cut_at_byte": None})
     assert whole["count"].tolist()[-1] == 0
-    assert len(describe.tabulate_load({**dataset, "read_to_end": False})) == len(whole) - 1
+    assert len(facts_workload.tabulate_load({**dataset, "read_to_end": False})) == len(whole) - 1
 
 
 def test_how_many_turns():
@@ -107,7 +111,7 @@ def test_how_many_turns():
     sizes = [1] * 50 + [2] * 100 + [4] * 49 + [40]
     requests = pd.DataFrame({"conversation_index": np.repeat(np.arange(200), sizes)})
     assert not missing(
-        describe.describe_turns(requests),
+        said_of(facts_workload.facts_turns, requests),
         "200 ~ conversations ~ 486 ~ turns ~ 2.43 ~ on average ~ 2 ~ median ~ 40 ~ at most",
         "25.0 % ~ single turn", "hundredth ~ 9.1 %",
     )  # fmt: skip
@@ -120,7 +124,7 @@ def test_when_requests_arrive():
         "multi_turn": SimpleNamespace(arrival_s=np.array([0, 10, 20, 30, 40, 50, 60, 200, 700, 5400.0])),
     }
     assert not missing(
-        describe.describe_arrivals(traces),
+        said_of(facts_workload.facts_arrivals, traces),
         "4 ~ conversations starts after ~ 50 ~ s ~ 0.08 ~ single-turn ~ 0.12 ~ multi-turn",
         "40.0 % ~ come later", "last request arrives after ~ 90 ~ min",
     )  # fmt: skip
@@ -132,19 +136,22 @@ def test_which_turns_come_too_early():
         "conversation_index": [0, 0, 0, 1, 1], "turn": [0, 1, 2, 0, 1], "arrival_s": [0, 2, 100, 5, 30.0],
         "output_tokens": [100, 100, 9, 100, 9],
     })  # fmt: skip
-    assert says(describe.describe_causality(SimpleNamespace(requests=requests), Causal()), "1 ~ of ~ 3 ~ later turns")
+    assert facts_workload.facts_causality(SimpleNamespace(requests=requests), Causal()) == {"later": 3, "early": 1}
+    early = said_of(facts_workload.facts_causality, SimpleNamespace(requests=requests), Causal())
+    assert says(early, "1 ~ of ~ 3 ~ later turns")
     late = requests.assign(arrival_s=[0, 4, 100, 5, 30.0])
-    assert says(describe.describe_causality(SimpleNamespace(requests=late), Causal()), "None of the ~ 3 ~ later turns")
+    none = said_of(facts_workload.facts_causality, SimpleNamespace(requests=late), Causal())
+    assert says(none, "None of the ~ 3 ~ later turns")
     slow = Causal(ttft_s=1.1)  # 1.1 + 3 = 4.1 s
-    assert says(describe.describe_causality(SimpleNamespace(requests=late), slow), "1 ~ of ~ 3")
+    assert says(said_of(facts_workload.facts_causality, SimpleNamespace(requests=late), slow), "1 ~ of ~ 3")
 
 
 def test_the_table_of_parameters():
-    rows = describe.list_parameters(make_stats()).set_index("parameter")["value"].to_dict()
+    rows = facts_workload.list_parameters(make_stats()).set_index("parameter")["value"].to_dict()
     assert rows["seed"] == "7" and rows["block_size"] == "32" and rows["arrival_rate"] == "3.5"
     assert rows["drop_duplicates"] == "false" and rows["max_conversations"] == "1400"
     assert rows["version of numpy"] == "9.8.7" and rows["tokenizer_has_template"] == "true" and "versions" not in rows
     stats = make_stats()
     stats["multi_turn"]["parameters"]["max_conversations"] = None
-    rows = describe.list_parameters(stats).set_index("parameter")["value"]
+    rows = facts_workload.list_parameters(stats).set_index("parameter")["value"]
     assert rows["max_conversations"] == "all"

@@ -1,0 +1,110 @@
+"""Captions: under which conditions the numbers of a figure or a table hold, read from what the figure is made of.
+
+All captions are plain text; they are escaped where they are shown.
+"""
+
+from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts_sharing import name_mode
+from kvprefix.report.words import say
+from kvprefix.traces.parameters import make_entry
+
+VARIED = {"block_size": "block size", "arrival_rate": "arrival rate", "think": "think time"}  # others are as written
+
+
+def state_clock(parameters, varied=()):
+    """Say in few words how requests arrive, from a mapping of the parameters.
+
+    Parameters whose names are in `varied` have no one value, and are left out.
+    """
+    return say("clock.txt", facts_clock(parameters, varied))
+
+
+def caption_figure(name, stats):
+    """Return the caption of one of the four figures (`figures.FIGURES`), with n and the parameters."""
+    return say(f"{name}.txt", facts_conditions(stats))
+
+
+def state_conditions(stats):
+    """Return the conditions under which the rates of modes hold: n, parameters, warm-up, accounting."""
+    return say("conditions.txt", facts_conditions(stats))
+
+
+def state_study(workload, accesses, frame=None, *, varied=None, parameters=None, cached="prompts only"):
+    """Return the conditions of a study's table.
+
+    Parameters
+    ----------
+    workload : Workload
+    accesses : sized
+        Its requests.
+    frame : pandas.DataFrame, optional
+        Rows of a study's table, whose seeds are stated; if not given, one draw with the workload's own seed.
+    varied : dict of str to sequence of str, optional
+        The parameters that the study varies, joined by a comma, and their values; none of them is stated as fixed.
+    parameters : dict, optional
+        What the study does not vary; the workload's own parameters if not given.
+    cached : str
+        What is cached, if it is to be said.
+    """
+    parameters = parameters or workload.parameters.as_dict()
+    seeds = [parameters["seed"]] if frame is None or not len(frame) else frame["seed"]
+    counts = {"requests": len(accesses), "conversations": workload.dataset["conversations"]}
+    return say("study.txt", counts | facts_study(parameters, seeds, varied or {}) | {"cached": cached})
+
+
+def state_timing(workload, accesses, frame, changes):
+    """Return the conditions of a study of `changes`; what they vary is read from the study's rows.
+
+    Parameters
+    ----------
+    workload : Workload
+    accesses : sized
+        Its requests.
+    frame : pandas.DataFrame
+        Of `studies.timing.study_timing`, or some of its rows.
+    changes : dict of str to dict
+        What the study was given.
+    """
+    own, names = workload.parameters.as_dict(), list(frame["variant"].unique())
+    variants = [{**own, **changes[name]} for name in names]
+    varied = [key for key in own if len({one[key] for one in variants}) > 1]
+    values = {",".join(varied): names} if varied else {}
+    return state_study(workload, accesses, frame, varied=values, parameters=variants[0] if variants else own)
+
+
+@gives_facts
+def facts_clock(parameters, varied=()):
+    """Return how requests arrive; None is what is varied, or what is usual and not said."""
+    starts = make_entry("arrivals", parameters)
+    return {
+        "rate": None if "arrival_rate" in varied else getattr(starts, "rate", None),
+        "arrivals": None if "arrivals" in varied else starts.in_short or None,
+        "clock": None if "clock" in varied else make_entry("clock", parameters).state(varied),
+    }
+
+
+@gives_facts
+def facts_conditions(stats):
+    """Return the requests of each mode, and the parameters, which are the same in all of them."""
+    *_, parameters = (one["parameters"] for one in stats.values())
+    return {
+        "modes": [{"mode": name_mode(mode), "requests": one["requests"]} for mode, one in stats.items()],
+        "block_size": parameters["block_size"],
+        "clock": facts_clock(parameters),
+        "seed": parameters["seed"],
+    }
+
+
+@gives_facts
+def facts_study(parameters, seeds, varied):
+    """Return what is fixed in a study, what it varies, and the seeds of its draws."""
+    names = [name for together in varied for name in together.split(",")]
+    return {
+        "block_size": None if "block_size" in names else parameters["block_size"],
+        "clock": facts_clock(parameters, names),
+        "varied": [
+            {"names": [VARIED.get(name, name) for name in together.split(",")], "settings": list(settings)}
+            for together, settings in varied.items()
+        ],
+        "seeds": sorted({int(seed) for seed in seeds}),
+    }

@@ -1,0 +1,170 @@
+"""What went in: facts and tables of the data, the method and the workload's times, from what was loaded or given."""
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.conversations.records import is_time_name
+from kvprefix.files.paths import InputError, plain_text
+from kvprefix.report.facts import gives_facts
+from kvprefix.traces.clock import count_early_turns
+from kvprefix.traces.parameters import make_entry
+
+
+@gives_facts
+def facts_load(dataset, tokenizer):
+    """Return what was read, skipped, repaired and cut, and which fields were not kept."""
+    return _take_dataset(dataset) | {"tokenizer": tokenizer["name"], "has_template": tokenizer["has_template"]}
+
+
+@gives_facts
+def facts_dataset(stats):
+    """Return the same for the dataset card of a report, and what was asked for."""
+    multi = stats["multi_turn"]
+    dataset = multi["dataset"]
+    asked = ("data", "max_conversations", "drop_duplicates", "tokenizer", "tokenizer_sha256", "tokenizer_has_template")
+    return {
+        **_take_dataset(dataset),
+        **{name: multi["parameters"][name] for name in asked},
+        "bytes": dataset["bytes"],
+        "sha256": dataset["sha256"],
+        "read_to_end": dataset["read_to_end"],
+        "requests": multi["requests"],
+        "prompt_tokens": multi["prompt_tokens"]["total"],
+        "output_tokens": multi["output_tokens"]["total"],
+        "requests_without_reply": multi["requests_without_reply"],
+    }
+
+
+def _take_dataset(dataset):
+    fields = _list_fields(dataset.get("not_kept", {}))
+    repaired = _list_cases(dataset["repaired"], dataset.get("first_repaired", {}))
+    return {
+        "name": dataset["name"],
+        "records_read": dataset["records_read"],
+        "conversations": dataset["conversations"],
+        "skipped": _list_cases(dataset["skipped"], dataset.get("first_skipped", {})),
+        "cut_at_byte": dataset["cut_at_byte"],
+        "repaired": [one for one in repaired if one["cases"]],
+        "duplicates": dataset["exact_duplicates"],
+        "times": [one for one in fields if is_time_name(one["name"])],
+        "not_kept": [one for one in fields if not is_time_name(one["name"])],
+    }
+
+
+def _list_cases(counts, first):
+    return [{"what": name, "cases": cases, "first": first.get(name)} for name, cases in counts.items()]
+
+
+def _list_fields(not_kept):
+    """Return the fields of records and messages that were not kept, and in how many of all they stand."""
+    return [
+        {"name": name, "cases": cases, "of": not_kept[f"{kind}s"], "kind": kind}
+        for kind in ("record", "message") if not_kept
+        for name, cases in not_kept[f"{kind}_fields"].items()
+    ]  # fmt: skip
+
+
+@gives_facts
+def facts_method(stats):
+    """Return the parameters of the method, and how conversations start and go on."""
+    p = stats["multi_turn"]["parameters"]
+    starts, clock = make_entry("arrivals", p), make_entry("clock", p)
+    return {
+        "starts": starts.describe(),
+        "clock": clock.text,
+        "naive": clock.naive,
+        "turns": clock.describe(),
+        "seed": p["seed"],
+        "block_size": p["block_size"],
+    }
+
+
+@gives_facts
+def facts_turns(requests):
+    """Return how many turns conversations have."""
+    turns = requests.groupby("conversation_index").size().to_numpy()
+    top = np.sort(turns)[::-1][: max(1, len(turns) // 100)]
+    return {
+        "conversations": len(turns),
+        "turns": len(requests),
+        "mean": turns.mean(),
+        "median": np.median(turns),
+        "most": turns.max(),
+        "single": (turns == 1).mean(),
+        "longest": top.sum() / turns.sum(),
+    }
+
+
+@gives_facts
+def facts_arrivals(traces):
+    """Return how long the trace is, and how single-turn and multi-turn arrivals differ."""
+    single, multi = (traces[mode].arrival_s for mode in ("single_turn", "multi_turn"))
+    starts, spread = single[-1], len(single) > 1 and single[0] != single[-1]
+    return {
+        "conversations": len(single),
+        "starts_s": starts,
+        "apart": spread,
+        "single_per_s": len(single) / starts if spread else None,
+        "multi_per_s": (multi <= starts).sum() / starts if spread else None,
+        "later": (multi > starts).mean(),
+        "last_s": multi[-1],
+    }
+
+
+@gives_facts
+def facts_causality(trace, clock):
+    """Return how many turns arrive before the reply that they answer is complete."""
+    requests = trace.requests
+    early = count_early_turns(requests, clock.ttft_s, clock.time_per_output_token_s)
+    return {"later": (requests["turn"] > 0).sum(), "early": early}
+
+
+@gives_facts
+def facts_conversation(cached_tokens, prompt_tokens):
+    """Return how much of one conversation's prompts is cached; both are of its turns."""
+    return {
+        "turns": len(prompt_tokens),
+        "cached": cached_tokens.sum(),
+        "prompt": prompt_tokens.sum(),
+        "by_token": cached_tokens.sum() / prompt_tokens.sum(),
+        "by_request": (cached_tokens / prompt_tokens).mean(),
+    }
+
+
+def tabulate_load(dataset):
+    """Return what was read, skipped (by reason), used and repaired (by kind) as a table."""
+    rows = [("records read", dataset["records_read"])]
+    rows += [(f"skipped: {reason.replace('_', ' ')}", count) for reason, count in dataset["skipped"].items()]
+    rows += [("conversations used", dataset["conversations"])]
+    rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
+    for kind in ("record", "message"):
+        fields = dataset.get("not_kept", {}).get(f"{kind}_fields", {})
+        rows += [(f"not kept: `{name}` of {kind}s", count) for name, count in fields.items()]
+    rows += [("equal to an earlier conversation", dataset["exact_duplicates"])]
+    if dataset["read_to_end"]:
+        rows += [("records broken off at the file's end", int(dataset["cut_at_byte"] is not None))]
+    return pd.DataFrame(rows, columns=["what", "count"])
+
+
+def list_parameters(stats):
+    """Return the parameters and versions of a run as a table."""
+    parameters = dict(stats["multi_turn"]["parameters"])
+    versions = parameters.pop("versions")
+    rows = [(name, _show(value)) for name, value in parameters.items()]
+    rows += [(f"version of {name}", version) for name, version in versions.items()]
+    return pd.DataFrame(rows, columns=["parameter", "value"])
+
+
+def check_parameters(stats, parameters):
+    """Raise InputError where statistics were made with other parameters than these."""
+    made = stats["multi_turn"]["parameters"]
+    differing = [name for name, value in parameters.as_dict().items() if made.get(name) != value]
+    if differing:
+        raise InputError(
+            f"the statistics in the output folder were made with another {', '.join(differing)}; "
+            "run notebook 20-prefix-sharing with these parameters first"
+        )
+
+
+def _show(value):
+    return "all" if value is None else str(value).lower() if isinstance(value, bool) else plain_text(value)

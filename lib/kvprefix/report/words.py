@@ -1,0 +1,107 @@
+"""Say facts in words: a Jinja template says what a function of facts has found. Nothing is computed here.
+
+`words/NAME.md.j2` says Markdown and `words/NAME.txt.j2` plain text; the names that it knows are those of its facts, and
+a name that they lack is an error. In Markdown all text that an expression puts out is escaped, wherever it stands, so
+that a template cannot forget it; `| code` shows it as code. Plain text is escaped where it is shown (by `sections` and
+`tell`). A number needs a filter that says how it is shown, unless it is a whole one.
+
+In a template a line break is a space, but none before a line that begins with a punctuation mark. A blank line begins
+a new paragraph (in plain text: a new line). Lines that begin with `- ` or `|` stand alone.
+"""
+
+import re
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, Undefined, pass_eval_context
+from markupsafe import Markup
+
+from kvprefix.files.escape import code_markdown, escape_markdown, plain_text
+from kvprefix.report.rounding import counted, number, percent, points, seconds, spread
+
+FILTERS = {
+    "code": lambda text: Markup(code_markdown(text)), "plain": plain_text, "percent": percent, "seconds": seconds,
+    "number": number, "points": points, "count": counted, "spread": spread,
+}  # fmt: skip
+GLUE, PARAGRAPH, LINE, SPACE = "\x1c", "\x1d", "\x1e", "\x1f"  # a template's own white space; the first of some wins
+_ALL = GLUE + PARAGRAPH + LINE + SPACE
+_WHITE = f" *[{PARAGRAPH}{LINE}{SPACE}][{_ALL} ]*|{GLUE}"
+
+
+class Words:
+    """The templates of a folder.
+
+    Examples
+    --------
+    >>> WORDS.say("duplicates.txt", {"duplicates": 1})
+    '1 conversation equals an earlier one'
+    """
+
+    def __init__(self, folder):
+        self._environment = _Environment(
+            loader=FileSystemLoader(folder), undefined=StrictUndefined, finalize=_put_out,
+            autoescape=lambda name: name.endswith(".md.j2"),
+        )  # fmt: skip
+        self._environment.filters |= {name: _expect(show) for name, show in FILTERS.items()}
+        self._environment.tests["none"] = _is_none
+        self._environment.globals["plain"] = self.say
+
+    def say(self, name, facts):
+        """Return what the template `NAME.md` or `NAME.txt` says of facts, a dict."""
+        paragraph = "\n\n" if name.endswith(".md") else "\n"
+        return _put_white(self._render(name, facts), paragraph)
+
+    def say_each(self, name, facts):
+        """Return the paragraphs of a template as a list."""
+        parts = (part.strip(_ALL) for part in self._render(name, facts).split(PARAGRAPH))
+        return [_put_white(part, "\n") for part in parts if part]
+
+    def _render(self, name, facts):
+        return self._environment.get_template(f"{name}.j2").render(facts).strip(_ALL)
+
+
+class _Environment(Environment):
+    def preprocess(self, source, name=None, filename=None):
+        """Mark what the line breaks of a template mean."""
+        source = re.sub(r"[ \t]*\n[ \t]*", "\n", source.strip())
+        source = re.sub(r"(?<=\n|\})(?=[,;.:)])", GLUE, source)
+        source = re.sub(r"\n{2,}", PARAGRAPH, source)
+        return re.sub(r"\n(?=- |\|)", LINE, source).replace("\n", SPACE)
+
+    def join_path(self, template, parent):
+        """Let Markdown include Markdown only: plain text that it includes would not be escaped."""
+        if Path(template).suffixes != Path(parent).suffixes:
+            raise TemplateError(f"{parent} includes {template}; say it with plain(NAME, facts) instead")
+        return template
+
+
+def _put_white(text, paragraph):
+    shown = {GLUE: "", PARAGRAPH: paragraph, LINE: "\n", SPACE: " "}
+    return re.sub(_WHITE, lambda found: shown[min(found[0].replace(" ", SPACE))], text)
+
+
+@pass_eval_context
+def _put_out(context, value):
+    """Return what an expression puts out: text, escaped where Markdown is made of it, or a whole number."""
+    if isinstance(value, str):
+        return Markup(escape_markdown(value)) if context.autoescape and not isinstance(value, Markup) else value
+    if isinstance(value, int) and not isinstance(value, bool) or isinstance(value, Undefined):
+        return str(value)  # which fails if it is undefined
+    raise TypeError(f"a template puts out {value!r}; expected text, a whole number, or a filter that shows it")
+
+
+def _expect(show):
+    """Return a filter that fails if the facts lack the value that it is to show."""
+
+    def shown(value, *form):
+        return show(str(value) if isinstance(value, Undefined) else value, *form)
+
+    return shown
+
+
+def _is_none(value):
+    """Say whether a value is None; to compare one that the facts lack is an error."""
+    return value == None  # noqa: E711
+
+
+WORDS = Words(Path(__file__).parent / "words")
+say = WORDS.say
