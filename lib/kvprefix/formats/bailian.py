@@ -17,9 +17,9 @@ from kvprefix.files.jsonlines import is_whole
 from kvprefix.files.words import count
 from kvprefix.formats.block_forms import LENGTH, STAMP, Field, Form
 from kvprefix.formats.block_lines import read_blocks, write_blocks
+from kvprefix.formats.registry import FORMATS
 from kvprefix.formats.values import is_id
 
-BLOCK_SIZE = 16  # tokens, of the traces that Bailian published
 _CHAT = Field(pa.int64(), is_id, "expected a whole number or a text")
 _FIELDS = {
     "timestamp": STAMP._replace(expected="expected a number of seconds"),
@@ -34,7 +34,7 @@ _FIELDS = {
     ),
 }
 BAILIAN = Form(
-    _FIELDS, BLOCK_SIZE, 1,
+    _FIELDS, FORMATS["bailian"].block_size, 1,
     'a line is {"chat_id": id, "parent_chat_id": id or -1, "timestamp": seconds, "input_length": tokens, '
     '"output_length": tokens, "type": text, "turn": from 1, "hash_ids": [block, ...]}', False,
 )  # fmt: skip

@@ -53,7 +53,7 @@ def convert(
         The source's format; found by content if not given.
     block_size : int, optional
         Tokens a block, of a target that lists blocks. If not given: the source's own, or of a source with tokens the
-        target's usual one (512 for Mooncake's form, 16 for Bailian's).
+        target's usual one.
     from_block_size : int, optional
         Tokens a block, of a source that lists blocks. If not given: what it says, else its form's usual one.
     tokenizer : str

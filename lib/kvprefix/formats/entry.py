@@ -1,4 +1,4 @@
-"""What an entry of a format says: name, words, reader, writer, usual block size."""
+"""What the registry says of a format: its name, words, reader, writer and usual block size."""
 
 import re
 from collections.abc import Callable

@@ -14,10 +14,10 @@ import numpy as np
 from kvprefix.files.words import count
 from kvprefix.formats.block_forms import LENGTH, STAMP, Form
 from kvprefix.formats.block_lines import read_blocks, write_blocks
+from kvprefix.formats.registry import FORMATS
 
-BLOCK_SIZE = 512  # tokens, of the traces that Mooncake published
 MOONCAKE = Form(
-    {"timestamp": STAMP, "input_length": LENGTH}, BLOCK_SIZE, 1000,
+    {"timestamp": STAMP, "input_length": LENGTH}, FORMATS["mooncake"].block_size, 1000,
     'a line is {"timestamp": ms, "input_length": tokens, "hash_ids": [block, ...]}', True, True,
 )  # fmt: skip
 _WITH_OUTPUTS = MOONCAKE._replace(fields={**MOONCAKE.fields, "output_length": LENGTH._replace(default=0)})

@@ -126,7 +126,8 @@ register(Format(
     tools="Mooncake's traces; kvcache-simulator 0.1.3, llmtrafficlens 0.13.4, aiperf 0.13.0, vLLM 0.32.0's "
     "`timed_trace`",
     not_in_it="tokens, texts, names, conversations, fractions of a ms",
-    read=_read_mooncake, write=_write_mooncake, has_request=lambda record: "hash_ids" in record, block_size=512,
+    read=_read_mooncake, write=_write_mooncake, has_request=lambda record: "hash_ids" in record,
+    block_size=512,  # of the traces that Mooncake published
     options=("block_size", "outputs"),
 ))  # fmt: skip
 register(Format(
@@ -135,7 +136,8 @@ register(Format(
     tools="Bailian's traces; llmtrafficlens, aiperf, vLLM's `timed_trace`",
     not_in_it="tokens, texts, names (`chat_id` is the line)",
     read=_read_bailian, write=_write_bailian, has_request=lambda record: {"hash_ids", "chat_id"} <= record.keys(),
-    block_size=16, options=("block_size",),
+    block_size=16,  # of the traces that Bailian published
+    options=("block_size",),
 ))  # fmt: skip
 register(Format(
     name="vllm-custom", label="vLLM's custom dataset", holds="messages",
