@@ -20,6 +20,7 @@ from kvprefix.cache.rules.ttl import TTL
 from kvprefix.files.paths import InputError
 
 POLICIES = {one.name: one for one in (LRU, FIFO, FIFO_FLAT, LFU, SLRU, S3FIFO, GDSF, TTL, OPT)}
+LIBRARY = frozenset(POLICIES)
 
 
 def add_policy(new):
@@ -28,13 +29,12 @@ def add_policy(new):
     Raises
     ------
     InputError
-        A name that one of the library's own has, or that a comma-separated list cannot hold. A policy of the user's
-        own is replaced by the next of its name, so that a notebook's cell can run again.
+        A name that one of the library's own has, or that a comma-separated list cannot hold. Any other
+        policy is replaced by the next of its name, so that a notebook's cell can run again.
     """
     if not isinstance(new.name, str) or not new.name or "," in new.name or new.name != new.name.strip():
         raise InputError(f"policy {new.name!r}: expected a name without commas, and without spaces around it")
-    known = POLICIES.get(new.name)
-    if known is not None and known.score is None:
+    if new.name in LIBRARY:
         raise InputError(f"policy {new.name!r} is one of the library's own; give yours another name")
     POLICIES[new.name] = new
     return new

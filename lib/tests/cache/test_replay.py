@@ -1,12 +1,21 @@
 import numpy as np
 import pytest
-from cache_twin import find_most_hits, list_distinct, make_random, make_small, replay_twin, small_traces
+from cache_twin import (
+    SETTINGS,
+    count_evictions,
+    find_most_hits,
+    list_distinct,
+    make_random,
+    make_small,
+    replay_twin,
+    small_traces,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvprefix.cache.curve import count_seen, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
-from kvprefix.cache.replay import replay
+from kvprefix.cache.replay import PrefixCache, replay
 from kvprefix.files.paths import InputError
 
 OTHER_SETTINGS = {
@@ -14,7 +23,7 @@ OTHER_SETTINGS = {
 }  # fmt: skip
 CASES = [(policy, None) for policy in POLICIES]
 CASES += [(policy, setting) for policy, values in OTHER_SETTINGS.items() for setting in values]
-HOLDING = [case for case in CASES if case[0] not in ("opt", "fifo_flat")]
+HOLDING = [case for case in CASES if POLICIES[case[0]].holds]
 
 
 def hits(paths, capacity, policy="lru", **options):
@@ -56,6 +65,28 @@ def test_longer_traces_with_held_blocks_agree_with_the_twin(policy, setting, cap
     small = make_random(seed=capacity)
     expected = replay_twin(small, capacity, policy, setting=setting, hold=True)
     assert replay(small.accesses, capacity, policy, setting=setting, hold=True).tolist() == expected
+
+
+@pytest.mark.parametrize(("policy", "setting"), CASES)
+@given(small_traces(), st.integers(1, 12), st.booleans())
+@settings(max_examples=60)
+def test_a_cache_counts_tokens_and_evictions_as_the_twin(policy, setting, small, capacity, hold):
+    hold = hold and POLICIES[policy].holds
+    cache = PrefixCache(policy=policy, capacity=capacity, setting=setting, hold=hold)
+    replayed, expected = cache.replay(small.accesses), replay_twin(small, capacity, policy, setting=setting, hold=hold)
+    assert replayed.details["hit_blocks"].tolist() == expected and replayed.label == POLICIES[policy].label
+    assert replayed.evictions == count_evictions(small, capacity, policy, setting=setting, hold=hold)
+    assert replayed.hit_tokens.tolist() == small.accesses.hit_tokens(np.array(expected, np.int64)).tolist()
+    assert replayed.prompt_tokens is small.accesses.prompt_tokens and len(replayed) == len(small.paths)
+    assert replayed.hit_rate == rate_hits(small.accesses, np.array(expected, np.int64))["token"]
+
+
+def test_evictions_by_hand():
+    # room for 2: c evicts a, a evicts b, b evicts c
+    assert PrefixCache(capacity=2).replay(make_small(["a", "b", "c", "a", "b"]).accesses).evictions == 3
+    # a block that is too old leaves too: b's request drops a after 10.25 s, c evicts nothing
+    late = make_small(["a", "b", "c"], arrival_s=[0, 10.25, 11]).accesses
+    assert PrefixCache(capacity=2, policy="ttl", setting=10).replay(late).evictions == 1
 
 
 # ---- What holds for all policies
@@ -345,8 +376,11 @@ def test_some_policies_know_no_hold(policy):
 
 def test_every_policy_says_what_it_is():
     labels = [policy.label for policy in POLICIES.values()]
-    assert len(set(labels)) == len(labels) == len({policy.code for policy in POLICIES.values()})
+    assert len(set(labels)) == len(labels)
     assert all(policy.definition.endswith(".") for policy in POLICIES.values())
+    assert [name for name, policy in POLICIES.items() if policy.is_bound] == ["opt"]
+    assert [name for name, policy in POLICIES.items() if not policy.holds] == ["fifo_flat", "opt"]
+    assert {name: policy.default for name, policy in POLICIES.items() if policy.setting} == SETTINGS
 
 
 def test_random_trace_is_large_enough_to_evict():

@@ -265,10 +265,20 @@ CACHES = {
 
 def replay_twin(small, capacity, policy, *, setting=None, hold=False):
     """Return each request's hit blocks under a policy."""
+    return _replay(small, capacity, policy, setting, hold)[0]
+
+
+def count_evictions(small, capacity, policy, *, setting=None, hold=False):
+    """Return the blocks that were stored and are not resident at the end, each as often as it left."""
+    return _replay(small, capacity, policy, setting, hold)[1]
+
+
+def _replay(small, capacity, policy, setting, hold):
     if policy == "fifo_flat":
         return replay_flat(small.paths, capacity)
     cache = CACHES[policy](small, capacity, SETTINGS.get(policy) if setting is None else setting)
     arrival_s, finish_s = small.accesses.arrival_s, small.accesses.finish_s
+    stored = 0
     held, hits = [], []  # held: by request, the blocks that it pins until it finishes
     for i, blocks in enumerate(map(split_path, small.paths)):
         running = [held[j] for j in range(i) if hold and finish_s[j] > arrival_s[i]]
@@ -285,19 +295,21 @@ def replay_twin(small, capacity, policy, *, setting=None, hold=False):
                     break
                 cache.evict(victim)
             cache.store(block, i)
+            stored += 1
             held[i].append(block)
-    return hits
+    return hits, stored - len(cache.resident)
 
 
 def replay_flat(paths, capacity):
-    """Return each request's hit blocks where the block stored first goes; a request stores its first `capacity`."""
-    resident, hits = [], []  # resident: in the order of storing
+    """Return the hit blocks, and the evictions, where the block stored first goes; a request stores `capacity`."""
+    resident, hits, stored = [], [], 0  # resident: in the order of storing
     for blocks in map(split_path, paths):
         hits.append(count_leading(blocks, resident))
         for block in reversed(blocks[:capacity]):
             if block not in resident:
                 resident = [*resident, block][-capacity:]
-    return hits
+                stored += 1
+    return hits, stored - len(resident)
 
 
 def find_most_hits(paths, capacity):

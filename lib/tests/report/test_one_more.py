@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from said import said_of
 
-from kvprefix.cache.policies import POLICIES, Policy
+from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.policy import Policy
 from kvprefix.engines.registry import ENGINES, Engine
 from kvprefix.models.memory import load_model
 from kvprefix.report import facts_engines, plot_cache, plot_timing, plot_workload
@@ -54,8 +55,8 @@ def test_looks_do_not_run_out_and_are_all_different():
 
 @pytest.mark.parametrize("more", [["mru"], [f"mine-{k}" for k in range(30)]])
 def test_a_policy_of_ones_own_is_in_the_figure(more, monkeypatch):
-    for k, name in enumerate(more):
-        monkeypatch.setitem(POLICIES, name, Policy(99 + k, name.upper(), None, "one's own"))
+    for name in more:
+        monkeypatch.setitem(POLICIES, name, Policy(name=name, label=name.upper(), definition="one's own"))
     figure, _ = plot_cache.draw_policies(spread(POLICIES, "policy"), {"token": 0.6}, 16, MODEL)
     assert set(entries(figure)) == {policy.label for policy in POLICIES.values()} | {"unbounded"}
     lines = figure.axes[0].lines
