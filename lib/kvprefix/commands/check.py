@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.files.extras import need
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, tell
 
@@ -49,6 +50,7 @@ def call(options):
     n = read_number(options.max_requests, int)
     if isinstance(n, str) or n < 1:
         raise InputError(f"number of requests is {n!r}; expected a whole number, 1 or more")
+    need("report")
     from kvprefix.live.requests import read_request_file, take_requests
     from kvprefix.live.send import Check
 

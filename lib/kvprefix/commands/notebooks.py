@@ -1,6 +1,7 @@
 """``kvprefix notebooks``: execute notebooks with parameters."""
 
 from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.files.extras import need
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, hold_folder
 
@@ -19,6 +20,7 @@ def add_options(parser):
 
 def call(options):
     """Execute notebooks; return 0, or 2 if one failed."""
+    need("report")
     from kvprefix.report.notebooks import execute_notebooks
 
     jobs = read_number(options.jobs, int)
