@@ -4,9 +4,8 @@ It chooses the reader, rates what the caches of `curves` and `cache` hit, and sh
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-
-from tqdm import tqdm
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import count_hits_at, count_seen, first_counted, measure_distances, rate_hits, rate_unbounded
@@ -16,6 +15,7 @@ from kvprefix.cache.tree import replay_tree
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, plain_text
+from kvprefix.files.progress import show_progress
 from kvprefix.formats.bailian import read_bailian
 from kvprefix.formats.convert import find_format
 from kvprefix.formats.mooncake import read_mooncake
@@ -139,17 +139,15 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     """
     _check(policies, capacities, warmup)
     distances = measure_distances(accesses) if "lru" in policies else None
-    rows, disable = [], None if progress else True
-    bar = tqdm(total=len(policies) * len(capacities), desc="replaying", leave=False, disable=disable)
-    for policy in policies:
-        for capacity in capacities:
+    rows = []
+    with show_progress(len(policies) * len(capacities), "replaying", " replays", shown=progress) as bar:
+        for policy, capacity in product(policies, capacities):
             if policy == "lru":
                 hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
             else:
                 hits = replay(accesses, capacity, policy)
             rows.append({"policy": policy, "capacity_blocks": capacity, **rate_hits(accesses, hits, warmup=warmup)})
             bar.update()
-    bar.close()
     return rows
 
 
