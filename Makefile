@@ -1,4 +1,4 @@
-# The report is the last node of a graph: environment.yml -> .venv -> workload -> notebooks -> report.
+# The report is the last node of a graph: requirements.lock -> .venv -> workload -> notebooks -> report.
 #
 # A parameter is given on make's command line: make report NAME=mine BLOCK_SIZE=32. A variable of the same name in the
 # environment is not read, so that a stray NAME or SEED cannot alter a report (PYTHON and UV are the exceptions).
@@ -27,7 +27,7 @@ JOBS = 1
 SCHEDULER = local
 ## true: CSV cells that a spreadsheet would run as formulas begin with an apostrophe
 CSV_SAFE = false
-## more words for the command behind engine-check, test, lab, bench and lint
+## more words for the command behind engine-check, test, lab, bench, lint and lock
 ARGS =
 ## the Python that builds .venv, 3.11 or newer
 PYTHON ?= python3
@@ -92,10 +92,10 @@ VERSION := -c 'import sys; print(sys.version_info[:2])'
 VENV_IS := $(if $(wildcard .venv/.ready),$(shell [ "$$(cat .venv/.ready)" = "$$(pwd -P)" ] && [ -x $(RUN) ] && \
     $(if $(filter file,$(origin PYTHON)),:,[ "$$($(RUN) $(VERSION))" = "$$($(PYTHONS) $(VERSION))" ]) || echo stale))
 
-env: .venv/.ready ## build .venv from environment.yml
+env: .venv/.ready ## build .venv from lib/requirements.lock
 	@echo ".venv is ready: $$($(RUN) --version)"
 
-.venv/.ready: environment.yml lib/pyproject.toml $(if $(VENV_IS),FORCE)
+.venv/.ready: lib/requirements.lock lib/pyproject.toml $(if $(VENV_IS),FORCE)
 	@for python in $(PYTHONS); do \
 	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        UV=$(call quoted,UV) exec "$$python" lib/build_venv.py; \
@@ -104,8 +104,10 @@ env: .venv/.ready ## build .venv from environment.yml
 	echo "No Python 3.11 or newer among:" $(PYTHONS)". Install one, or name it: make env PYTHON=/path/to/python3.12" >&2; \
 	exit 1
 
-lock: ## resolve again what the direct pins of environment.yml need (with uv)
-	@UV=$(call quoted,UV) $(firstword $(PYTHONS)) lib/environment.py lock
+lock: ## resolve the dependencies of lib/pyproject.toml, for all Pythons and systems (ARGS=--upgrade: to the newest)
+	@command -v $(call quoted,UV) >/dev/null || { echo 'make lock needs uv; `pip install uv` brings it' >&2; exit 1; }
+	cd lib && $(call quoted,UV) pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	    --fork-strategy fewest --no-emit-index-url --custom-compile-command 'make lock' --quiet -o requirements.lock $(ARGS)
 
 # ---- The report. Nothing is run again unless what determines it has changed.
 

@@ -1,29 +1,30 @@
-"""Build `.venv` from environment.yml with uv, or with venv and pip where there is no uv: ``make env``.
+"""Build `.venv` from requirements.lock with uv, or with venv and pip if there is no uv: ``make env``.
 
-Nothing is fetched but the pins of environment.yml: they are installed without their dependencies, which are
-pins too, and checked afterwards. It runs before anything is installed, so it uses the standard library alone.
+The packages are installed without their dependencies, which are in the lock too, and checked afterwards. This runs
+before anything is installed, so it uses the standard library alone.
 """
 
 import contextlib
 import fcntl
 import importlib.util
-import re
+import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from environment import PROJECT, YML, find_uv, read_environment
-
+LIB = Path(__file__).resolve().parent
+PROJECT = LIB.parent
+LOCK = LIB / "requirements.lock"
 VENV = PROJECT / ".venv"
-PIP = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+PYTHON = str(VENV / "bin" / "python")
+PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
 
 
 def main():
-    """Build, with a plain word where it is stopped."""
+    """Build, and say in one line why when that ends early."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         build()
@@ -33,119 +34,90 @@ def main():
 
 def build():
     """Build .venv from scratch; `.venv/.ready` is written last, so that a killed build is done again."""
-    environment = read_environment()
-    _check_build_backend(environment)
     ready = VENV / ".ready"
     with _one_build_at_a_time() as (lock_file, waited):
         if waited and ready.exists():
             return
-        pins = [f"pip=={environment.pip}", *environment.direct, *environment.resolved]
-        uv = find_uv()
-        if not (uv and _install("uv", _uv_steps(uv), pins, lock_file)):
+        start = time.monotonic()
+        uv = _find_uv()
+        if not (uv and _install("uv", _uv_steps(uv), lock_file)):
             _check_venv_module()
-            if not _install("pip", _pip_steps(), pins, lock_file):
-                sys.exit("make env: .venv could not be built; run it again once the cause above is mended")
+            if not _install("pip", _pip_steps(), lock_file):
+                sys.exit("make env: .venv could not be built; mend the cause above, then run it again")
+        if not _run([*PIP, "check"], lock_file):
+            sys.exit("make env: these packages do not fit together; `make lock` resolves them again")
+        _say("Compiling the inner loops")
+        if not _run([PYTHON, str(LIB / "compile_loops.py")], lock_file):
+            print("make env: they will be compiled when they are first used", file=sys.stderr)
         ready.write_text(f"{PROJECT}\n")
+        _say(f"Built .venv in {time.monotonic() - start:.0f} s")
 
 
 def _uv_steps(uv):
-    """Return the commands of a build with uv; REQUIREMENTS stands for the file that holds the pins."""
-    install = [uv, "pip", "install", "--compile-bytecode", "--python", str(VENV), "--no-deps"]
+    install = [uv, "pip", "install", "--compile-bytecode", "--python", PYTHON, "--no-deps"]
     return [
         [uv, "venv", "--no-project", "--python", sys.executable, str(VENV)],
-        [*install, "-r", "REQUIREMENTS"],
-        [*install, "--no-build-isolation", "-e", str(PROJECT / "lib")],
+        [*install, "-r", str(LOCK)],
+        [*install, "--no-build-isolation", "-e", str(LIB)],
     ]
 
 
 def _pip_steps():
-    """Return the commands of a build with venv and pip."""
     install = [*PIP, "install", "--no-deps"]
-    # On all cores, where pip would use one; without it each notebook compiles its imports anew where Python may not
+    # On all cores, where pip would use one; without it each notebook compiles its imports anew when Python may not
     # write beside them.
-    compile_all = f"import compileall; compileall.compile_dir({str(VENV / 'lib')!r}, quiet=2, workers=0)"
+    compile_all = (
+        f"import compileall; print('Compiling the packages', flush=True); "
+        f"compileall.compile_dir({str(VENV / 'lib')!r}, quiet=2, workers=0)"
+    )
     return [
         [sys.executable, "-m", "venv", str(VENV)],
-        [*install, "--no-compile", "-r", "REQUIREMENTS"],
-        [*install, "--no-build-isolation", "-e", str(PROJECT / "lib")],
-        [str(VENV / "bin" / "python"), "-c", compile_all],
+        [*install, "--no-compile", "-r", str(LOCK)],
+        [*install, "--no-build-isolation", "-e", str(LIB)],
+        [PYTHON, "-c", compile_all],
     ]
 
 
-def _install(tool, steps, pins, lock_file):
+def _install(tool, steps, lock_file):
     """Run the commands of a build from no .venv at all; return whether they went well."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    print(f"Building .venv with {tool} (Python {version}, {len(pins)} pinned packages)", flush=True)
+    _say(f"Building .venv with {tool} (Python {'.'.join(map(str, sys.version_info[:3]))})")
     if VENV.is_symlink():
         VENV.unlink()
     shutil.rmtree(VENV, ignore_errors=True)
-    start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        requirements, log = Path(folder, "requirements.txt"), Path(folder, "log")
-        requirements.write_text("\n".join(pins) + "\n")
-        for step in steps:
-            command = [str(requirements) if word == "REQUIREMENTS" else word for word in step]
-            if not _run(command, log, lock_file):
-                _show_failure(command, log)
-                return False
-        if not _run([*PIP, "check"], log, lock_file):
-            _show_failure([*PIP, "check"], log)
-            sys.exit("make env: the pins do not fit together; `make lock` resolves environment.yml again")
-        print("Compiling the inner loops", flush=True)
-        command = [str(VENV / "bin" / "python"), str(PROJECT / "lib" / "compile_loops.py")]
-        if not _run(command, log, lock_file):
-            _show_failure(command, log)
-            print("make env: they will be compiled when they are first used", file=sys.stderr)
-    print(f"Built .venv in {time.monotonic() - start:.0f} s", flush=True)
-    return True
+    return all(_run(step, lock_file) for step in steps)
 
 
-def _show_failure(command, log):
-    """Print a failed command and the end of what it said."""
-    lines = [line[:300] for line in log.read_text(errors="replace").splitlines()[-12:]]
-    print(" ".join(command), "failed:", *lines, sep="\n  ", file=sys.stderr, flush=True)
+def _run(command, lock_file):
+    """Run a command, which speaks for itself; return whether it went well."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, cwd=PROJECT, pass_fds=[lock_file])
+    if done.returncode:
+        print("failed, see above:", *command, file=sys.stderr, flush=True)
+    return done.returncode == 0
 
 
-def _run(command, log, lock_file):
-    """Run a command with its output in `log`, tell the time every 10 s, and return whether it went well."""
-    start = time.monotonic()
-    with open(log, "w") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=PROJECT, pass_fds=[lock_file]
-        )
-    try:
-        while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(timeout=10) == 0
-            state = _progress(log.read_text(errors="replace"))
-            print(f"  {time.monotonic() - start:.0f} s{state}", flush=True)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _progress(log):
-    """Say how far pip is, from what it has printed; uv prints nothing on its way."""
-    if "Installing collected packages" in log:
-        return ", installing"
-    fetched = len(re.findall("^(?:Collecting|Processing) ", log, re.MULTILINE))
-    return f", {fetched} packages fetched" if fetched else ""
+def _find_uv():
+    """Return the uv on PATH, or None; one that does not run (a version manager's empty shim) is none."""
+    uv = shutil.which(os.environ.get("UV", "uv"))
+    with contextlib.suppress(OSError):
+        if uv and subprocess.run([uv, "--version"], capture_output=True).returncode == 0:
+            return uv
+    return None
 
 
 @contextlib.contextmanager
 def _one_build_at_a_time():
-    """Hold a lock on environment.yml: yield its handle, for commands to inherit, and if we waited for it.
+    """Lock requirements.lock: yield its handle, which commands inherit, and whether another build was waited for.
 
     Whoever kills this script may leave pip or uv running: the next build then waits until they are gone.
     """
     waited = False
-    with open(YML) as file:
+    with open(LOCK) as file:
         with contextlib.suppress(OSError):  # a file system without locks
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 waited = True
-                print("Waiting for another build of .venv to end", flush=True)
+                _say("Waiting for another build of .venv to end")
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno(), waited
 
@@ -159,13 +131,8 @@ def _check_venv_module():
         )
 
 
-def _check_build_backend(environment):
-    """The library is installed without fetching anything, so what builds it must be among the pins."""
-    pyproject = (PROJECT / "lib" / "pyproject.toml").read_text(encoding="utf-8")
-    asked = re.search(r'^requires = \["([^"]+)"\]$', pyproject, re.MULTILINE)
-    if asked is None or asked[1] not in environment.direct:
-        asked = asked[1] if asked else "nothing that is understood"
-        sys.exit(f"lib/pyproject.toml builds with {asked}: no pin of environment.yml; make them equal")
+def _say(text):
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@ cache of that many blocks, or more, hits it (Mattson et al., 1970). Other polici
 """
 
 from dataclasses import dataclass
-from numbers import Real
 
 import numpy as np
 from numba import njit
 
 from kvprefix.blocks.prefix_trace import PrefixTrace
-from kvprefix.files.checks import check_type
-from kvprefix.files.paths import InputError
+from kvprefix.files.checks import check_share, check_type
 from kvprefix.files.shown import Shown, show_rate
 
 
@@ -211,8 +209,7 @@ def describe_warmup(warmup):
 
 def first_counted(accesses, warmup):
     """Return the position of the first request that counts after a warm-up of a share of the requests."""
-    if isinstance(warmup, bool) or not isinstance(warmup, Real) or not 0 <= warmup < 1:
-        raise InputError(f"warmup is {warmup!r}; expected a share of the requests, 0 or more and below 1")
+    check_share(warmup, "warmup", "a share of the requests, 0 or more and below 1")
     return int(len(accesses) * warmup)
 
 

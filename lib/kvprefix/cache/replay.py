@@ -13,7 +13,7 @@ The rules that all policies share (but `fifo_flat`, which knows no tree):
 What each policy is stands in `rules`; the whole LRU curve without a replay in `curve`.
 """
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -63,20 +63,22 @@ def replay(trace, capacity, policy="lru", *, setting=None, hold=False):
     return _replay(trace, capacity, find_policy(policy), setting, hold)[0]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PrefixCache:
     """A bounded prefix cache, to be replayed as an engine is.
 
     Attributes
     ----------
+    policy : str or Policy
     capacity : int
         Blocks, 1 or more.
-    policy, setting, hold
+    setting, hold
         As in `replay`.
     """
 
-    capacity: int
     policy: str | Policy = "lru"
+    _: KW_ONLY
+    capacity: int
     setting: float | None = None
     hold: bool = False
 

@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.files.checks import check_whole
+from kvprefix.files.extras import need
 from kvprefix.files.numerals import read_number
-from kvprefix.files.paths import InputError, tell
+from kvprefix.files.paths import tell
 
 HELP = "send requests to a live server and compare its cached tokens with the replay's"
 CODES = (
@@ -47,8 +49,8 @@ def call(options):
     whole = {name: getattr(options, name) for name in ("max_tokens", "attempts", "block_size", "num_gpu_blocks")}
     whole = {name: None if text is None else read_number(text, int) for name, text in whole.items()}
     n = read_number(options.max_requests, int)
-    if isinstance(n, str) or n < 1:
-        raise InputError(f"number of requests is {n!r}; expected a whole number, 1 or more")
+    n = check_whole(n, "number of requests", "a whole number, 1 or more", most=float("inf"))
+    need("report")
     from kvprefix.live.requests import read_request_file, take_requests
     from kvprefix.live.send import Check
 

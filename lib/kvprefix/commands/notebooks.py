@@ -1,8 +1,10 @@
 """``kvprefix notebooks``: execute notebooks with parameters."""
 
 from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.files.checks import check_whole
+from kvprefix.files.extras import need
 from kvprefix.files.numerals import read_number
-from kvprefix.files.paths import InputError, hold_folder
+from kvprefix.files.paths import hold_folder
 
 HELP = "execute notebooks with parameters"
 
@@ -19,11 +21,11 @@ def add_options(parser):
 
 def call(options):
     """Execute notebooks; return 0, or 2 if one failed."""
+    need("report")
     from kvprefix.report.notebooks import execute_notebooks
 
-    jobs = read_number(options.jobs, int)
-    if isinstance(jobs, str) or not 1 <= jobs <= 1000:
-        raise InputError(f"--jobs is {options.jobs!r}; expected a whole number of notebooks, 1 or more (at most 1000)")
+    expected = "a whole number of notebooks, 1 or more (at most 1000)"
+    jobs = check_whole(read_number(options.jobs, int), "--jobs", expected, most=1000, shown=repr(options.jobs))
     parameters = read_parameters(options)
     with hold_folder(options.output_dir):
         return execute_notebooks(

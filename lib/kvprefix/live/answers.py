@@ -3,17 +3,20 @@
 Bytes and texts in, values out: nothing is sent or waited for here.
 """
 
+import contextlib
 import json
 import re
 import time
 from dataclasses import dataclass
+from itertools import islice
 
 from kvprefix.files.checks import find_wrong_ids
 
 MOST_BYTES = 2**24  # of an answer: one token is some hundred bytes
 MOST_BYTES_OF_A_PAGE = 2**22  # models, version, metrics, an error: some ten kB are usual
-_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})?[ \t]+(\S+)", re.MULTILINE | re.ASCII)
-_LABEL = re.compile(r'\b(\w+)="((?:[^"\\]|\\.)*)"', re.ASCII)
+_OURS = r"vllm:\w*prefix_cache|vllm:cache_config_info|process_start_time_seconds"
+_LINE = re.compile(rf"^(?:{_OURS}).{{,65536}}$", re.MULTILINE)  # a longer one is nonsense
+MOST_LINES = 2**12  # of these in a page: some for each engine are usual
 # The names of one counter in vLLM's versions: a page that has several says the same several times.
 _COUNTERS = [f"vllm:{kind}prefix_cache_{{}}{end}" for kind in ("", "gpu_") for end in ("_total", "")]
 _HYBRID = ("sliding_window", "mamba_block_size")  # a number where a model keeps less than every token's KV
@@ -192,20 +195,30 @@ def parse_metrics(text):
     {'queries': 64, 'hits': 32, 'engines': 1, 'block_size': 16, 'num_gpu_blocks': 200, 'started_s': None}
     """
     counters, caches, started_s = {}, [], None
-    for name, labels, value in _SAMPLE.findall(text):
-        number = float(value) if re.fullmatch(r"[0-9]+(\.[0-9]*)?(e[+-]?[0-9]{1,2})?", value) else None
+    for name, labels, value in _read_samples(text):
+        number = value if 0 <= value < 1e100 else None
         if "prefix_cache" in name and number is not None:
             counters.setdefault(name, []).append(int(number))
         elif name == "process_start_time_seconds":
             started_s = number
         elif name == "vllm:cache_config_info":
-            caches.append(dict(_LABEL.findall(labels)))
+            caches.append(labels)
     found = {kind: _take_counter(counters, kind) for kind in ("queries", "hits")}
     if not found["queries"] and not caches:
         return None
     sums = {kind: sum(values) if values else None for kind, values in found.items()}
     engines = max(len(caches), len(found["queries"]), 1)
     return {**sums, "engines": engines, **_read_cache(caches[0] if caches else {}), "started_s": started_s}
+
+
+def _read_samples(text):
+    """Yield (name, labels, value) of the lines that count, the first MOST_LINES; one that is no sample is left out."""
+    from prometheus_client.parser import text_string_to_metric_families  # a quarter of a second
+
+    for line in islice(_LINE.finditer(text), MOST_LINES):
+        with contextlib.suppress(ValueError):
+            for family in text_string_to_metric_families(line[0]):
+                yield from ((sample.name, sample.labels, sample.value) for sample in family.samples)
 
 
 def _take_counter(counters, kind):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kvprefix.files.checks import check_choice, check_number, check_whole
 from kvprefix.files.paths import InputError, tell
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import seal_key
@@ -64,17 +65,14 @@ class Check:
 
     def __post_init__(self):
         for name, known in (("api", APIS), ("timing", TIMINGS)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} is {getattr(self, name)!r}; known: {', '.join(known)}")
+            check_choice(getattr(self, name), name, known)
         for name in ("speed", "timeout_s"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 1e-6 <= value <= 1e6:
-                raise InputError(f"{name} is {value!r}; expected a number above 0 (1e-6 to 1e6)")
+            check_number(getattr(self, name), name, "a number above 0 (1e-6 to 1e6)", least=1e-6, most=1e6)
         for name, least in (("max_tokens", 1), ("attempts", 1), ("block_size", 1), ("num_gpu_blocks", 2)):
             value, also = getattr(self, name), ["trace"] if name == "max_tokens" else [None]
-            if value not in also and (not isinstance(value, int) or not least <= value < 2**31):
+            if value not in also:
                 known = f"{least} or more (below 2**31)" + (", or trace" if name == "max_tokens" else "")
-                raise InputError(f"{name} is {value!r}; expected a whole number, {known}")
+                check_whole(value, name, f"a whole number, {known}", least=least)
 
     def count_tokens(self, request):
         """Return how many tokens are to be generated for a request: one at least."""

@@ -6,12 +6,12 @@ keeps beside its blocks are not counted.
 """
 
 import json
-import numbers
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from kvprefix.files.checks import check_choice, check_whole
 from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, resolve_input
 from kvprefix.files.shown import Shown
 
@@ -122,8 +122,7 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
         raise InputError(f"tensor_parallel is {ranks}; expected a divisor or a multiple of {layout.kv_heads} KV heads")
     own = (part.get(key) for part in (text, config) for key in ("dtype", "torch_dtype"))
     dtype = str(dtype or next(filter(None, own), "bfloat16")).removeprefix("torch.")
-    if dtype not in DTYPE_BYTES:
-        raise InputError(f"dtype is {dtype!r}; expected one of {', '.join(DTYPE_BYTES)}")
+    check_choice(dtype, "dtype", DTYPE_BYTES, "expected one of {}")
     vectors = 1 if layout.attention == "MLA" else 2
     return vectors * layout.layers * max(layout.kv_heads, ranks) * layout.head_size * DTYPE_BYTES[dtype]
 
@@ -244,10 +243,8 @@ def _read_whole(config, *names, default=None):
 
 
 def _check_whole(value, name):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 1 <= value < 2**31:
-        shown = "missing" if value is None else repr(value)
-        raise InputError(f"{name} is {shown}; expected a whole number, 1 or more (below 2**31)")
-    return int(value)
+    shown = "missing" if value is None else None
+    return check_whole(value, name, "a whole number, 1 or more (below 2**31)", shown=shown)
 
 
 def _read_table():

@@ -4,9 +4,8 @@ It chooses the reader, rates what the caches of `curves` and `cache` hit, and sh
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-
-from tqdm import tqdm
 
 from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace
 from kvprefix.cache.curve import (
@@ -25,6 +24,7 @@ from kvprefix.cache.tree import replay_tree
 from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, plain_text
+from kvprefix.files.progress import show_progress
 from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise, refuse_unknown
@@ -148,11 +148,10 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     _check(policies, capacities, warmup)
     found = [find_policy(one) for one in policies]
     distances = measure_distances(accesses) if LRU in found else None
-    rows, disable = Sweep(), None if progress else True
+    rows = Sweep()
     rows.warmup = warmup
-    bar = tqdm(total=len(policies) * len(capacities), desc="replaying", leave=False, disable=disable)
-    for policy in found:
-        for capacity in capacities:
+    with show_progress(len(found) * len(capacities), "replaying", " replays", shown=progress) as bar:
+        for policy, capacity in product(found, capacities):
             if policy is LRU:
                 hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
             else:
@@ -160,7 +159,6 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
             rates = rate_hits(accesses, hits, warmup=warmup)
             rows.append({"policy": policy.name, "capacity_blocks": capacity, **rates})
             bar.update()
-    bar.close()
     return rows
 
 

@@ -68,7 +68,7 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
         files = [done / f"{k}.json" for k in range(len(arguments))]
         try:
             with expect_unchanged(*stamps):
-                _run_tasks(workload, name, measure, arguments, at_once, files)
+                _run_tasks(workload, name, measure, arguments, at_once, files, stamps)
         except ChangedError:
             shutil.rmtree(done, ignore_errors=True)
             raise
@@ -81,13 +81,14 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
     return make_once(path, lambda: _read(path), make)
 
 
-def _run_tasks(workload, name, measure, arguments, at_once, files):
+def _run_tasks(workload, name, measure, arguments, at_once, files, stamps):
     """Run the tasks whose files are not there whole."""
+    seen = [(stamp.path.resolve(), stamp.sha256) for stamp in stamps]
     missing = [k for k, file in enumerate(files) if _read(file) is None]
     for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
         some = list(some)
         with open_tasks(at_once=n) as tasks:
-            tasks.check(_check_files, _describe_files(workload.parameters.with_absolute_files()))
+            tasks.check(_check_files, seen)
             frames = tasks.map(_measure, [(measure, workload, arguments[k]) for k in some], f"studying {name}")
             for k, frame in zip(some, frames, strict=True):
                 _write(frame, files[k])
@@ -154,10 +155,6 @@ def _measure(task):
     return measure(workload, *argument)
 
 
-def _describe_files(parameters):
-    return [(file, sha256_file(file)) for file in parameters.timing_files()]
-
-
 def _check_files(files):
     """Raise InputError where this process does not see the files that arrivals are read from."""
     for file, checksum in files:
@@ -169,10 +166,10 @@ def _stamp_files(workload):
     return [stamp_file(resolve_input(file)) for file in workload.parameters.timing_files()]
 
 
-def _find_path(workload, name, options, changes, stamps=None):
+def _find_path(workload, name, options, changes, stamps):
     known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
     known.pop("kv_model", None)
-    known["files"] = [stamp.sha256 for stamp in stamps or _stamp_files(workload)]
+    known["files"] = [stamp.sha256 for stamp in stamps]
     key = seal_key([STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options])
     return derived_folder() / f"study-{name}-{key}.json"
 

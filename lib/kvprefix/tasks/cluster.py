@@ -14,6 +14,7 @@ import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+from kvprefix.files.extras import need
 from kvprefix.files.paths import InputError, derived_folder
 from kvprefix.tasks.runner import dump, run_pickled
 from kvprefix.tasks.workers import ask_workers, check_this_worker, check_workers
@@ -44,6 +45,7 @@ def connect(address):
         raise InputError(
             f"scheduler {address!r} is no address; expected tcp://HOST:PORT, as `dask scheduler` prints it, or `local`"
         )
+    need("cluster")
     import dask
     from distributed import Client
     from distributed.versions import VersionMismatchWarning

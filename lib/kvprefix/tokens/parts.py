@@ -16,23 +16,22 @@ from itertools import islice
 from pyarrow import feather
 
 from kvprefix.conversations.load import LoadCounts
-from kvprefix.files.paths import InputError, tell, write_bytes
+from kvprefix.files.paths import InputError, write_bytes
 from kvprefix.files.progress import show_progress
-from kvprefix.files.sealed import sha256_file
+from kvprefix.files.sealed import is_kept
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.tokens.tokenizer import check_unchanged
 
 PART_CONVERSATIONS = 1024
-PART_VERSION = 5  # raise when the meaning or the form of a part changes
+PART_VERSION = 6  # raise when the meaning or the form of a part changes
 
 
 def is_whole(file):
     """Return whether a part's bytes have the checksum that its name ends with; remove it where they have not."""
-    if file.exists() and sha256_file(file)[:16] == file.stem.rpartition("-")[2]:
-        return True
-    tell(f"{file.name}: this cached part was cut, altered or removed; making it again")
-    file.unlink(missing_ok=True)
-    return False
+    whole = is_kept(file, file.stem.rpartition("-")[2])
+    if not whole:
+        file.unlink(missing_ok=True)
+    return whole
 
 
 def make_parts(chats, size, source, folder, *, progress=True):
@@ -119,7 +118,7 @@ def _encode_part(part, chat, stem):
     table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
     content = io.BytesIO()
     feather.write_feather(table, content, compression="lz4")
-    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()[:16]}.arrow")
+    file = stem.with_name(f"{stem.name}-{hashlib.sha256(content.getvalue()).hexdigest()}.arrow")
     write_bytes(file, content.getvalue())
     return file.name
 

@@ -1,6 +1,6 @@
 """Join a workload's tokenised parts to flat arrays in files, once, and map them from then on.
 
-A folder holds three arrays and a table with a row a request. Its index is written last, with every file's checksum: a
+A folder holds three arrays and a table with a row a request. Its seal is written last, with every file's checksum: a
 folder without one is not finished. The files are written in place, never emptied first, and their content is decided by
 the parts alone, so a process that still reads them finds what it expects.
 """
@@ -18,9 +18,9 @@ import pyarrow.compute  # noqa: F401  (pa.compute)
 from pyarrow import feather
 
 from kvprefix.files.mapped import map_array
-from kvprefix.files.paths import check_output_file, explain_os_errors, tell
+from kvprefix.files.paths import check_output_file, explain_os_errors
 from kvprefix.files.progress import show_progress
-from kvprefix.files.sealed import read_sealed, seal_key, sha256_file, write_sealed
+from kvprefix.files.sealed import read_folder, seal_folder, seal_key
 from kvprefix.tokens.arrays import flat_lists
 
 ARRAYS = {"own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32}
@@ -55,18 +55,8 @@ def open_joined(folder, parts, *, progress=True, check=True):
     Without `check`, the files are those that another process has just found whole.
     """
     place = _place(folder, parts)
-    index = read_sealed(place / "index.json")
-    if index is None:
-        return None
-    for name, expected in index["files"].items() if check else ():
-        try:
-            is_whole = sha256_file(place / name, shown=progress) == expected
-        except ValueError:  # gone, or not to be read
-            is_whole = False
-        if not is_whole:
-            tell(f"{place.name}/{name}: this cached file was cut, altered or removed; making it again")
-            return None
-    return _map(place, index["note"])
+    sealed = read_folder(place, check=check, shown=progress)
+    return None if sealed is None else _map(place, sealed["note"])
 
 
 def join_parts(folder, parts, *, progress=True):
@@ -90,7 +80,7 @@ def join_parts(folder, parts, *, progress=True):
         files = {name: _InPlace(place / name) for name in [*ARRAYS, ROWS]}
         try:
             note = _append_parts(folder, parts, files, progress)
-            write_sealed(place / "index.json", {"files": {n: file.finish() for n, file in files.items()}, "note": note})
+            seal_folder(place, {name: file.finish() for name, file in files.items()}, note)
             done = True
         finally:
             for file in files.values():

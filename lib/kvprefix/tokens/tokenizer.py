@@ -13,8 +13,8 @@ from importlib import metadata, resources
 from pathlib import Path
 
 from kvprefix.files.network import find_proxy
-from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, resolve_input, tell
-from kvprefix.files.sealed import ChangedError, make_once, read_sealed, sha256_file, write_sealed
+from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, resolve_input
+from kvprefix.files.sealed import ChangedError, make_once, read_folder, seal_folder, sha256_file
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -159,22 +159,7 @@ def _bundled_folder():
     versions = [metadata.version(package) for package in ("transformers", "tokenizers")]
     key = hashlib.sha256("\n".join([sha256_file(vocabulary), QWEN_TEMPLATE, *versions]).encode())
     folder = derived_folder() / f"tokenizer-qwen2.5-{key.hexdigest()[:16]}"
-    return make_once(folder, lambda: _find_whole(folder), lambda: _make_bundled(vocabulary, folder))
-
-
-def _find_whole(folder):
-    """Return the folder where it holds just what was written there; else None, and what was altered is said."""
-    files = read_sealed(_seal_of(folder))
-    if files is None:
-        return None
-    for name in sorted({*files, *(file.name for file in folder.glob("*"))}):
-        try:
-            is_whole = sha256_file(folder / name) == files.get(name)
-        except InputError:  # gone, or not to be read
-            is_whole = False
-        if not is_whole:
-            tell(f"{folder.name}/{name}: this cached file was cut, altered, added or removed; making all again")
-            return None
+    make_once(folder, lambda: read_folder(folder), lambda: _make_bundled(vocabulary, folder))
     return folder
 
 
@@ -195,12 +180,7 @@ def _make_bundled(vocabulary, folder):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
         for name in made:
             os.replace(temporary / name, folder / name)
-        write_sealed(_seal_of(folder), made)
-    return folder
-
-
-def _seal_of(folder):
-    return folder.with_name(f"{folder.name}.json")
+        seal_folder(folder, made)
 
 
 def _convert_qwen(vocabulary):

@@ -7,7 +7,7 @@ import pytest
 from samples import record, save_small_tokenizer, write_records
 
 from kvprefix.conversations.chats import Conversations
-from kvprefix.files.sealed import ChangedError, expect_unchanged, stamp_file
+from kvprefix.files.sealed import SEAL, ChangedError, expect_unchanged, stamp_file
 from kvprefix.studies import cache as study
 from kvprefix.studies.sharing import analyse, write_results
 from kvprefix.tokens import tokenizer as tokenizer_module
@@ -183,9 +183,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged_tokenizer_is_named_and_made_again(bundled_folder, derived, monkeypatch, capsys, name):
-    seal = bundled_folder.with_name(f"{bundled_folder.name}.json")
     shutil.copytree(bundled_folder, derived / bundled_folder.name)
-    shutil.copy(seal, derived)
     found = find_tokenizer()
     assert found.folder.parent == derived and "making" not in capsys.readouterr().out  # the copy serves
     DAMAGES[name](found.folder)
@@ -198,5 +196,6 @@ def test_damaged_tokenizer_is_named_and_made_again(bundled_folder, derived, monk
 
 def test_tokenizer_without_its_seal_is_made_again(bundled_folder, derived):
     shutil.copytree(bundled_folder, derived / bundled_folder.name)
+    (derived / bundled_folder.name / SEAL).unlink()
     flip_bit(derived / bundled_folder.name)
     assert find_tokenizer().fingerprint == find_tokenizer(bundled_folder).fingerprint

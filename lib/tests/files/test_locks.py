@@ -165,7 +165,7 @@ def test_of_two_studies_at_once_each_task_runs_once(derived, parameters, tmp_pat
     assert [(process.communicate()[0], process.returncode)[1] for process in processes] == [0, 0]
     assert sorted(map(int, (tmp_path / "seeds").read_text().split())) == list(range(10))
     assert [path.suffix for path in derived.glob("study-*")] == [".json"]
-    assert len(studytasks._read(studytasks._find_path(workload, "needs", [[0.7]], {}))) == 10
+    assert len(studytasks._read(studytasks._find_path(workload, "needs", [[0.7]], {}, []))) == 10
 
 
 TWIN = """

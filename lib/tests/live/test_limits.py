@@ -13,6 +13,8 @@ from contextlib import suppress
 
 import pytest
 from fake_server import FakeServer, serve
+from hypothesis import given
+from hypothesis import strategies as st
 from raw_server import CHUNKED, DRIPS, OK, STREAM, drip, flood, serve_raw
 
 from kvprefix.__main__ import main
@@ -179,11 +181,22 @@ def test_a_redirect_is_not_followed_and_says_where_to():
     assert len(asked) == 1
 
 
+@given(st.data())
+def test_a_broken_line_of_metrics_is_left_out_and_the_others_are_read(data):
+    whole = 'vllm:cache_config_info{block_size="16",engine="0",model="a\\"}\\n"} 1.0 1700000000000'
+    cut = data.draw(st.integers(22, len(whole)))
+    added, lost = data.draw(st.text('"{}=,\\ #1e+_NaInf\t', max_size=8)), data.draw(st.integers(0, 9))
+    odd = whole[:cut] + added + whole[cut + lost :]
+    found = parse_metrics(f"vllm:prefix_cache_queries_total 64\n{odd}\nvllm:prefix_cache_hits_total 32.0\n")
+    assert (found["queries"], found["hits"]) == (64, 32)
+
+
 def test_a_hostile_page_of_metrics_is_read_fast():
     started = time.monotonic()
     n = answers.MOST_BYTES_OF_A_PAGE
     labels = ["a" * (n // 2), 'a="' * (n // 6), 'a="' + "\\" * (n // 2), 'a="' + '\\"a=' * (n // 8)]
     lines = [f"vllm:cache_config_info{{{label}{end}" for label in labels for end in ("", "} 1")]
+    lines += ["vllm:prefix_cache_queries 1\n" * (n // 28), "vllm:prefix_cache_hits" + "1" * n]
     lines += ["a" + "\n" * n + "1", "a " * (n // 2), "{" * n, "vllm:x" + "{}" * (n // 2), "a:" * (n // 2)]
     for line in lines:
         parse_metrics(line)

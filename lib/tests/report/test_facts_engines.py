@@ -167,6 +167,6 @@ def test_facts_are_numbers():
     facts = facts_engines.facts_engines(frame())["pools"][1]
     assert facts["token_hit_rate"] == pytest.approx(0.635) and len(facts["others"]) == len(list_engines()) - 1
     assert facts["others"][-1] == {
-        "case": list_engines()["sglang_token"].label, "token_hit_rate": pytest.approx(0.67), "points": pytest.approx(3.5),
-        "verdict": "higher",
+        "case": list_engines()["sglang_token"].label, "token_hit_rate": pytest.approx(0.67),
+        "points": pytest.approx(3.5), "verdict": "higher",
     }  # fmt: skip

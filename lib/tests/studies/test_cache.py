@@ -62,7 +62,7 @@ def test_lru_study_agrees_with_replays_and_is_kept(workload, monkeypatch):
 @pytest.mark.parametrize("damage", [lambda text: text[:100], lambda text: text.replace("0.95", "0.96", 1)])
 def test_a_cut_or_altered_table_is_made_again_and_that_is_said(workload, damage, capsys):
     frame = study.study_needs(workload)
-    path = studytasks._find_path(workload, "needs", [[0.5, 0.9, 0.95, 0.99]], {})
+    path = studytasks._find_path(workload, "needs", [[0.5, 0.9, 0.95, 0.99]], {}, [])
     path.write_text(damage(path.read_text()))
     assert "making it again" not in capsys.readouterr().out
     pd.testing.assert_frame_equal(study.study_needs(workload), frame)

@@ -23,7 +23,7 @@ RECORDS = [
     record(*[f"Question {k}.{m} about blocks" if m % 2 == 0 else f"Answer {k}.{m}" for m in range(1 + k % 5)])
     for k in range(12)
 ]
-FILES = ["index.json", "output_tokens", "own_is_template", "own_tokens", "rows.arrow"]
+FILES = [".seal", "output_tokens", "own_is_template", "own_tokens", "rows.arrow"]
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_cut_file_is_said_and_made_again(derived, parameters, tmp_path, capsys, 
     assert trace_bytes(parameters, tmp_path) == first
     assert content_of(place) == whole
     said = f"{place.name}/{name}: this cached file was cut, altered"
-    assert (said in capsys.readouterr().out) == (name != "index.json")
+    assert (said in capsys.readouterr().out) == (name != ".seal")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -124,7 +124,7 @@ def test_altered_part_under_an_altered_join_is_made_again_too(derived, parameter
     (place / "own_tokens").write_bytes(b"")
     assert trace_bytes(parameters, tmp_path) == first
     said = capsys.readouterr().out
-    assert f"{part.name}: this cached part was cut" in said and "own_tokens: this cached file was cut" in said
+    assert f"{part.name}: this cached file was cut" in said and "own_tokens: this cached file was cut" in said
 
 
 KILLED = """
@@ -153,7 +153,7 @@ def test_run_killed_while_it_joins_is_made_good(derived, parameters, tmp_path, m
     command = [sys.executable, "-c", KILLED, parameters.data, parameters.tokenizer, str(written)]
     assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
     (place,) = joined_in(derived)
-    assert not (place / "index.json").exists()
+    assert not (place / ".seal").exists()
     disturbed = trace_bytes(parameters, tmp_path)
     after = content_of(place)
     shutil.rmtree(derived)
@@ -179,7 +179,7 @@ def test_joining_again_does_not_disturb_who_reads(derived, parameters):
     tokens = load(parameters).tokens
     before = tokens.own.copy()
     (place,) = joined_in(derived)
-    (place / "index.json").unlink()  # as a second process sees it that started before this one was done
+    (place / ".seal").unlink()  # as a second process sees it that started before this one was done
     inode = (place / "own_tokens").stat().st_ino
     load(parameters)
     assert (place / "own_tokens").stat().st_ino == inode and np.array_equal(tokens.own, before)

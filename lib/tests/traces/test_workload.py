@@ -267,7 +267,7 @@ def test_cut_part_is_made_again(derived, parameters, tmp_path, undisturbed, enco
     forget_joined(derived)
     encoded_parts.clear()
     assert trace_bytes(parameters, tmp_path) == undisturbed
-    assert f"{part.name}: this cached part was cut, altered" in capsys.readouterr().out
+    assert f"{part.name}: this cached file was cut, altered" in capsys.readouterr().out
     assert len(encoded_parts) == 1 and part.stem.startswith(encoded_parts[0])
     assert part.read_bytes() == whole
 

@@ -1,0 +1,18 @@
+"""Packages that only parts of the library need: the optional dependencies of its pyproject.toml."""
+
+from importlib.util import find_spec
+
+from kvprefix.files.paths import InputError
+
+EXTRAS = {
+    "report": ("matplotlib", "seaborn", "IPython", "markdown_it", "ipykernel", "nbformat", "papermill"),
+    "cluster": ("dask", "distributed"),
+}
+_FOR = {"report": "figures, tables and notebooks", "cluster": "a Dask cluster"}
+
+
+def need(extra):
+    """Raise InputError if modules of an extra (`report` or `cluster`) are not installed; it imports none of them."""
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
+        raise InputError(f"{_FOR[extra]}: needs {', '.join(missing)}; install it: pip install 'kvprefix[{extra}]'")
