@@ -76,11 +76,15 @@ class PrefixCache:
         As in `replay`.
     """
 
-    policy: str | Policy = "lru"
-    _: KW_ONLY
+    policy: str | Policy
     capacity: int
+    _: KW_ONLY
     setting: float | None = None
     hold: bool = False
+
+    def __post_init__(self):
+        check_setting(find_policy(self.policy), self.setting)
+        check_capacity(self.capacity)
 
     def replay(self, trace):
         """Replay a PrefixTrace; see `replay` for the errors.
@@ -95,7 +99,7 @@ class PrefixCache:
         >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
         >>> from kvprefix.traces.trace import make_trace_of
         >>> trace = make_prefix_trace(make_trace_of([[1, 2, 9], [1, 3, 9], [1, 2, 9]]), 1)
-        >>> replayed = PrefixCache(capacity=2).replay(trace)
+        >>> replayed = PrefixCache("lru", 2).replay(trace)
         >>> replayed.hit_tokens, replayed.evictions
         (array([0, 1, 1]), 2)
         """

@@ -49,7 +49,7 @@ class Replayed(Shown):
             lines["evictions"] = f"{self.evictions:,} blocks"
         if self.waited_s is not None:
             lines["waited"] = f"{(self.waited_s > 0).sum():,} requests"
-        return lines | {name: str(text) for name, text in self.details.items()}
+        return lines | {name: one for name, one in self.details.items() if isinstance(one, str)}
 
     def to_frame(self):
         """Return a row per request: `prompt_tokens`, `hit_tokens` and, if requests overlap, `waited_s`."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cache_twin import make_random, replay_twin
 from matplotlib.colors import to_hex
+from said import said_of
 from trace_lines import line, write
 
 from kvprefix.__main__ import main
@@ -16,7 +17,7 @@ from kvprefix.cache.replay import replay
 from kvprefix.cache.rules.slru import Slru
 from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
-from kvprefix.report import facts, findings_cache, plot_cache
+from kvprefix.report import facts_cache, plot_cache
 from kvprefix.studies import table
 from kvprefix.studies.cache import study_policies
 from kvprefix.studies.sweep import sweep
@@ -69,12 +70,12 @@ def test_the_study_the_figure_and_the_tables_have_a_new_entry(dummy, bundled_wor
     looks = {(to_hex(one.get_color()), str(one._dash_pattern), one.get_marker()) for one in lines.values()}
     assert len(looks) == len(lines) == len(POLICIES) + 1
 
-    shown = findings_cache.tabulate_policies(frame, {"token": 0.6})
+    shown = facts_cache.tabulate_policies(frame, {"token": 0.6})
     assert shown["policy"].tolist() == [one.label for one in POLICIES.values()]
-    said = findings_cache.describe_policies(shown)
+    said = said_of(facts_cache.facts_policies, shown)
     assert r"Dummy $ of \* 2" in said or r"Dummy \$ of \* 2" in said and "Own & new" in said
-    assert facts.take_policies(shown)["tried"] == len(POLICIES) - 2
-    listed = findings_cache.list_policies().set_index("policy")
+    assert facts_cache.facts_policies(shown)["tried"] == len(POLICIES) - 2
+    listed = facts_cache.list_policies().set_index("policy")
     assert listed.loc[LABEL].tolist() == [0.5, "Does as SLRU does."] and "Own & new" in listed.index
     # the user's function is part of what a kept table is of: another one is measured anew
     policy("own", "Own & new")(lambda block: -block.now)

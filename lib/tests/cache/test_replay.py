@@ -83,7 +83,7 @@ def test_a_cache_counts_tokens_and_evictions_as_the_twin(policy, setting, small,
 
 def test_evictions_by_hand():
     # room for 2: c evicts a, a evicts b, b evicts c
-    assert PrefixCache(capacity=2).replay(make_small(["a", "b", "c", "a", "b"]).accesses).evictions == 3
+    assert PrefixCache("lru", 2).replay(make_small(["a", "b", "c", "a", "b"]).accesses).evictions == 3
     # a block that is too old leaves too: b's request drops a after 10.25 s, c evicts nothing
     late = make_small(["a", "b", "c"], arrival_s=[0, 10.25, 11]).accesses
     assert PrefixCache(capacity=2, policy="ttl", setting=10).replay(late).evictions == 1

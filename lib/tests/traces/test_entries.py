@@ -61,7 +61,8 @@ class Coin(Think):
 LOOK = """
 import sys, numpy as np, pandas as pd
 from said import make_stats
-from kvprefix.report import describe, conclusion
+from kvprefix.report import captions, facts_conclusion, facts_workload
+from kvprefix.report.words import say
 from kvprefix.traces.clock import schedule_turns
 from kvprefix.traces.parameters import parse_parameters
 
@@ -73,10 +74,10 @@ print(schedule_turns(requests, given.make("arrivals"), given.make("clock"), rng)
 print(sorted(set(given.make("think").draw(20, rng).tolist())))
 stats = make_stats()
 stats["multi_turn"]["parameters"] |= given.as_dict()
-print(describe.state_clock(given.as_dict()))
-print(describe.describe_method(stats))
-print(describe.list_parameters(stats).to_string())
-print(conclusion.state_limits({}, given))
+print(captions.state_clock(given.as_dict()))
+print(say("method.md", facts_workload.facts_method(stats)))
+print(facts_workload.list_parameters(stats).to_string())
+print(say("limits.md", facts_conclusion.facts_limits({}, given)))
 print(given.make("clock"), given.timing_files(), given.with_absolute_files().arrivals)
 """
 
