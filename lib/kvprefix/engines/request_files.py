@@ -70,9 +70,8 @@ def _read_fast(path, timed):
     timestamps = table["timestamp"].to_numpy() if timed else None  # what is missing is NaN
     if timed and not (np.diff(timestamps, prepend=0, append=_MOST_MS) >= 0).all():
         return None
-    n, empty = len(table), pa.scalar([], _IDS)
-    own_offsets, own = _flat(prompts)
-    output_offsets, output = _flat(outputs.fill_null(empty) if outputs.null_count else outputs)
+    n, own_offsets, own = len(table), *_flat(prompts)
+    output_offsets, output = _flat(outputs.fill_null(pa.scalar([], _IDS)) if outputs.null_count else outputs)
     if own is None or output is None or (np.diff(own_offsets) == 0).any():
         return None
     separate = [column.to_pylist() for column in (table["cache_salt"], table["lora_name"]) if column.null_count < n]
