@@ -56,9 +56,8 @@ def draw_engines(frame):
     figure, axes = make_axes(PAGE_IN, 2.8)
     cases = list_engines()
     engines = list(dict.fromkeys(case.engine for case in cases.values()))
-    known = sorted(  # of each engine the plain bars first
-        (case for case in cases.values() if case.look), key=lambda case: (engines.index(case.engine), case.look["hatch"])
-    )
+    known = [case for case in cases.values() if case.look]
+    known.sort(key=lambda case: (engines.index(case.engine), case.look["hatch"]))  # of each engine the plain bars first
     looks = style_bars(cases, {case.name: case.look for case in known})
     pools, width = np.sort(frame["pool"].unique()), 0.8 / len(looks)
     for k, (name, look) in enumerate(looks.items()):
