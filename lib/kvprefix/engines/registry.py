@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kvprefix.engines.versions import SGLANG_VERSIONS, VLLM_VERSIONS
-from kvprefix.files.paths import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +109,3 @@ ENGINES = {engine.name: engine for engine in (
         ),
     ),
 )}  # fmt: skip
-
-
-def find_engine(name):
-    """Return an engine by its name, or raise InputError."""
-    if name not in ENGINES:
-        raise InputError(f"engine {name!r} is not known; expected one of {', '.join(ENGINES)}")
-    return ENGINES[name]

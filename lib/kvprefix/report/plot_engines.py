@@ -55,7 +55,10 @@ def draw_engines(frame):
     """Draw the engines' token hit rates at each pool, mean and range over seeds. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 2.8)
     cases = list_engines()
-    looks = style_bars(cases, {name: case.look for name, case in cases.items() if case.look})
+    engines = list(dict.fromkeys(case.engine for case in cases.values()))
+    known = [case for case in cases.values() if case.look]
+    known.sort(key=lambda case: (engines.index(case.engine), case.look["hatch"]))  # of each engine the plain bars first
+    looks = style_bars(cases, {case.name: case.look for case in known})
     pools, width = np.sort(frame["pool"].unique()), 0.8 / len(looks)
     for k, (name, look) in enumerate(looks.items()):
         spread = spread_over(frame[frame["case"] == name], "pool", "token")

@@ -38,7 +38,7 @@ ROW_GROUP = 2**16  # requests of a trace's file that are in memory at a time
 class _Frame:
     """The field `requests`: given as a frame or as columns, a frame from its first use on.
 
-    Who only replays token ids so needs no pandas, which takes a third of a second to load.
+    Whoever only replays token ids makes no frame and needs no pandas.
     """
 
     def __get__(self, trace, owner=None):

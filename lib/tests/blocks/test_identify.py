@@ -170,6 +170,15 @@ def test_blocks_of_real_conversations_agree_with_one_pass(bundled_workload, monk
             assert all(np.array_equal(getattr(blocks, name), value) for name, value in expected.items())
 
 
+def test_blocks_of_other_contexts_are_other_blocks():
+    salts, adapters = ["x", "y", "x", None, "", "x"], [None, None, None, None, None, "l"]
+    prompts = [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 5, 6], [1, 2], [1, 2], [1, 2]]
+    blocks = identify_blocks(make_trace_of(prompts, cache_salts=salts, lora_names=adapters), 2)
+    assert blocks.ids.tolist() == [0, 1, 2, 3, 0, 4, 5, 5, 6]
+    assert blocks.parent.tolist() == [-1, 0, -1, 2, 0, -1, -1] and blocks.depth.tolist() == [0, 1, 0, 1, 1, 0, 0]
+    assert identify_blocks(make_trace_of(prompts, cache_salts=["x"] * 6), 2).n_distinct == 3
+
+
 @pytest.mark.parametrize("block_size", [0, -1, 2.0, "16", None, True, float("nan")])
 def test_block_size_without_sense_is_refused(block_size):
     with pytest.raises(InputError, match="block size is .*; expected a whole number of tokens, 1 or more"):

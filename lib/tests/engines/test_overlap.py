@@ -163,6 +163,7 @@ def check_twin(run, arrivals, prefill_steps):
     assert steps == [twin.admitted, twin.finished]
     assert (result.preemptions.tolist(), result.steps) == (twin.preemptions, twin.n_steps)
     assert [result.tokens_again, result.cached_again] == twin.again
+    assert result.evictions == twin.pool.evictions
     content = twin.pool.content
     assert summarise(result) == (twin.hits, len(set(content.values())), len(content))
     return twin

@@ -10,7 +10,7 @@ class Pool:
 
     def __init__(self, size, block_size, legacy_free):
         self.free, self.content, self.holders = list(range(1, size)), {}, dict.fromkeys(range(size), 0)
-        self.block_size, self.legacy_free = block_size, legacy_free
+        self.block_size, self.legacy_free, self.evictions = block_size, legacy_free, 0
 
     def find(self, tokens, context):
         found = []
@@ -37,7 +37,7 @@ class Pool:
 
     def take(self):
         block = self.free.pop(0)
-        self.content.pop(block, None)
+        self.evictions += self.content.pop(block, None) is not None
         self.holders[block] = 1
         return block
 

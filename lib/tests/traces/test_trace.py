@@ -1,3 +1,6 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -172,3 +175,32 @@ def test_a_file_whose_notes_are_none_is_refused(tmp_path, info):
     pq.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(InputError, match=r"t\.parquet: is no whole kvprefix trace"):
         read_trace(tmp_path / "t.parquet")
+
+
+def test_contexts_stay_with_a_trace_but_not_in_a_file(tmp_path):
+    assert make_trace_of([[1], [2]], cache_salts=["x", "x"], lora_names=[None, ""]).contexts is None
+    trace = make_trace_of([[1], [2], [3]], cache_salts=[None, "x", ""])
+    assert trace.contexts.tolist() == trace.without_template().contexts.tolist() == [0, 1, 0]
+    with pytest.raises(InputError, match="holds no cache salts and no adapters"):
+        write_trace(trace, tmp_path / "t.parquet")
+    assert not (tmp_path / "t.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "column", [{"outputs": [[1]]}, {"arrival_s": [1, 2, 3]}, {"cache_salts": []}, {"lora_names": ["a"]}]
+)
+def test_a_column_of_another_length_is_refused(column):
+    ((name, values),) = column.items()
+    with pytest.raises(InputError, match=f"{name} has {len(values)} entries for 2 prompts; expected one per prompt"):
+        make_trace_of([[1], [2]], **column)
+
+
+def test_columns_become_a_frame_when_they_are_read():
+    trace = make_trace_of([[1], [2, 3]], [0.5, 1.5], [[4, 5], []])
+    assert trace.arrival_s.tolist() == [0.5, 1.5] and trace.request_ids == ["c0t0", "c1t0"]
+    assert list(trace.requests) == REQUEST_COLUMNS and trace.requests is trace.requests
+    assert trace.requests["output_tokens"].tolist() == [2, 0] and trace.request_ids == ["c0t0", "c1t0"]
+    assert pickle.loads(pickle.dumps(trace)).requests.equals(trace.requests)
+    assert replace(trace, info={"a": 1}).requests is trace.requests
+    with pytest.raises(TypeError, match="requests"):
+        Trace(rows=trace.rows, tokens=trace.tokens, info={})
