@@ -6,7 +6,8 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full readme bench lint lock clean FORCE
+.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full readme bench lint lock clean \
+    FORCE
 
 # ---- Variables. Those of a report stand in the library's table of parameters, with their defaults; make only hands on
 # what is given. Those of the targets stand here: a `##` line and the default, which `make` prints.
