@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from kvprefix.report.findings_engines import describe_engines, tabulate_engines
 
 from kvprefix.__main__ import main
 from kvprefix.engines.registry import ENGINES, Engine, Variant
 from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
-from kvprefix.report.findings_engines import describe_engines, tabulate_engines
 from kvprefix.report.plot_engines import draw_engines
 from kvprefix.stats.replayed import Replayed
 from kvprefix.studies.engines import list_engines, measure_engines

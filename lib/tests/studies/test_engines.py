@@ -86,8 +86,8 @@ def test_what_is_drawn_and_said(frame):
     figure, _ = plot_replays.draw_chain(frame)
     assert [axes.get_title() for axes in figure.axes] == ["600 blocks", "3,000 blocks"]
     plot_replays.draw_engines(frame)
-    describe = facts_engines.describe_chain, facts_engines.describe_waits, facts_engines.describe_engines
-    texts = [one(frame) for one in describe]
+    measures = facts_engines.facts_chain, facts_engines.facts_waits, facts_engines.facts_engines
+    texts = [said_of(one, frame) for one in measures]
     assert all("nan" not in text for text in texts)
     assert "With 600 blocks" in texts[0] and "SGLang" in texts[2]
     assert set(facts_engines.tabulate_engines(frame)["verdict"]) <= {"–", "higher", "lower", "equal", "not separated"}
