@@ -6,7 +6,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full readme bench lint lock clean \
+.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full docs bench lint lock clean \
     FORCE
 
 # ---- Variables. Those of a report stand in the library's table of parameters, with their defaults; make only hands on
@@ -24,7 +24,7 @@ TIMING = sequential
 SPEED = 1
 ## notebooks that run at a time (quick: 2)
 JOBS = 1
-## where heavy steps run: `local`, or tcp://HOST:PORT, a Dask scheduler (lib/CLUSTER.md)
+## where heavy steps run: `local`, or tcp://HOST:PORT, a Dask scheduler (lib/docs/how-to/use-a-cluster.md)
 SCHEDULER = local
 ## true: CSV cells that a spreadsheet would run as formulas begin with an apostrophe
 CSV_SAFE = false
@@ -205,8 +205,8 @@ lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch
 
-readme: .venv/.ready ## write the table of parameters into README.md
-	@$(RUN) $(dir $(TABLE))table.py README.md
+docs: .venv/.ready ## write what is made of the code: lib/docs/reference and the README's table of parameters
+	$(RUN) lib/make_docs.py
 
 bench: .venv/.ready ## measure speed and memory against other tools, as reports/bench/
 	$(RUN) lib/benchmarks/bench.py $(ARGS)

@@ -1,6 +1,6 @@
-"""Write the reference pages that are made of the code, below lib/docs/reference: ``make docs``.
+"""Write what is made of the code: the pages below lib/docs/reference, and the README's table of parameters.
 
-    python lib/make_docs.py          write them
+    python lib/make_docs.py          write them (``make docs``)
     python lib/make_docs.py --check  say which are not as they would be written, and end with 1 if any
 """
 
@@ -13,6 +13,9 @@ os.environ["COLUMNS"] = "120"  # argparse wraps by it
 
 from kvprefix.__main__ import make_parser
 from kvprefix.contents import GROUPS, load
+from kvprefix.formats.lookup import make_table
+from kvprefix.formats.registry import FORMATS
+from kvprefix.traces.table import TABLE, fill_readme, format_readme
 
 FOLDER = Path(__file__).parent / "docs" / "reference"
 MADE = "<!-- Made of the code by `make docs`: edit the code. -->"
@@ -88,14 +91,59 @@ def table(head, rows):
     return "\n".join(lines)
 
 
-PAGES = {"names": write_names, "commands": write_commands}
+def write_policies():
+    """Yield the list of eviction policies."""
+    from kvprefix.cache.policies import LIBRARY, POLICIES
+
+    yield "## Eviction policies"
+    yield "For `curve --policy`, `sweep`, `PrefixCache` and the studies. What all share is in `cache/replay.py`."
+    rows = []
+    for name in sorted(LIBRARY, key=list(POLICIES).index):
+        one = POLICIES[name]
+        setting = f"{one.default:g}: {one.setting.meaning}" if one.setting else ""
+        rows.append((f"`{name}`", one.label, one.definition, setting))
+    yield table(("name", "label", "evicts", "setting"), rows)
+
+
+def write_parameters():
+    """Yield the page of parameters: the table of the library, as the README shows it."""
+    yield from ("# Parameters", MADE)
+    yield "`make report PARAMETER=value`, `kvprefix run --parameter value`, or a notebook's first code cell."
+    yield format_readme(TABLE).strip()
+    yield "A value that is out of range or of the wrong kind is refused, with what would be right."
+
+
+def write_formats():
+    """Yield the page of formats: the registry."""
+    yield from ("# Formats", MADE)
+    yield "`kvprefix convert IN OUT --to FORMAT`; IN is told by its content, or by `--from`."
+    yield make_table()
+    yield table(("format", "holds", "usual block size", "is"), [
+        (f"`{one.name}`", one.holds, f"{one.block_size}" if one.block_size else "", one.definition)
+        for one in FORMATS.values()
+    ])  # fmt: skip
+
+
+PAGES = {
+    "names": [write_names], "commands": [write_commands, write_policies], "parameters": [write_parameters],
+    "formats": [write_formats],
+}  # fmt: skip
+README = Path(__file__).parents[1] / "README.md"
+
+
+def make_pages():
+    """Return the text of every file that is made of the code, by its path: the pages, and the README's table."""
+    pages = {
+        FOLDER / f"{name}.md": "\n\n".join(part for write in parts for part in write()) + "\n"
+        for name, parts in PAGES.items()
+    }
+    return pages | {README: fill_readme(README.read_text(encoding="utf-8"), TABLE)}
 
 
 def main(arguments):
     """Write or check all pages; return the exit code."""
     stale = []
-    for name, write in PAGES.items():
-        path, text = FOLDER / f"{name}.md", "\n\n".join(write()) + "\n"
+    for path, text in make_pages().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)
             if "--check" not in arguments:

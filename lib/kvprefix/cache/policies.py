@@ -76,7 +76,7 @@ def policy(name, label=None, *, definition=None, look=None):
     >>> @policy("mine")
     ... def my_policy(block):
     ...     return block.now + 50 * block.uses
-    >>> trace = make_prefix_trace(make_trace_of([[1, 9], [1, 9], [2, 9], [3, 9], [1, 9]]), 1)
+    >>> trace = make_prefix_trace(make_trace_of([[1], [1], [2], [3], [1]]), 1)
     >>> replay(trace, 2, my_policy), replay(trace, 2, "lru")
     (array([0, 1, 0, 0, 1]), array([0, 1, 0, 0, 0]))
     >>> del POLICIES["mine"]

@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKS = "<!-- parameters: `make readme` writes this table -->\n", "<!-- end of the parameters -->\n"
+MARKS = "<!-- parameters: `make docs` writes this table -->\n", "<!-- end of the parameters -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,7 @@ def test_the_study_the_figure_and_the_tables_have_a_new_entry(dummy, bundled_wor
     shown = facts_cache.tabulate_policies(frame, {"token": 0.6})
     assert shown["policy"].tolist() == [one.label for one in POLICIES.values()]
     said = said_of(facts_cache.facts_policies, shown)
-    assert r"Dummy $ of \* 2" in said or r"Dummy \$ of \* 2" in said and "Own & new" in said
+    assert r"Dummy \$ of \* 2" in said or r"Dummy \$ of * 2" in said
     assert facts_cache.facts_policies(shown)["tried"] == len(POLICIES) - 2
     listed = facts_cache.list_policies().set_index("policy")
     assert listed.loc[LABEL].tolist() == [0.5, "Does as SLRU does."] and "Own & new" in listed.index

@@ -75,7 +75,9 @@ def test_a_cache_counts_tokens_and_evictions_as_the_twin(policy, setting, small,
     cache = PrefixCache(policy=policy, capacity=capacity, setting=setting, hold=hold)
     replayed, expected = cache.replay(small.accesses), replay_twin(small, capacity, policy, setting=setting, hold=hold)
     assert replayed.details["hit_blocks"].tolist() == expected and replayed.label == POLICIES[policy].label
-    assert replayed.evictions == count_evictions(small, capacity, policy, setting=setting, hold=hold)
+    evictions = count_evictions(small, capacity, policy, setting=setting, hold=hold)
+    # OPT's twin hits as much, but also stores blocks that are never accessed again
+    assert replayed.evictions <= evictions if policy == "opt" else replayed.evictions == evictions
     assert replayed.hit_tokens.tolist() == small.accesses.hit_tokens(np.array(expected, np.int64)).tolist()
     assert replayed.prompt_tokens is small.accesses.prompt_tokens and len(replayed) == len(small.paths)
     assert replayed.hit_rate == rate_hits(small.accesses, np.array(expected, np.int64))["token"]

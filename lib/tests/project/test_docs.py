@@ -2,9 +2,10 @@
 
 import json
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
-from places import PROJECT
+from places import LIB, PROJECT
 
 from kvprefix.report.rounding import percent
 from kvprefix.tokens.template import load_chat
@@ -13,6 +14,8 @@ from kvprefix.tokens.tokenizer import find_tokenizer
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CARDS = (PROJECT / "data/README.md").read_text(encoding="utf-8")
 REPORT = PROJECT / "reports/default"
+DOCS = LIB / "docs"
+PAGES = [PROJECT / "README.md", PROJECT / "data/README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +23,11 @@ def stats():
     return {mode: json.loads((REPORT / f"{mode}_stats.json").read_text()) for mode in ("single_turn", "multi_turn")}
 
 
-@pytest.mark.parametrize(("text", "folder"), [(README, PROJECT), (CARDS, PROJECT / "data")], ids=["README", "cards"])
-def test_links_lead_somewhere(text, folder):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    text, folder = page.read_text(encoding="utf-8"), page.parent
     targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
-    assert targets and not [target for target in targets if not (folder / target).exists()]
+    assert not [target for target in targets if target and not (folder / target).exists()]
 
 
 def test_the_readme_s_numbers_are_the_committed_report_s(stats):
@@ -73,10 +77,33 @@ def test_the_default_report_was_made_with_the_defaults(stats):
     assert {name: made[name] for name in Parameters().as_dict()} == Parameters().as_dict()
 
 
-def test_the_readme_s_parameters_are_those_of_the_table():
-    from kvprefix.traces.table import TABLE, fill_readme
+def test_what_is_made_of_the_code_is_as_make_docs_writes_it(capfd):
+    spec = spec_from_file_location("make_docs", LIB / "make_docs.py")
+    make_docs = module_from_spec(spec)
+    spec.loader.exec_module(make_docs)
+    assert make_docs.main(["--check"]) == 0, capfd.readouterr().err
 
-    assert fill_readme(README, TABLE) == README, "make readme"
+
+def test_every_key_of_the_output_files_is_in_the_reference(stats):
+    page = (DOCS / "reference/files.md").read_text(encoding="utf-8")
+    summary = {"mean", "std", "min", "p5", "p25", "median", "p75", "p95", "p99", "max"}
+    assert all(f"`{name}`" in page for name in summary)
+    known = {"parameters", "versions", "skipped", "repaired", "first_skipped", "first_repaired", "intervals"}
+
+    def check(content, where=""):
+        for name, value in content.items():
+            path = f"{where}{name}"
+            named = f"`{path}`" in page or f"`{name}`" in page or (where and f"`{where[:-1]}`" in page)
+            assert named, path
+            if isinstance(value, dict) and name not in known and not summary <= value.keys():
+                check(value, f"{path}.")
+
+    check(stats["multi_turn"])
+    for file in ("multi_turn_request_metrics.csv", "multi_turn_block_metrics.csv"):
+        for name in (REPORT / file).open().readline().strip().split(","):
+            assert f"`{name}`" in page
+    with (REPORT / "multi_turn_trace.jsonl").open() as lines:
+        assert all(f"`{name}`" in page for name in json.loads(next(lines)))
 
 
 def test_the_default_report_s_parameters_are_the_defaults():
