@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.engines.sglang_tree import insert, remove_oldest, walk
+from kvprefix.engines.sglang_tree import FIRST_ARENA, insert, remove_oldest, walk
 from kvprefix.tokens.arrays import copy_prompt
 
 
@@ -52,19 +52,19 @@ def replay_pages(tree, work, tokens):
     (n,) ndarray of int64
         The cached tokens of each request, -1: never fits.
     """
-    page_size, free = tree.page_size, work.n_pages
+    page_size, free, arena = tree.page_size, work.n_pages, np.empty(FIRST_ARENA, np.int32)
     cached = np.full(len(work.rows), -1)
     for i in range(len(work.rows)):
         prompt, total = work.prompts[i], work.computed[i]
         if total < 0:
             continue
         ids = _copy_tokens(tokens, work.rows[i], prompt, total)
-        node, hit = walk(tree, -1 - work.contexts[i], ids, 0, (prompt - 1) // page_size * page_size)
+        node, hit = walk(tree, arena, -1 - work.contexts[i], ids, 0, (prompt - 1) // page_size * page_size)
         cached[i] = hit
         new = -(-(prompt - hit) // page_size)
         wanted = prompt - hit if page_size == 1 else -(-(prompt - hit + page_size) // page_size)
         free = _evict(tree, free, wanted, node) - new
-        tree, node, known = insert(tree, node, ids, hit, prompt // page_size * page_size)
+        arena, node, known = insert(tree, arena, node, ids, hit, prompt // page_size * page_size)
         free += (known - hit) // page_size
 
         held, last = -(-prompt // page_size), -(-total // page_size)
@@ -72,7 +72,7 @@ def replay_pages(tree, work, tokens):
             before_last = -(-(total - 1) // page_size)
             free = _evict(tree, free, before_last - held + 1, node) - (last - held)
             start = prompt // page_size * page_size
-            tree, node, known = insert(tree, node, ids, start, total // page_size * page_size)
+            arena, node, known = insert(tree, arena, node, ids, start, total // page_size * page_size)
             free += (known - start) // page_size
         free += total % page_size > 0
     return cached

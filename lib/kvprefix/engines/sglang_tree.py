@@ -1,6 +1,6 @@
 """The tree of SGLang's radix cache, compiled: nodes of whole pages, and the order of their last accesses.
 
-A tree's arrays stay where they are, but for its arena: who inserts gets a tree back, with a larger arena if need be.
+The nodes' tokens lie in an arena beside the tree: who inserts gets an arena back, a larger one if need be.
 `sglang` has the rules, `sglang_replay` the requests.
 """
 
@@ -11,7 +11,7 @@ from numba import njit
 
 from kvprefix.files.paths import InputError
 
-_FIRST_ARENA = 2**20  # tokens
+FIRST_ARENA = 2**20  # tokens
 _STATE = np.dtype([(name, np.int64) for name in (
     "n_unused",  # nodes that are not in use
     "used",  # tokens in the arena, with those of evicted nodes
@@ -31,8 +31,6 @@ class Tree(NamedTuple):
     page_size : int
         Tokens.
     state : (1,) ndarray of _STATE
-    arena : ndarray of int32
-        The nodes' tokens.
     parent : ndarray of int32
         Of a node whose parent is the root: -1 - its context.
     start, length : ndarray of int64
@@ -49,7 +47,6 @@ class Tree(NamedTuple):
 
     page_size: int
     state: np.ndarray
-    arena: np.ndarray
     parent: np.ndarray
     start: np.ndarray
     length: np.ndarray
@@ -77,7 +74,7 @@ def make_tree(most_nodes, page_size):
     state, ends = np.zeros(1, _STATE), np.full(most_nodes + 1, most_nodes, np.int32)
     state["n_unused"] = most_nodes
     return Tree(
-        page_size=page_size, state=state, arena=np.empty(_FIRST_ARENA, np.int32),
+        page_size=page_size, state=state,
         parent=np.empty(most_nodes, np.int32), start=np.empty(most_nodes, np.int64),
         length=np.empty(most_nodes, np.int64), code=np.empty(most_nodes, np.uint64), newer=ends, older=ends.copy(),
         table=np.zeros(size, np.int32), unused=np.arange(most_nodes - 1, -1, -1, dtype=np.int32),
@@ -99,9 +96,9 @@ def _hash_page(parent, ids, start, page_size):
 
 
 @njit(cache=True, nogil=True)
-def _find_child(tree, parent, ids, start):
+def _find_child(tree, arena, parent, ids, start):
     """Return the child whose first page is the one at `start`, -1 where there is none."""
-    arena, page_size = tree.arena, tree.page_size
+    page_size = tree.page_size
     code, mask = _hash_page(parent, ids, start, page_size), len(tree.table) - 1
     slot = np.int64(code & np.uint64(mask))
     while tree.table[slot]:
@@ -137,9 +134,9 @@ def _add_node(tree, parent, start, length):
 
 
 @njit(cache=True, nogil=True)
-def _enter(tree, node):
+def _enter(tree, arena, node):
     """Put a node into the table."""
-    code = _hash_page(tree.parent[node], tree.arena, tree.start[node], tree.page_size)
+    code = _hash_page(tree.parent[node], arena, tree.start[node], tree.page_size)
     mask = len(tree.table) - 1
     tree.code[node] = code
     slot = np.int64(code & np.uint64(mask))
@@ -189,14 +186,14 @@ def remove_oldest(tree):
 
 
 @njit(cache=True, nogil=True)
-def walk(tree, node, ids, start, stop):
+def walk(tree, arena, node, ids, start, stop):
     """Follow the tokens from `start` to at most `stop` below a node; return where that ends, splitting a node for it.
 
     `stop` is a multiple of the page size. The path is the newest part of the list then, the rest of a split node next.
     """
-    arena, page_size = tree.arena, tree.page_size
+    page_size = tree.page_size
     while start < stop:
-        child = _find_child(tree, node, ids, start)
+        child = _find_child(tree, arena, node, ids, start)
         if child < 0:
             break
         first, most, n = tree.start[child], min(tree.length[child], stop - start), page_size
@@ -209,7 +206,7 @@ def walk(tree, node, ids, start, stop):
             node = _add_node(tree, node, first, n)
             tree.code[node], tree.table[slot] = tree.code[child], node + 1
             tree.parent[child], tree.start[child], tree.length[child] = node, first + n, tree.length[child] - n
-            _enter(tree, child)
+            _enter(tree, arena, child)
             _touch(tree, child)
             return node, start
         node = child
@@ -218,36 +215,33 @@ def walk(tree, node, ids, start, stop):
 
 
 @njit(cache=True, nogil=True)
-def insert(tree, node, ids, start, stop):
-    """Put the tokens from `start` on below a node; return (the tree, the path's end, where new tokens began)."""
-    node, start = walk(tree, node, ids, start, stop)
+def insert(tree, arena, node, ids, start, stop):
+    """Put the tokens from `start` on below a node; return (the arena, the path's end, where new tokens began)."""
+    node, start = walk(tree, arena, node, ids, start, stop)
     more, state = stop - start, tree.state[0]
     if more > 0:
-        if state.used + more > len(tree.arena):
-            tree = _pack(tree, more)
-        tree.arena[state.used : state.used + more] = ids[start:stop]
+        if state.used + more > len(arena):
+            arena = _pack(tree, arena, more)
+        arena[state.used : state.used + more] = ids[start:stop]
         node = _add_node(tree, node, state.used, more)
         state.used += more
         state.tokens += more
-        _enter(tree, node)
+        _enter(tree, arena, node)
         _touch(tree, node)
-    return tree, node, start
+    return arena, node, start
 
 
 @njit(cache=True, nogil=True)
-def _pack(tree, more):
-    """Return the tree with an arena that is at most half full with `more` tokens."""
+def _pack(tree, arena, more):
+    """Return the nodes' tokens in an arena that is at most half full with `more` tokens."""
     state, ends = tree.state[0], len(tree.newer) - 1
     packed, used = np.empty(2 * (state.tokens + more), np.int32), 0
     node = tree.newer[ends]
     while node != ends:
         first, n = tree.start[node], tree.length[node]
-        packed[used : used + n] = tree.arena[first : first + n]
+        packed[used : used + n] = arena[first : first + n]
         tree.start[node] = used
         used += n
         node = tree.newer[node]
     state.used = used
-    return Tree(
-        tree.page_size, tree.state, packed, tree.parent, tree.start, tree.length, tree.code, tree.newer, tree.older,
-        tree.table, tree.unused,
-    )  # fmt: skip
+    return packed
