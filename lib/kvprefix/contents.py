@@ -19,7 +19,7 @@ GROUPS = {
         "Trace": ("traces.trace", "Requests in arrival order, with their tokens"),
         "PrefixTrace": ("blocks.prefix_trace", "A trace as a cache of blocks sees it"),
         "make_prefix_trace": ("blocks.prefix_trace", "What `Trace.blocks` does"),
-        "write_trace": ("traces.trace", "Write a trace with its tokens as Parquet"),
+        "write_trace": ("traces.parquet", "Write a trace with its tokens as Parquet"),
     },
     "Time": {
         "Poisson": ("traces.arrivals", "Conversations start at random, independently"),

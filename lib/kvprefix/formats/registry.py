@@ -21,7 +21,7 @@ def register(one):
 
 
 def _read_parquet(path, options):
-    from kvprefix.traces.trace import read_trace
+    from kvprefix.traces.parquet import read_trace
 
     trace = read_trace(path)
     if not len(trace):
@@ -30,7 +30,7 @@ def _read_parquet(path, options):
 
 
 def _write_parquet(trace, path, options):
-    from kvprefix.traces.trace import write_trace
+    from kvprefix.traces.parquet import write_trace
 
     write_trace(trace, path)
     return []

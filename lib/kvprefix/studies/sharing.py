@@ -13,7 +13,8 @@ from kvprefix.files.sealed import expect_unchanged, stamp_file
 from kvprefix.formats.engine_trace import SpilledMessages, write_engine_trace
 from kvprefix.stats.metrics import describe_mode, measure_accountings, tabulate_blocks, tabulate_requests
 from kvprefix.stats.resampling import Resampled, resample_mode
-from kvprefix.traces.trace import Trace, write_trace
+from kvprefix.traces.parquet import write_trace
+from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, make_trace
 
 ROWS_AT_A_TIME = 2**18  # of a CSV file

@@ -148,7 +148,7 @@ def test_fetch_without_a_network_says_so(capsys):
 
 def test_the_traces_are_written_as_parquet_where_asked(tmp_path):
     from kvprefix.blocks.sharing import share
-    from kvprefix.traces.trace import read_trace
+    from kvprefix.traces.parquet import read_trace
 
     run(tmp_path, "--parquet")
     trace = read_trace(tmp_path / "multi_turn_trace.parquet")

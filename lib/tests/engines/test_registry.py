@@ -7,13 +7,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from kvprefix.report.findings_engines import describe_engines, tabulate_engines
+from said import said_of
 
 from kvprefix.__main__ import main
 from kvprefix.engines.registry import ENGINES, Engine, Variant
 from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
+from kvprefix.report.facts_engines import facts_engines, tabulate_engines
 from kvprefix.report.plot_engines import draw_engines
 from kvprefix.stats.replayed import Replayed
 from kvprefix.studies.engines import list_engines, measure_engines
@@ -79,7 +80,7 @@ def test_one_more_engine_is_in_the_study_its_figure_and_its_tables(half, bundled
     assert "half" in set(data["case"])
     bars = [patch for patch in figure.axes[0].patches if patch.get_width()]
     assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in bars}) == len(list_engines()) == 7
-    assert "Half, fine" in set(tabulate_engines(frame)["case"]) and "Half, fine 50" in describe_engines(frame)
+    assert "Half, fine" in set(tabulate_engines(frame)["case"]) and "Half, fine 50" in said_of(facts_engines, frame)
 
 
 def test_an_engine_that_names_no_variant_is_compared_itself():

@@ -20,7 +20,7 @@ from kvprefix.formats.chat_log import Logged, RequestLog, read_log
 from kvprefix.formats.chat_threads import make_chains, thread_requests
 from kvprefix.formats.chat_trace import tokenise_log
 from kvprefix.tokens.tokenizer import find_tokenizer
-from kvprefix.traces.trace import read_trace, write_trace
+from kvprefix.traces.parquet import read_trace, write_trace
 
 
 def write(path, *records):

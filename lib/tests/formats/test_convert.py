@@ -19,7 +19,8 @@ from kvprefix.formats.convert import convert
 from kvprefix.formats.lookup import list_targets, recognise
 from kvprefix.formats.mooncake import read_mooncake
 from kvprefix.studies.sweep import load_accesses
-from kvprefix.traces.trace import make_trace_of, read_trace, write_trace
+from kvprefix.traces.parquet import read_trace, write_trace
+from kvprefix.traces.trace import make_trace_of
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from kvprefix.cache.curve import count_seen, rate_unbounded
 from kvprefix.formats.convert import convert
 from kvprefix.studies.sweep import load_accesses
 from kvprefix.tokens.tokenizer import find_tokenizer, load_tokenizer
-from kvprefix.traces.trace import read_trace
+from kvprefix.traces.parquet import read_trace
 
 READS = Path(__file__).with_name("peer_reads.py")
 PUBLISHED = SHARED / "data/mooncake_conversation_trace.jsonl.gz"

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from places import PROJECT
+from places import LIB
 from trace_lines import CHATS, HI, line, write
 
 from kvprefix.__main__ import main
@@ -161,9 +161,8 @@ def test_an_entry_that_cannot_be_one_is_refused(wrong, said):
         Format(**{**GOOD, **wrong})
 
 
-def test_the_readme_shows_the_table_of_all_formats():
-    table = make_table()
-    assert table in (PROJECT / "README.md").read_text(encoding="utf-8"), f"expected in the README:\n{table}"
+def test_the_reference_shows_the_table_of_all_formats():
+    assert make_table() in (LIB / "docs/reference/formats.md").read_text(encoding="utf-8"), "make docs"
 
 
 def test_formats_are_found_for_what_they_can():

@@ -93,14 +93,14 @@ def test_every_key_of_the_output_files_is_in_the_reference(stats):
     def check(content, where=""):
         for name, value in content.items():
             path = f"{where}{name}"
-            named = f"`{path}`" in page or f"`{name}`" in page or (where and f"`{where[:-1]}`" in page)
+            named = f"`{path}`" in page or f"`{path}." in page or f"`{name}`" in page or f"`{where[:-1]}`" in page
             assert named, path
             if isinstance(value, dict) and name not in known and not summary <= value.keys():
                 check(value, f"{path}.")
 
     check(stats["multi_turn"])
     for file in ("multi_turn_request_metrics.csv", "multi_turn_block_metrics.csv"):
-        for name in (REPORT / file).open().readline().strip().split(","):
+        for name in (REPORT / file).read_text().partition("\n")[0].split(","):
             assert f"`{name}`" in page
     with (REPORT / "multi_turn_trace.jsonl").open() as lines:
         assert all(f"`{name}`" in page for name in json.loads(next(lines)))

@@ -1,5 +1,6 @@
 """The library's shape: rooms whose imports go one way, and tests laid out like the rooms."""
 
+import ast
 import subprocess
 import sys
 
@@ -30,3 +31,17 @@ def test_each_room_says_what_lives_there_and_what_may_not():
 def test_tests_are_laid_out_like_the_rooms():
     folders = {path.name for path in (LIB / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders - ACROSS <= ROOMS and not list((LIB / "tests").glob("test_*.py"))
+
+
+def test_a_module_is_read_in_one_sitting_and_a_function_at_a_glance():
+    long = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > 300:
+            long.append(f"{path.relative_to(PACKAGE)}: {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
+                if (lines := node.end_lineno - start) > 60:
+                    long.append(f"{path.relative_to(PACKAGE)}, {node.name}: {lines} lines")
+    assert not long

@@ -16,7 +16,8 @@ from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
 from kvprefix.formats.mooncake import read_mooncake
 from kvprefix.studies.sweep import _is_cached, default_capacities, is_compiled, load_accesses, sweep
-from kvprefix.traces.trace import make_trace_of, write_trace
+from kvprefix.traces.parquet import write_trace
+from kvprefix.traces.trace import make_trace_of
 
 # A chat of two turns around another request, in blocks of 4 tokens: with room for 2 blocks the second turn hits under
 # OPT alone. Unbounded: 2 of 6 blocks; 8 of 22 tokens; the mean of 0, 0 and 8 / 10.

@@ -16,7 +16,7 @@ from kvprefix.files.paths import InputError
 from kvprefix.tokens import parts as parts_module
 from kvprefix.tokens import store as tokenstore
 from kvprefix.traces.parameters import Parameters
-from kvprefix.traces.trace import write_trace
+from kvprefix.traces.parquet import write_trace
 from kvprefix.traces.workload import load_workload, make_trace
 
 RECORDS = [

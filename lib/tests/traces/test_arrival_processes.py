@@ -153,7 +153,7 @@ def test_a_trace_that_breaks_causality_says_so_where_it_is_used(bundled_workload
     from kvprefix.blocks.sharing import share
     from kvprefix.stats.metrics import describe_mode
     from kvprefix.studies.sweep import load_accesses
-    from kvprefix.traces.trace import write_trace
+    from kvprefix.traces.parquet import write_trace
 
     workload = replace(bundled_workload, parameters=replace(bundled_workload.parameters, clock="at_once"))
     with pytest.warns(UserWarning, match=r"[\d,]+ of [\d,]+ later turns come before the reply"):

@@ -10,8 +10,9 @@ from twin import small_traces
 
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.arrays import Tokens
-from kvprefix.traces import trace as trace_module
-from kvprefix.traces.trace import REQUEST_COLUMNS, Trace, make_trace_of, read_trace, write_trace
+from kvprefix.traces import parquet as trace_module
+from kvprefix.traces.parquet import read_trace, write_trace
+from kvprefix.traces.trace import REQUEST_COLUMNS, Trace, make_trace_of
 
 
 def prompts_of(trace):

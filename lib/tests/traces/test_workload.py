@@ -16,7 +16,7 @@ from kvprefix.tokens import parts as parts_module
 from kvprefix.traces.arrivals import Gamma, Poisson
 from kvprefix.traces.clock import Causal
 from kvprefix.traces.parameters import Parameters
-from kvprefix.traces.trace import write_trace
+from kvprefix.traces.parquet import write_trace
 from kvprefix.traces.workload import Workload, load_workload, make_trace, tokenize
 
 RECORDS = [
