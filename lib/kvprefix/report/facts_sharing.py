@@ -72,7 +72,7 @@ def facts_multi_turn(result):
     later = trace.requests["turn"].to_numpy() > 0
     if not later.any():
         return {"later": 0.0}
-    fraction, prompt, cached = sharing.sharing_fraction, sharing.prompt_tokens, sharing.cached_tokens
+    fraction, prompt, cached = sharing.sharing_fraction, sharing.prompt_tokens, sharing.hit_tokens
     own = None
     if cached.any():
         own = count_history_hits(trace, sharing).sum() * sharing.blocks.block_size / cached.sum()

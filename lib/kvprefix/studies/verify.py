@@ -67,8 +67,12 @@ def _find_folder(folder):
 
 def read_lines(path):
     """Return the objects of a compressed file of JSON Lines."""
-    with explain_os_errors(path), gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    with explain_os_errors(path):
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                return [json.loads(line) for line in file]
+        except (EOFError, ValueError, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: is cut or damaged ({error}); expected it as the project has it") from error
 
 
 def make_recorded(lines, **more):

@@ -1,6 +1,5 @@
 """Requests that run at once: hand cases, a twin of vLLM's scheduler, and what that scheduler answered."""
 
-import gzip
 import json
 
 import numpy as np
@@ -14,7 +13,9 @@ from kvprefix.__main__ import main
 from kvprefix.engines import request_files as requestfiles
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.vllm import VLLM
+from kvprefix.files.arrow_lines import read_fast
 from kvprefix.files.paths import InputError
+from kvprefix.studies.verify import read_lines, rebuild
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import make_trace_of
 
@@ -195,23 +196,6 @@ def test_requests_far_apart_do_not_overlap(run):
 # ---- What vLLM's scheduler answered
 
 
-def read_lines(path):
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def rebuild(outline):
-    """Give the requests tokens: those of another one where they are alike, and then some that no other has."""
-    tokens, unused = {}, iter(range(2**31))
-    for one in outline:
-        n = one["prompt"] + one["output"]
-        start = tokens[one["like"]][: 16 * one["blocks"]] if one["like"] else []
-        own = start + [next(unused) for _ in range(n - len(start))]
-        tokens[one["request_id"]] = own
-        yield {"request_id": one["request_id"], "timestamp": one["timestamp"],
-               "prompt_token_ids": own[: one["prompt"]], "output_token_ids": own[one["prompt"] :]}  # fmt: skip
-
-
 SCHEDULED = ["--concurrent", "--ttft-s", "0.02", "--time-per-output-token-s", "0.02", "--num-gpu-blocks", "500"]
 
 
@@ -304,7 +288,7 @@ def test_both_readers_give_the_same_times(tmp_path, reader):
     lines = LINES if reader == "fast" else [{**LINES[0], "request_id": 1}, *LINES[1:]]
     path = tmp_path / "requests.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert (requestfiles._read_fast(path, timed=True) is None) == (reader == "slow")
+    assert (read_fast(path, requestfiles._RequestReader(timed=True)) is None) == (reader == "slow")
     assert requestfiles.read_requests(path, timed=True).arrival_s.tolist() == [0, 0, 0.001, 8.9]
 
 

@@ -6,18 +6,19 @@ import json
 import pytest
 from engine_twin import small_runs, summarise, twin_one_by_one
 from hypothesis import given, settings
-from places import SHARED
+from places import CARRIED, SHARED
 
 from kvprefix.__main__ import main
 from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.sharing import measure_hits_with_outputs
 from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError
+from kvprefix.studies.verify import make_recorded, read_lines
 from kvprefix.traces.trace import make_trace_of
 
 FIXTURES = SHARED / "fixtures"
 recorded = pytest.mark.skipif(
-    not (FIXTURES / "hand_semantics.json").exists(), reason="the recordings are not part of the repository"
+    not (FIXTURES / "sharegpt200_close.jsonl.gz").exists(), reason="the recordings are not part of the repository"
 )
 
 
@@ -260,11 +261,6 @@ def test_bad_files_are_refused(tmp_path, capsys):
 # ---- What the engine answered
 
 
-def read_lines(path):
-    with gzip.open(FIXTURES / path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 @recorded
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -280,22 +276,15 @@ def test_the_recorded_requests_hit_what_they_hit_in_vllm(tmp_path, name, options
     source = FIXTURES / "sharegpt200_close.jsonl.gz"
     assert main(["replay", str(source), "--out", str(out), "--block-size", "16", *options]) == 0
     *answers, totals = read_lines(out)
-    *expected, expected_totals = read_lines(f"sharegpt200_close.{name}.expected.jsonl.gz")
+    *expected, expected_totals = read_lines(CARRIED / f"sharegpt200_close.{name}.expected.jsonl.gz")
     assert len(answers) == 893 and answers == expected
     same = ["prefix_cache_queries", "prefix_cache_hits", "hit_rate", "hit_blocks", "requests_with_hit", "errors"]
     for key in [*same, "cached_hashes_at_end", "blocks_with_hash_at_end"]:
         assert totals["totals"][key] == expected_totals["totals"][key], key
 
 
-def make_recorded(lines):
-    columns = [[line.get(name) for line in lines] for name in ("prompt_token_ids", "output_token_ids")]
-    names = [[line.get(name) for line in lines] for name in ("cache_salt", "lora_name")]
-    return make_trace_of(columns[0], outputs=columns[1], cache_salts=names[0], lora_names=names[1])
-
-
-@recorded
 def test_the_recorded_hand_cases():
-    cases = json.loads((FIXTURES / "hand_semantics.json").read_text())
+    cases = json.loads((CARRIED / "hand_semantics.json").read_text())
     assert len(cases) == 12
     for case in cases:
         engine = VLLM(block_size=case["block_size"], blocks=case["num_gpu_blocks"])
@@ -304,9 +293,8 @@ def test_the_recorded_hand_cases():
         assert summarise(result) == (expected, case["cached_hashes_at_end"], case["blocks_with_hash_at_end"]), case
 
 
-@recorded
 def test_a_live_server_s_answers():
-    lines = read_lines("server_bs32_n200_completions.jsonl.gz")
+    lines = read_lines(CARRIED / "server_bs32_n200_completions.jsonl.gz")
     result = VLLM(block_size=32, blocks=200).replay(make_recorded(lines))
     assert result.hit_tokens.tolist() == [line["server_cached_tokens"] for line in lines]
     assert len(lines) == 90
