@@ -11,6 +11,7 @@ def test_the_hit_rate_is_of_the_requests_that_were_served():
 
 
 @pytest.mark.parametrize("hits", [[], [-1], [0]])
-def test_without_a_prompt_token_the_rate_is_zero(hits):
+def test_without_a_prompt_token_there_is_no_rate(hits):
     prompts = [0 if hit == 0 else 5 for hit in hits]
-    assert Replayed(hit_tokens=np.array(hits, np.int64), prompt_tokens=np.array(prompts, np.int64)).hit_rate == 0.0
+    replayed = Replayed(hit_tokens=np.array(hits, np.int64), prompt_tokens=np.array(prompts, np.int64), label="x")
+    assert np.isnan(replayed.hit_rate) and "token hit rate  –" in repr(replayed)
