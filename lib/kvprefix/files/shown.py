@@ -6,6 +6,7 @@ What draws a figure lies in a room above, so it is found by name in the table of
 import html
 
 from kvprefix.contents import load
+from kvprefix.files.extras import need
 
 
 class Shown:
@@ -31,6 +32,7 @@ class Shown:
 
     def plot(self, **options):
         """Draw the result; return the matplotlib figure, which a notebook shows."""
+        need("report")
         return load(f"draw:{type(self).__name__}")(self, **options)
 
 
