@@ -69,7 +69,8 @@ def make_parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in NAMES:
         module = import_module(f"kvprefix.commands.{name}")
-        command = commands.add_parser(name, help=module.HELP, allow_abbrev=False)
+        about = f"{module.HELP[0].upper()}{module.HELP[1:]}."
+        command = commands.add_parser(name, help=module.HELP, description=about, allow_abbrev=False)
         module.add_options(command)
         command.set_defaults(call=module.call)
     return parser
