@@ -63,7 +63,7 @@ class SGLang:
     Raises
     ------
     InputError
-        A version that is not one or is too old; a page size or a number of pages out of range; an `overlap`.
+        No version, or one that is too old; a page size or a number of pages out of range; an `overlap`.
 
     Examples
     --------

@@ -105,7 +105,7 @@ def find_rules(table, version):
 
 
 def choose_version(table, version):
-    """Return a version if its rules are known, the oldest known one if it is older, the newest one if it is not one.
+    """Return a version if its rules are known, the oldest known one if it is older, the newest one if it is no version.
 
     >>> [choose_version(VLLM_VERSIONS, version) for version in ("0.25.1", "0.7.3", None)]
     ['0.25.1', '0.8', '0.32']

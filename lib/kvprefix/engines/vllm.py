@@ -55,7 +55,7 @@ class VLLM:
     Raises
     ------
     InputError
-        A version that is not one or is too old; a block size or a number of blocks out of range.
+        No version, or one that is too old; a block size or a number of blocks out of range.
 
     Examples
     --------
