@@ -24,7 +24,7 @@ PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
 
 
 def main():
-    """Build, and say in one line why when that ends early."""
+    """Build; if that ends early, say why in one line."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
         build()
@@ -33,7 +33,7 @@ def main():
 
 
 def build():
-    """Build .venv from scratch; `.venv/.ready` is written last, so that a killed build is done again."""
+    """Build .venv from scratch; `.venv/.ready` is written last, so a killed build is repeated."""
     ready = VENV / ".ready"
     with _one_build_at_a_time() as (lock_file, waited):
         if waited and ready.exists():
@@ -64,8 +64,8 @@ def _uv_steps(uv):
 
 def _pip_steps():
     install = [*PIP, "install", "--no-deps"]
-    # On all cores, where pip would use one; without it each notebook compiles its imports anew when Python may not
-    # write beside them.
+    # On all cores, while pip would use one. Without it each notebook compiles its imports anew, if Python may not write
+    # beside them.
     compile_all = (
         f"import compileall; print('Compiling the packages', flush=True); "
         f"compileall.compile_dir({str(VENV / 'lib')!r}, quiet=2, workers=0)"

@@ -1,4 +1,4 @@
-"""Remove data/derived/* and every report but reports/default and reports/bench; nothing where a run uses one of them.
+"""Remove data/derived/* and every report but reports/default and reports/bench; nothing if a run uses one of them.
 
 Any Python runs it, without the environment.
 """

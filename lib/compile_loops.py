@@ -50,7 +50,7 @@ def compile_accounting(workload):
 
 
 def compile_held(trace):
-    """Compile what a replay with `hold` and a policy of a user's own need besides."""
+    """Compile what replays with `hold` and a user's own policy need besides."""
     from kvprefix.cache.policies import POLICIES, policy
     from kvprefix.cache.replay import replay
 

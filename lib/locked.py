@@ -1,7 +1,7 @@
 """Run a command under a lock that ends with it: ``python lib/locked.py FOLDER NAME COMMAND ...``.
 
-FOLDER is what the command works in and NAME what a refusal says is in use. The command takes this process's place and
-keeps the lock, and so do the programs that it runs, so a signal needs no handing on. `data/derived` is marked as in use
+The command works in FOLDER; a refusal says that NAME is in use. The command takes this process's place, so signals
+reach it, and keeps the lock, as do the programs that it runs. `data/derived` is marked as in use
 too, see clean.py.
 """
 

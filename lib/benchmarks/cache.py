@@ -1,7 +1,7 @@
 """Measure bounded replay: `python lib/benchmarks/cache.py [--trace FILE] [--peers PYTHON] [--output FILE]`.
 
 A trace in Mooncake's form (one that is made up, if none is given) is copied 1, 5, 20 and 60 times, the ids of each copy
-shifted and the copies' requests interleaved. Rates are of block accesses a CPU second, everything compiled. A sweep is
+shifted and the copies' requests interleaved. Rates are block accesses per CPU second, everything compiled. A sweep is
 a process of its own that reads a file: user and system time of all its threads, peak of its resident set. With a Python
 that has `kvcache-simulator` and `libcachesim`, those two do the same sweep, and their numbers stand beside ours.
 """

@@ -22,7 +22,7 @@ IN_FILE = 20  # copies
 
 
 def main(folder, block_size, trace=None):
-    """Print the facts and rates; the rates are accesses a CPU second, by job, one for each of COPIES."""
+    """Print the facts and rates; the rates are accesses per CPU second, by job, one for each of COPIES."""
     folder, block_size = Path(folder), int(block_size)
     made_up = make_up_trace(folder / "made-up.jsonl", block_size)
     trace = read_mooncake(trace or made_up, block_size)
@@ -35,7 +35,7 @@ def main(folder, block_size, trace=None):
 
 
 def time_replays(trace):
-    """Return the block accesses a CPU second of the LRU curve and of each policy's replay, once compiled."""
+    """Return the block accesses per CPU second of the LRU curve and of each policy's replay, once compiled."""
     jobs = {"LRU, the whole curve": lru_curve}
     for name, policy in POLICIES.items():
         jobs[f"{policy.label}, one replay"] = lambda accesses, name=name: replay(
@@ -70,7 +70,7 @@ def make_up_trace(path, block_size):
 
 
 def copy_trace(trace, copies):
-    """Return a trace of so many copies of each request, one after the other, that share no blocks."""
+    """Return a trace with `copies` copies of each request, one after the other, that share no blocks."""
     lengths = np.repeat(trace.blocks, copies)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     shift = np.tile(np.arange(copies), len(trace)) * trace.n_distinct

@@ -4,7 +4,7 @@ Each measurement is a process of its own; CPU is user and system time of all its
 resident sets of its process tree. The tokenising ratio compares one `encode_batch_fast` pass over the unique message
 texts with the whole making of both workloads (reading, loading the tokenizer, cache), taking turns part by part in one
 process, so that a slow spell of the machine meets both. Absolute times hold for one machine on one day; the ratios
-travel.
+hold for others too.
 """
 
 import argparse

@@ -3,8 +3,8 @@
 The data is the bundled part of ShareGPT, repeated: each copy has ids of its own and a mark before each message, so that
 no block but those of the template's first tokens is shared between copies. Two steps are measured for each size, each
 a process of its own: tokenising (`prepare`, nothing cached), and all that comes after it (`run`, from the tokenised
-parts: joining them, both modes, all files and figures). Memory is the peak over the whole process tree; of anonymous
-and of file-backed pages it is given apart, and the second kind the system takes back when it needs room. Linux only.
+parts: joining them, both modes, all files and figures). Memory is the peak over the whole process tree, also of
+anonymous and of file-backed pages alone; the system takes back the latter when it needs room. Linux only.
 
 The full ShareGPT V3 has 94,145 conversations, the default sizes are a quarter, a half and all of that. Ten times as
 many need 60 GB of disk and hours:

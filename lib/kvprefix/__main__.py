@@ -1,6 +1,6 @@
 """The command: ``kvprefix COMMAND ...`` or ``python -m kvprefix COMMAND ...``.
 
-Each command is a module of `commands`; what is wrong with what was given is said in one line.
+Each command is a module of `commands`; a mistake in options or input is reported in one line.
 """
 
 from kvprefix.files import interrupts
@@ -22,7 +22,7 @@ from kvprefix.files.paths import InputError, tell
 
 
 def main(arguments=None):
-    """Run the command; return its exit code: 0, or 2 for a mistake in what was given or a failed notebook.
+    """Run the command; return its exit code: 0, or 2 for a mistake in options or input, or a failed notebook.
 
     `check` also has 3 and 4: see its help.
     """
@@ -46,7 +46,7 @@ def _explain(error):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, a misspelt option before what is missing because of it."""
+    """Reports a mistake in one line; a misspelt option before those that are missing because of it."""
 
     def parse_known_args(self, args=None, namespace=None):
         """Remember what was given."""
@@ -77,7 +77,7 @@ def make_parser():
 
 
 def _place_tasks(scheduler):
-    """Tell all that runs tasks, notebooks too, where they run; what is wrong with a cluster is said before any work."""
+    """Say where tasks run, in notebooks too; a cluster that does not work is refused before any work."""
     if scheduler is None:
         return contextlib.nullcontext()
     from kvprefix.tasks.runner import VARIABLE, check_place
@@ -95,7 +95,7 @@ def run():
     """Run the command as a program, which ends with its exit code."""
     interrupts.watch()
     sys.excepthook = _show_traceback
-    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, where a terminal knows no Unicode
+    sys.stdout.reconfigure(errors="backslashreplace")  # like stderr, if a terminal knows no Unicode
     interrupts.run(main)
 
 

@@ -5,8 +5,8 @@ if its gap is at most T, and T is the time within which as many distinct blocks 
 Tung and Wang, 2002; Fricker, Robert and Roberts, 2012). How many that are follows from the gaps (Denning and Schwartz,
 1972), or from the access rates alone if accesses are independent of each other, as Che assumed.
 
-It holds where the traffic is stationary over much more than T. So it is compared with the simulation in a window: while
-conversations start, without the first 30 % of that time.
+It holds if the traffic is stationary over much more than T. So it is compared with the simulation in a window: the time
+while conversations start, without its first 30 %.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from numba import njit
 from kvprefix.cache.curve import measure_distances
 
 WINDOW_FROM = 0.3  # of the time in which conversations start
-MOST_OF_WINDOW = 0.5  # a characteristic time longer than this share of the window is no property of the window
+MOST_OF_WINDOW = 0.5  # `holds` is False if the characteristic time is a larger share of the window
 POINTS = 80  # times at which the working set is measured
 
 
 @dataclass(frozen=True)
 class Gaps:
-    """When each block access happens, and how far those of the same block before and after it are.
+    """When each block access happens, and how long before and after it the same block is accessed.
 
     Attributes
     ----------
     at_s, before_s, after_s : (total,) ndarrays of float64
-        Seconds, access after access as in `PrefixTrace.ids`; infinite where there is none.
+        Seconds, in the order of `PrefixTrace.ids`; infinite if there is no such access.
     """
 
     at_s: np.ndarray
@@ -80,9 +80,9 @@ def compare_characteristic(accesses, capacities):
     Returns
     -------
     pandas.DataFrame
-        `capacity_blocks`; `time_s`, the characteristic time (NaN: the window never accesses so many distinct blocks);
+        `capacity_blocks`; `time_s`, the characteristic time (NaN if the window accesses fewer distinct blocks);
         `simulated`, LRU's block hit rate in the window; `approximated`, from the gaps; `independent`, from the access
-        rates alone; `window_s`; `holds`, whether the time is at most MOST_OF_WINDOW of it.
+        rates alone; `window_s`; `holds`, whether `time_s` is at most MOST_OF_WINDOW of it.
     """
     gaps, distances, (start, end) = measure_gaps(accesses), measure_distances(accesses), find_window(accesses)
     inside = (gaps.at_s >= start) & (gaps.at_s <= end)

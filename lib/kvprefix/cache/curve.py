@@ -1,7 +1,7 @@
 """The whole LRU curve in one pass, and rates at every capacity.
 
 A block's *stack distance* is how many distinct blocks were accessed since its own last access, itself included: an LRU
-cache of that many blocks, or more, hits it (Mattson et al., 1970). Other policies are replayed, see `policies`.
+cache of that many blocks, or more, hits it (Mattson et al., 1970). Other policies are replayed, see `replay`.
 """
 
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ def measure_distances(accesses):
     Returns
     -------
     (total,) ndarray of int32
-        Distinct blocks, 1 or more, for each access; 0 where the block was never accessed before.
+        Distinct blocks, 1 or more, for each access; 0 if the block was never accessed before.
 
     Notes
     -----
-    What is left of an earlier request, blocks not accessed since, is a stretch of its path that ends at its tail. So a
-    Fenwick tree over *requests* (not accesses) suffices: one query and one update a stretch.
+    The blocks of an earlier request that were not accessed since are a stretch of its path that ends at its tail. So a
+    Fenwick tree over *requests* (not accesses) suffices: one query and one update per stretch.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def _measure(ids, offsets, n_distinct):
 
 @dataclass(frozen=True, repr=False)
 class Curve(Shown):
-    """Hit rates at every capacity from 0 blocks on; the last value holds for every larger one.
+    """Hit rates at every capacity from 0 blocks up; the last value holds for every larger one.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Curve(Shown):
     token : (n,) ndarray of float64
         Tokens of hit blocks over prompt tokens.
     request_mean : (n,) ndarray of float64
-        Mean over requests of the same.
+        Mean over requests of each one's tokens of hit blocks over its prompt tokens.
     block_size : int, optional
         Tokens per block.
     warmup : float
@@ -107,7 +107,7 @@ class Curve(Shown):
     warmup: float = 0.0
 
     def describe(self):
-        """Return the ceiling and what reaches most of it."""
+        """Return the ceiling and the capacities that reach most of it."""
         rates = {"token": "by prompt token", "block": "by block access", "request_mean": "mean over requests"}
         ceilings = ", ".join(f"{show_rate(getattr(self, name)[-1])} {label}" for name, label in rates.items())
         enough = ", ".join(f"{self.capacity_for(share):,} for {share:.0%} of it" for share in (0.5, 0.9, 1.0))
@@ -133,20 +133,20 @@ class Curve(Shown):
         return {name: getattr(self, name)[index] for name in ("block", "token", "request_mean")}
 
     def capacity_for(self, share, weighting="token"):
-        """Return the fewest blocks that reach a share of the ceiling; 0 where nothing is ever hit."""
+        """Return the fewest blocks that reach a share of the ceiling; 0 if nothing is ever hit."""
         rates = getattr(self, weighting)
         return int(np.searchsorted(rates, share * rates[-1] * (1 - 1e-12)))
 
     def tiers(self, sizes, weighting="token"):
         """Return the hit rate of each tier of an exclusive hierarchy of LRU caches, and of what is in none.
 
-        A block moves to the first tier when it is accessed and down as others push it: the tiers together are one LRU
-        stack, cut at sizes[0], sizes[0] + sizes[1], ...
+        An accessed block moves to the first tier and pushes others down: the tiers together are one LRU stack, cut at
+        sizes[0], sizes[0] + sizes[1], ...
 
         Parameters
         ----------
         sizes : sequence of int
-            Blocks of each tier, from the fastest on.
+            Blocks of each tier, the fastest first.
 
         Returns
         -------
@@ -226,7 +226,7 @@ def rate_hits(accesses, hit_blocks, *, warmup=0.0):
     Returns
     -------
     dict
-        `block`, `token`, `request_mean`, as in `Curve`; 0 where there is nothing to hit.
+        `block`, `token`, `request_mean`, as in `Curve`; 0 if there is nothing to hit.
     """
     start = first_counted(accesses, warmup)
     tokens = accesses.hit_tokens(hit_blocks)

@@ -1,6 +1,6 @@
-"""The leaves of a bounded cache as binary heaps: of each queue's leaves, the one that goes first is on top.
+"""The leaves of a bounded cache as binary heaps: the leaf of each queue that is evicted first is on top.
 
-Of two leaves the one with the lower score goes first; of equal scores the deeper, then the one first seen.
+Of two leaves the one with the lower score is evicted first; of equal scores the deeper, then the one first seen.
 """
 
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-# Compiles what `tree.replay_tree` is made of. It makes no array: it borrows those that it is given and counts no
-# references to them. Counting them wherever one is taken out of a named tuple made replays five times as long.
+# Compiles the parts of `tree.replay_tree`. They make no arrays: they borrow those that they are given and count no
+# references to them. Counting one whenever an array is taken out of a named tuple made replays take five times as long.
 borrowed = njit(nogil=True, _nrt=False)
 
 
@@ -23,7 +23,7 @@ class Leaves(NamedTuple):
     fill : (queues,) ndarray of int64
         How many each row holds.
     place : (n_distinct,) ndarray of int32
-        Where in its queue's row a block is; -1: nowhere.
+        Where in its queue's row a block is; -1 if it is in none.
     scores : (n_distinct,) ndarray of float64
         What a policy gave each resident block.
     depth : (n_distinct,) ndarray of int32

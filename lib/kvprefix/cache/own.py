@@ -1,6 +1,6 @@
-"""A user's own policy: a function of a block, compiled where numba can, called as Python where it cannot.
+"""A user's own policy: a function of a block, compiled if numba can, called as Python if it cannot.
 
-Either way the compiled replay calls it by its address, so that it is compiled once for all of them.
+Either way the compiled replay calls the function by its address, so the replay is compiled once for all functions.
 """
 
 import ctypes
@@ -33,11 +33,11 @@ class Block(NamedTuple):
     now, stored : int
         Positions of the request that accesses the block now, and of the one that stored it.
     uses : int
-        Accesses since it was stored, 1 as it is.
+        Accesses since it was stored, 1 when it is stored.
     depth : int
         Its 0-based position in a prompt.
     cost : float
-        Of computing a token of it again, with attention, relative to one without: as GDSF has it by default.
+        Of computing one of its tokens again, with attention, relative to a token without: GDSF's default cost.
     arrival_s : float
         When the accessing request arrives, in seconds.
     turn : int
@@ -83,7 +83,7 @@ def make_own(name, function, trace, cache, setting):
 
 
 def count_turns(conversation):
-    """Return each request's 0-based turn: how many before it are of its conversation.
+    """Return each request's 0-based turn: how many earlier ones are of its conversation.
 
     >>> count_turns(np.array([4, 7, 4, 4]))
     array([0, 0, 1, 2])
@@ -115,7 +115,7 @@ class Call(types.WrapperAddressProtocol):
             return np.nan
 
     def check(self, failed):
-        """Raise what the function raised, or InputError where it returned no number."""
+        """Raise InputError if the function raised or returned no number; Ctrl-C and the like are raised as they are."""
         if failed[0] < 0:
             return
         block, error = Block(*(kind(value) for kind, value in zip(_KINDS, failed, strict=True))), self.error
@@ -158,7 +158,7 @@ def locate(name, function):
 
 
 def check_function(name, function):
-    """Raise InputError where something is no Python function of one argument."""
+    """Raise InputError if something is no Python function of one argument."""
     if not inspect.isfunction(function):
         raise InputError(f"policy {name!r} is made of {function!r}; expected a Python function of one block")
     try:
@@ -168,7 +168,7 @@ def check_function(name, function):
 
 
 def fingerprint(function):
-    """Return a text that differs where a function, or what it reads from outside, is another one."""
+    """Return a text that differs if a function, or what it reads from outside, differs."""
     outside = inspect.getclosurevars(function)
     values = repr(sorted({**outside.globals, **outside.nonlocals}.items(), key=lambda item: item[0]))
     defaults = repr((function.__defaults__, function.__kwdefaults__))
@@ -177,7 +177,7 @@ def fingerprint(function):
 
 @lru_cache(maxsize=256)
 def compile_score(name, function):
-    """Compile a user's function as a C function of `Block`'s fields; say so where it cannot be, and return None."""
+    """Compile a user's function as a C function of `Block`'s fields; if numba cannot, say so and return None."""
     compiled = njit(function)
 
     def call(now, stored, uses, depth, cost, arrival_s, turn):

@@ -1,7 +1,7 @@
 """The eviction policies that are known: the library's own in `rules`, and those that a user adds.
 
 To add one to the library, write a module in `rules` and name its entry here; all that lists policies reads POLICIES. To
-add one of your own from outside, see `policy`.
+add your own from outside, see `policy`.
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ LIBRARY = frozenset(POLICIES)
 
 
 def add_policy(new):
-    """Make a policy known by its name: to commands, studies, figures and tables. Returns it.
+    """Add a policy by its name, for commands, studies, figures and tables; return it.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def add_policy(new):
 
 
 def policy(name, label=None, *, definition=None, look=None):
-    """Make a policy of a function that scores a block: of all leaves the one with the lowest score goes first.
+    """Make a policy of a function that scores a block: the leaf with the lowest score is evicted first.
 
     A block is scored when it is stored and at each access. numba compiles the function if it can; if not, it runs as
     Python, which is said once. Values that the function reads from outside are taken as they are when it is compiled.
@@ -49,7 +49,7 @@ def policy(name, label=None, *, definition=None, look=None):
     Parameters
     ----------
     name : str
-        Under which all that takes a policy knows it from now on.
+        The name by which commands and functions take it from now on.
     label : str, optional
         As figures and tables show it; the name if not given.
     definition : str, optional
@@ -65,7 +65,7 @@ def policy(name, label=None, *, definition=None, look=None):
     Raises
     ------
     InputError
-        A name that is taken by the library; no function of one argument. While replaying: a function that raises, or
+        A name that the library has taken; no function of one argument. While replaying: a function that raises, or
         returns NaN or no number.
 
     Examples
@@ -110,7 +110,7 @@ def label_policy(name):
 
 
 def check_setting(name, setting=None):
-    """Return a policy's setting, its default if none is given, or raise InputError where it is out of range."""
+    """Return a policy's setting, its default if none is given, or raise InputError if it is out of range."""
     known = find_policy(name)
     if setting is None:
         return known.default

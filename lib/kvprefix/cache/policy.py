@@ -1,4 +1,4 @@
-"""What an eviction policy is to all that lists, runs, draws or explains one: a single entry, `Policy`."""
+"""An eviction policy as a single entry, `Policy`, for all that lists, runs, draws or explains policies."""
 
 import sys
 from collections.abc import Callable
@@ -60,14 +60,14 @@ class Policy:
     is_bound : bool
         Whether it knows the future: no policy that could run does better.
     holds : bool
-        Whether it is defined where running requests hold their blocks.
+        Whether it is defined if running requests hold their blocks.
     make_rule : callable, optional
         ``make_rule(trace, cache, setting)`` returns the policy's `rule.Rule` for a TreeTrace and an empty TreeCache.
     queues : int
         How many heaps of leaves its cache has.
     replay_free : callable, optional
-        ``replay_free(trace, capacity, setting)`` returns (hit blocks of each request, evictions) of a PrefixTrace where
-        no request holds its blocks: a faster way than the tree, or the only one.
+        ``replay_free(trace, capacity, setting)`` returns (hit blocks of each request, evictions) of a PrefixTrace if no
+        request holds its blocks: faster than the tree, or the only way.
     score : callable, optional
         The user's own function, see `policies.policy`.
     """
@@ -86,7 +86,7 @@ class Policy:
     score: Callable | None = None
 
     def __reduce_ex__(self, protocol):
-        """Leave this process; a user's own policy by the name that it has in its module, which others can import."""
+        """Pickle the policy; a user's own by its name in its module, which other processes can import."""
         if self.score is None:
             return super().__reduce_ex__(protocol)
         module, name = self.score.__module__, self.score.__qualname__

@@ -1,16 +1,16 @@
 """Replay a trace through a cache of a fixed number of blocks, under an eviction policy.
 
-The rules that all policies share (but `fifo_flat`, which knows no tree):
+The rules that all policies share (except `fifo_flat`, which knows no tree):
 
 - A request hits its leading run of resident blocks; then its missing blocks are stored, from the root on.
 - Only *leaves* are evicted, blocks without a resident child: a block behind a missing one could never be hit.
-- The blocks of the request being served are *pinned*; with ``hold=True`` those of every request that still runs (from
-  its arrival to its finish) are.
-- The leaf with the lowest *score* goes first; of equal scores the deepest, then the one first seen.
-- Where nothing can be evicted, the rest of the request's blocks is not stored. So a request larger than the cache keeps
+- The blocks of the request being served are *pinned*; with ``hold=True`` so are those of every request that still runs
+  (from its arrival to its finish).
+- The leaf with the lowest *score* is evicted first; of equal scores the deepest, then the one first seen.
+- If nothing can be evicted, the rest of the request's blocks is not stored. So a request larger than the cache keeps
   its first blocks, as many as fit, and hits up to these.
 
-What each policy is stands in `rules`; the whole LRU curve without a replay in `curve`.
+The policies are in `rules`; `curve` computes the whole LRU curve without a replay.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -33,9 +33,9 @@ def replay(trace, capacity, policy="lru", *, setting=None, hold=False):
     capacity : int
         Blocks, 1 or more.
     policy : str or Policy
-        A name in POLICIES, where each is defined, or a policy itself, see `policies.policy`.
+        A name in POLICIES, or a policy itself, such as `policies.policy` makes.
     setting : float, optional
-        What the policy's `setting` says; its default if not given.
+        The policy's one number, see its `setting`; the default if not given.
     hold : bool
         Pin a request's blocks until it finishes. The other requests then may find no room.
 
@@ -65,7 +65,7 @@ def replay(trace, capacity, policy="lru", *, setting=None, hold=False):
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """A bounded prefix cache, to be replayed as an engine is.
+    """A bounded prefix cache that replays traces as an engine does.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a policy decides in a cache on the prefix tree: the methods of a rule, and what each does if a rule has no own.
+"""What a policy decides in a cache on the prefix tree: the methods of a rule, and their defaults.
 
 A rule is a named tuple of arrays that begins with `trace` and `cache` (see `tree`), so numba compiles the replay once
 for each rule's type. Its methods are plain Python functions; numba finds them by the names below.
@@ -15,14 +15,14 @@ COMPILED = (
 
 
 def rule_fields(name, *own):
-    """Return the named tuple that a rule is: `trace`, `cache`, and what is its own."""
+    """Return a rule's named tuple: `trace`, `cache`, and fields of its own."""
     return namedtuple(name, ["trace", "cache", *own])
 
 
 class Rule:
-    """A policy at work in one cache; a subclass gives what it does differently.
+    """A policy at work in one cache; a subclass overrides what it does differently.
 
-    Most policies are a score alone. Each method gets the block access `k` (its block is ``trace.ids[k]``) and `now`,
+    Most policies differ in the score. Each method gets the block access `k` (its block is ``trace.ids[k]``) and `now`,
     the position of the request that accesses it.
     """
 
@@ -32,10 +32,10 @@ class Rule:
         return cls(trace, cache)
 
     def check(self):
-        """Raise what went wrong in the replay, which is through."""
+        """Raise what went wrong in the replay, once it is over."""
 
     def score_block(self, k, now):
-        """Return the score of an accessed block: of all leaves the one with the lowest goes first."""
+        """Return the score of an accessed block: the leaf with the lowest score is evicted first."""
         return float(now)
 
     def on_access(self, k, now):
@@ -58,12 +58,12 @@ class Rule:
         return True
 
     def choose_leaf(self, k):
-        """Return the leaf that goes for a missing block; -1: none does, and the block is not stored."""
+        """Return the leaf to evict for a missing block; -1 if there is none: the block is then not stored."""
         leaves = self.cache.leaves
         return leaves.heap[0, 0] if leaves.fill[0] else -1
 
     def on_evict(self, block):
-        """Take note of a block that is about to go."""
+        """Take note of a block that is about to be evicted."""
 
 
 def _offer(name, method):

@@ -13,7 +13,7 @@ from kvprefix.cache.heap import Leaves, borrowed, make_leaves, push_leaf, remove
 
 
 class TreeTrace(NamedTuple):
-    """What a replay reads of a PrefixTrace, and `finish_order`: its requests by their finish, none without `hold`."""
+    """What a replay reads of a PrefixTrace, and `finish_order`: its requests by their finish, empty without `hold`."""
 
     block_size: int
     ids: np.ndarray
@@ -36,15 +36,15 @@ class TreeCache(NamedTuple):
     queue_of : (n_distinct,) ndarray of int8
         The queue of a resident block; -1: not resident.
     children, uses : (n_distinct,) ndarrays of int32
-        Resident children, and accesses since the block was stored, 1 as it is.
+        Resident children, and accesses since the block was stored, 1 when it is.
     last : (n_distinct,) ndarray of int32
-        The request that accessed the block last, -1 before any.
+        The request that accessed the block last, -1 if none did.
     pins : (n_distinct,) ndarray of int32
         Running requests that keep the block; empty without `hold`.
     tails : (n_requests,) ndarray of int32
         The last block that each request keeps, -1 if none; empty without `hold`.
     resident, evicted, finished : (1,) ndarrays of int64
-        Resident blocks; blocks that went so far; requests that finished so far.
+        Resident blocks; blocks evicted so far; requests finished so far.
     """
 
     leaves: Leaves
@@ -80,9 +80,9 @@ def make_tree_cache(trace, capacity, queues):
 
 
 def run_rule(rule, hits):
-    """Run `replay_tree`; where a rule that is no more stands in what numba kept, forget that first.
+    """Run `replay_tree`; if numba's cache names a rule that is gone, clear that cache first.
 
-    numba keeps the compiled code by the type of the rule, and fails where it cannot import one of them.
+    numba keeps the compiled code by the type of the rule, and fails if it cannot import one of these types.
     """
     try:
         replay_tree(rule, hits)
@@ -130,7 +130,7 @@ def evict_leaf(rule, block, now):
     if above >= 0:
         cache.children[above] -= 1
         if cache.children[above] == 0 and cache.last[above] != now and not _is_held(cache, above):
-            if cache.queue_of[above] == queue:  # mostly the next to go
+            if cache.queue_of[above] == queue:  # usually the next to be evicted
                 replace_top(cache.leaves, queue, above)
                 return
             push_leaf(cache.leaves, cache.queue_of[above], above)
@@ -139,7 +139,7 @@ def evict_leaf(rule, block, now):
 
 @borrowed
 def _store(rule, k, now):
-    """Store a missing block; return whether it was."""
+    """Store a missing block; return whether it was stored."""
     trace, cache = rule.trace, rule.cache
     block, above = trace.ids[k], trace.parent[trace.ids[k]]
     if not rule.admits_block(k):

@@ -56,13 +56,13 @@ def rank_reuse(access_counts):
     Parameters
     ----------
     access_counts : (n_distinct,) ndarray of int64
-        PrefixTrace of each block, the first included.
+        Accesses of each block, the first included.
 
     Returns
     -------
     share_of_blocks, share_of_reuse : (n_distinct + 1,) ndarrays of float64
         The most accessed share of the blocks, and the share of the reuses (accesses after the first) that it holds;
-        from (0, 0). Shares of reuse are 0 where nothing is reused.
+        from (0, 0). Shares of reuse are 0 if nothing is reused.
     """
     reuses = np.sort(access_counts - 1)[::-1]
     held = np.concatenate(([0.0], np.cumsum(reuses)))

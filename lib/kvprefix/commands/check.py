@@ -12,10 +12,10 @@ from kvprefix.files.paths import tell
 
 HELP = "send requests to a live server and compare its cached tokens with the replay's"
 CODES = (
-    "exit codes: 0 where all compared requests agree; 3 where some differ (DIFFER, or beside an approximate "
-    "prediction); 4 where no comparison is possible (other prompt tokens, prefix caching switched off, cached tokens "
-    "not reported, nothing answered when first sent); 2 for a mistake in what was given, a server that does not answer "
-    "or another check in the folder. Read from the environment: OPENAI_API_KEY, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+    "exit codes: 0 if all compared requests agree; 3 if some differ (DIFFER, or beside an approximate prediction); "
+    "4 if no comparison is possible (other prompt tokens, prefix caching switched off, cached tokens not reported, "
+    "nothing answered when first sent); 2 for a mistake in the options or the input, a server that does not answer, or "
+    "another check in the folder. Read from the environment: OPENAI_API_KEY, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
     "NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR."
 )
 
@@ -23,21 +23,32 @@ CODES = (
 def add_options(parser):
     """Add what the command takes."""
     parser.epilog = CODES
-    parser.add_argument("--url", required=True, help="an OpenAI-compatible server's address: http://127.0.0.1:8000")
+    parser.add_argument("--url", required=True, help="address of an OpenAI-compatible server, as http://127.0.0.1:8000")
     parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder, for engine_check/")
-    parser.add_argument("--requests", type=read_path, metavar="FILE", help="token ids, as `replay` takes them")
-    parser.add_argument("--max-requests", default="200", help="the first so many requests (default: %(default)s)")
-    parser.add_argument("--timing", default="sequential", help="sequential (exact; the default) or trace")
-    parser.add_argument("--speed", default="1", help="trace: so many times as fast (default: %(default)s)")
+    parser.add_argument(
+        "--requests", type=read_path, metavar="FILE",
+        help="JSON Lines of token ids, as `replay` takes them (default: the multi-turn trace of the parameters)",
+    )  # fmt: skip
+    parser.add_argument("--max-requests", default="200", help="send the first N requests (default: %(default)s)")
+    parser.add_argument(
+        "--timing", default="sequential",
+        help="sequential (one at a time: exact; the default) or trace (at the times of the trace)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--speed", default="1", help="with --timing trace: send N times as fast as the trace (default: %(default)s)"
+    )
     parser.add_argument("--api", default="completions", help="completions (token ids; the default) or chat (messages)")
-    parser.add_argument("--max-tokens", default="1", help="tokens to make, or trace: as it has (default: %(default)s)")
-    parser.add_argument("--model", help="default: the server's first")
-    parser.add_argument("--num-gpu-blocks", metavar="N", help="blocks of the server's pool (default: as it says)")
-    parser.add_argument("--timeout", default="120", help="seconds that an attempt may take (default: %(default)s)")
-    parser.add_argument("--attempts", default="5", help="attempts of each request (default: %(default)s)")
-    parser.add_argument("--restart", action="store_true", help="begin anew, not where an earlier check ended")
+    parser.add_argument(
+        "--max-tokens", default="1",
+        help="tokens to generate per request, or `trace`: as many as the trace has (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--model", help="the model to ask for (default: the server's first)")
+    parser.add_argument("--num-gpu-blocks", metavar="N", help="blocks of the server's pool (default: what it reports)")
+    parser.add_argument("--timeout", default="120", help="seconds per attempt, at most (default: %(default)s)")
+    parser.add_argument("--attempts", default="5", help="attempts per request, at most (default: %(default)s)")
+    parser.add_argument("--restart", action="store_true", help="begin anew instead of continuing an earlier check")
     parser.add_argument("--reset", action="store_true", help="empty the server's cache first (vLLM, development mode)")
-    add_parameters(parser, block_size="the server's tokens per block (default: as it says); the trace has none")
+    add_parameters(parser, block_size="the server's tokens per block (default: what it reports)")
     add_csv_safe(parser)
 
 

@@ -14,19 +14,22 @@ def add_options(parser):
     """Add what the command takes."""
     plain = ", ".join(one.name for one in list_sources() if not one.is_packed)
     named = join_names([one for one in FORMATS.values() if "model" in one.options])
-    parser.add_argument("source", type=read_path, metavar="IN", help=f"a trace (all but {plain} also .gz, .zst)")
-    parser.add_argument("target", type=read_path, metavar="OUT", help="JSON Lines are compressed if named .gz or .zst")
-    parser.add_argument("--to", required=True, metavar="FORMAT", help=join_names(list_targets()))
+    parser.add_argument("source", type=read_path, metavar="IN", help=f"the trace (all but {plain} also as .gz, .zst)")
     parser.add_argument(
-        "--from", dest="kind", metavar="FORMAT", help=f"{join_names(list_sources())} (default: found by content)"
+        "target", type=read_path, metavar="OUT", help="file to write; JSON Lines are compressed if named .gz or .zst"
     )
+    parser.add_argument("--to", required=True, metavar="FORMAT", help=f"format of OUT: {join_names(list_targets())}")
+    parser.add_argument(
+        "--from", dest="kind", metavar="FORMAT",
+        help=f"format of IN: {join_names(list_sources())} (default: found by content)",
+    )  # fmt: skip
     sizes = list_sizes("blocks")
     parser.add_argument(
-        "--block-size", help=f"tokens a block of OUT, a multiple of IN's if it has any (default: IN's, else {sizes})"
+        "--block-size", help=f"tokens per block of OUT, a multiple of IN's if IN has any (default: IN's, else {sizes})"
     )
-    parser.add_argument("--from-block-size", help=f"tokens a block of IN (default: what it says, else {sizes})")
-    parser.add_argument("--tokenizer", default="bundled", help=f"of messages: {TABLE['tokenizer'].help}")
-    parser.add_argument("--model", default="default", help=f"of {named}, where IN names none")
+    parser.add_argument("--from-block-size", help=f"tokens per block of IN (default: what it says, else {sizes})")
+    parser.add_argument("--tokenizer", default="bundled", help=f"for messages: {TABLE['tokenizer'].help}")
+    parser.add_argument("--model", default="default", help=f"the model to write in {named}, if IN names none")
 
 
 def call(options):

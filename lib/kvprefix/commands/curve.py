@@ -17,16 +17,18 @@ def add_options(parser):
     kinds = join_words([one.label for one in list_sources("tokens", "blocks")])
     sizes = list_sizes("tokens", "blocks")
     parser.formatter_class = _NamesPolicies
-    parser.add_argument("trace", type=read_path, help=f"{kinds} (lines also .gz, .zst)")
-    parser.add_argument("--policy", default="lru,opt", help="names, comma-separated (default: %(default)s)")
-    parser.add_argument("--capacities", help="blocks, comma-separated (default: round numbers up to the distinct ones)")
+    parser.add_argument("trace", type=read_path, help=f"{kinds} (lines also as .gz, .zst)")
+    parser.add_argument("--policy", default="lru,opt", help="policies, comma-separated (default: %(default)s)")
+    parser.add_argument(
+        "--capacities", help="in blocks, comma-separated (default: round numbers up to the number of distinct blocks)"
+    )
     parser.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
-    parser.add_argument("--block-size", help=f"tokens a block (default: the trace's own, else {sizes})")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--block-size", help=f"tokens per block (default: the trace's own, else {sizes})")
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="of the rates (default: table)")
 
 
 class _NamesPolicies(argparse.HelpFormatter):
-    """Lists the policies where help is asked for, and only there: to know them takes a second."""
+    """Lists the policies only when help is asked for: loading them takes a second."""
 
     def _get_help_string(self, action):
         if action.dest != "policy":

@@ -6,11 +6,11 @@ HELP = "download the full ShareGPT V3 to data/raw"
 
 
 def add_options(_parser):
-    """It takes nothing."""
+    """Add no options."""
 
 
 def call(_options):
-    """Download, or continue to."""
+    """Download, or continue a download."""
     from kvprefix.conversations.fetch import fetch_full_sharegpt
 
     tell(f"the full ShareGPT V3 is at {fetch_full_sharegpt()}")

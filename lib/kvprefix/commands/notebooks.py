@@ -11,11 +11,11 @@ HELP = "execute notebooks with parameters"
 
 def add_options(parser):
     """Add what the command takes."""
-    parser.add_argument("sources", type=read_path, nargs="+", help="the last one runs when the others are done")
+    parser.add_argument("sources", type=read_path, nargs="+", help="notebooks; the last one runs after the others")
     add_parameters(parser)
     parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder")
     parser.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
-    parser.add_argument("--newer-than", type=read_path, help="leave out what was executed after this file changed")
+    parser.add_argument("--newer-than", type=read_path, help="skip notebooks executed after this file changed")
     add_csv_safe(parser)
 
 

@@ -18,9 +18,9 @@ def add_parameters(parser, **helps):
     """Add the parameters of a report, a file of them, and where tasks run; `helps` replace the table's."""
     parser.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT",
-        help="run heavy steps on a Dask cluster, or `processes` (default: `local`, what suits this machine)",
+        help="where heavy steps run: a Dask scheduler, `processes` or `local` (the default: what suits this machine)",
     )  # fmt: skip
-    parser.add_argument("--parameters-file", type=read_path, help="a file of name=value lines")
+    parser.add_argument("--parameters-file", type=read_path, help="a file of name=value lines; options override it")
     for name, one in TABLE.items():
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
@@ -30,11 +30,13 @@ def add_parameters(parser, **helps):
 
 def add_csv_safe(parser):
     """Add the switch that guards CSV cells."""
-    parser.add_argument("--csv-safe", action="store_true", help="guard CSV cells that a spreadsheet would run")
+    parser.add_argument(
+        "--csv-safe", action="store_true", help="guard CSV cells that a spreadsheet would run as formulas"
+    )
 
 
 def read_parameters(options):
-    """Return the Parameters of the file and the flags; a flag goes before the file."""
+    """Return the Parameters of the file and the flags; a flag overrides the file."""
     from kvprefix.files.paths import check_input_file, explain_os_errors
     from kvprefix.traces.parameters import parse_parameters
 

@@ -13,16 +13,20 @@ _LEGACY = VLLM_VERSIONS.rows[0].checked
 
 def add_options(parser):
     """Add what the command takes."""
-    parser.add_argument("requests", type=read_path, help="JSON Lines of token ids, a request a line (also .gz, .zst)")
+    parser.add_argument("requests", type=read_path, help="JSON Lines of token ids, a request per line (also .gz, .zst)")
     engines = "; ".join(f"{name}: {engine.definition}" for name, engine in ENGINES.items())
     parser.add_argument("--engine", choices=tuple(ENGINES), default="vllm", help=f"{engines} (default: %(default)s)")
-    parser.add_argument("--engine-version", help="replay by the rules of another version, for instance 0.22 of vLLM")
-    parser.add_argument("--block-size", default="16", help="tokens a block, or a page of SGLang (default: %(default)s)")
+    parser.add_argument(
+        "--engine-version", help="version whose rules to follow, such as 0.22 of vLLM (default: the newest known)"
+    )
+    parser.add_argument(
+        "--block-size", default="16", help="tokens per block, or per page of SGLang (default: %(default)s)"
+    )
     parser.add_argument(
         "--num-gpu-blocks", default="unlimited",
-        help="blocks, vLLM's null block counted, or SGLang's pages (none is null), or `unlimited` (the default)",
+        help="size of the pool in vLLM's blocks (with the null block) or SGLang's pages, or `unlimited` (default)",
     )  # fmt: skip
-    parser.add_argument("--ignore-outputs", action="store_true", help="as if no tokens were generated")
+    parser.add_argument("--ignore-outputs", action="store_true", help="replay as if no tokens were generated")
     parser.add_argument("--legacy-free", action="store_true", help=f"the same as --engine-version {_LEGACY}")
     parser.add_argument(
         "--concurrent", action="store_true",
@@ -32,7 +36,7 @@ def add_options(parser):
     parser.add_argument("--ttft-s", help=f"with --concurrent: seconds to a first token (default: {times[0]})")
     parser.add_argument(
         "--time-per-output-token-s",
-        help=f"with --concurrent: seconds of a step, a token of each (default: {times[1]})",
+        help=f"with --concurrent: seconds per step, that is per token of each request (default: {times[1]})",
     )
     parser.add_argument(
         "--out", required=True, type=read_path, help="file for the answers: JSON Lines, compressed if named .gz or .zst"

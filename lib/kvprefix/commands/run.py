@@ -10,7 +10,7 @@ HELP = "write a report folder's data files and figures, without notebooks"
 def add_options(parser):
     """Add what the command takes."""
     add_parameters(parser)
-    parser.add_argument("--output-dir", required=True, type=read_path, help="folder for the files")
+    parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder")
     parser.add_argument("--skip-visualization", action="store_true", help="write no figures")
     parser.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
     add_csv_safe(parser)

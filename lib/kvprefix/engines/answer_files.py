@@ -20,19 +20,19 @@ def replay_file(source, target, replayer, *, engine, version=None):
     engine : str
         The entry's name.
     version : str, optional
-        That was asked for: it then stands in the totals.
+        The version that was asked for; the totals then name it.
 
     Returns
     -------
     dict
-        The totals. Of requests that run at once also `engine_steps` (with a running request), `requests_waited` and, as
+        The totals. If requests run at once, also `engine_steps` (with a running request), `requests_waited` and, as
         vLLM counts them, `preempted_requests` (admissions after a preemption), `preempted_queries` (their tokens) and
-        `preempted_hits`. `note`, if there is one, says what one must know of the rules.
+        `preempted_hits`. `note`, if there is one, is a caveat on the rules.
 
     Raises
     ------
     InputError
-        A file or a line that is no requests.
+        A file that cannot be read, or a line that is no request.
     """
     refuse_same_file(source, target)
     trace = read_requests(source, timed=replayer.overlap is not None)

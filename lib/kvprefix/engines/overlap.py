@@ -18,14 +18,14 @@ class Overlap:
 
     The scheduler goes in steps of `time_per_token_s`; the first one begins with the first arrival. A request takes part
     from the first step on that begins at its arrival or later. `first_token_s` is rounded up to whole steps too, one at
-    least. So times are a step too long at most, and in real engines a step's own length varies.
+    least. So times are at most a step too long, and in real engines a step's own length varies.
 
-    An admitted request holds its prompt's blocks at once. Its first token comes `first_token_s` later, the next ones a
-    step each; it takes another block when a token needs one. When its last token has come it is over, before the next
-    step begins. Each step first goes through the running requests in the order of admission. One that finds no free
-    block takes those of the one admitted last (or gives its own back, if it is that), which goes to the head of the
-    waiting ones and is computed again from its prompt and the tokens it has, `first_token_s` for the next one. Then, in
-    a step without such a preemption, the waiting ones are admitted, first come first served, until one finds no room.
+    An admitted request holds its prompt's blocks at once. Its first token comes `first_token_s` later, the next ones
+    one per step; it takes another block when a token needs one. It is over after its last token, before the next step
+    begins. Each step first goes through the running requests in the order of admission. If one finds no free block, the
+    request admitted last is preempted, maybe itself: it gives back its blocks, goes to the head of the waiting ones and
+    later computes its prompt and tokens again, `first_token_s` for the next one. Then, in a step without a preemption,
+    the waiting ones are admitted, first come first served, until one finds no room.
 
     Attributes
     ----------
@@ -50,10 +50,10 @@ class Overlap:
                 raise InputError(f"{name} is {value!r}; expected seconds above 0")
 
     def count_steps(self, arrival_s, n):
-        """Return the step from which on each of n requests takes part, and the steps to a first token."""
+        """Return the first step in which each of n requests takes part, and the steps to a first token."""
         arrival_s = np.array(arrival_s, float)
         if arrival_s.shape != (n,) or not np.isfinite(arrival_s).all() or (np.diff(arrival_s) < 0).any():
-            raise InputError(f"arrival_s must be {n} ascending numbers of seconds, one a request")
+            raise InputError(f"arrival_s must be {n} ascending numbers of seconds, one per request")
         times_s = np.append(arrival_s - arrival_s[:1], self.first_token_s)
         slack_s = _ROUNDING * self.time_per_token_s + 2 * np.spacing(np.abs(arrival_s).max(initial=0))
         with np.errstate(over="ignore"):
@@ -76,7 +76,7 @@ class Overlap:
 
 
 def read_overlap(concurrent, ttft_s, time_per_output_token_s):
-    """Read the options of a replay: seconds as texts, None for the defaults; return None for one after the other."""
+    """Read the options of a replay: seconds as texts, None for the defaults; return None if requests do not overlap."""
     times = {}
     for flag, text, name in (
         ("--ttft-s", ttft_s, "first_token_s"),
@@ -85,7 +85,7 @@ def read_overlap(concurrent, ttft_s, time_per_output_token_s):
         if text is None:
             continue
         if not concurrent:
-            raise InputError(f"{flag} has a meaning only with --concurrent, where requests run at once")
+            raise InputError(f"{flag} has a meaning only with --concurrent, which lets requests run at once")
         seconds = read_number(text, float)
         if isinstance(seconds, str) or not 0 < seconds < np.inf:
             raise InputError(f"{flag} is {text!r}; expected seconds above 0")

@@ -1,6 +1,6 @@
-"""The engines, an entry each: what the command, the engine study, its figures and its tables know of them.
+"""The engines, one entry per engine: what the command, the engine study, its figures and its tables know of them.
 
-One more engine is one more entry. An engine's module is loaded when it is made, so that help needs none.
+One more engine is one more entry. An engine's module is loaded when the engine is made, so help loads none.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class Variant:
     name, label : str
         In tables of numbers, and for readers.
     options : dict
-        In which it differs from the engine with the report's block size: `version`, `block_size`, `outputs`.
+        How it differs from the engine with the report's block size: `version`, `block_size`, `outputs`.
     look : dict, optional
         `facecolor` and `hatch` of its bars; the next free ones if not given.
     """

@@ -1,4 +1,4 @@
-"""What an engine's replay gave, beside what every replay gives."""
+"""The result of an engine's replay, with what other replays do not have."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ from kvprefix.stats.replayed import Replayed
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EngineReplayed(Replayed):
-    """What an engine's replay gave.
+    """The result of an engine's replay.
 
     `hit_tokens` are those of a request's first admission, `evictions` the blocks (SGLang: pages) that lost what they
-    held. ``details["note"]``, if it is there, says what one must know of the rules.
+    held. ``details["note"]``, if it is there, is a caveat on the rules.
 
     Attributes
     ----------

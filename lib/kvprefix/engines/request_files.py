@@ -1,9 +1,9 @@
 """Read requests that are JSON Lines of token ids: the files that ``python -m kvprefix replay`` takes.
 
 A line is `{"request_id": ..., "prompt_token_ids": [...]}`, optionally with `output_token_ids`, `cache_salt` and
-`lora_name`, and with `timestamp` (milliseconds) where requests run at once; other fields are not read. The order of
-the lines is the order of replay. Arrow reads the file; only where that fails, or something is wrong, is it gone through
-line by line, to name the line.
+`lora_name`, and with `timestamp` (milliseconds) if requests run at once; other fields are not read. The order of the
+lines is the order of replay. Arrow reads the file. Only if that fails or something is wrong is it read line by line, to
+name the line.
 """
 
 
@@ -91,7 +91,7 @@ def _make_trace(tokens, names, timestamps, contexts):
 
 
 def _flat(column):
-    """Return a list column as (offsets, token ids), ids None where one is missing or below 0."""
+    """Return a list column as (offsets, token ids), ids None if one is missing or below 0."""
     if any(chunk.flatten().null_count for chunk in column.chunks):
         return None, None
     offsets, ids = flat_lists(column)
@@ -99,7 +99,7 @@ def _flat(column):
 
 
 def _take_fields(request):
-    """Return a request's fields in the order of _FIELDS; raise Fault where they are wrong."""
+    """Return a request's fields in the order of _FIELDS; raise Fault if they are wrong."""
     missing = [name for name in ("request_id", "prompt_token_ids") if request.get(name) is None]
     if missing:
         raise Fault(f"lacks {', '.join(missing)}; {_EXPECTED}")
@@ -122,7 +122,7 @@ def _take_fields(request):
 
 
 def _check_timestamp(value, before):
-    """Return a line's timestamp; raise Fault where it is wrong."""
+    """Return a line's timestamp; raise Fault if it is wrong."""
     expected = "with --concurrent every line has the milliseconds of its arrival, 0 or more"
     if value is None:
         raise Fault(f"lacks timestamp; {expected}")

@@ -1,6 +1,6 @@
 """Replay requests through SGLang's radix prefix cache: token ids in, the cached tokens of each request out.
 
-The rules are those of SGLang 0.5.23 for full attention; behind each, the file below ``sglang/srt`` that has it.
+The rules are those of SGLang 0.5.23 for full attention, each with its file below ``sglang/srt``.
 `sglang_tree` and `sglang_replay` are the compiled core.
 
 - A cached prefix is a path in a tree whose nodes hold whole pages of tokens; a child is found by its first page, the
@@ -8,9 +8,9 @@ The rules are those of SGLang 0.5.23 for full attention; behind each, the file b
 - A prompt of L tokens hits the longest path that its first L - 1 tokens have in the tree, in whole pages: the last
   token is always computed (`managers/schedule_batch.py`). A path that ends inside a node splits it.
 - The hit path is locked while the request runs, so that it is not evicted (`managers/schedule_policy.py`).
-- Before a prompt is computed, leaves are evicted until its new tokens are free, and with pages above one token a page
-  more than them; before each generated token, until one page is free, needed or not (`mem_cache/allocation.py`).
-- Evicted is the leaf that was accessed the longest ago, whole, even where less would do; its parent may be the next one
+- Before a prompt is computed, leaves are evicted until its new tokens find room, plus a page if pages hold more than
+  one token; before each generated token, until one page is free, needed or not (`mem_cache/allocation.py`).
+- The leaf that was accessed the longest ago is evicted, whole, even if less would do; its parent may be the next one
   (`mem_cache/evict_policy.py`, `mem_cache/unified_cache/components/full.py`).
 - The computed prompt goes into the tree at once, the generated tokens when the request finishes, as a node of their
   own: whole pages, without the last generated token, whose KV is never computed. What the tree has already is freed,
@@ -18,10 +18,10 @@ The rules are those of SGLang 0.5.23 for full attention; behind each, the file b
   `mem_cache/unified_radix_cache.py`).
 - A lookup and an insertion count as an access of the whole path; the rest of a node that they split counts as accessed
   just before it.
-- Of a pool of C tokens (a padded slot 0 comes on top: `mem_cache/allocator`), a prompt is refused from C - 6 tokens on
-  (`managers/tp_worker.py`, `managers/utils.py`), and waits for ever from C - page on (`mem_cache/prefill_budget.py`):
-  here it counts as refused, and the next ones go on. A generation ends where the pool is full: at C - L - 2 tokens, or
-  C - page - 1 less the prompt's pages (`managers/scheduler.py`, `mem_cache/allocator/base.py`).
+- Of a pool of C tokens (a padded slot 0 comes on top: `mem_cache/allocator`), a prompt of C - 6 tokens or more is
+  refused (`managers/tp_worker.py`, `managers/utils.py`). One of C - page or more waits for ever
+  (`mem_cache/prefill_budget.py`); here it counts as refused. A generation ends when the pool is full: at C - L - 2
+  tokens, or C - page - 1 less the prompt's pages (`managers/scheduler.py`, `mem_cache/allocator/base.py`).
 
 Not modelled: requests that run at once, chunked prefill (which cuts nodes at the ends of chunks), the overlap scheduler
 (which takes room for a token after the last one), speculative decoding, hierarchical caches, sliding windows, images.
@@ -63,7 +63,7 @@ class SGLang:
     Raises
     ------
     InputError
-        A version that is none or too old; a page size or a number of pages out of range; an `overlap`.
+        No version, or one that is too old; a page size or a number of pages out of range; an `overlap`.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class SGLang:
         Returns
         -------
         EngineReplayed
-            `cached_hashes` and `blocks_with_hash` are both the pages in the tree at the end, for none is there twice.
+            `cached_hashes` and `blocks_with_hash` are both the pages in the tree at the end, since none is there twice.
         """
         page_size, rows, tokens = int(self.block_size), trace.rows, trace.tokens
         if isinstance(tokens, MessageTokens):
@@ -132,7 +132,7 @@ class SGLang:
         )  # fmt: skip
 
     def explain_refusal(self, prompt_tokens):
-        """Say why a prompt of so many tokens never fits."""
+        """Say why a prompt of this many tokens never fits."""
         most = longest_prompt(self.blocks * self.block_size, self.block_size)
         return f"the prompt has {prompt_tokens} tokens and SGLang takes {most} at most with this pool"
 

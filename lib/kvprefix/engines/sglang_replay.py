@@ -1,4 +1,4 @@
-"""The compiled core of SGLang's replay: requests that pass one by one, and the pages of the pool that they take.
+"""The compiled core of SGLang's replay: requests one by one, and the pages of the pool that they take.
 
 `sglang` has the rules and the interface, `sglang_tree` the cache.
 """
@@ -45,12 +45,12 @@ class Work(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def replay_pages(tree, work, tokens):
-    """Replay requests each of which finishes before the next starts.
+    """Replay requests, each of which finishes before the next starts.
 
     Returns
     -------
     (n,) ndarray of int64
-        The cached tokens of each request, -1: never fits.
+        The cached tokens of each request, -1 if it never fits.
     """
     page_size, free, arena = tree.page_size, work.n_pages, np.empty(FIRST_ARENA, np.int32)
     cached = np.full(len(work.rows), -1)
@@ -90,7 +90,7 @@ def _copy_tokens(tokens, row, prompt, total):
 
 @njit(cache=True, nogil=True)
 def _evict(tree, free, wanted, locked):
-    """Evict leaves until so many pages are free or only the locked path is left; return the free ones."""
+    """Evict leaves until `wanted` pages are free or only the locked path is left; return the number of free pages."""
     ends = len(tree.newer) - 1
     stop = locked if locked >= 0 else ends  # the locked path is the newest part of the list
     while free < wanted and tree.newer[ends] != stop:

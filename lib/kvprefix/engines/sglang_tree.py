@@ -1,6 +1,6 @@
 """The tree of SGLang's radix cache, compiled: nodes of whole pages, and the order of their last accesses.
 
-The nodes' tokens lie in an arena beside the tree: who inserts gets an arena back, a larger one if need be.
+The nodes' tokens lie in an arena beside the tree: `insert` returns the arena, a larger one if need be.
 `sglang` has the rules, `sglang_replay` the requests.
 """
 
@@ -23,8 +23,7 @@ _STATE = np.dtype([(name, np.int64) for name in (
 class Tree(NamedTuple):
     """The nodes of the tree, and the list of all of them by their last access.
 
-    A node is always accessed after its descendants, so the oldest node of the list is a leaf, and so is each that is
-    the oldest when those before it are gone.
+    A node is always accessed after its descendants, so the oldest node of the list is a leaf, also after evictions.
 
     Attributes
     ----------
@@ -40,7 +39,7 @@ class Tree(NamedTuple):
     newer, older : ndarray of int32
         Neighbours in the list; the last entry is the list's own ends (`newer` the oldest, `older` the newest node).
     table : ndarray of int32
-        Hash table with linear probing: 1 + a node, 0 where empty.
+        Hash table with linear probing: 1 + a node, 0 if empty.
     unused : ndarray of int32
         A stack of the nodes that are not in use.
     """
@@ -97,7 +96,7 @@ def _hash_page(parent, ids, start, page_size):
 
 @njit(cache=True, nogil=True)
 def _find_child(tree, arena, parent, ids, start):
-    """Return the child whose first page is the one at `start`, -1 where there is none."""
+    """Return the child whose first page is the one at `start`, -1 if there is none."""
     page_size = tree.page_size
     code, mask = _hash_page(parent, ids, start, page_size), len(tree.table) - 1
     slot = np.int64(code & np.uint64(mask))

@@ -1,6 +1,6 @@
 """Which of an engine's rules hold from which version on: a table per engine, a row per change of the rules.
 
-A new version takes a row here, and recordings of it for the tests. No cache is replayed here.
+A new version needs a row here, and recordings of it for the tests. No cache is replayed here.
 """
 
 import re
@@ -17,7 +17,7 @@ class VLLMRules(NamedTuple):
     Attributes
     ----------
     legacy_free : bool
-        A finished request's blocks that hold no full block go to the tail of the free queue like the others, rather
+        A finished request's blocks that are not full go to the tail of the free queue like the others, rather
         than to its head.
     """
 
@@ -49,7 +49,7 @@ class Table(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The rules of a version, and what one must know of them, if anything."""
+    """The rules of a version, and a caveat on them, if there is one."""
 
     rules: tuple
     note: str = ""
@@ -105,7 +105,7 @@ def find_rules(table, version):
 
 
 def choose_version(table, version):
-    """Return a version if its rules are known, the oldest known one if it is older, the newest one if it is none.
+    """Return a version if its rules are known, the oldest known one if it is older, the newest one if it is no version.
 
     >>> [choose_version(VLLM_VERSIONS, version) for version in ("0.25.1", "0.7.3", None)]
     ['0.25.1', '0.8', '0.32']

@@ -4,14 +4,14 @@ What vLLM (V1, full attention) does, block by block:
 
 - A block is known by its whole token prefix, and by the request's cache salt and LoRA adapter.
 - A request hits its leading run of cached full blocks, but never all of its tokens: at most floor((L-1)/B) blocks.
-- It is admitted if its new blocks, and its hits that nobody holds, are no more than the free blocks. Then its full
+- It is admitted if its new blocks, plus its hits that no request holds, are no more than the free blocks. Then its full
   prompt blocks are visible at once, and its new ones are taken from the head of the free queue.
 - Of K generated tokens the last one's KV is never computed: a finished request leaves floor((P+K-1)/B) full blocks.
-- On finish its blocks join the free queue's tail, last block first; what holds no full block goes to the head and is
+- On finish its blocks join the free queue's tail, last block first; those that are not full go to the head and are
   used first (in versions with `legacy_free`: to the tail like the others).
 - Equal blocks are not merged: each keeps its place in the queue, and a lookup finds the oldest.
 - One block of the pool, the null block, is never used.
-- Requests one at a time, or at once: `overlap` says how vLLM's synchronous scheduler runs them.
+- Requests run one at a time, or at once: `overlap` says how vLLM's synchronous scheduler runs them.
 
 `versions` says what differs between versions. Not modelled: limits on the requests or tokens of a step, chunked
 prefill, sliding windows, images.
@@ -55,11 +55,11 @@ class VLLM:
     Raises
     ------
     InputError
-        A version that is none or too old; a block size or a number of blocks out of range.
+        No version, or one that is too old; a block size or a number of blocks out of range.
 
     Examples
     --------
-    Blocks of 2 tokens. The second request hits one block, for its last token must be computed; that leaves a second
+    Blocks of 2 tokens. The second request hits one block, since its last token must be computed; that leaves a second
     copy of (3, 4). The third hits both.
 
     >>> from kvprefix.traces.trace import make_trace_of
@@ -128,7 +128,7 @@ class VLLM:
         )  # fmt: skip
 
     def explain_refusal(self, prompt_tokens):
-        """Say why a prompt of so many tokens never fits."""
+        """Say why a prompt of this many tokens never fits."""
         return f"the prompt needs {-(-prompt_tokens // self.block_size)} blocks and the pool has {self.blocks - 1}"
 
     def _plan(self, trace, identified):
@@ -144,7 +144,7 @@ class VLLM:
         return Work(identified.ids, identified.offsets, prompts, computed, size), wanted, n_blocks
 
     def _run_at_once(self, pool, work, arrival_s):
-        """Return the hit blocks of each request, the evictions, and what there is to tell of overlapping requests."""
+        """Return the hit blocks of each request, the evictions, and the further results of overlapping requests."""
         arrivals, prefill_steps = self.overlap.count_steps(arrival_s, len(work.prompts))
         ran, state = replay_steps(pool, work, arrivals, prefill_steps)
         of_overlap = self.overlap.read_steps(arrival_s, arrivals, ran["admitted"], ran["finished"]) | {

@@ -1,4 +1,4 @@
-"""The compiled core of vLLM's prefix cache for full attention: a pool of blocks, and requests that pass one by one.
+"""The compiled core of vLLM's prefix cache for full attention: a pool of blocks, and requests one by one.
 
 Blocks of equal content form a list; a lookup takes the oldest. `vllm` has the rules and the interface, `vllm_steps` the
 requests that run at the same time.
@@ -19,7 +19,7 @@ _CONTENT = np.dtype([("oldest", np.int32), ("newest", np.int32)])  # the blocks 
 
 
 class Pool(NamedTuple):
-    """The blocks of vLLM, compiled code's own.
+    """The blocks of vLLM, as arrays for compiled code.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ def look_up(pool, ids, most):
 
 @njit(cache=True, nogil=True)
 def take_hits(pool, ids, table):
-    """Hold the oldest block of each id, out of the free queue."""
+    """Hold the oldest block of each id and take it out of the free queue."""
     blocks, contents = pool.blocks, pool.contents
     for k in range(len(ids)):
         block = contents[ids[k]].oldest
@@ -142,7 +142,7 @@ def store(pool, ids, table, merge=False):
 
 @njit(cache=True, nogil=True)
 def release(pool, table):
-    """Let go of a request's blocks, the last one first; what nobody holds joins the free queue."""
+    """Let go of a request's blocks, the last one first; those that no request holds join the free queue."""
     blocks = pool.blocks
     for k in range(len(table) - 1, -1, -1):
         block = table[k]
@@ -158,12 +158,12 @@ def release(pool, table):
 
 @njit(cache=True, nogil=True)
 def replay_one_by_one(pool, work, merge):
-    """Replay requests each of which finishes before the next starts.
+    """Replay requests, each of which finishes before the next starts.
 
     Returns
     -------
     (hits, evictions) : tuple
-        The hit blocks of each request, -1: never fits; how many blocks lost what they held.
+        The hit blocks of each request, -1 if it never fits; how many blocks lost what they held.
     """
     block_size, n_blocks, evictions = work.block_size, len(pool.blocks), 0
     hits = np.full(len(work.prompts), -1)

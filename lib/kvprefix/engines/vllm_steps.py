@@ -1,8 +1,8 @@
 """The compiled core of vLLM's synchronous scheduler: requests that run at the same time, in whole steps.
 
 A step is what `schedule` and `update_from_output` do (`vllm/v1/core/sched/scheduler.py`). Requests whose last token
-came go; then every running request, in the order of admission, computes a token; then the waiting ones are admitted, if
-no blocks were taken from a running one in this step. Steps that change no block are jumped over. `overlap` has the
+came end; then every running request, in the order of admission, computes a token; then waiting ones are admitted, if no
+running one was preempted in this step. Steps that change no block are skipped. `overlap` has the
 times, `vllm` the rules and the interface, `vllm_pool` the pool.
 """
 
@@ -21,13 +21,13 @@ _REQUEST = np.dtype([(name, np.int64) for name in (
     "n_held",  # physical blocks
     "known",  # tokens when it was last admitted, or will be
     "began",  # the step that computes the token after these
-    "due",  # the next step that takes or fills a block, or in which the request goes
+    "due",  # the next step that takes or fills a block, or in which the request ends
     "hits", "admitted", "finished", "preemptions",  # blocks and step of the first admission, -1: never; step; times
     "running", "preempted",  # no fields of the request: two lists of requests
 )])  # fmt: skip
 _STATE = np.dtype([(name, np.int64) for name in (
     "block_size", "prefill_steps",
-    "n_running", "n_preempted",  # of the lists; who was preempted last is the next to be admitted
+    "n_running", "n_preempted",  # of the lists; the request preempted last is admitted next
     "next_end", "first", "n_arrived",  # the first request that was never admitted, and how many arrived
     "evictions",  # blocks that lost what they held
     "steps", "tokens_again", "hits_again",  # those with a running request; of the admissions after a preemption
@@ -123,7 +123,7 @@ def _compute_tokens(memory, now, requests, step):
 
 @njit(cache=True, nogil=True)
 def _compute_token(memory, now, requests, i, step):
-    """Compute a token that begins or fills a block: take the one, from the last of the running ones if need be."""
+    """Compute a token that begins or fills a block; for a new block, preempt the request admitted last if need be."""
     pool, one, block_size = memory.pool, requests[i], now.block_size
     position = one.known + step - one.began
     if position % block_size == 0:
@@ -155,7 +155,7 @@ def _preempt_last(memory, now, requests, step):
 
 @njit(cache=True, nogil=True)
 def _admit(memory, now, requests, step):
-    """Admit who waits, in order, until one finds no room; return the next step that changes one of them."""
+    """Admit waiting requests in order until one finds no room; return the next step that changes one of them."""
     due = _NEVER
     while now.n_preempted or now.first < now.n_arrived:
         again = now.n_preempted > 0
@@ -185,7 +185,7 @@ def _admit(memory, now, requests, step):
 
 @njit(cache=True, nogil=True)
 def _take_room(memory, now, one):
-    """Take the blocks of all tokens that a request has, cached or new; return the hit blocks, -1: there is no room."""
+    """Take the blocks of all tokens that a request has, cached or new; return the hit blocks, -1 if no room."""
     pool, block_size = memory.pool, now.block_size
     n_needed = -(-one.known // block_size)
     own = memory.ids[one.first_id : one.first_id + one.known // block_size]
@@ -208,6 +208,6 @@ def _table(memory, one):
 
 @njit(cache=True, nogil=True)
 def _count_to_change(position, computed, block_size):
-    """Return how many tokens after `position` the next one that begins or fills a block is, or the end."""
+    """Return the number of tokens from `position` to the next one that begins or fills a block, or to the end."""
     last = position - position % block_size + block_size - 1
     return min(position + 1 if position == last else last, computed) - position

@@ -3,7 +3,7 @@
 The form of github.com/alibaba-edu/qwen-bailian-usagetraces-anon (Wang et al., KVCache in the Wild, USENIX ATC 2025): a
 line is `{"chat_id": 159, "parent_chat_id": 55, "timestamp": 61.114, "input_length": 521, "output_length": 132, "type":
 "text", "turn": 2, "hash_ids": [...]}`; -1 (or null) is the parent of a chat's first request. Its data card says that
-the ids hash each block's tokens, so one that follows two different blocks is told apart by them.
+an id hashes its block's own tokens alone, so an id that follows two different blocks counts as two blocks.
 """
 
 import json
@@ -48,13 +48,13 @@ def read_bailian(path, block_size=None):
     path : path-like
         JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
     block_size : int, optional
-        Tokens a block: a request lists ceil(input_length / block_size) ids. If not given: what the first line's
+        Tokens per block: a request lists ceil(input_length / block_size) ids. If not given: what the first line's
         `block_size` says, else 16.
 
     Returns
     -------
     PrefixTrace
-        In the order of the stamps, without stamps of the lines, with all of its optional fields. A request continues
+        In the order of the stamps, or of the lines if there are none; with all optional fields. A request continues
         the last one before it whose `chat_id` is its `parent_chat_id`, or its own `chat_id` if it names no parent.
         ``info["notes"]`` says what was put right.
 
@@ -109,14 +109,14 @@ def write_bailian(trace, path, *, progress=True):
     Parameters
     ----------
     trace : PrefixTrace
-        That lists partial blocks too. What it does not know is written as no parent, turn 1, text and 0 tokens.
+        It lists partial blocks too. What it does not know is written as no parent, turn 1, type text and 0 tokens.
     path : path-like
     progress : bool
 
     Returns
     -------
     list of str
-        What was dropped or put in.
+        What was dropped or added.
     """
     n, types = len(trace), trace.types or ["text"] * len(trace)
     previous = np.full(n, -1) if trace.previous is None else trace.previous

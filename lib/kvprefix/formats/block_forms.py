@@ -1,4 +1,4 @@
-"""What a line of a trace of block ids holds, and what is wrong with one that does not: for `mooncake` and `bailian`."""
+"""What a line of a trace of block ids holds, and what is wrong with a bad one: for `mooncake` and `bailian`."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,13 +19,13 @@ class Field(NamedTuple):
     arrow : pyarrow.DataType
         float64, int64 or string.
     is_right : callable
-        Whether a JSON value is one.
+        Whether a JSON value is right.
     expected : str
-        What would be, for messages.
+        What would be right, for messages.
     least, most : int or None
         Of a whole number.
     default : object
-        What stands for one that is missing or null; None where it may not be.
+        What replaces a missing or null value; None if the field must be there.
     """
 
     arrow: pa.DataType
@@ -42,7 +42,7 @@ class Form(NamedTuple):
     Attributes
     ----------
     fields : dict of str to Field
-        By name, `timestamp` and `input_length` first; `hash_ids` is in every form, and no Field. All requests or none
+        By name, `timestamp` and `input_length` first; `hash_ids` is in every form and is no Field. All requests or none
         have a `timestamp`.
     block_size : int
         Tokens, unless the file says otherwise.
@@ -51,7 +51,7 @@ class Form(NamedTuple):
     expected : str
         What a line is, for messages.
     prefix_ids : bool
-        Whether an id must name the whole prefix; otherwise one that follows two different blocks is two blocks.
+        Whether an id must name the whole prefix; otherwise an id that follows two different blocks is two blocks.
     has_sessions : bool
         Whether `session_id` joins requests, of which later ones may have a `delay` after a reply and no `timestamp`.
     """
@@ -69,7 +69,7 @@ class Form(NamedTuple):
         return LATEST_S * self.units_per_second
 
     def check(self, request, block_size):
-        """Raise Fault where a line's object is no request."""
+        """Raise Fault if a line's object is no request."""
         needed = [name for name, one in self.fields.items() if one.default is None and name != "timestamp"]
         missing = [name for name in [*needed, "hash_ids"] if request.get(name) is None]
         if missing:
@@ -91,7 +91,7 @@ class Form(NamedTuple):
         if len(ids) != expected:
             raise Fault(
                 f"lists {count(len(ids), 'block')} for input_length {length}; expected {expected} of {block_size} "
-                "tokens (another size is given with --block-size, and to convert with --from-block-size)"
+                "tokens (give another size with --block-size, or to convert with --from-block-size)"
             )
 
 
@@ -108,7 +108,7 @@ class Rows:
         self.form, self.numbers, self.sessions, self.all_timed = form, {}, {}, None
 
     def add(self, request):
-        """Take in the next request and return the numbers of its ids; raise Fault where it does not fit the others."""
+        """Take in the next request and return the numbers of its ids; raise Fault if it does not fit the others."""
         ids = [self.numbers.setdefault(one, len(self.numbers)) for one in request["hash_ids"]]
         session = request.get("session_id") if self.form.has_sessions else None
         if session is not None and not is_id(session):

@@ -1,4 +1,4 @@
-"""Read and write JSON Lines that list block ids, a request a line: `mooncake` and `bailian` are such forms."""
+"""Read and write JSON Lines that list block ids, a request per line: `mooncake` and `bailian` are such forms."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ def read_blocks(path, form, block_size=None):
         JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
     form : Form
     block_size : int, optional
-        Tokens a block. If not given: what the first line's `block_size` says, else the form's own.
+        Tokens per block. If not given: what the first line's `block_size` says, else the form's own.
 
     Returns
     -------
     trace : PrefixTrace
-        In the order of the stamps, without stamps of the lines; each request is a conversation. ``info`` holds `trace`
-        (the file's name) and `notes` on what was put right.
+        In the order of the stamps, or of the lines if there are none; each request is a conversation. ``info`` holds
+        `trace` (the file's name) and `notes` on what was put right.
     values : dict of str to ndarray
         The form's other fields, in the same order.
     missing : dict of str to int
@@ -40,8 +40,8 @@ def read_blocks(path, form, block_size=None):
     Raises
     ------
     InputError
-        Naming the file and line: what is no such request, and a block that follows two different blocks where an id
-        must name the whole prefix.
+        A line that is no such request, or a block that follows two different blocks although ids name whole prefixes.
+        File and line are named.
     """
     with explain_os_errors(path):
         first = read_first(path) or {}
@@ -72,7 +72,7 @@ def read_blocks(path, form, block_size=None):
 
 
 def _number(path, form, ids, offsets, order, name_of, notes):
-    """Return ids, parent and depth; ids that name a block's own tokens are told apart where the form allows it."""
+    """Return ids, parent and depth; ids that name a block's own tokens are told apart if the form allows it."""
     try:
         return number_blocks(ids, offsets)
     except PrefixError as error:
@@ -89,7 +89,7 @@ def _number(path, form, ids, offsets, order, name_of, notes):
 
 
 def _drop_times(values, n_missing):
-    """Set the stamps to 0 where some or all requests have none; return what to say of it."""
+    """Set the stamps to 0 if some or all requests have none; return what to say of it."""
     n = len(values["timestamp"])
     if not n_missing:
         return []
@@ -101,9 +101,9 @@ def _drop_times(values, n_missing):
 
 
 def _find_block_size(path, form, asked, first):
-    """Return what a file's first request says of its block size; where it says nothing, what is asked for.
+    """Return a file's block size: what its first request says, else what is asked for, else the form's own.
 
-    Without either it is the form's own. The two must not differ.
+    The first two must not differ.
     """
     said = first.get("block_size")
     if said is None:
@@ -138,9 +138,9 @@ def write_blocks(trace, path, heads, *, progress=True):
     Parameters
     ----------
     trace : PrefixTrace
-        That lists partial blocks too, as `list_blocks` and `read_blocks` make it.
+        It lists partial blocks too, as `list_blocks` and `read_blocks` make it.
     path : path-like
-        Compressed where the name ends in `.gz` or `.zst`.
+        Compressed if the name ends in `.gz` or `.zst`.
     heads : iterable of str
         Each request's line up to `hash_ids`, as JSON text without the closing brace.
     progress : bool

@@ -36,9 +36,9 @@ class BlockReader(LineReader):
     ----------
     form : Form
     block_size : int
-        Tokens a block.
+        Tokens per block.
     first : dict, optional
-        The first request: Arrow reads ids of the kind that it has.
+        The first request: Arrow reads ids of the same kind.
     """
 
     def __init__(self, form, block_size, first=None):
@@ -52,7 +52,7 @@ class BlockReader(LineReader):
         return dict.fromkeys(["timestamp", *(name for name, one in fields if one.default is not None)], 0)
 
     def from_batches(self, batches):
-        """Return the Lines of Arrow's batches; None if something is wrong, or where there are sessions."""
+        """Return the Lines of Arrow's batches; None if something is wrong, or if there are sessions."""
         form, parts, missing = self.form, [], self._may_be_missing()
         for batch in batches:
             lists = batch["hash_ids"]
@@ -80,7 +80,7 @@ class BlockReader(LineReader):
         return np.array_equal(-(-values["input_length"] // self.block_size), values["blocks"])
 
     def from_objects(self, objects):
-        """Return the same of objects."""
+        """Return the Lines of JSON objects."""
         form, missing, rows = self.form, self._may_be_missing(), Rows(self.form)
         values = {name: [] for name in form.fields} | {"hash_ids": array("q"), "blocks": array("q")}
         for request in objects:

@@ -34,7 +34,7 @@ _READ = {
     *ENGINE_FIELDS, *_NAMES, *_ANSWERS, *SYSTEM_FIELDS, "body", "request", "choices", "user", "model", "max_tokens",
     "cache_salt",
 }  # fmt: skip
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from which number on: units a second
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from this number on: units per second
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 _SETTINGS = ("model_parameters", "optional_params", "extra_body")  # where gateways put such fields
 
@@ -84,7 +84,7 @@ def find_messages(record, request):
 
 
 def _refuse_unrendered(part):
-    """Raise Skipped where a field that changes the prompt holds something."""
+    """Raise Skipped if a field that changes the prompt holds something."""
     if found := find_unrendered(part):
         raise Skipped(found[1].replace("_", " "), f"has `{found[0]}`, which is not rendered")
 
@@ -144,7 +144,7 @@ def _may_be_time(value):
 
 
 def find_name(record):
-    """Return a request's name, None where it has none."""
+    """Return a request's name, None if it has none."""
     given = next((record[name] for name in _NAMES if record.get(name) is not None), None)
     if given is not None and (isinstance(given, bool) or not isinstance(given, str | int)):
         raise Skipped("with an odd name", f"has a name {show_value(given)}; expected a text or a whole number")
@@ -152,7 +152,7 @@ def find_name(record):
 
 
 def find_asker(record, request):
-    """Return ("conversation_id", who) or ("user", who), None where the log says neither."""
+    """Return ("conversation_id", who) or ("user", who), None if the log says neither."""
     for name in ("conversation_id", "user"):
         for part in (record, request):
             value = part.get(name)
@@ -164,7 +164,7 @@ def find_asker(record, request):
 
 
 def find_reply(record):
-    """Return the text of the completion, None where there is none or it holds more than text."""
+    """Return the text of the completion, None if there is none or it holds more than text."""
     answers = [record.get(name) for name in _ANSWERS if record.get(name) is not None]
     for answer in [*answers, record]:
         answer = _decode(answer) if isinstance(answer, str) else answer
@@ -200,7 +200,7 @@ def _list_bodies(answer):
 
 
 def _find_choice(answer):
-    """Return the text of a chat completion's first choice, None where it calls tools."""
+    """Return the text of a chat completion's first choice, None if it calls tools."""
     for part in _list_bodies(answer):
         choices = part.get("choices")
         first = choices[0] if isinstance(choices, list) and choices else None
@@ -217,7 +217,7 @@ def _find_choice(answer):
 
 
 def find_time(record, request):
-    """Return a request's time in seconds, None where it has none; that of the answer stands in for it."""
+    """Return a request's time in seconds, else its answer's; None if neither has one."""
     for part in (record, request):
         for name in TIMES:
             if part.get(name) is not None:
@@ -229,7 +229,7 @@ def find_time(record, request):
 
 
 def read_time(value, name):
-    """Return a time in seconds; raise Skipped where it cannot be one.
+    """Return a time in seconds; raise Skipped if it cannot be one.
 
     >>> read_time("1714567890123", "timestamp"), read_time("2024-05-01T12:51:30.123Z", "timestamp")
     (1714567890.123, 1714567890.123)
@@ -255,7 +255,7 @@ def read_time(value, name):
 
 
 def find_whole(part, name, most=MOST_TOKENS):
-    """Return a whole number of 0 or more, None where there is none."""
+    """Return a whole number of 0 or more, None if there is none."""
     value = part.get(name)
     if value is not None and (not is_whole(value) or not 0 <= value <= most):
         raise Skipped("with an odd number", f"has {name} {show_value(value)}; expected a whole number, 0 or more")

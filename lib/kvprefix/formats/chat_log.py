@@ -1,4 +1,4 @@
-"""Read logs of chat requests, a request a line: OpenAI's form with a time and, if known, the completion.
+"""Read logs of chat requests, a request per line: OpenAI's form with a time and, if known, the completion.
 
 Our own engine traces are one kind of them. A line holds `messages`, itself or in `body` or `request` (the batch form);
 its time, as `timestamp`, `time`, `created`, `created_at`, `startTime` or `start_time`; its name, as `request_id`,
@@ -34,13 +34,13 @@ class Logged(NamedTuple):
     messages : tuple of Message
         Of its prompt; equal ones are one object.
     reply : str or None
-        What the model answered, where the log says so.
+        What the model answered, if the log says so.
     asker : tuple or None
-        ("conversation_id", ...) or ("user", ...), where the log says so.
+        ("conversation_id", ...) or ("user", ...), if the log says so.
     turn, prompt_tokens, output_tokens : int or None
-        Where the log says so.
+        If the log says so.
     max_tokens : int or None
-        The most that might be generated.
+        The most that the request allowed to generate.
     model : str or None
     """
 
@@ -90,12 +90,12 @@ def read_log(path, *, progress=True):
     Returns
     -------
     RequestLog
-        By time; a log in which no line has a time stays in its order, and all its requests arrive at 0 s.
+        In order of time; a log in which no line has a time stays in its order, and all its requests arrive at 0 s.
 
     Raises
     ------
     InputError
-        A file of which no line is such a request, or of whose requests half or more have no time and others have one.
+        No line is such a request, or half or more of the requests have no time while others have one.
     """
     reader, requests, lines = _Reader(), [], []
     with explain_os_errors(path):
@@ -120,7 +120,7 @@ def read_log(path, *, progress=True):
 
 
 def _leave_out_timeless(path, requests, lines, reader):
-    """Skip the requests without a time where most have one."""
+    """Skip the requests without a time if most have one."""
     without = [i for i, request in enumerate(requests) if request.time_s is None]
     if not without or len(without) == len(requests):
         return requests

@@ -1,7 +1,7 @@
-"""Find out which requests of a log go on from one another: the conversations, their turns and their branches.
+"""Find out which requests of a log continue one another: the conversations, their turns and their branches.
 
-A request goes on from an earlier one if its messages begin with that one's, and its next one is what the model
-answered, where the log says what that was. Where the log says who asked, both must be by the same.
+A request continues an earlier one if its messages begin with that one's, and its next message is what the model
+answered, if the log says what that was. If the log says who asked, both must have the same asker.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Threads:
-    """Who goes on from whom.
+    """Which request continues which.
 
     Attributes
     ----------
     previous : (n,) ndarray of int64
-        The request that each one goes on from, always an earlier one; -1 for none.
+        The request that each one continues, always an earlier one; -1 for none.
     conversation : (n,) ndarray of int64
         0, 1, ... as first seen.
     names : list of str
@@ -33,7 +33,7 @@ class Threads:
 
 
 class Chain(NamedTuple):
-    """The requests from a conversation's first to one that nobody goes on from, as `encode_conversations` takes them.
+    """The requests from a conversation's first to one that none continues, as `encode_conversations` takes them.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def thread_requests(requests):
     Notes
     -----
     The messages of all requests are walked down one tree, message by message. Of several earlier requests that fit, the
-    one with the most messages is taken; of these, the last one that nobody has gone on from yet, else the last.
+    one with the most messages is taken; of these, the last one that none continues yet, else the last.
     """
     steps, waiting, latest = {}, {}, {}
     previous = [-1] * len(requests)
@@ -111,7 +111,7 @@ def _number(requests, previous):
 
 
 def make_chains(requests, previous):
-    """Return a chain for each request that nobody goes on from, in arrival order of their last requests.
+    """Return a chain for each request that none continues, in arrival order of their last requests.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def make_chains(requests, previous):
 
 
 def make_chain(requests, path):
-    """Return the chain of some requests, each of which goes on from the one before it."""
+    """Return the chain of some requests, each of which continues the one before it."""
     last = requests[path[-1]]
     messages = last.messages
     if last.reply is not None:

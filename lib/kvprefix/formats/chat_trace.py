@@ -77,7 +77,7 @@ def tokenise_log(log, source, *, progress=True):
 
 
 def _encode(requests, previous, chat, progress):
-    """Return (table, request of each row, the one it goes on from, (how many were refused, a reason))."""
+    """Return (table, request of each row, the one it continues, (how many were refused, a reason))."""
     chains, done = make_chains(requests, previous), np.zeros(len(requests), bool)
     tables, of_row, before, refused = [], [], [], [0, None]
     with show_progress(len(requests), "tokenising", " requests", shown=progress) as bar:
@@ -120,7 +120,7 @@ def _describe(counts, refused, said, requests):
     n = counts["requests"]
     notes = [
         f"{count(counts['conversations'], 'conversation')}: "
-        f"{count(counts['going_on_from_another'], 'request')} of {n:,} go on from an earlier one"
+        f"{count(counts['going_on_from_another'], 'request')} of {n:,} continue an earlier one"
     ]
     if counts["refused_by_template"]:
         notes.append(f"{count(counts['refused_by_template'], 'request')} refused by the chat template: {refused[1]}")

@@ -25,7 +25,7 @@ class Converted(NamedTuple):
     requests : int
         Of what was read.
     block_size : int or None
-        Tokens, where blocks are listed.
+        Tokens; None if the target lists no blocks.
     notes : list of str
         What was put right, and what was dropped.
     """
@@ -46,20 +46,20 @@ def convert(
     Parameters
     ----------
     source, target : path-like
-        JSON Lines are compressed where the target's name ends in `.gz` or `.zst`.
+        JSON Lines are compressed if the target's name ends in `.gz` or `.zst`.
     to : str
         The target's format.
     kind : str, optional
         The source's format; found by content if not given.
     block_size : int, optional
-        Tokens a block, of a target that lists blocks. If not given: the source's own, or of a source with tokens the
+        Tokens per block, of a target that lists blocks. If not given: the source's own, or of a source with tokens the
         target's usual one.
     from_block_size : int, optional
-        Tokens a block, of a source that lists blocks. If not given: what it says, else its form's usual one.
+        Tokens per block, of a source that lists blocks. If not given: what it says, else its form's usual one.
     tokenizer : str
         For a source with messages: `bundled` (Qwen2.5), a hub id or a folder.
     model : str
-        For a batch file, where the log names none.
+        For a batch file, if the log names none.
     progress : bool
 
     Returns
@@ -69,8 +69,8 @@ def convert(
     Raises
     ------
     InputError
-        A source that is in no known format or is wrong (file and line are named), and what cannot be: a source without
-        tokens or messages in a target that needs them, finer blocks than there are.
+        A source that is in no known format or is wrong (file and line are named); a source without tokens or messages
+        for a target that needs them; finer blocks than there are.
     """
     written = find_target(to)
     read = None if kind is None else find_source(kind)
@@ -94,7 +94,7 @@ def convert(
 
 
 def _check_pair(source, read, written, block_size, from_block_size):
-    """Raise InputError where no such target can be made of such a source."""
+    """Raise InputError if no such target can be made of such a source."""
     to = written.name
     if from_block_size is not None and read.holds != "blocks":
         raise InputError(f"--from-block-size is given, but {source} ({read.name}) lists no blocks")
@@ -103,7 +103,7 @@ def _check_pair(source, read, written, block_size, from_block_size):
     if block_size is not None:
         raise InputError(f"--block-size is given, but {to} lists no blocks")
     if read.holds == "blocks":
-        raise InputError(f"{source}: lists block ids ({read.name}), which name tokens that nobody knows: no {to} of it")
+        raise InputError(f"{source}: lists block ids ({read.name}), whose tokens are not known: no {to} of it")
     if (read.holds, written.holds) == ("tokens", "messages"):
         raise InputError(
             f"{source}: holds token ids, and {to} needs the messages: convert the trace of JSON Lines that was written "
@@ -112,7 +112,7 @@ def _check_pair(source, read, written, block_size, from_block_size):
 
 
 def _read(source, read, written, options):
-    """Return what a source holds; its messages as tokens, where these are needed."""
+    """Return what a source holds; its messages as tokens, if these are needed."""
     if read.holds != "messages" or written.holds == "messages":
         return read.read(source, options)
     from kvprefix.formats.chat_trace import tokenise_log
@@ -152,7 +152,7 @@ def _describe_sizes(given, trace, usual):
     partial = int(np.count_nonzero(trace.prompt_tokens % size))
     empty = int(np.count_nonzero(trace.prompt_tokens == 0))
     said = {
-        f"{given.block_size} tokens a block became {size}: {count(given.n_distinct, 'distinct block')} became "
+        f"{given.block_size} tokens per block became {size}: {count(given.n_distinct, 'distinct block')} became "
         f"{count(trace.n_distinct, 'distinct block')}": given.block_size != size,
         f"{partial:,} of {count(n, 'request')} end in a partial block, which has an id of its own": partial,
         f"{count(empty, 'request')} without tokens: kvcache-simulator refuses them": empty,

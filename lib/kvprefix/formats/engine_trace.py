@@ -52,7 +52,7 @@ class SpilledMessages:
             self._stops.append(self._stops[-1] + len(data))
 
     def first(self, conversation, count):
-        """Return a conversation's first so many messages, comma-separated, as bytes."""
+        """Return a conversation's first `count` messages, comma-separated, as bytes."""
         first = self._firsts[conversation]
         return self._content[self._stops[first] : self._stops[first + count] - 2]
 
@@ -63,7 +63,7 @@ class SpilledMessages:
 
 
 def write_engine_trace(trace, messages, path):
-    """Write the trace as JSON Lines that can drive a server: a request a line, in arrival order.
+    """Write the trace as JSON Lines that can drive a server: a request per line, in arrival order.
 
     Keys: `request_id conversation_id turn timestamp` (s) `messages prompt_tokens output_tokens`.
 

@@ -16,13 +16,13 @@ class Options(NamedTuple):
     Attributes
     ----------
     block_size : int or None
-        Tokens a block of what is read; None for what it says, else the format's usual size.
+        Tokens per block of what is read; None for what it says, else the format's usual size.
     outputs : bool
         Whether the numbers of generated tokens are needed.
     tokenizer : str
         Of messages: `bundled` (Qwen2.5), a hub id or a folder.
     model : str
-        Written where a request names none.
+        Written if a request names none.
     progress : bool
     """
 
@@ -51,20 +51,20 @@ class Format:
         Which tools read or write it, and what is lost in it: cells of the README's table, in Markdown.
     read : callable, optional
         ``read(path, options)`` returns a Trace, a RequestLog or a PrefixTrace that lists partial blocks too. It raises
-        InputError, naming the line. Missing where the format is only written, or read as another one.
+        InputError, naming the line. None if the format is only written, or read as another one.
     read_as : str, optional
         The format as which it is read.
     write : callable, optional
-        ``write(content, path, options)`` writes such content, whole or not at all, and returns what it dropped or put
-        in, in words. Missing where the format is only read.
+        ``write(content, path, options)`` writes such content, whole or not at all, and returns what it dropped or
+        added, in words. None if the format is only read.
     written_by : str, optional
         The command that writes it instead.
     has_magic : callable, optional
-        Whether a file is one by its first four bytes.
+        Whether a file is of this format, by its first four bytes.
     has_request : callable, optional
-        Whether a line is one of its requests, by its JSON object. A later entry is asked before an earlier one.
+        Whether a line is a request of this format, by its JSON object. Later entries are asked first.
     check_target : callable, optional
-        ``check_target(path)`` raises InputError where no such file may be written there.
+        ``check_target(path)`` raises InputError if no such file may be written there.
     block_size : int, optional
         Tokens, the usual size of its blocks, or of those that tokens are cut into.
     is_packed : bool

@@ -1,6 +1,6 @@
 """Write the messages of a log in the forms that serving benchmarks read: vLLM's two, and OpenAI's batch file.
 
-Each function returns what it dropped or put in, in words.
+Each function returns what it dropped or added, in words.
 """
 
 import json
@@ -18,19 +18,19 @@ _FILLER = " a"  # a word that is one token of most vocabularies
 
 
 def write_openai_batch(log, path, *, model="default", progress=True):
-    """Write OpenAI's batch file, as `vllm run-batch` and OpenAI's API read it: a line a request, in arrival order.
+    """Write OpenAI's batch file, as `vllm run-batch` and OpenAI's API read it: a line per request, in arrival order.
 
     Parameters
     ----------
     log : RequestLog
     path : path-like
     model : str
-        For requests whose log names none.
+        For requests that name none.
     progress : bool
 
     Notes
     -----
-    `max_tokens` is how many tokens were generated where the log says so, else the log's own `max_tokens`.
+    `max_tokens` is how many tokens were generated if the log says so, else the log's own `max_tokens`.
     """
 
     def make(request):
@@ -52,7 +52,7 @@ def write_openai_batch(log, path, *, model="default", progress=True):
 
 
 def write_vllm_custom(log, path, source, *, progress=True):
-    """Write what `vllm bench serve --dataset-name custom` reads: `{"prompt": text, "output_tokens": n}` a request.
+    """Write what `vllm bench serve --dataset-name custom` reads: `{"prompt": text, "output_tokens": n}` per request.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def write_vllm_custom(log, path, source, *, progress=True):
     -----
     The prompt is the template's whole text, ready for the reply, so it must be sent as it is: ``--skip-chat-template
     --custom-output-len -1 --disable-shuffle --backend openai --endpoint /v1/completions``. vLLM wants a number of
-    output tokens for every request: where the log says none, 1 is written.
+    output tokens for every request: if the log says none, 1 is written.
     """
     chat, refused, reason, unknown = load_chat(source), 0, None, 0
 
@@ -100,9 +100,9 @@ def write_vllm_custom(log, path, source, *, progress=True):
 
 
 def count_outputs(log, chat):
-    """Return how many tokens each request generated, its end-of-turn token included; 0 where that is not known.
+    """Return how many tokens each request generated, its end-of-turn token included; 0 if that is not known.
 
-    The log's own number where it has one, else the reply's tokens.
+    The log's own number if it has one, else the reply's tokens.
     """
     texts = [request.reply for request in log.requests if not request.output_tokens and request.reply is not None]
     lengths = iter([len(ids) + (chat.tokenizer.eos_token_id is not None) for ids in chat.encode(texts)])
@@ -110,7 +110,7 @@ def count_outputs(log, chat):
 
 
 def write_vllm_multi_turn(log, path, *, progress=True):
-    """Write what vLLM's benchmark_serving_multi_turn.py reads: a JSON array of `{"id", "messages"}` a conversation.
+    """Write what vLLM's benchmark_serving_multi_turn.py reads: a JSON array of `{"id", "messages"}` per conversation.
 
     Parameters
     ----------
@@ -126,9 +126,9 @@ def write_vllm_multi_turn(log, path, *, progress=True):
     Notes
     -----
     The script sends messages 1, 1-3, 1-5, ... and wants them to be a user's and an assistant's in turn, an assistant's
-    last; of the replies it takes the length only, and goes on with what its server answers. So a system message is left
-    out, a conversation ends where two messages of one role follow each other, and where the last reply's text is not
-    known, its length is told by a filler of one word for each token but the end of turn.
+    last. Of the replies it takes the length only, and continues with what its server answers. So a system message is
+    left out, and a conversation ends where two messages of one role follow each other. If the last reply's text is not
+    known, a filler of one word per token, except the end of turn, tells its length.
     """
     counts = dict.fromkeys(("system", "cut", "filled", "dropped", "messages"), 0)
     threads, numbers, names, conversations = thread_requests(log.requests), set(), {}, []

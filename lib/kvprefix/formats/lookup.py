@@ -44,7 +44,7 @@ def recognise(path):
     Raises
     ------
     InputError
-        A file that cannot be read, or is packed as none may be.
+        A file that cannot be read, or is compressed in a way that is not known.
     """
     from kvprefix.files.jsonlines import number_lines, parse_object, read_magic
 
@@ -65,7 +65,7 @@ def _recognise_request(record):
 
 
 def refuse_unknown(path):
-    """Raise InputError: what the first line of a file of no known format is, and the formats that are known."""
+    """Raise InputError for a file of no known format: it names the first line's fields and the known formats."""
     from kvprefix.files.jsonlines import number_lines, parse_object, show_value
 
     said = "is empty"

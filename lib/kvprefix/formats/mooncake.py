@@ -1,10 +1,9 @@
 """Traces in Mooncake's form: JSON Lines of `timestamp` (ms), `input_length`, `output_length` and `hash_ids`.
 
 `hash_ids` are the blocks of a request's prompt from the root on, the last one often partial; an id is a whole number of
-any size, or a text. Other fields are not read, but for the first line's `block_size`, which kvcache-simulator reads
-too, and for `session_id`, by which a line that lists only what is new since the one before it, as aiperf takes it, is
-refused. A later line of a session may have a `delay` after a reply and no `timestamp`: then no times are known, as
-where no line has one.
+any size, or a text. Of the other fields two are read: the first line's `block_size`, which kvcache-simulator reads too,
+and `session_id`, to refuse lines that list only what is new since the line before, as aiperf takes them. A later line
+of a session may have a `delay` after a reply and no `timestamp`: then no times are known, as if no line had one.
 """
 
 from dataclasses import replace
@@ -31,21 +30,21 @@ def read_mooncake(path, block_size=None, *, outputs=False):
     path : path-like
         JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
     block_size : int, optional
-        Tokens a block: a request lists ceil(input_length / block_size) ids, and its last block saves what it holds. If
-        not given: what the first line's `block_size` says, else 512.
+        Tokens per block: a request lists ceil(input_length / block_size) ids, and its last block saves what it holds.
+        If not given: what the first line's `block_size` says, else 512.
     outputs : bool
-        Also read `output_length` (0 where there is none), as `output_tokens`; else it is not looked at.
+        Also read `output_length` (0 if there is none), as `output_tokens`; else it is not read.
 
     Returns
     -------
     PrefixTrace
-        In the order of the stamps, without stamps of the lines; each request is a conversation and finishes as it
-        arrives, for no clock is known. ``info["notes"]`` says what was put right.
+        In the order of the stamps, or of the lines if there are none; each request is a conversation and finishes as
+        it arrives, since no clock is known. ``info["notes"]`` says what was put right.
 
     Raises
     ------
     InputError
-        Naming the file and line: what is no such request, and a block that follows two different blocks.
+        A line that is no such request, or a block that follows two different blocks; file and line are named.
     """
     trace, values, missing = read_blocks(path, _WITH_OUTPUTS if outputs else MOONCAKE, block_size)
     if missing.get("output_length"):
@@ -59,7 +58,7 @@ def write_mooncake(trace, path, *, progress=True):
     Parameters
     ----------
     trace : PrefixTrace
-        That lists partial blocks too. Without `output_tokens`, 0 is written.
+        It lists partial blocks too. Without `output_tokens`, 0 is written.
     path : path-like
     progress : bool
 

@@ -1,4 +1,4 @@
-"""Read a trace of any form that is known."""
+"""Read a trace in any known format."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from kvprefix.formats.lookup import find_source, recognise, refuse_unknown
 
 
 def read_trace(path, *, form=None, block_size=None, tokenizer="bundled", progress=False):
-    """Read a trace of any form that is known: told by content, plain or compressed.
+    """Read a trace in any known format, found by content, plain or compressed.
 
     Parameters
     ----------
     path : path-like
     form : str, optional
-        The name of its format, if its content shall not tell.
+        The name of its format; found by content if not given.
     block_size : int, optional
         Tokens per block of a trace that lists blocks; what the file says, or the format's usual size, if not given.
     tokenizer : str
@@ -24,12 +24,12 @@ def read_trace(path, *, form=None, block_size=None, tokenizer="bundled", progres
     Returns
     -------
     Trace or PrefixTrace
-        A PrefixTrace of a form that lists block ids, otherwise a Trace with tokens.
+        A PrefixTrace if the format lists block ids, otherwise a Trace with tokens.
 
     Raises
     ------
     InputError
-        No such file, a form that is not known, or a line that is wrong: file and line are named.
+        No such file, an unknown format, or a wrong line: file and line are named.
     """
     path = Path(path)
     found = find_source(form) if form else recognise(path) or refuse_unknown(path)

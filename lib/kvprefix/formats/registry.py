@@ -1,4 +1,4 @@
-"""Every format that is read or written, an entry each: the commands' words, the errors and the README's table read it.
+"""Every format that is read or written, one entry per format; help, errors and the table of formats are made of them.
 
 To add a format, write its reader and writer and register an entry here; a format of a user's own is registered from
 anywhere. Nothing heavy is imported before a format is used.
@@ -11,7 +11,7 @@ FORMATS = {}
 
 
 def register(one):
-    """Add a format, or put it in the place of the one of its name: it is then known everywhere.
+    """Add a format, or replace the one of the same name: it is then known everywhere.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Lay results of the same requests beside each other: what each hits, and where they differ."""
+"""Compare results of the same requests: what each hits, and on how many requests they differ."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from kvprefix.files.shown import Shown, show_rate
 
 
 class Comparison(Shown):
-    """Results side by side; the first is what the others are compared with.
+    """Results side by side; the others are compared with the first.
 
     Attributes
     ----------
@@ -19,7 +19,7 @@ class Comparison(Shown):
         self.results = results
 
     def describe(self):
-        """Return each result's hits, and where it differs from the first."""
+        """Return each result's hits, and how it differs from the first."""
         base, *others = self.to_frame().to_dict("records")
         lines = {base["result"]: f"{show_rate(base['hit_rate'])} of {base['prompt_tokens']:,} prompt tokens"}
         for row in others:
@@ -30,7 +30,7 @@ class Comparison(Shown):
         return {"what": f"Hit tokens of the same {base['requests']:,} requests", **lines}
 
     def to_frame(self):
-        """Return a row per result: `result`, `requests`, tokens, `hit_rate`, and what differs from the first."""
+        """Return a row per result: `result`, `requests`, tokens, `hit_rate`, and its difference from the first."""
         import pandas as pd
 
         first, rows = next(iter(self.results.values())), []

@@ -1,7 +1,7 @@
 """Intervals for hit rates: a bootstrap that resamples conversations.
 
 The requests of a conversation depend on each other (a later turn repeats the earlier ones), so resampling requests
-would give intervals that are too narrow. What is resampled is the hits of one replay: the traffic stays as it was.
+would give intervals that are too narrow. The hits of one replay are resampled: no draw is replayed again.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
         paired.
     prompt_tokens : (n_requests,) ndarray
     groups : (n_requests,) ndarray
-        The conversation of each request: what is resampled, with replacement.
+        The conversation of each request. Conversations are resampled, with replacement.
     draws : int
     seed : int
 
@@ -40,7 +40,7 @@ def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
 
 
 def resample_groups(n, draws=DRAWS, seed=0):
-    """Yield how often each of n groups is drawn, with replacement, n of them a draw: (n,) float64; nothing of none."""
+    """Yield per draw how often each of n groups is drawn, n times with replacement: (n,) float64; nothing if n is 0."""
     rng = np.random.default_rng(seed)
     for _ in range(draws if n else 0):
         yield np.bincount(rng.integers(n, size=n), minlength=n).astype(float)
@@ -57,9 +57,9 @@ def interval(draws, level=0.95):
 
 
 def spread_over(frame, by, column):
-    """Return the mean and the range over seeds of a measure: `mean`, `min` and `max`, a row each value of `by`.
+    """Return the mean and the range over seeds of a measure: `mean`, `min` and `max`, a row per value of `by`.
 
-    A mean of equal floats may lie a bit outside of them; here it does not.
+    The mean is clipped to the range, which rounding may leave.
 
     >>> import pandas as pd
     >>> spread_over(pd.DataFrame({"pool": 8, "token": [0.1, 0.1, 0.1]}), "pool", "token").loc[8].tolist()
@@ -72,7 +72,7 @@ def spread_over(frame, by, column):
 def move_interval(low, high, first, mean, least=0.0):
     """Return the ends of an interval that was found with the first seed, moved to the mean over seeds.
 
-    No end is moved to where no rate can be: below `least` (-1 for a difference of two rates) or above 1.
+    The ends stay between `least` (-1 for a difference of two rates) and 1, where rates can be.
 
     >>> [float(end) for end in (*move_interval(0.25, 0.75, 0.5, 0.625), *move_interval(0.0, 0.75, 0.5, 0.25))]
     [0.375, 0.875, 0.0, 0.5]
@@ -85,12 +85,12 @@ def _limit(end, least):
 
 
 def judge_difference(differences, low, high):
-    """Say whether a difference is one: every seed must agree, and the interval must leave zero out.
+    """Judge a difference: it is one if all seeds agree on its sign and the interval excludes zero.
 
     Parameters
     ----------
     differences : (seeds,) array_like
-        Paired, of one sign or another.
+        Paired differences, one per seed.
     low, high : float
         95 % interval of the difference over resampled conversations.
 

@@ -33,7 +33,7 @@ def summarize(values, weights=None):
     Returns
     -------
     dict
-        Keys `mean std min p5 p25 median p75 p95 p99 max`, each a float; all None without values.
+        Keys `mean std min p5 p25 median p75 p95 p99 max`, each a float; all None if there are no values.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def tabulate_requests(trace, sharing):
 
 
 def tabulate_blocks(sharing, start=0, stop=None):
-    """Return the per-block table (pyarrow), by first access: of all blocks, or of those from `start` to `stop`.
+    """Return the per-block table (pyarrow) in order of first access: all blocks, or those from `start` to `stop`.
 
     Columns: `block_id depth accesses first_access_s last_access_s mean_reuse_gap_s` (null for a block accessed once).
     """
@@ -115,10 +115,10 @@ class Accounting(NamedTuple):
 
 
 def measure_accountings(trace, sharing):
-    """Account a trace in three ways: a dict of the prefix of a rate's name in the statistics to Accounting.
+    """Account a trace in three ways: a dict of Accounting by the prefix of a rate's name in the statistics.
 
-    Prompts only (no prefix); with generated tokens, which stay cached too; without the template's own tokens, left out
-    where the tokenizer does not tell which they are.
+    Prompts only (no prefix); with generated tokens, which stay cached too; without the template's own tokens. The last
+    is left out if the tokenizer does not tell which tokens these are.
     """
     size, prompt_tokens = sharing.blocks.block_size, sharing.prompt_tokens
     with_outputs = measure_hits_with_outputs(trace, size) * size

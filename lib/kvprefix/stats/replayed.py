@@ -1,4 +1,4 @@
-"""What a replay of requests through a bounded cache gave, whatever replayed them."""
+"""The result of replaying requests through a bounded cache, of whatever kind."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from kvprefix.files.shown import Shown, show_rate
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Replayed(Shown):
-    """What a replay gave.
+    """The result of a replay.
 
     Attributes
     ----------
@@ -21,9 +21,9 @@ class Replayed(Shown):
     waited_s : (n,) ndarray of float64, optional
         How long each request waited for blocks, in seconds.
     label : str
-        What replayed them.
+        The name of what replayed them.
     details : dict
-        What else is to be said of it.
+        Further results. `describe` shows those that are texts.
     """
 
     hit_tokens: np.ndarray
@@ -37,7 +37,7 @@ class Replayed(Shown):
         return len(self.hit_tokens)
 
     def describe(self):
-        """Return what was hit, and what else happened."""
+        """Return the hit rate, evictions and waits."""
         fits = self.hit_tokens >= 0
         lines = {"what": f"Replay of {len(self):,} requests through {self.label or 'a cache'}"}
         lines["token hit rate"] = (

@@ -1,7 +1,7 @@
 """How certain the rates of one mode are: what they would be with resampled conversations.
 
-Each rate is a ratio of sums over requests, so it can be had for any choice of conversations. What is resampled is what
-one replay counted (see `intervals`); a block belongs to the request that accessed it first. Rates are named by their
+Each rate is a ratio of sums over requests, so it can be computed for any choice of conversations. The counts of one
+replay are resampled (see `intervals`); a block belongs to the request that accessed it first. Rates are named by their
 path in the statistics, as in ``sharing_fraction.mean``.
 """
 
@@ -15,9 +15,9 @@ import pandas as pd
 from kvprefix.stats.intervals import DRAWS, interval, resample_groups
 from kvprefix.tasks.runner import open_tasks
 
-TASKS = 8  # that share the draws
-UNIT = 2**26  # of sharing fractions that are summed: whole numbers, so that no sum depends on its order
-FRACTIONS = np.linspace(0, 1, 101)  # where the distribution of the sharing fraction gets its band
+TASKS = 8  # the draws are split among them
+UNIT = 2**26  # sharing fractions are summed in whole 1/UNIT, so that no sum depends on its order
+FRACTIONS = np.linspace(0, 1, 101)  # at which the band of the sharing fraction's distribution is computed
 
 
 class Resampled(NamedTuple):
@@ -26,9 +26,9 @@ class Resampled(NamedTuple):
     Attributes
     ----------
     rates : pandas.DataFrame
-        A row a draw, a column a rate. NaN where it does not exist.
+        A row per draw, a column per rate. NaN if a draw has no such rate.
     cdf : (draws, len(FRACTIONS)) ndarray of float64
-        Share of the requests whose sharing fraction is at most so much.
+        Share of the requests whose sharing fraction is at most each of FRACTIONS.
     conversations : int
     """
 
@@ -37,7 +37,7 @@ class Resampled(NamedTuple):
     conversations: int
 
     def intervals(self):
-        """Return the 95 % interval of each rate: a dict of its name to [low, high], None where it does not exist."""
+        """Return the 95 % interval of each rate: a dict of its name to [low, high], None if a draw lacks it."""
         found = {name: interval(self.rates[name]) for name in self.rates}
         return {name: None if np.isnan(one).any() else list(one) for name, one in found.items()}
 

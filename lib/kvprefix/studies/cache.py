@@ -1,7 +1,7 @@
 """The cache study: what capacity, eviction and block size do to a workload, over several draws of its arrivals.
 
 Each study is a table, kept in the derived folder under a key of everything that determines it, and measured as tasks
-(`studytasks`). Drawing and sentences are not made here. All are of the multi-turn mode, prompts only, cold start.
+(`table`). Figures and sentences are not made here. All are of the multi-turn mode, prompts only, cold start.
 """
 
 import os
@@ -26,13 +26,13 @@ from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.table import SEEDS, draw, draw_variants, list_seeds, measure_table
 
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-ACCESS_BUDGET = 200_000_000  # block accesses of a trace that is studied; its draws take about 30 bytes an access
+ACCESS_BUDGET = 200_000_000  # the most block accesses of a studied trace; a draw takes about 30 bytes per access
 
 
 def spread_capacities(n_distinct, points, least=None):
     """Return capacities in blocks at equal ratios, from `least` to all distinct blocks.
 
-    `least` is 100 if not given, less where there are few blocks: a hundredth of them.
+    If not given, `least` is 100, or a hundredth of the blocks if that is less.
 
     >>> spread_capacities(10_000, 3), spread_capacities(64, 3)
     (array([  100,  1000, 10000]), array([ 1,  8, 64]))
@@ -62,7 +62,7 @@ def count_accesses(workload, block_size):
 
 
 def fit_sizes(workload, sizes=BLOCK_SIZES):
-    """Return the block sizes whose accesses are within the budget, as a list; the smaller the size, the more of them.
+    """Return the block sizes whose accesses are within the budget, as a list; smaller blocks mean more accesses.
 
     A trace with more than ACCESS_BUDGET accesses would need too much memory: three draws of it are there at a time.
     """
@@ -70,7 +70,7 @@ def fit_sizes(workload, sizes=BLOCK_SIZES):
 
 
 def count_threads(workload, block_size=None):
-    """Return how many draws a study works on at a time: as many as there are cores, fewer where they are large."""
+    """Return how many draws a study works on at a time: as many as there are cores, fewer if they are large."""
     accesses = count_accesses(workload, block_size or workload.parameters.block_size)
     return max(1, min(os.cpu_count() or 1, ACCESS_BUDGET // max(2 * accesses, 1)))
 
@@ -83,7 +83,7 @@ def _measure_seeds(workload, name, options, measure, *more):
 
 
 def study_lru(workload, *, points=60):
-    """Measure LRU's hit rate over capacity, by one pass a seed.
+    """Measure LRU's hit rate over capacity, by one pass per seed.
 
     Returns
     -------
@@ -135,14 +135,14 @@ def study_policies(workload, capacities, policies=None):
     capacities : sequence of int
         Blocks.
     policies : sequence of str or Policy, optional
-        LRU, which the others are compared with, and others; all that are known if not given.
+        LRU, with which the others are compared, and others; all that are known if not given.
 
     Returns
     -------
     pandas.DataFrame
         `seed`, `policy`, `capacity_blocks`, `block`, `token`, `request_mean` and, for the first seed, 95 % intervals
-        over resampled conversations: `low`, `high` of the token hit rate, `gain_low`, `gain_high` of its difference to
-        LRU's.
+        over resampled conversations: `low`, `high` of the token hit rate, `gain_low`, `gain_high` of its difference
+        from LRU's.
     """
     capacities = [int(capacity) for capacity in capacities]
     found = [find_policy(one) for one in (POLICIES if policies is None else policies)]
@@ -185,9 +185,9 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
     -------
     pandas.DataFrame
         `block_size`, `seed`, `memory_tokens` (NaN: unbounded), `token`, `request_mean`, `block` and, for the first
-        seed, `low` and `high` (95 % interval of the token hit rate over resampled conversations). Where unbounded,
-        `blocks` (full blocks a request, each hashed and looked up) and `lost_tokens` (cached tokens a request fewer
-        than with the first size).
+        seed, `low` and `high` (95 % interval of the token hit rate over resampled conversations). Unbounded
+        rows also have `blocks` (full blocks per request, each hashed and looked up) and `lost_tokens` (how many fewer
+        cached tokens per request than with the first size).
     """
     memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
     arguments = [(size, seed, memories) for size in sizes for seed in list_seeds(workload)]
@@ -219,6 +219,6 @@ def measure_block_size(workload, size, seed, memories):
 
 
 def _compare_sizes(frame):
-    """Turn each size's cached tokens a request into what it loses against the first size."""
+    """Turn each size's cached tokens per request into what it loses against the first size."""
     cached = frame["lost_tokens"].dropna()
     return frame.assign(lost_tokens=cached.iloc[0] - frame["lost_tokens"]) if len(cached) else frame

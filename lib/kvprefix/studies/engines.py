@@ -1,4 +1,4 @@
-"""The engine study: from the unbounded accounting to what an engine hits, a cause at a time, at several pool sizes.
+"""The engine study: from the unbounded accounting to what an engine hits, one cause at a time, at several pool sizes.
 
 Each case differs from its base in one thing, so the differences are what that thing costs or wins; those of the chain
 add up. All are of the multi-turn mode, cold start, on the same traces.
@@ -35,11 +35,11 @@ class Case:
     name, label : str
         In the table, and for readers.
     base : str or None
-        The case that it is compared with; None: the start.
+        The case that it is compared with; None if it is the start.
     cause : str
         What it adds to its base, a clause.
     engine : str
-        Of `registry`; without a `count`.
+        A name in `engines.registry`; not used with a `count`.
     options : dict
         Of the engine. `overlap` is True for requests that run at once, with the times of the parameters.
     count : callable, optional
@@ -99,7 +99,7 @@ CHAIN = {case.name: case for case in (
 
 
 def list_engines():
-    """Return the cases that compare engines at equal memory, by name: variants of `registry`, based on the first."""
+    """Return the cases that compare engines at equal memory, by name: each engine's variants, based on the first."""
     pairs = [(engine, variant) for engine in ENGINES.values() for variant in engine.list_variants()]
     return {
         one.name: Case(
@@ -123,8 +123,8 @@ def study_engines(workload, pools):
     -------
     pandas.DataFrame
         `seed`, `pool`, `case` (of `CHAIN` and `list_engines`), `token` (token hit rate); for the first seed `low` and
-        `high` (95 % interval over resampled conversations), and `step_low` and `step_high` (of the difference to the
-        case's base). Of `overlap` also `waited` (share of the requests that did), `wait_mean_s`, `wait_p99_s` and
+        `high` (95 % interval over resampled conversations), and `step_low` and `step_high` (of the difference from
+        the case's base). Of `overlap` also `waited` (share of the requests that did), `wait_mean_s`, `wait_p99_s` and
         `preemptions`. `never_fit` counts prompts larger than the pool.
     """
     pools = [int(pool) for pool in pools]
@@ -157,7 +157,7 @@ def measure_engines(workload, seed, pools):
 
 
 def _replay(case, draw, pool):
-    """Replay the trace through a case's engine with a pool that holds the tokens of so many of the report's blocks."""
+    """Replay the trace through a case's engine with a pool of as many tokens as `pool` blocks of the report."""
     engine, size = ENGINES[case.engine], draw.parameters.block_size
     options = {"block_size": size, "outputs": True, **case.options}
     if options.get("overlap"):
@@ -172,7 +172,7 @@ def _replay(case, draw, pool):
 
 
 def _describe_waits(replayed):
-    """Return how many of the requests waited, how long, and how often one was preempted."""
+    """Return the share of the requests that waited, how long they waited, and the number of preemptions."""
     waits = replayed.waited_s[np.isfinite(replayed.waited_s)]
     return {
         "waited": (waits > 0).mean() if len(waits) else 0.0,

@@ -59,7 +59,7 @@ def write_results(results, workload, folder, *, parquet=False):
     parquet : bool
         Also write `*_trace.parquet`, the traces with their tokens, as `read_trace` reads them.
     """
-    messages = SpilledMessages(_follow(workload), folder)  # which finds out whether the data changed
+    messages = SpilledMessages(_follow(workload), folder)  # reading finds out whether the data changed
     for mode, (trace, sharing, stats, _) in results.items():
         write_engine_trace(trace, messages, folder / f"{mode}_trace.jsonl")
         with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:
@@ -89,7 +89,7 @@ def _write_requests(frame, path):
 
 
 def _write_blocks(sharing, path):
-    """Write the block table as CSV, with full precision; nulls are empty. Millions of rows a second."""
+    """Write the block table as CSV, with full precision; nulls are empty. Millions of rows per second."""
     n = sharing.blocks.n_distinct
     with open(path, "wb") as file, show_progress(n, "writing blocks", " blocks") as bar:
         for start in range(0, max(n, 1), ROWS_AT_A_TIME):

@@ -1,6 +1,6 @@
 """Hit rates of a trace at many capacities under many policies: the library behind ``python -m kvprefix curve``.
 
-It chooses the reader, rates what the caches of `curves` and `cache` hit, and shows the result as a table.
+It chooses the reader, rates the hits of `cache.curve` and `cache.replay`, and shows the result as a table.
 """
 
 from dataclasses import replace
@@ -79,7 +79,7 @@ def load_accesses(path, block_size=None):
     path : path-like
         In any format of `formats.registry` that holds tokens or blocks.
     block_size : int, optional
-        Tokens a block. If not given: what the trace was made for or says, else the format's usual size.
+        Tokens per block. If not given: what the trace was made for or says, else the format's usual size.
     """
     if block_size is not None:
         check_block_size(block_size)
@@ -104,7 +104,7 @@ def _cut_tokens(trace, block_size, usual):
 
 
 def default_capacities(accesses):
-    """Return up to eight round numbers of blocks, 1 or 3 times a power of ten, that end at the distinct blocks.
+    """Return up to eight round numbers of blocks, 1 or 3 times a power of ten, up to the distinct blocks.
 
     >>> from kvprefix.traces.trace import make_trace_of
     >>> default_capacities(make_prefix_trace(make_trace_of([range(500)]), 10))
@@ -128,14 +128,14 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     warmup : float
         The share of the requests that fill the cache before any is counted: 0 a cold start, 0.5 the last half.
     progress : bool
-        Show a bar on stderr, where that is a terminal.
+        Show a bar on stderr, if that is a terminal.
 
     Returns
     -------
     Sweep
         A list of dicts: `policy`, `capacity_blocks`, and the hit rates `block`, `token` and `request_mean` (as in
-        `Curve`), policy after policy, in the order given. LRU's are of one pass over the trace, the other policies' of
-        a replay each.
+        `Curve`), policy after policy, in the order given. LRU's come from one pass over the trace, the other
+        policies' from one replay per capacity.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def _is_cached(function):
 
 def format_result(result):
     """Return what `measure_file` returns as text: the facts, then a Markdown table."""
-    from tabulate import tabulate  # a tenth of a second
+    from tabulate import tabulate  # takes a tenth of a second
 
     trace, warmup = result["trace"], result["trace"]["warmup"]
     ceiling = zip(_RATES.values(), _show_rates(result["unbounded"]), strict=True)

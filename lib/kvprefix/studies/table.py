@@ -1,7 +1,7 @@
 """Make the table of a study out of tasks: each measures one draw of the clock, or a part of it, and is kept when done.
 
-A killed run goes on with the tasks that are left, and ends with the same table. Of several runs that need a table, one
-measures it and the others wait. What is measured is not known here.
+A killed run continues with the tasks that are left, and ends with the same table. Of several runs that need a table,
+one measures it and the others wait. What is measured is not known here.
 """
 
 import itertools
@@ -30,13 +30,13 @@ from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import make_trace
 
 SEEDS = 10  # draws of the arrival process
-STUDY_VERSION = 3  # raise when the meaning of a table changes; those of 2 may lack rows
+STUDY_VERSION = 3  # raise when the meaning of a table changes; tables of version 2 may lack rows
 KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
 _kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, PrefixTrace)
 
 
 def measure_table(workload, name, options, measure, arguments, *, at_once=None, finish=None, **changes):
-    """Return a study's table from the derived folder; where it is not there, measure it as tasks, then keep it.
+    """Return a study's table from the derived folder; if it is not there, measure it as tasks, then keep it.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
     measure : callable
         A function of a module: ``measure(workload, *argument)`` is a DataFrame, some of the table's rows.
     arguments : sequence of tuple
-        One of each task, in the order of the rows.
+        One per task, in the order of the rows.
     at_once : callable, optional
         ``at_once(*argument)`` tasks like this one run on this machine at a time; as many as cores if not given.
     finish : callable, optional
         Makes the table of all rows.
     **changes
-        Parameters whose values do not matter, or are others here.
+        Parameters that do not matter for this table (None), or differ for it.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
 
 
 def _run_tasks(workload, name, measure, arguments, at_once, files, stamps):
-    """Run the tasks whose files are not there whole."""
+    """Run the tasks whose files are missing or not whole."""
     seen = [(stamp.path.resolve(), stamp.sha256) for stamp in stamps]
     missing = [k for k, file in enumerate(files) if _read(file) is None]
     for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
@@ -109,9 +109,9 @@ def list_seeds(workload, n=SEEDS):
 
 
 def draw(workload, block_size, **changes):
-    """Return the PrefixTrace of the workload's multi-turn requests at the times that some other parameters give.
+    """Return the PrefixTrace of the workload's multi-turn requests at the times that changed parameters give.
 
-    Blocks are identified once a process and kept: other times only put requests in another order.
+    Blocks are identified once per process and kept: other times only put requests in another order.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def _measure(task):
 
 
 def _check_files(files):
-    """Raise InputError where this process does not see the files that arrivals are read from."""
+    """Raise InputError if this process does not see the files that arrivals are read from."""
     for file, checksum in files:
         if sha256_file(file) != checksum:
             raise InputError(f"{file} holds something else here; put it on storage that all machines mount")

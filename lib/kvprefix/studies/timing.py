@@ -41,13 +41,13 @@ def study_timing(workload, changes, *, points=24):
     -------
     pandas.DataFrame
         `variant`, `seed`, `capacity_blocks`, `token` (token hit rate) and, for the first seed, `low` and `high` (95 %
-        interval over resampled conversations), `base_low` and `base_high` (of the difference to the last variant), and
-        the columns of `characteristic.compare_characteristic` (`holds` as 0 or 1).
+        interval over resampled conversations), `base_low` and `base_high` (of the difference from the last variant),
+        and the columns of `cache.characteristic.compare_characteristic` (`holds` as 0 or 1).
     """
 
     threads, arguments = count_threads(workload), [(seed, changes, points) for seed in list_seeds(workload)]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # which is what is studied
+        warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # that is what is studied
         return measure_table(
             workload, "timing", [TIMING_STUDY_VERSION, changes, points], measure_timing, arguments,
             at_once=lambda *_: threads,

@@ -21,7 +21,7 @@ from kvprefix.models.memory import load_model
 from kvprefix.traces.trace import make_trace_of
 
 OUTLINE_BLOCK = 16  # tokens: the outline of the 893 requests says which of their blocks are alike
-STEP_S = 0.02  # of the recorded scheduler
+STEP_S = 0.02  # a step of the recorded scheduler
 
 
 class Anchor(NamedTuple):
@@ -84,7 +84,7 @@ def make_recorded(lines, **more):
 
 
 def rebuild(outline):
-    """Give the requests of an outline tokens: those of another one if they are alike, then some that no other has."""
+    """Yield an outline's requests with tokens: first those of the request that each is like, then tokens of its own."""
     tokens, unused = {}, iter(range(2**31))
     for one in outline:
         n = one["prompt"] + one["output"]

@@ -142,7 +142,7 @@ GOOD = line(1, [1, 2])
         (line(1, [1], turn=0), "has turn 0; expected a whole number, 1 or more"),
         (line(1, [1], turn="1"), 'has turn "1"'),
         (line(1, [1], type=3), "has type 3; expected a text"),
-        (line(1, [1, 2], 3), "lists 2 blocks for input_length 3; expected 1 of 4 tokens (another size is given with"),
+        (line(1, [1, 2], 3), "lists 2 blocks for input_length 3; expected 1 of 4 tokens (give another size with"),
     ],
 )
 @pytest.mark.parametrize("compress", [None, gzip.compress, zstandard.compress])
@@ -156,7 +156,7 @@ def test_a_bad_line_is_named(tmp_path, bad, said, compress):
 
 
 def test_chats_and_blocks_may_have_names_of_any_kind(tmp_path):
-    # 2**64 goes on from 2**63, text "c" from "b"; their blocks are the same as in CHATS
+    # 2**64 continues 2**63, text "c" continues "b"; their blocks are the same as in CHATS
     chats = [line(2**63, ["x", "y"], 7, 0.5), line("b", ["z"], 4, 1.25, None), line(2**64, ["x", 1, 2], 10, 2, 2**63)]
     trace, plain = (read_bailian(write(tmp_path / "t", *lines), 4) for lines in (chats, CHATS))
     assert trace.ids.tolist() == plain.ids.tolist() and trace.previous.tolist() == [-1, -1, 0]

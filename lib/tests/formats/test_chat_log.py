@@ -1,4 +1,4 @@
-"""Logs of chat requests: what is read, which requests go on from one another, and their tokens."""
+"""Logs of chat requests: what is read, which requests continue one another, and their tokens."""
 
 import gzip
 import json
@@ -326,7 +326,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
             read_log(tmp_path / name, progress=False)
 
 
-# ---- Who goes on from whom
+# ---- Which request continues which
 
 
 def logged(texts, reply=None, asker=None, turn=None, name="r"):
@@ -337,8 +337,8 @@ def logged(texts, reply=None, asker=None, turn=None, name="r"):
 
 
 def test_a_chat_its_branch_and_a_stranger():
-    # 0 asks a, is told b. 1 asks a too, is told x. 2 goes on from 0 (b, then c), 3 from 1. 4 asks d of 0's answer: a
-    # branch. 5 goes on from 2, whose reply the log does not know. 6 says that 0 answered y: from nobody.
+    # 0 asks a, is told b. 1 asks a too, is told x. 2 continues 0 (b, then c), 3 continues 1. 4 asks d of 0's answer: a
+    # branch. 5 continues 2, whose reply the log does not know. 6 says that 0 answered y: it continues none.
     log = [
         logged("a", "b"), logged("a", "x"), logged("abc"), logged("axc"), logged("abd"), logged("abcde"), logged("ayc"),
     ]  # fmt: skip
@@ -364,7 +364,7 @@ def test_who_asked_must_be_the_same():
 
 
 def search_previous(log):
-    """Find who goes on from whom by comparing every two requests."""
+    """Find which request continues which by comparing every two requests."""
     previous = []
     for i, request in enumerate(log):
         best = None
@@ -448,7 +448,7 @@ def test_a_branch_shares_what_is_before_it(tmp_path, small_folder):
         [*chat_ids.encode("b"), end], [*chat_ids.encode("d"), end], [], []
     ]  # fmt: skip
     assert trace.info["log"]["notes"] == [
-        "2 conversations: 2 requests of 4 go on from an earlier one",
+        "2 conversations: 2 requests of 4 continue an earlier one",
         "2 requests without a reply in the log: no generated tokens are kept for them (0 have their number)",
     ]
     write_trace(trace, tmp_path / "t.parquet")

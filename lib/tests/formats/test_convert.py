@@ -144,7 +144,7 @@ def test_a_batch_file_keeps_the_messages_and_shows_the_conversations(sample, tmp
     assert lengths[0] == lengths[1]  # two conversations begin alike, so that which is which does not show
 
 
-# Blocks of 4: 8 and 7 share block 70; the third request goes on from the second, which ends in a partial block.
+# Blocks of 4: 8 and 7 share block 70; the third request continues the second, which ends in a partial block.
 BLOCKS = [line([70, 71], 8, 10), line([70, 90], 7, 20, output_length=5), line([70, 91, 50], 11, 35), line([], stamp=40)]
 
 
@@ -213,7 +213,7 @@ def test_a_trace_with_tokens_becomes_blocks_and_then_coarser_ones(sample, tmp_pa
         ]
     for size in (64, 512):
         code, out, _ = run(tmp_path / "b.jsonl.gz", tmp_path / "coarse", "--to", "mooncake", "--block-size", size)
-        assert code == 0 and f"- 16 tokens a block became {size}: {len(number)} distinct blocks became" in out
+        assert code == 0 and f"- 16 tokens per block became {size}: {len(number)} distinct blocks became" in out
         run(source, tmp_path / "direct", "--to", "mooncake", "--block-size", size)
         assert (tmp_path / "coarse").read_bytes() == (tmp_path / "direct").read_bytes()
     assert load_accesses(tmp_path / "b.jsonl.gz").conversation.max() + 1 == trace.requests["conversation_id"].nunique()
@@ -285,7 +285,7 @@ def test_a_name_says_whether_the_target_is_compressed(tmp_path, run, ending, unp
         (BLOCKS[0], ["--to", "parquet", "--block-size", "4"], "--block-size is given, but parquet lists no blocks"),
         (json.dumps(HI), ["--to", "mooncake", "--from-block-size", "4"], "in (log) lists no blocks"),
         *[
-            (BLOCKS[0], ["--to", to, "--from-block-size", "4"], "lists block ids (mooncake), which name tokens that")
+            (BLOCKS[0], ["--to", to, "--from-block-size", "4"], "lists block ids (mooncake), whose tokens are not")
             for to in (one.name for one in list_targets() if one.holds != "blocks")
         ],
         (json.dumps(HI), ["--to", "parquet", "--tokenizer", "./nowhere"], "tokenizer ./nowhere: is no folder"),
@@ -378,7 +378,7 @@ def test_conversations_are_made_what_the_multi_turn_script_takes(tmp_path, run):
     records = [
         {"messages": messages("a", "b", "c", system="s"), "completion": "d", "id": "1"},
         {"messages": messages("a"), "completion": "b", "id": "2"},
-        {"messages": messages("a", "b", "e"), "output_tokens": 4, "id": "3"},  # goes on from 2; of known length
+        {"messages": messages("a", "b", "e"), "output_tokens": 4, "id": "3"},  # continues 2; of known length
         {"messages": messages("a", "b", "f"), "id": "4"},  # a branch, nothing known of its reply
         {"messages": [*messages("g"), *messages("h")], "completion": "i", "id": "5"},  # nothing but a first message
         {"messages": messages("k"), "id": "6"},

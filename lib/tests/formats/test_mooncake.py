@@ -232,7 +232,7 @@ GOOD = line([1, 2], 8)
         (line([1], 4).replace("[1]", "[" + "9" * 5000 + "]"), "has Infinity among its hash_ids"),
         (line([1], 4, session_id=1.5), "has session_id 1.5; expected a text or a whole number"),
         (line(7, 4), "has hash_ids 7; expected a list of whole numbers or texts"),
-        (line([1, 2], 9), "lists 2 blocks for input_length 9; expected 3 of 4 tokens (another size is given with"),
+        (line([1, 2], 9), "lists 2 blocks for input_length 9; expected 3 of 4 tokens (give another size with"),
         (line([1, 2], 4), "lists 2 blocks for input_length 4; expected 1 of 4 tokens"),
         (line([1], 0), "lists 1 block for input_length 0; expected 0"),
         (line([], 1), "lists 0 blocks for input_length 1; expected 1"),

@@ -73,8 +73,10 @@ DUMMY = [{"n": 16, "own_ids": "0 1"}, {"n": 15, "own_ids": "0 2"}, {"n": 15, "ow
 def test_help_names_a_new_format(dummy, run):
     code, out, _ = run("convert", "--help")
     assert code == 0
-    assert "--to FORMAT mooncake, bailian, dummy, vllm-custom, vllm-multi-turn, openai-batch or parquet" in out
-    assert "--from FORMAT parquet, engine, log, mooncake, bailian or dummy (default: found by content)" in out
+    targets = "mooncake, bailian, dummy, vllm-custom, vllm-multi-turn, openai-batch or parquet"
+    assert f"--to FORMAT format of OUT: {targets}" in out
+    sources = "parquet, engine, log, mooncake, bailian or dummy"
+    assert f"--from FORMAT format of IN: {sources} (default: found by content)" in out
     assert "(default: IN's, else mooncake 512, bailian 16, dummy 8)" in out
     code, out, _ = run("curve", "--help")
     assert code == 0 and "our Parquet, Mooncake's lines, Bailian's lines or the dummy's lines" in out
@@ -137,10 +139,10 @@ def test_a_format_of_messages_takes_a_log(dummy, run, tmp_path):
     source = write(tmp_path / "log", json.dumps(HI))
     assert run("convert", source, tmp_path / "t", "--to", "texts", "--model", "m")[0] == 0
     assert (tmp_path / "t").read_text() == "m: Hi"
-    assert "--model MODEL of openai-batch or texts, where IN names none" in run("convert", "--help")[1]
+    assert "--model MODEL the model to write in openai-batch or texts, if IN names none" in run("convert", "--help")[1]
     assert "`engine`, `log`" in make_table().splitlines()[-1]
     code, _, err = run("convert", write(tmp_path / "m", *MOONCAKE), tmp_path / "x", "--to", "texts")
-    assert code == 2 and "lists block ids (mooncake), which name tokens that nobody knows: no texts of it" in err
+    assert code == 2 and "lists block ids (mooncake), whose tokens are not known: no texts of it" in err
 
 
 GOOD = {"name": "x", "label": "x", "definition": "x", "holds": "messages", "write": write_dummy}

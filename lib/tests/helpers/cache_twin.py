@@ -60,7 +60,7 @@ def make_small(paths, *, block_size=2, arrival_s=None, finish_s=None, last_weigh
 
 @st.composite
 def small_traces(draw, max_requests=14, max_blocks=8):
-    """Draw a few requests over two letters, most of which go on from an earlier one; times are in quarter seconds."""
+    """Draw a few requests over two letters, most of which continue an earlier one; times are in quarter seconds."""
     n, block_size = draw(st.integers(1, max_requests)), draw(st.integers(1, 3))
     paths, prompt_tokens, last_weight = [], [], []
     for _ in range(n):

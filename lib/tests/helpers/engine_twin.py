@@ -152,7 +152,7 @@ class Scheduler:
 
 @st.composite
 def small_runs(draw):
-    """Draw prompts and outputs that often go on from one another, and a pool."""
+    """Draw prompts and outputs that often continue one another, and a pool."""
     prompts, outputs = [], []
     letters = st.lists(st.integers(0, 1), max_size=6)
     for _ in range(draw(st.integers(1, 9))):

@@ -371,7 +371,7 @@ def test_the_help_has_the_exit_codes(capsys):
     with pytest.raises(SystemExit):
         main(["check", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    for part in ("0 where all compared requests agree", "3 where some differ", "4 where no comparison is possible"):
+    for part in ("0 if all compared requests agree", "3 if some differ", "4 if no comparison is possible"):
         assert part in said
 
 

@@ -180,7 +180,7 @@ def test_a_compressed_trace_gives_the_same(curve, chat, tmp_path):
         (["--block-size", "0"], "block size is 0; expected a whole number of tokens"),
         (["--block-size", "4.5"], "block size is '4.5'; expected"),
         (["--block-size", ""], "block size is ''; expected"),
-        ([], "chat.jsonl: line 1 lists 2 blocks for input_length 8; expected 1 of 512 tokens (another"),
+        ([], "chat.jsonl: line 1 lists 2 blocks for input_length 8; expected 1 of 512 tokens (give another"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_refused_with_what_would_be_right(curve, chat, extra, said):

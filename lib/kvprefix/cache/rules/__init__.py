@@ -1,4 +1,4 @@
-"""The eviction policies, a module each: its rule, to be read alone, and its entry.
+"""The eviction policies, one module per policy: its rule, which can be read alone, and its entry.
 
 No replay and no other policy is known here.
 """

@@ -1,4 +1,4 @@
-"""First in, first out: among leaves, and flat, as caches do it that know no tree."""
+"""First in, first out: among leaves, and flat, as in caches that know no tree."""
 
 import numpy as np
 from numba import njit

@@ -5,7 +5,7 @@ import numpy as np
 from kvprefix.cache.policy import Look, Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 
-ATTENTION = 3.3e-5  # FLOPs of a token of context over those of the rest: Llama-3.1-8B's, 4 * 32 * 4096 / (2 * 8.0e9)
+ATTENTION = 3.3e-5  # FLOPs per token of context over those of the rest: Llama-3.1-8B's, 4 * 32 * 4096 / (2 * 8.0e9)
 
 
 class Gdsf(Rule, rule_fields("Gdsf", "cost_step", "evicted_score")):

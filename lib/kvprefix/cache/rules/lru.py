@@ -20,7 +20,7 @@ def replay_lru(trace, capacity, setting):
 def replay_recent(ids, offsets, arrival_s, sizes):
     """Replay LRU or TTL without a queue: the least recent blocks are always the tail of the oldest request's stretch.
 
-    What is resident of an earlier request and was not accessed since is a stretch of its path, [left_from, kept_to).
+    The resident blocks of an earlier request, not accessed since, are a stretch of its path: [left_from, kept_to).
     `sizes` are the distinct blocks, the capacity, and the seconds after which a block is dropped.
     """
     n_distinct, capacity, ttl_s = sizes

@@ -10,7 +10,7 @@ NEVER = np.iinfo(np.int32).max
 
 
 class Opt(Rule, rule_fields("Opt", "next_use")):
-    """The score is the next access, farthest first; a block whose own is farther than the victim's is not stored."""
+    """The score is the next access, farthest first; a block whose own is farther than the leaf's is not stored."""
 
     @classmethod
     def make(cls, trace, cache, setting):
