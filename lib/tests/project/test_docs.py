@@ -5,7 +5,7 @@ import re
 from importlib.util import module_from_spec, spec_from_file_location
 
 import pytest
-from places import LIB, PROJECT
+from places import LIB, PROJECT, SAMPLE
 
 from kvprefix.report.rounding import percent
 from kvprefix.tokens.template import load_chat
@@ -84,7 +84,14 @@ def test_what_is_made_of_the_code_is_as_make_docs_writes_it(capfd):
     assert make_docs.main(["--check"]) == 0, capfd.readouterr().err
 
 
-def test_every_key_of_the_output_files_is_in_the_reference(stats):
+def test_every_key_of_the_output_files_is_in_the_reference(shared_derived, tmp_path):
+    from kvprefix.studies.sharing import analyse, write_results
+    from kvprefix.traces.parameters import Parameters
+    from kvprefix.traces.workload import load_workload
+
+    workload = load_workload(Parameters(data=str(SAMPLE)), progress=False)
+    write_results(analyse(workload), workload, tmp_path)
+    stats = json.loads((tmp_path / "multi_turn_stats.json").read_text())
     page = (DOCS / "reference/files.md").read_text(encoding="utf-8")
     summary = {"mean", "std", "min", "p5", "p25", "median", "p75", "p95", "p99", "max"}
     assert all(f"`{name}`" in page for name in summary)
@@ -98,11 +105,11 @@ def test_every_key_of_the_output_files_is_in_the_reference(stats):
             if isinstance(value, dict) and name not in known and not summary <= value.keys():
                 check(value, f"{path}.")
 
-    check(stats["multi_turn"])
+    check(stats)
     for file in ("multi_turn_request_metrics.csv", "multi_turn_block_metrics.csv"):
-        for name in (REPORT / file).read_text().partition("\n")[0].split(","):
+        for name in (tmp_path / file).read_text().partition("\n")[0].split(","):
             assert f"`{name}`" in page
-    with (REPORT / "multi_turn_trace.jsonl").open() as lines:
+    with (tmp_path / "multi_turn_trace.jsonl").open() as lines:
         assert all(f"`{name}`" in page for name in json.loads(next(lines)))
 
 
