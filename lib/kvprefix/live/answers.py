@@ -1,6 +1,6 @@
 """Read what an OpenAI-compatible server answers: a stream of events, an error's message, vLLM's metrics.
 
-Bytes and texts in, values out: nothing is sent or waited for here.
+This module turns bytes and texts into values; it sends nothing and waits for nothing.
 """
 
 import contextlib
@@ -12,14 +12,14 @@ from itertools import islice
 
 from kvprefix.files.checks import find_wrong_ids
 
-MOST_BYTES = 2**24  # of an answer: one token is some hundred bytes
-MOST_BYTES_OF_A_PAGE = 2**22  # models, version, metrics, an error: some ten kB are usual
+MOST_BYTES = 2**24  # of an answer: a token takes a few hundred bytes
+MOST_BYTES_OF_A_PAGE = 2**22  # models, version, metrics, an error: usually tens of kB
 _OURS = r"vllm:\w*prefix_cache|vllm:cache_config_info|process_start_time_seconds"
 _LINE = re.compile(rf"^(?:{_OURS}).{{,65536}}$", re.MULTILINE)  # a longer one is nonsense
-MOST_LINES = 2**12  # of these in a page: some for each engine are usual
+MOST_LINES = 2**12  # of these in a page: usually some per engine
 # The names of one counter in vLLM's versions: a page that has several says the same several times.
 _COUNTERS = [f"vllm:{kind}prefix_cache_{{}}{end}" for kind in ("", "gpu_") for end in ("_total", "")]
-_HYBRID = ("sliding_window", "mamba_block_size")  # a number where a model keeps less than every token's KV
+_HYBRID = ("sliding_window", "mamba_block_size")  # a number if a model keeps less than every token's KV
 _RETENTION = "prefix_cache_retention_interval"
 
 
@@ -40,11 +40,11 @@ class Answer:
     prompt_tokens, output_tokens : int
         As the server counts them.
     cached_tokens : int or None
-        None where it does not report them.
+        None if it does not report them.
     output_token_ids, prompt_token_ids : list of int or None
-        None where it does not give them.
+        None if it does not give them.
     ttft_s, duration_s : float
-        Seconds from sending to the first token, and to the end; equal where the server does not stream.
+        Seconds from sending to the first token, and to the end; equal if the server does not stream.
     """
 
     prompt_tokens: int
@@ -57,7 +57,7 @@ class Answer:
 
 
 def read_answer(chunks, started, timeout_s):
-    """Read a stream of server-sent events to its end: an Answer, or Unanswered where it is broken off or nonsense.
+    """Read a stream of server-sent events to its end and return an Answer.
 
     Parameters
     ----------
@@ -65,7 +65,12 @@ def read_answer(chunks, started, timeout_s):
     started : float
         When the request was sent, of `time.monotonic`.
     timeout_s : float
-        Seconds from then on.
+        The longest time from then on, in seconds.
+
+    Raises
+    ------
+    Unanswered
+        If the stream breaks off, is nonsense or takes too long.
     """
     usage, prompt_ids, output_ids, first, done = None, None, [], None, False
     for text in _read_events(read_chunks(chunks, started, timeout_s)):
@@ -87,7 +92,7 @@ def read_answer(chunks, started, timeout_s):
 
 
 def read_whole_answer(chunks, started, timeout_s):
-    """Read an answer that is no stream; the parameters and what is raised are those of `read_answer`."""
+    """Read an answer that is no stream; parameters and exceptions are those of `read_answer`."""
     text = bytearray().join(read_chunks(chunks, started, timeout_s)).decode("utf-8", errors="replace")
     duration = time.monotonic() - started
     body, choice = _read_event(text)
@@ -99,7 +104,7 @@ def read_whole_answer(chunks, started, timeout_s):
 
 
 def _read_event(text):
-    """Return an event's JSON object and its first choice, {} where it has none."""
+    """Return an event's JSON object and its first choice, {} if it has none."""
     try:
         event = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -113,7 +118,7 @@ def _read_event(text):
 
 
 def _merge_usage(old, new):
-    """Return a later usage on top of an earlier one: what it leaves out stays, such as details in a proxy's count."""
+    """Return an earlier usage updated by a later one: what the later one leaves out stays, such as its details."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return new if isinstance(new, dict) else old
     said = {name: value for name, value in new.items() if value is not None}
@@ -137,14 +142,14 @@ def _make_answer(usage, prompt_ids, output_ids, first, duration):
 
 
 def _has_token(choice):
-    """Say whether a choice brings a token, rather than the role alone."""
+    """Say whether a choice holds a token, not only the role."""
     delta = choice.get("delta") if isinstance(choice.get("delta"), dict) else {}
     texts = choice.get("text"), delta.get("content"), delta.get("reasoning_content"), delta.get("reasoning")
     return bool(choice.get("token_ids") or any(texts) or choice.get("finish_reason"))
 
 
 def read_chunks(chunks, started, timeout_s, most_bytes=MOST_BYTES):
-    """Yield chunks of bytes, neither too many nor for too long."""
+    """Yield chunks of bytes; raise Unanswered if they are too many or take too long."""
     n_bytes = 0
     for chunk in chunks:
         n_bytes += len(chunk)
@@ -183,9 +188,9 @@ def parse_metrics(text):
     -------
     dict or None
         `queries` and `hits` (tokens since the server's start, over its engines), `engines`, and `block_size` and
-        `num_gpu_blocks`; `started_s`, when the server's process started (Unix time). What it does not say is None; so
-        is the whole if the page tells nothing of a prefix cache. Only where it says so: `prefix_caching` (whether it
-        is switched on) and `hybrid` (what it says of a sliding window or of Mamba blocks).
+        `num_gpu_blocks`; `started_s`, when the server's process started (Unix time). What the page does not say is
+        None. None is returned if it says nothing of a prefix cache. If it says so, there are also `prefix_caching`
+        (whether it is switched on) and `hybrid` (a sliding window or Mamba blocks).
 
     Examples
     --------
@@ -212,8 +217,8 @@ def parse_metrics(text):
 
 
 def _read_samples(text):
-    """Yield (name, labels, value) of the lines that count, the first MOST_LINES; one that is no sample is left out."""
-    from prometheus_client.parser import text_string_to_metric_families  # a quarter of a second
+    """Yield (name, labels, value) of the first MOST_LINES lines that matter; skip a line that is no sample."""
+    from prometheus_client.parser import text_string_to_metric_families  # takes a quarter of a second
 
     for line in islice(_LINE.finditer(text), MOST_LINES):
         with contextlib.suppress(ValueError):
@@ -222,7 +227,7 @@ def _read_samples(text):
 
 
 def _take_counter(counters, kind):
-    """Return a counter's samples, one an engine, under the first of its names that the page has."""
+    """Return a counter's samples, one per engine, under the first of its names that the page has."""
     return next((counters[name] for one in _COUNTERS if (name := one.format(kind)) in counters), [])
 
 
@@ -245,17 +250,17 @@ def find_message(body):
         body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
     try:
         return body if isinstance(body, str) else json.dumps(body)
-    except RecursionError:  # it may be nested more deeply than can be written
+    except RecursionError:  # nested too deeply
         return "a nested value"
 
 
 def iterate_body(response):
-    """Yield an answer's bytes as they came; no encoding was asked for, and one may unpack to a thousand times as much.
+    """Yield an answer's bytes as they came; an encoded body could unpack to a thousand times its size.
 
     Raises
     ------
     Unanswered
-        A body that is encoded.
+        If the body is encoded, since no encoding was asked for.
     """
     encoding = response.headers.get("content-encoding", "").strip()
     if encoding.lower() not in ("", "identity"):

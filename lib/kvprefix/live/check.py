@@ -1,4 +1,4 @@
-"""The live check as one step: send, record, compare, and write what was found."""
+"""The live check as one step: send, record, compare, and write the results."""
 
 import contextlib
 import json
@@ -21,19 +21,19 @@ def check_engine(check, requests, output_dir, source, *, restart=False, reset=Fa
     Parameters
     ----------
     check, requests, source, restart, reset, tell, progress
-        As in `servercheck.record_check`.
+        As in `send.record_check`.
     output_dir : path-like
         The report's folder.
 
     Returns
     -------
     dict
-        The summary of `comparison.compare_recording`, and the `sentence` that says it.
+        The summary of `compare.compare_recording`, and the `sentence` that states it.
 
     Raises
     ------
     InputError
-        What `record_check` raises; another check that works in the folder.
+        As `record_check`; if another check works in the folder.
     """
     folder = Path(output_dir) / FOLDER
     with hold_folder(output_dir):
@@ -45,13 +45,13 @@ def check_engine(check, requests, output_dir, source, *, restart=False, reset=Fa
             )  # fmt: skip
             return _write_found(recording, folder)
         finally:
-            if is_new:  # it goes again where it holds nothing: the server was not reached
+            if is_new:  # remove it if it is empty: the server was not reached
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
 
 def find_exit_code(summary):
-    """Return the exit code of `check`: 0 where all compared requests agree, 3 where some differ, 4 where none can be.
+    """Return the exit code of `check`: 0 if all compared requests agree, 3 if some differ, 4 if none can be compared.
 
     >>> find_exit_code({"verdict": "differ", "differ": 1}), find_exit_code({"verdict": "void", "differ": 0})
     (3, 4)

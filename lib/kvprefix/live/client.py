@@ -1,6 +1,6 @@
-"""Talk to an OpenAI-compatible server: one request and its answer, its model, its counters. Nothing is kept here.
+"""Talk to an OpenAI-compatible server: a request and its answer, its models, its counters. Nothing is kept here.
 
-A failure is an `Unanswered`, worth trying again, or an `InputError`, which no trying helps.
+A failure is an `Unanswered` if another attempt may help, else an `InputError`.
 """
 
 import json
@@ -27,7 +27,7 @@ from kvprefix.live.key import Key
 from kvprefix.live.recording import VERSION_TEXT
 
 MOST_SHOWN = 300  # characters of what a server says
-# What a server that does not know it may refuse; it is left out then.
+# Options that a server may refuse because it does not know them; they are left out then.
 _OPTIONS = {"stream": True, "stream_options": {"include_usage": True}, "return_token_ids": True, "ignore_eos": True}
 _TOO_LONG = re.compile(r"context length|context window|maximum length|too long|max_model_len", re.IGNORECASE)
 
@@ -42,15 +42,15 @@ class Server:
     Parameters
     ----------
     url : str
-        `http://host:port`, with or without `/v1`. A key is taken from the environment variable OPENAI_API_KEY; it is
-        in no message, and in nothing that is returned.
+        `http://host:port`, with or without `/v1`. The key is taken from the environment variable OPENAI_API_KEY; no
+        message and no returned value holds it.
     timeout_s : float
-        The longest that one request may take, from connecting to the last byte.
+        The longest time for one request, from connecting to the last byte.
 
     Raises
     ------
     InputError
-        A URL that is not http, a key that no header takes, a proxy or certificates that cannot be used.
+        If the URL is not http, no header takes the key, or a proxy or certificates cannot be used.
     """
 
     def __init__(self, url, timeout_s=120.0):
@@ -62,7 +62,7 @@ class Server:
         self._client = httpx.Client(
             headers={**self._key.headers, "Accept-Encoding": "identity", "Content-Type": "application/json"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),  # none that was closed long ago
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),  # reuse none that may be closed
             proxy=proxy and proxy.url, trust_env=False, verify=trust_certificates(),
         )  # fmt: skip
 
@@ -73,9 +73,9 @@ class Server:
         self._client.close()
 
     def describe(self, model=None):
-        """Return `{"model", "max_model_len", "version"}`; the latter two are None where the server does not say.
+        """Return `{"model", "max_model_len", "version"}`; the latter two are None if the server does not say.
 
-        Without `model` it is the first one that the server has.
+        `model` is by default the server's first one.
         """
         body = self._get("/v1/models")
         listed = body.get("data") if isinstance(body, dict) else None
@@ -102,14 +102,14 @@ class Server:
         }
 
     def read_metrics(self):
-        """Return the counters and the cache of `/metrics`, None where there is none: see `parse_metrics`."""
+        """Return the counters and the cache of `/metrics`, None if there are none: see `parse_metrics`."""
         try:
             return parse_metrics(self._exchange("GET", "/metrics", _read_text))
         except (Unanswered, InputError):
             return None
 
     def empty_cache(self):
-        """Empty the server's prefix cache, which vLLM lets one do in its development mode."""
+        """Empty the server's prefix cache, which vLLM allows in its development mode."""
         try:
             text = self._exchange("POST", "/reset_prefix_cache", _read_text)
         except InputError as error:
@@ -127,7 +127,8 @@ class Server:
         path : str
             `/v1/completions` or `/v1/chat/completions`.
         body : dict
-            Without what asks for a stream and token ids, and not to end early, which is added where it is known.
+            Without the options that ask for a stream and token ids, and not to end early: they are added if the server
+            knows them.
 
         Raises
         ------
@@ -141,7 +142,7 @@ class Server:
                 refused = [name for name in options if re.search(rf"\b{name}\b", str(error))]
                 if not refused:
                     raise
-                if "stream" in refused or "stream_options" in refused:  # without usage a stream is of no use
+                if "stream" in refused or "stream_options" in refused:  # a stream without usage is no use
                     refused += ["stream", "stream_options"]
                 self._options = {name: value for name, value in options.items() if name not in refused}
 
@@ -167,7 +168,7 @@ class Server:
             raise Unanswered(f"answered nonsense to {path}: {self._show(text)}", reached=False) from None
 
     def _exchange(self, method, path, read, body=None):
-        """Send a request and return what `read(response, chunks, started)` makes of an answer with status 200."""
+        """Send a request and return `read(response, chunks, started)` of an answer with status 200."""
         deadline = Deadline(self.timeout_s)
         content, extensions = None if body is None else json.dumps(body), {"trace": deadline.watch}
         send = partial(self._client.stream, method, f"{self.url}{path}", content=content, extensions=extensions)
@@ -186,7 +187,7 @@ class Server:
         if deadline.over:
             failure = Unanswered(f"was not done within {self.timeout_s:g} s{self._through}", reached=True)
         if failure is not None:
-            raise failure  # here, so that a traceback does not show what it is from, in which the key may be
+            raise failure  # here, so that no traceback shows its cause, which may hold the key
         return result
 
     def _find_failure(self, error):
@@ -200,7 +201,7 @@ class Server:
         return Unanswered(f"broke off its answer{self._through} ({reason})", reached=True)
 
     def _show(self, text, most=MOST_SHOWN):
-        """Return a server's text as a message shows it: a short line without the key and without control characters."""
+        """Return a server's text for a message: a short line without the key and without control characters."""
         text = plain_text(" ".join(self._key.hide(text).split()))
         return text if len(text) <= most else f"{text[: most - 3]}..."
 

@@ -1,6 +1,6 @@
-"""Compare what a live server reported with what the replay predicts: the judging half of the live check.
+"""Compare what a live server reported with what the replay predicts: the second half of the live check.
 
-Everything is taken from a recording; no server is asked.
+All data come from a recording; no server is asked.
 """
 
 from itertools import pairwise
@@ -15,8 +15,8 @@ from kvprefix.live.facts import count_prompts
 from kvprefix.live.findings import find_causes, find_warnings
 from kvprefix.traces.trace import make_trace_of
 
-ASSUMED_BLOCK_SIZE = 16  # vLLM's default, where neither the server nor the user says
-NO_COMPARISON = ("void", "switched_off", "not_reported", "nothing")  # the verdicts without one
+ASSUMED_BLOCK_SIZE = 16  # vLLM's default, if neither the server nor the user says
+NO_COMPARISON = ("void", "switched_off", "not_reported", "nothing")  # verdicts without a comparison
 COLUMNS = [
     "request_id", "prompt_tokens", "server_prompt_tokens", "predicted_cached_tokens", "measured_cached_tokens",
     "ttft_s", "status",
@@ -38,22 +38,22 @@ def compare_recording(recording):
     Returns
     -------
     frame : pandas.DataFrame
-        COLUMNS, a row a request in the order in which they were sent, those skipped last. `status` is `agrees`,
-        `differs`, `sent_again`, `other_prompt` (the server made other tokens of it), `not_reported` or `too_long`.
+        COLUMNS, a row per request in the order in which they were sent, skipped ones last. `status` is `agrees`,
+        `differs`, `sent_again`, `other_prompt` (the server made other tokens), `not_reported` or `too_long`.
     summary : dict
         JSON values. `verdict`: `agree`, `differ`, `approximate` (requests overlapped, or generated tokens are not
         known), `void` (other prompts), `switched_off` (prefix caching), `not_reported` or `nothing`; `causes` (of
-        differences, with what points to them) and `warnings`: sentences.
+        differences, with the evidence) and `warnings`: sentences.
 
     Notes
     -----
-    One at a time, the prediction is exact: the replay of `VLLM` by the rules of the server's version, generated tokens
-    as the server gave them; where it gave none, as tokens that no other request holds. A request that was sent again,
-    because an attempt got no answer, is not compared: whether that attempt was computed is not known. What the server
-    reports for the request settles it for the prediction of those after it. If the server was restarted or its cache
-    was emptied between two runs of the check, the prediction begins anew with an empty cache. Overlapping requests are
-    replayed with an `Overlap`, all with the median times of the recording: which of two came first, and what was
-    waiting, is about right only.
+    If requests are sent one at a time, the prediction is exact: `VLLM` replays them by the rules of the server's
+    version, with the generated tokens that the server gave; if it gave none, with tokens that no other request holds. A
+    request that was sent again, because an attempt got no answer, is not compared: it is unknown whether that attempt
+    was computed. What the server reports for the request decides this for the prediction of later ones. If the server
+    was restarted or its cache was emptied between two runs of the check, the prediction begins again with an empty
+    cache. Overlapping requests are replayed with an `Overlap`, all with the median times of the recording: their order,
+    and which of them wait, is approximate.
     """
     cache = _find_cache(recording)
     answers = recording.answers
@@ -84,7 +84,7 @@ def _find_cache(recording):
 
 
 def _settle_lost(recording, answers, measured, cache):
-    """Return how often each answered request's prompt was computed: a lost attempt counts if the next one shows it."""
+    """Return how often each answered request's prompt was computed: a lost attempt counts if the answer shows it."""
     sent = [1] * len(answers)
     for row, answer in enumerate(answers):
         if answer.get("lost"):
@@ -95,7 +95,7 @@ def _settle_lost(recording, answers, measured, cache):
 
 
 def _predict(recording, answers, sent, cache, num_gpu_blocks):
-    """Return the cached tokens of each answered request, -1 where its prompt never fits; `sent`: how often it was."""
+    """Return the cached tokens of each answered request, -1 if its prompt never fits; `sent`: how often it was."""
     parts = [slice(*part) for part in pairwise([0, *recording.find_fresh_starts(), len(answers)])]
     return sum((_predict_part(recording, answers[part], sent[part], cache, num_gpu_blocks) for part in parts), [])
 
@@ -113,7 +113,7 @@ def _predict_part(recording, answers, sent, cache, num_gpu_blocks):
 
 
 def _make_trace(answers, sent):
-    """Return the answered requests as a trace, each as often as it was sent; no others hold unknown output tokens."""
+    """Return the answered requests as a trace, each as often as it was sent; unknown output tokens are unique."""
     outputs, unknown = [], 2**31
     for answer, times in zip(answers, sent, strict=True):
         ids = answer.get("output_token_ids")
@@ -150,7 +150,7 @@ def _make_row(answer, predicted, measured):
 
 
 def _hit_nothing(recording):
-    """Say whether the server's own counters rule out a hit: then a server that leaves a 0 out has reported all."""
+    """Say whether the server's own counters rule out any hit: then a server that omits zeros has reported all."""
     counters = _count_server(recording)
     return counters is not None and counters.get("hits") == 0 and counters["queries"] >= count_prompts(recording)
 
@@ -235,7 +235,7 @@ def _describe_times(values):
 
 
 def _count_server(recording):
-    """Return what the server's own counters added up to from the first run to the end, None where they do not say."""
+    """Return what the server's own counters added up to from the first run to the end, None if they do not say."""
     ends = [recording.runs[0].get("metrics") if recording.runs else None, (recording.end or {}).get("metrics")]
     if not all(isinstance(one, dict) and one.get("queries") is not None for one in ends):
         return None

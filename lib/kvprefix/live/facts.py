@@ -1,4 +1,4 @@
-"""What the live check found: facts of the comparison, of what may spoil it, and of what differences may come from."""
+"""Facts of the live check: of the comparison, of what may spoil it, and of possible causes of differences."""
 
 from kvprefix.engines.versions import VLLM_VERSIONS
 from kvprefix.live.recording import is_restarted
@@ -9,7 +9,7 @@ REPLAYED = VLLM_VERSIONS.newest  # the version of vLLM whose rules the replay fo
 
 @gives_facts
 def facts_comparison(summary):
-    """Return what is said of predicted and measured cached tokens; of the summary of `compare.compare_recording`."""
+    """Return the facts of predicted and measured cached tokens, from the summary of `compare.compare_recording`."""
     names = (
         "verdict", "requests", "answered", "compared", "agree", "differ", "other_prompts", "first_other_prompt",
         "first_difference", "predicted_not_reported", "approximate_because", "prompt_tokens", "measured_cached_tokens",
@@ -24,7 +24,7 @@ def facts_comparison(summary):
 
 @gives_facts
 def facts_causes(recording, summary, compared):
-    """Return what points to a cause of the differences, and what speaks against one.
+    """Return the evidence for and against each cause of differences.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def facts_causes(recording, summary, compared):
     size, counters, version = summary["block_size"], summary["server_counters"], summary["server_version"]
     metrics = [run.get("metrics") or {} for run in recording.runs] or [{}]
     first = min(recording.answers, key=lambda one: one["sent_s"])
-    counted = counters is not None and recording.header["timing"] == "sequential"  # else it may ask twice
+    counted = counters is not None and recording.header["timing"] == "sequential"  # else it may look up twice
     more_queries = (counters or {}).get("queries", 0) > count_prompts(recording, with_lost=True)
     return {
         "more": more,

@@ -1,4 +1,4 @@
-"""Say what the live check found: whether all agrees, what may spoil the comparison, where differences may come from."""
+"""Say what the live check found: the agreement, what may spoil the comparison, and causes of differences."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def describe_comparison(summary):
 
 
 def find_causes(recording, summary, compared):
-    """Return what differences may come from, a sentence each: first what something points to, with what that is."""
+    """Return possible causes of differences, a sentence each, those with evidence first."""
     return WORDS.say_each("causes.txt", facts_causes(recording, summary, compared))
 
 

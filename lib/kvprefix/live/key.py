@@ -9,16 +9,16 @@ from urllib.parse import quote
 from kvprefix.files.paths import InputError
 
 VARIABLE = "OPENAI_API_KEY"
-_SHORT = 8  # a key below that, such as `x` or `EMPTY`, is hidden as a word only: it may be a part of any word
+_SHORT = 8  # a shorter key, such as `x` or `EMPTY`, is hidden as a word only: it may be part of any word
 
 
 class Key:
-    """The key of the environment variable OPENAI_API_KEY, without blanks around it; it may be none.
+    """The key of the environment variable OPENAI_API_KEY, without blanks around it; it may be missing.
 
     Raises
     ------
     InputError
-        A key that no header takes, which is not shown.
+        If no header takes the key; the message does not show it.
     """
 
     def __init__(self):
@@ -35,11 +35,11 @@ class Key:
         return "Key(***)"
 
     def hide(self, text):
-        """Return a text with *** for the key, also as JSON, HTML or a URL would write it."""
+        """Return a text with *** for the key, also for its forms in JSON, HTML and URLs."""
         return self._pattern.sub("***", text) if self._pattern else text
 
     def is_in(self, text):
-        """Say whether a text holds the key; one so short that it is no secret may be a name as well."""
+        """Say whether a text holds the key; False for a short key, which is no secret and may be a name."""
         return not self._is_short and self.hide(text) != text
 
 

@@ -13,17 +13,17 @@ _LOOK = {
 
 
 def draw_predicted_measured(frame):
-    """Draw each request's predicted and measured cached tokens, and both summed up over the requests.
+    """Draw each request's predicted and measured cached tokens, and their sums over the requests.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Of `comparison.compare_recording`.
+        Of `compare.compare_recording`.
 
     Returns
     -------
     figure, data
-        The rows that could be compared.
+        `data` has the rows that could be compared.
     """
     data = frame[frame["status"].isin(list(_LOOK))].drop(columns="ttft_s").reset_index(drop=True)
     figure, (left, right) = make_axes(PAGE_IN, 2.6, 2)

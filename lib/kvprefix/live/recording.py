@@ -1,6 +1,6 @@
-"""The recording of a live check: JSON Lines that only grow, so that a killed run goes on where it was.
+"""The recording of a live check: JSON Lines that only grow, so that a killed run continues where it stopped.
 
-The first line is `{"recording": {...}}` with the `key` of everything that determines which requests are sent, and how.
+The first line is `{"recording": {...}}` with the `key` of all that determines which requests are sent, and how.
 Then, as they happen: `{"run": {...}}` (a run starts: the server's state, what was given), `{"sent": request_id}`,
 `{"lost": request_id}` (perhaps computed, but without an answer), `{"refused": request_id}` (not computed),
 `{"answer": {...}}`, `{"skipped": {...}}` (too long) and `{"end": {...}}` (all done: the server's counters).
@@ -21,7 +21,7 @@ from kvprefix.files.jsonlines import is_whole
 from kvprefix.files.paths import InputError, check_input_file, check_output_file, explain_os_errors
 
 VERSION = 1
-VERSION_TEXT = re.compile(r"[0-9A-Za-z.+!_-]{1,64}")  # of a server: it goes into sentences
+VERSION_TEXT = re.compile(r"[0-9A-Za-z.+!_-]{1,64}")  # of a server: sentences show it
 _ANSWER = {
     "request_id": str, "prompt_token_ids": list, "server_prompt_tokens": int, "output_tokens": int, "ttft_s": float,
     "duration_s": float, "sent_s": float,
@@ -47,13 +47,13 @@ class Recording:
         `key`, `url`, `model`, `api`, `timing`, `speed`, `max_tokens`, `requests`, `source`.
     answers : list of dict
         In the order in which they came: `request_id`, `prompt_token_ids`, `server_prompt_tokens`, `same_prompt` (None
-        where the server does not give its ids), `cached_tokens` (or None), `output_tokens`, `output_token_ids` (or
+        if the server does not give its ids), `cached_tokens` (or None), `output_tokens`, `output_token_ids` (or
         None), `ttft_s`, `duration_s`, `sent_s` (seconds since the first run began, its pauses left out), `lost` (how
         often it was sent before without an answer), `cache_salt`, `lora_name`.
     skipped : list of dict
         `request_id`, `prompt_tokens` and `reason` of each request that was too long.
     runs : list of dict
-        `metrics`, `server`, `block_size` and `num_gpu_blocks` (as given, None where not), and `reset` (whether the
+        `metrics`, `server`, `block_size` and `num_gpu_blocks` (as given, None if not), and `reset` (whether the
         server's cache was emptied before it) of each run.
     run_starts : list of int
         The number of answers before each run.
@@ -77,9 +77,9 @@ class Recording:
     under_way: set = field(default_factory=set)
 
     def add(self, event, value):
-        """Take in an event, or raise ValueError with what is wrong with it."""
+        """Add an event; raise ValueError if there is no such event or its value is wrong."""
         if event == "run" and _is_run(value):
-            self.lost.update(self.under_way)  # when the run before was killed
+            self.lost.update(self.under_way)  # if the run before was killed
             self.under_way.clear()
             self.runs.append(value)
             self.run_starts.append(len(self.answers))
@@ -114,7 +114,7 @@ class Recording:
         return [self.run_starts[run + 1] for run, pair in pairs if is_restarted(*pair, self.count_sent(run))]
 
     def find_fresh_starts(self):
-        """Return the number of answers before each run, but the first, that began with an empty cache."""
+        """Return the number of answers before each later run that began with an empty cache."""
         emptied = [start for run, start in zip(self.runs, self.run_starts, strict=True) if run.get("reset")]
         return sorted({*emptied, *self.find_restarts()} - {0})
 
@@ -124,7 +124,7 @@ class Recording:
 
 
 def is_restarted(before, after, sent):
-    """Say whether the server's metrics `after` are not of the process of `before`, `sent` prompt tokens later."""
+    """Say whether the server restarted between its metrics `before` and `after`; `sent` prompt tokens lie between."""
     began, begins = before.get("started_s"), after.get("started_s")
     if None not in (began, begins):
         return began != begins
@@ -133,12 +133,12 @@ def is_restarted(before, after, sent):
 
 
 def read_recording(path):
-    """Read a recording; a last line that a killed run left half is not read.
+    """Read a recording; skip an incomplete last line, which a killed run leaves.
 
     Raises
     ------
     InputError
-        No recording, or a line of it that is none.
+        If the file is no recording, or a line is wrong.
     """
     path = Path(path)
     check_input_file(path)
@@ -166,7 +166,7 @@ def read_recording(path):
 
 
 def _has(value, kinds):
-    """Say whether a JSON value is an object that has values of these kinds, or none, under these names."""
+    """Say whether a JSON value is an object whose values under these names are of these kinds, or missing."""
     if not isinstance(value, dict):
         return False
     some = [(value[name], kind) for name, kind in kinds.items() if value.get(name) is not None]
@@ -195,7 +195,7 @@ def _is_answer(value):
 
 
 class Recorder:
-    """Appends to a recording; a context manager that threads may share. `recording` is what it holds so far.
+    """Appends to a recording; a context manager that threads may share. `recording` is the content so far.
 
     Parameters
     ----------
@@ -203,12 +203,12 @@ class Recorder:
     header : dict
         With the `key`.
     restart : bool
-        Begin anew whatever there is.
+        Replace an existing recording.
 
     Raises
     ------
     InputError
-        A recording of other requests, or of another server, model or timing.
+        If the recording is of other requests, or of another server, model or timing.
     """
 
     def __init__(self, path, header, *, restart=False):
@@ -235,7 +235,7 @@ class Recorder:
         self._file.close()
 
     def write(self, event, value):
-        """Append an event, safe from a kill of this process as soon as this returns."""
+        """Append an event; once this returns, killing this process does not lose it."""
         with self._lock:
             self.recording.add(event, value)
             self._write(event, value)
@@ -263,6 +263,6 @@ def _has_line(path):
 
 
 def _cut_half_line(path):
-    """Cut what a killed run left behind the last whole line."""
+    """Cut an incomplete line at the end, which a killed run leaves."""
     content = path.read_bytes()
     os.truncate(path, content.rfind(b"\n") + 1)

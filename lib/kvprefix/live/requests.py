@@ -1,4 +1,4 @@
-"""Choose what is sent to a live server: requests of a report's trace, or of a file of token ids."""
+"""Choose the requests for a live server: of a report's trace, or of a file of token ids."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from kvprefix.traces.workload import make_trace
 
 @dataclass(frozen=True)
 class Request:
-    """One request to be sent: token ids, for the chat interface its messages; `output_tokens`: of the trace's reply."""
+    """One request to send: its token ids; for the chat interface, its messages; the trace's output tokens."""
 
     request_id: str
     prompt: np.ndarray
@@ -62,7 +62,7 @@ def read_request_file(path, n):
     trace = read_requests(path)
     names = list(map(str, trace.request_ids))
     if len(set(names)) < len(names):
-        raise InputError(f"{path}: has a request_id twice; expected one of its own for each request")
+        raise InputError(f"{path}: has a request_id twice; expected a different one per request")
     outputs = trace.requests["output_tokens"].tolist()
     extras = [(line.get("cache_salt"), line.get("lora_name")) for _, line in read_objects(path, "", progress=False)]
     return [

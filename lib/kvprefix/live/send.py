@@ -1,6 +1,6 @@
-"""Send a trace's requests to a live server and record what it reports: the sending half of the live check.
+"""Send a trace's requests to a live server and record what it reports: the first half of the live check.
 
-What the recording means is `comparison`'s.
+`compare` interprets the recording.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Check:
     ----------
     url : str
     model : str, optional
-        The server's first one if not given.
+        By default the server's first one.
     api : {"completions", "chat"}
         Token ids, or messages that the server's own template turns into tokens.
     timing : {"sequential", "trace"}
@@ -42,13 +42,13 @@ class Check:
     speed : float
         Arrival times are divided by it.
     max_tokens : int or "trace"
-        Tokens to be generated: as many for each request, or as the trace has.
+        Tokens to generate: this number per request, or as many as in the trace.
     timeout_s : float
-        The longest that one attempt may take.
+        The longest time for one attempt.
     attempts : int
-        Of each request.
+        Per request.
     block_size, num_gpu_blocks : int, optional
-        Of the server's cache; what the server says if not given.
+        Of the server's cache; by default what the server says.
     """
 
     url: str
@@ -75,7 +75,7 @@ class Check:
                 check_whole(value, name, f"a whole number, {known}", least=least)
 
     def count_tokens(self, request):
-        """Return how many tokens are to be generated for a request: one at least."""
+        """Return how many tokens to generate for a request: at least one."""
         return max(request.output_tokens, 1) if self.max_tokens == "trace" else self.max_tokens
 
 
@@ -89,13 +89,13 @@ def record_check(check, requests, path, source, *, restart=False, reset=False, t
     path : path-like
         The recording; see `kvprefix.live.recording`.
     source : str
-        Where the requests are from, for the record.
+        Where the requests come from, for the record.
     restart : bool
         Begin a new recording.
     reset : bool
         Empty the server's cache first.
     tell : callable
-        Takes a sentence that the user should see.
+        Shows a sentence to the user.
     progress : bool
 
     Returns
@@ -105,8 +105,8 @@ def record_check(check, requests, path, source, *, restart=False, reset=False, t
     Raises
     ------
     InputError
-        A server that does not answer after all attempts, or refuses; a recording of another check. What was recorded
-        stays.
+        If the server refuses, or does not answer after all attempts; if the recording is of another check. What was
+        recorded stays.
     """
     _check_requests(check, requests)
     with Server(check.url, check.timeout_s) as server:
@@ -136,11 +136,11 @@ def record_check(check, requests, path, source, *, restart=False, reset=False, t
 
 
 def _tell_state(recording, tell):
-    """Say before a run what its start leaves in doubt."""
+    """Say before a run what may spoil its prediction."""
     run, answers = recording.runs[-1], len(recording.answers)
     used = (run["metrics"] or {}).get("queries") or 0
     if recording.run_starts[-1] in recording.find_restarts():
-        tell("note: the server was restarted since; the prediction goes on with an empty cache")
+        tell("note: the server was restarted since; the prediction continues with an empty cache")
     elif run["reset"]:
         tell("the server's prefix cache was emptied")
     elif answers:
@@ -148,7 +148,7 @@ def _tell_state(recording, tell):
     elif used:
         tell(
             f"warning: the server has looked up {used:,} prompt tokens already; unless its cache is empty, the first "
-            "hits will differ (--restart --reset empties it, where vLLM runs with VLLM_SERVER_DEV_MODE=1)"
+            "hits will differ (--restart --reset empties it, if vLLM runs with VLLM_SERVER_DEV_MODE=1)"
         )
 
 
@@ -177,7 +177,7 @@ def _make_header(check, server, model, requests, source):
 
 
 class _Sender:
-    """Sends one request after all others that it has sent; knows the time."""
+    """Sends requests and records the answers; knows the time since the check began."""
 
     def __init__(self, check, server, recorder, known):
         self.check, self.server, self.recorder, self.known = check, server, recorder, known
@@ -199,7 +199,7 @@ class _Sender:
             answer, sent_s = _persist(
                 self.check, self.server, f"request {request.request_id}", lambda: self._try(request), self.stopped,
                 f"; {count(len(self.recorder.recording.answers), 'answer')} kept in {self.recorder.recording.path}, "
-                "and the next run goes on from there",
+                "and the next run continues from there",
             )  # fmt: skip
         except TooLong as error:
             self._skip(request, str(error))
@@ -244,7 +244,7 @@ class _Sender:
 
 
 def _persist(check, server, what, ask, stopped=None, kept=""):
-    """Return what `ask` returns, after as many attempts as there may be; waits double, a server's own wish counts."""
+    """Return what `ask` returns, after several attempts if need be; waits double, or are as long as the server asks."""
     for attempt in range(1, check.attempts + 1):
         try:
             return ask()
@@ -262,7 +262,7 @@ def _send_one_by_one(sender, requests, bar):
 
 
 def _send_as_they_arrive(sender, requests, bar):
-    """Send each request at its time, but none before the answer to the one before it in its conversation."""
+    """Send each request at its time, but not before the previous one of its conversation is answered."""
     first, start, speed = requests[0].arrival_s, sender.now(), sender.check.speed
     answered, futures = {}, []
 

@@ -157,7 +157,8 @@ def list_models():
     for row in _read_table():
         layout, size = _read_layout(row["config"]), kv_bytes_per_token(row["config"])
         rows.append((row["name"], *layout, size, size * 100_000 / 2**30, row["source"]))
-    top = ["model", "layers", "KV heads", "head size", "attention", "bytes a token", "GiB for 100,000 tokens", "source"]
+    top = ["model", "layers", "KV heads", "head size", "attention"]
+    top += ["bytes per token", "GiB for 100,000 tokens", "source"]
     return pd.DataFrame(rows, columns=top)
 
 

@@ -1,4 +1,4 @@
-"""Captions: under which conditions the numbers of a figure or a table hold, read from what the figure is made of.
+"""Captions: the conditions under which the numbers of a figure or a table hold, read from what it is made of.
 
 All captions are plain text; they are escaped where they are shown.
 """
@@ -14,7 +14,7 @@ VARIED = {"block_size": "block size", "arrival_rate": "arrival rate", "think": "
 def state_clock(parameters, varied=()):
     """Say in few words how requests arrive, from a mapping of the parameters.
 
-    Parameters whose names are in `varied` have no one value, and are left out.
+    Parameters whose names are in `varied` have several values, and are left out.
     """
     return say("clock.txt", facts_clock(parameters, varied))
 
@@ -38,13 +38,13 @@ def state_study(workload, accesses, frame=None, *, varied=None, parameters=None,
     accesses : sized
         Its requests.
     frame : pandas.DataFrame, optional
-        Rows of a study's table, whose seeds are stated; if not given, one draw with the workload's own seed.
+        Rows of a study's table, whose seeds are stated; by default one draw with the workload's own seed.
     varied : dict of str to sequence of str, optional
-        The parameters that the study varies, joined by a comma, and their values; none of them is stated as fixed.
+        The parameters that the study varies (names joined by commas) and their values; they are not stated as fixed.
     parameters : dict, optional
-        What the study does not vary; the workload's own parameters if not given.
-    cached : str
-        What is cached, if it is to be said.
+        What the study does not vary; by default the workload's own parameters.
+    cached : str, optional
+        What is cached; None leaves it out.
     """
     parameters = parameters or workload.parameters.as_dict()
     seeds = [parameters["seed"]] if frame is None or not len(frame) else frame["seed"]
@@ -74,7 +74,7 @@ def state_timing(workload, accesses, frame, changes):
 
 @gives_facts
 def facts_clock(parameters, varied=()):
-    """Return how requests arrive; None is what is varied, or what is usual and not said."""
+    """Return how requests arrive; None for what is varied, or is the usual case and needs no words."""
     starts = make_entry("arrivals", parameters)
     return {
         "rate": None if "arrival_rate" in varied else getattr(starts, "rate", None),

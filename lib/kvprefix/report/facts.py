@@ -1,4 +1,4 @@
-"""What facts are: plain JSON values, of which sentences are made (`words`) and which a report keeps.
+"""Facts: plain JSON values that a report keeps and from which templates make sentences (`words`).
 
 Each room of facts (`facts_sharing`, `facts_cache`, ...) computes them from results; none of them holds a sentence.
 """
@@ -10,7 +10,7 @@ import math
 def gives_facts(measure):
     """Decorate a function that returns facts: a dict of numbers, names, flags, lists and dicts of them, as plain JSON.
 
-    Numbers of NumPy become Python's own, and what is not finite becomes None.
+    NumPy numbers become Python's own; a number that is not finite becomes None.
 
     Raises
     ------

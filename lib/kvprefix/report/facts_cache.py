@@ -1,6 +1,6 @@
 """What the cache study found: facts and tables of capacities, reuse, block sizes and policies.
 
-A difference is called one only if its interval (conversations resampled, 95 %) leaves zero out and every seed agrees.
+A difference counts only if its interval (conversations resampled, 95 %) excludes zero and every seed agrees.
 """
 
 import numpy as np
@@ -53,12 +53,12 @@ def tabulate_margin(curve, block_size, model, rows=9):
         "blocks": chosen, "tokens": chosen * block_size, f"GiB, {model.name}": gib,
         "token hit rate": mean[chosen].to_numpy(), "± over seeds (sd)": deviation[chosen].to_numpy(),
         "95 % low": low[chosen].to_numpy(), "95 % high": high[chosen].to_numpy(),
-        "points a further GiB": 100 * gained,
+        "points per further GiB": 100 * gained,
     })  # fmt: skip
 
 
 def tabulate_tiers(curve, tiers_gib, block_size, model):
-    """Tabulate what each tier of an exclusive LRU hierarchy hits. `curve` is a `curves.Curve`."""
+    """Tabulate what each tier of an exclusive LRU hierarchy hits. `curve` is a `cache.curve.Curve`."""
     sizes = [int(gib * 2**30 // (block_size * model.bytes_per_token)) for gib in tiers_gib]
     rates = curve.tiers(sizes)
     names = [f"tier {k}" for k in range(1, len(sizes) + 1)]
@@ -72,14 +72,14 @@ def tabulate_models(needs, block_size):
     """Tabulate, for well-known models, the GiB that reach 95 % of the unbounded rate."""
     blocks = needs[needs["share"] == 0.95]["capacity_blocks"].mean()
     models = list_models()
-    models["GiB for 95 %"] = [float(to_gib(blocks, block_size, one)) for one in models["bytes a token"]]
-    columns = ["model", "layers", "KV heads", "head size", "attention", "bytes a token", "GiB for 95 %", "source"]
+    models["GiB for 95 %"] = [float(to_gib(blocks, block_size, one)) for one in models["bytes per token"]]
+    columns = ["model", "layers", "KV heads", "head size", "attention", "bytes per token", "GiB for 95 %", "source"]
     return models[columns]
 
 
 @gives_facts
 def facts_lru(curve, needs, ceiling, block_size, model):
-    """Return how much memory buys how much: what LRU needs for shares of the unbounded token hit rate."""
+    """Return the memory that LRU needs for shares of the unbounded token hit rate."""
     if not ceiling["token"]:
         return {"unbounded": 0.0}
     sizes = {share: one["capacity_blocks"].mean() for share, one in needs.groupby("share")}
@@ -119,8 +119,8 @@ def tabulate_block_sizes(frame):
     return pd.DataFrame({
         "block size": whole.index, "token hit rate": whole["token"].to_numpy(),
         "mean sharing fraction": whole["request_mean"].to_numpy(), "block reuse rate": whole["block"].to_numpy(),
-        "blocks (hashes) a request": whole["blocks"].to_numpy(),
-        "tokens lost a request": whole["lost_tokens"].to_numpy(),
+        "blocks (hashes) per request": whole["blocks"].to_numpy(),
+        "tokens lost per request": whole["lost_tokens"].to_numpy(),
         "half a block": (whole.index.to_numpy() - whole.index.min()) / 2,
     })  # fmt: skip
 
@@ -171,7 +171,7 @@ def facts_block_sizes(frame):
 
 @gives_facts
 def facts_left_out(workload):
-    """Return which block sizes were left out, with their accesses, and how many accesses there may be."""
+    """Return the block sizes that were left out, their accesses, and the limit of accesses."""
     out = [size for size in BLOCK_SIZES if size not in fit_sizes(workload)]
     sizes = [{"size": size, "accesses": count_accesses(workload, size)} for size in out]
     return {"left_out": sizes, "budget": ACCESS_BUDGET}
@@ -206,7 +206,7 @@ def _judge(policy, gain, low, high):
 
 @gives_facts
 def facts_policies(table):
-    """Return how much a better policy could win, and which of those tried do; of the table of `tabulate_policies`."""
+    """Return what a better policy could gain, and which policies do gain; from the table of `tabulate_policies`."""
     bounds = [one.label for one in POLICIES.values() if one.is_bound]
     capacities, others = [], table[~table["policy"].isin([LRU.label, *bounds])]
     for capacity, one in table.groupby("blocks"):

@@ -1,7 +1,7 @@
-"""What a report adds up to, and what it does not show: facts made of those that this run's notebooks have kept.
+"""The conclusion and the limits of a report: facts made of those that this run's notebooks kept.
 
-`found` is what `section_files.read_facts` returns: for each notebook its facts, by the name of what is said of them. A
-notebook that did not run, or failed, adds nothing.
+`found` is what `section_files.read_facts` returns: each notebook's facts, by their template's name. A notebook that did
+not run, or failed, adds nothing.
 """
 
 from kvprefix.report.facts import gives_facts
@@ -14,13 +14,13 @@ ENGINES = "70-engine-check"
 
 @gives_facts
 def facts_summary(found, parameters):
-    """Return the answer in numbers: those of notebook 20."""
+    """Return the main numbers, which are those of notebook 20."""
     return {"notebook": SHARING, "sharing": _find(found, SHARING, "sharing"), "block_size": parameters.block_size}
 
 
 @gives_facts
 def facts_conclusion(found):
-    """Return what all notebooks add up to; None for each that has found nothing."""
+    """Return the main facts of all notebooks; None for each notebook that has none."""
     parts = {
         "sharing": _find(found, SHARING, "sharing"),
         "block_sizes": _conclude_block_sizes(_find(found, "30-block-size", "block_sizes")),
@@ -54,7 +54,7 @@ def _conclude_capacities(one):
 
 
 def _conclude_policies(one):
-    """Return the capacity at which the optimum wins most, and the policy that is better than LRU by most anywhere."""
+    """Return the capacity at which the optimum gains most, and the policy that gains most over LRU at any capacity."""
     if one is None or not one["capacities"]:
         return None
     at = max(one["capacities"], key=lambda at: (at["opt"] - at["lru"], at["blocks"]))
@@ -69,7 +69,7 @@ def _conclude_policies(one):
 
 
 def _conclude_timing(clocks, rates):
-    """Return the first and the last clock in a small cache, and the first and the last arrival rate in a middle one."""
+    """Return the first and last clock in a small cache, and the first and last arrival rate in a medium one."""
     ends = []
     if clocks and clocks["others"]:
         ends.append({
@@ -92,7 +92,7 @@ def _conclude_engines(one):
 
 @gives_facts
 def facts_limits(found, parameters):
-    """Return what the report does not show: of this run's notebooks, parameters and data."""
+    """Return what the report does not show, from this run's notebooks, parameters and data."""
     one = _find(found, SHARING, "sharing")
     starts, clock, think = (parameters.make(name) for name in ("arrivals", "clock", "think"))
     return {

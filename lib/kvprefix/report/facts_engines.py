@@ -1,6 +1,6 @@
 """What the engine study found: facts and tables of what each cause costs, of waits and of engines side by side.
 
-A difference is called one only if its interval (conversations resampled, 95 %) leaves zero out and every seed agrees.
+A difference counts only if its interval (conversations resampled, 95 %) excludes zero and every seed agrees.
 """
 
 import pandas as pd
@@ -26,7 +26,7 @@ def facts_agreement(trace, block_size):
 
 
 def tabulate_chain(frame):
-    """Tabulate the way from the unbounded accounting to an engine, a cause a row, for each pool."""
+    """Tabulate the way from the unbounded accounting to an engine, a row per cause, for each pool."""
     return pd.concat([_tabulate(frame, pool, CHAIN) for pool in frame["pool"].unique()], ignore_index=True)
 
 
@@ -55,7 +55,7 @@ def _tabulate(frame, pool, cases):
 
 
 def tabulate_waits(frame):
-    """Tabulate, for each pool, who waited for blocks when requests run at once: means over the seeds."""
+    """Tabulate, for each pool, how requests wait for blocks if they run at once: means over the seeds."""
     overlap = frame[frame["case"] == "overlap"].groupby("pool", sort=False)
     columns = {
         "requests that waited": "waited", "mean wait (s)": "wait_mean_s", "99 % wait less than (s)": "wait_p99_s",
@@ -67,7 +67,7 @@ def tabulate_waits(frame):
 
 @gives_facts
 def facts_chain(frame):
-    """Return what each cause costs or wins, from the unbounded accounting to an engine, at each pool."""
+    """Return what each cause costs or gains, from the unbounded accounting to an engine, at each pool."""
     overlap = frame[frame["case"] == "overlap"].groupby("pool")["token"].mean()
     pools = []
     for pool, one in tabulate_chain(frame).groupby("pool (blocks)", sort=False):
@@ -109,7 +109,7 @@ def facts_engines(frame):
 def choose_pools(n_distinct, block_size):
     """Return pool sizes in blocks: a 200th, a 50th, a 10th and a third of the distinct blocks, in round numbers.
 
-    At least 8,192 tokens, so that no usual prompt is refused.
+    At least 8,192 tokens, so that a usual prompt fits.
 
     >>> choose_pools(500_000, 16)
     [2500, 10000, 50000, 170000]

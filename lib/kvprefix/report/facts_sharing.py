@@ -1,6 +1,6 @@
-"""What prefix sharing is measured to be: facts and tables of both modes and of the three accountings.
+"""Measured prefix sharing: facts and tables of both modes and of the three accountings.
 
-Most functions take statistics as `metrics.describe_mode` returns them, `{"single_turn": ..., "multi_turn": ...}`.
+Most functions take statistics as `stats.metrics.describe_mode` returns them, `{"single_turn": ..., "multi_turn": ...}`.
 """
 
 from typing import NamedTuple
@@ -19,13 +19,13 @@ PERCENTS |= dict.fromkeys(["± mean", "± rate"], percent)
 
 
 class Accounting(NamedTuple):
-    """What is cached and counted: how a table says it, and how it is said beside the mode (None: the usual one)."""
+    """What is cached and counted: its label in a table, and a short one beside the mode (None for the usual case)."""
 
     label: str
     short: str | None = None
 
 
-ACCOUNTINGS = {  # by what the names of its rates begin with
+ACCOUNTINGS = {  # by the prefix of the names of its rates
     "": Accounting("prompts only"),
     "with_generated_tokens.": Accounting("prompts and generated tokens", "generated tokens too"),
     "without_template_tokens.": Accounting("prompts without the template's tokens", "no template"),
@@ -42,7 +42,7 @@ COMPARED = {
 
 @gives_facts
 def facts_sharing(stats):
-    """Return the counts and rates of both modes that the summary and the conclusion are made of."""
+    """Return the counts and rates of both modes that the summary and the conclusion state."""
     single, multi = stats["single_turn"], stats["multi_turn"]
     bare, blocks, reused = single["without_template_tokens"], multi["blocks"], multi["blocks_reused_fraction"]
     once = blocks["distinct"] * (1 - (reused or 0))
@@ -89,7 +89,7 @@ def facts_multi_turn(result):
 
 @gives_facts
 def facts_single_turn(result):
-    """Return why single-turn shares little or much: how many hits are alike, what is left without the template."""
+    """Return why single-turn shares little or much: the most common hit, and the sharing without the template."""
     _, sharing, stats, _ = result
     hits, bare = sharing.hit_blocks, stats["without_template_tokens"]
     most_common = int(np.bincount(hits).argmax())
@@ -131,7 +131,7 @@ def facts_gaps(result):
 
 @gives_facts
 def facts_hit_counts(results):
-    """Return how often the blocks of each mode are used: the share used once, the most used, the hottest hundredth."""
+    """Return how often blocks are accessed in each mode: the share accessed once, the most, the hottest hundredth."""
     modes = []
     for mode, (_, sharing, stats, _) in results.items():
         accesses = np.sort(sharing.accesses)[::-1]
@@ -150,7 +150,7 @@ def facts_hit_counts(results):
 
 @gives_facts
 def facts_accountings(stats):
-    """Return what generated tokens add, and what the template's own tokens add, in each mode."""
+    """Return what generated tokens and the template's own tokens add in each mode."""
     modes = []
     for mode, one in stats.items():
         bare, template = one["without_template_tokens"], None
@@ -169,7 +169,7 @@ def facts_accountings(stats):
 
 @gives_facts
 def facts_differences(table):
-    """Return which differences are larger than what other conversations of the same kind would change."""
+    """Return which differences are larger than the variation between samples of conversations."""
     alike = {
         verdict: table.loc[table["verdict"] == verdict, ["rate", "what", "against"]].to_dict("records")
         for verdict in ("not separated", "equal")
@@ -204,7 +204,7 @@ def tabulate_comparison(stats):
 
 
 def _half_width(stats, name):
-    """Return half of the width of a rate's 95 % interval, None where it has none."""
+    """Return half of the width of a rate's 95 % interval, None if it has none."""
     found = stats["intervals"].get(name)
     return found and (found[1] - found[0]) / 2
 
@@ -227,17 +227,17 @@ def tabulate_accountings(stats):
 
 
 def tabulate_differences(results):
-    """Return what modes and accountings differ in, with the 95 % interval of each difference, paired by conversation.
+    """Return the differences of modes and accountings, with 95 % intervals, paired by conversation.
 
     Parameters
     ----------
-    results : dict of str to run.Result
+    results : dict of str to studies.sharing.Result
 
     Returns
     -------
     pandas.DataFrame
         `what`, `against`, `rate`, `difference` (percentage points; of the block hit count, accesses), `low`, `high`,
-        `verdict` (of `intervals.judge_difference`).
+        `verdict` (of `stats.intervals.judge_difference`).
     """
     single, multi = results["single_turn"], results["multi_turn"]
     rows = [("multi-turn", "single-turn", rate, (multi, rate), (single, rate)) for rate in COMPARED]

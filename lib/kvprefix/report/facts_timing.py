@@ -1,6 +1,6 @@
 """What the timing study found: facts and tables of clocks, rates, bursts and the characteristic time.
 
-A difference is called one only if its interval (conversations resampled, 95 %) leaves zero out and every seed agrees.
+A difference counts only if its interval (conversations resampled, 95 %) excludes zero and every seed agrees.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from kvprefix.stats.intervals import judge_difference, move_interval
 
 SMALL_TOKENS = 32_768  # the small cache in which clocks differ most
 POINTS_OFF = 1.5  # points of hit rate within which the approximation is said to agree
-MOST_LISTED = 8  # cases farther off are named, the farthest if they are more
+MOST_LISTED = 8  # cases farther off that are named, the farthest first chosen
 
 
 def tabulate_variants(frame, capacities):
@@ -43,7 +43,7 @@ def choose_capacities(frame, most=3):
 
 @gives_facts
 def facts_clocks(frame, block_size, tokens=SMALL_TOKENS):
-    """Return what a naive clock promises and a causal one keeps in a small cache; `frame` is a study of CLOCKS."""
+    """Return the hit rates of a naive and a causal clock in a small cache; `frame` is a study of CLOCKS."""
     grid = np.sort(frame["capacity_blocks"].unique())
     capacity = grid[np.abs(np.log(grid * block_size / tokens)).argmin()]
     at = frame[frame["capacity_blocks"] == capacity]
@@ -99,7 +99,7 @@ def _compare_ends(frame):
 
 
 def tabulate_characteristic(frame, capacities=None):
-    """Tabulate the characteristic time and how far the approximation is off, where both could be measured."""
+    """Tabulate the characteristic time and the error of the approximation, if both could be measured."""
     first = frame.dropna(subset=["time_s", "simulated"])
     if capacities is not None:
         first = first[first["capacity_blocks"].isin(capacities)]
@@ -113,7 +113,7 @@ def tabulate_characteristic(frame, capacities=None):
 
 @gives_facts
 def facts_characteristic(frame):
-    """Return where Che's approximation agrees with the simulation, and where not, at all capacities of the study."""
+    """Return at which capacities Che's approximation agrees with the simulation, and at which it does not."""
     table = tabulate_characteristic(frame)
     if not len(table):
         return {"cases": 0, "has_window": frame["simulated"].notna().any()}
@@ -137,7 +137,7 @@ def facts_characteristic(frame):
 
 @gives_facts
 def facts_survival(frame, gap_s):
-    """Return how long a block survives, beside how soon blocks are accessed again; `frame` holds one variant."""
+    """Return how long a block survives, and how soon blocks are accessed again; `frame` holds one variant."""
     first = frame.dropna(subset="time_s")
     if not len(first) or not len(gap_s):
         return {"capacities": []}

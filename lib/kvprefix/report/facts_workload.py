@@ -1,4 +1,4 @@
-"""What went in: facts and tables of the data, the method and the workload's times, from what was loaded or given."""
+"""The input of a report: facts and tables of the data, the method and the workload's times."""
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,13 @@ from kvprefix.traces.parameters import make_entry
 
 @gives_facts
 def facts_load(dataset, tokenizer):
-    """Return what was read, skipped, repaired and cut, and which fields were not kept."""
+    """Return what was read, skipped, repaired and cut off, and which fields were not kept."""
     return _take_dataset(dataset) | {"tokenizer": tokenizer["name"], "has_template": tokenizer["has_template"]}
 
 
 @gives_facts
 def facts_dataset(stats):
-    """Return the same for the dataset card of a report, and what was asked for."""
+    """Return the facts of the dataset card of a report: those of `facts_load`, and the parameters of the data."""
     multi = stats["multi_turn"]
     dataset = multi["dataset"]
     asked = ("data", "max_conversations", "drop_duplicates", "tokenizer", "tokenizer_sha256", "tokenizer_has_template")
@@ -56,7 +56,7 @@ def _list_cases(counts, first):
 
 
 def _list_fields(not_kept):
-    """Return the fields of records and messages that were not kept, and in how many of all they stand."""
+    """Return the fields of records and messages that were not kept, and how many of them have each field."""
     return [
         {"name": name, "cases": cases, "of": not_kept[f"{kind}s"], "kind": kind}
         for kind in ("record", "message") if not_kept
@@ -66,7 +66,7 @@ def _list_fields(not_kept):
 
 @gives_facts
 def facts_method(stats):
-    """Return the parameters of the method, and how conversations start and go on."""
+    """Return the parameters of the method, and how conversations start and continue."""
     p = stats["multi_turn"]["parameters"]
     starts, clock = make_entry("arrivals", p), make_entry("clock", p)
     return {
@@ -113,7 +113,7 @@ def facts_arrivals(traces):
 
 @gives_facts
 def facts_causality(trace, clock):
-    """Return how many turns arrive before the reply that they answer is complete."""
+    """Return how many turns arrive before the reply that they answer is complete, of all later turns."""
     requests = trace.requests
     early = count_early_turns(requests, clock.ttft_s, clock.time_per_output_token_s)
     return {"later": (requests["turn"] > 0).sum(), "early": early}
@@ -121,7 +121,7 @@ def facts_causality(trace, clock):
 
 @gives_facts
 def facts_conversation(cached_tokens, prompt_tokens):
-    """Return how much of one conversation's prompts is cached; both are of its turns."""
+    """Return how much of one conversation's prompts is cached; both arrays have a value per turn."""
     return {
         "turns": len(prompt_tokens),
         "cached": cached_tokens.sum(),
@@ -156,7 +156,7 @@ def list_parameters(stats):
 
 
 def check_parameters(stats, parameters):
-    """Raise InputError where statistics were made with other parameters than these."""
+    """Raise InputError if statistics were made with other parameters than these."""
     made = stats["multi_turn"]["parameters"]
     differing = [name for name, value in parameters.as_dict().items() if made.get(name) != value]
     if differing:

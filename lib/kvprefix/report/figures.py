@@ -1,4 +1,4 @@
-"""The four figures whose names are fixed: which function draws each, and saving them all without a notebook."""
+"""The four figures whose names are fixed: the function that draws each; saving them all without a notebook."""
 
 from kvprefix.report.captions import caption_figure
 from kvprefix.report.plot import (

@@ -1,8 +1,7 @@
 """Kernels that start at once: forked from one process that has already imported what notebooks import.
 
-A notebook's own interpreter spends three seconds on imports before its first cell runs. Where processes can be forked
-safely after such imports (Linux), `PreloadedManager` takes the place of Jupyter's own manager; a notebook sees no
-difference.
+A notebook's own interpreter spends three seconds on imports before its first cell runs. If processes can be forked
+safely after such imports (Linux), `PreloadedManager` replaces Jupyter's own manager; a notebook sees no difference.
 """
 
 import asyncio
@@ -40,7 +39,7 @@ def start_preloading():
 
 
 class PreloadedManager(AsyncKernelManager):
-    """Jupyter's manager, but for where its kernels come from."""
+    """Jupyter's manager, with kernels forked from the preloaded process."""
 
     async def _async_pre_start_kernel(self, **options):
         if self.provisioner is None:
@@ -60,7 +59,7 @@ class _ForkProvisioner(LocalProvisioner):
 
 
 class _Popen:
-    """What a provisioner asks of a process, as `subprocess.Popen` answers it."""
+    """What a provisioner uses of `subprocess.Popen`, for a forked process."""
 
     stdin = stdout = stderr = None
 
@@ -91,7 +90,7 @@ def _run_kernel(arguments, folder, environment):
     multiprocessing.set_start_method(None, force=True)  # what a notebook itself starts is started as usual
     from ipykernel.kernelapp import IPKernelApp
 
-    os.environ.update(environment)  # as it is now: the process that this one was forked from is older
+    os.environ.update(environment)  # as it is now: the parent process is older
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.chdir(folder)
     sys.argv = ["ipykernel_launcher", *arguments]

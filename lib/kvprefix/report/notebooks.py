@@ -1,6 +1,6 @@
 """Execute notebooks with parameters through papermill: each whole or not at all, a failed copy kept as evidence.
 
-One that fails costs the others nothing: they run, and its section of the report says why it failed.
+If one fails, the others still run, and its section of the report says why it failed.
 """
 
 import os
@@ -35,17 +35,17 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     jobs : int
         Notebooks at a time.
     newer_than : pathlib.Path, optional
-        Leave out what was executed after this file and the notebook itself changed; the last one only if all were.
+        Skip a notebook executed after this file and the notebook itself changed; the last one only if all are skipped.
 
     Returns
     -------
     int
-        0, or FAILED where a notebook failed; a next call with `newer_than` runs that one and the last again.
+        0, or FAILED if a notebook failed; the next call with `newer_than` runs that one and the last again.
 
     Raises
     ------
     InputError
-        As `execute_notebook`; data or times that change between two notebooks, before the last one runs.
+        As `execute_notebook`; if data or times change before the last notebook runs.
     """
     targets = {source: output_dir / "notebooks" / source.name for source in sources}
     *others, last = sources
@@ -58,7 +58,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     write_parameters(output_dir, parameters)
 
     files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
-    stamps = [stamp_file(file) for file in files]  # all notebooks are to see the same
+    stamps = [stamp_file(file) for file in files]  # all notebooks must see the same files
 
     def execute(source):
         alone = jobs == 1 or source == last
@@ -90,7 +90,7 @@ def _execute_in_turn(execute, others, last, jobs, stamps):
                 list(pool.map(execute_one, others))
             pool.submit(execute_one, last).result()
         except BaseException:
-            ended.set()  # nothing more is started
+            ended.set()  # start nothing more
             raise
     return failed
 
@@ -102,7 +102,7 @@ def _is_stale(source, target, newer_than):
 
 
 def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
-    """Execute a notebook; return 0, or FAILED where a cell failed or the kernel died.
+    """Execute a notebook; return 0, or FAILED if a cell failed or the kernel died.
 
     Parameters
     ----------
@@ -110,16 +110,16 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         The notebook and its executed copy. On failure the partly executed copy is `NAME.failed.ipynb` beside it, and
         the notebook's section is marked.
     parameters : Parameters
-        Those of them that the notebook declares are passed; it reads the others from the report folder.
+        The notebook gets those that it declares; it reads the others from the report folder.
     output_dir : pathlib.Path
         The report folder, passed as `output_dir`.
     in_turn : bool
-        Show a bar of the notebook's cells: no other one runs meanwhile.
+        Whether no other notebook runs at the same time; then a bar of its cells is shown.
 
     Raises
     ------
     InputError
-        A notebook that is not there, or declares no parameters; a parameter that no notebook can hold.
+        If the notebook does not exist, or declares no parameters, or a parameter is no valid UTF-8.
     """
     chosen = _choose_values(source, parameters, output_dir)
     failed = target.with_suffix(".failed.ipynb")
@@ -154,7 +154,7 @@ def _choose_values(source, parameters, output_dir):
 
 
 def _run_papermill(source, target, values, *, shows):
-    """Execute a notebook as `target`; return None, or why it failed. `shows`: with a bar of its cells."""
+    """Execute a notebook as `target`; return None, or why it failed. `shows` shows a bar of its cells."""
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     manager = start_preloading()
     import papermill
@@ -173,7 +173,7 @@ def _run_papermill(source, target, values, *, shows):
             raise KeyboardInterrupt from None
         return f"cell {error.exec_count}: {error.ename}: {error.evalue}"
     except DeadKernelError:
-        return f"cell {_count_started(target)}: its kernel died, as it does where memory ends"
+        return f"cell {_count_started(target)}: its kernel died, as it does if memory runs out"
     return None
 
 

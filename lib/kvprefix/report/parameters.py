@@ -1,7 +1,7 @@
 """The parameters of a report, for its notebooks: a notebook declares those that it uses, a file holds all.
 
-`notebooks` writes `parameters.json` into the report's folder. A notebook that runs elsewhere, as in JupyterLab, finds
-none there: what it does not declare has its default.
+`notebooks` writes `parameters.json` into the report's folder. A notebook that runs elsewhere, as in JupyterLab, has no
+such file: what it does not declare has its default.
 """
 
 import json
@@ -21,13 +21,13 @@ def write_parameters(folder, parameters):
 
 
 def pick_parameters(names):
-    """Make the Parameters of a notebook: what it declares, then what its report's folder holds, then the defaults.
+    """Make the Parameters of a notebook: its declared values, else those of the report's folder, else the defaults.
 
     Parameters
     ----------
     names : dict
         The notebook's `globals()`. A text that stands for a number or for true or false, as `papermill -r` gives it, is
-        read as that, and what was read takes its place there.
+        replaced there by that value.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def pick_parameters(names):
     Raises
     ------
     InputError
-        As Parameters, and if papermill gave a name that is not known.
+        As Parameters; if papermill gave an unknown name.
     """
     declared = _list_declared(names.get("In", []), names)
     for name in declared:
@@ -51,7 +51,7 @@ def pick_parameters(names):
 
 
 def _list_declared(cells, names):
-    """Return the parameters that the declaring cells and papermill's own set; without cells, all given.
+    """Return the parameters that the notebook's and papermill's declaring cells set; without such cells, all given.
 
     Other cells may use the names of parameters for something else.
     """

@@ -44,7 +44,7 @@ class ShownFigure(Figure):
 
 
 def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
-    """Return (figure, axes) in the project's style; axes is an array where there is more than one column."""
+    """Return (figure, axes) in the project's style; axes is an array if there is more than one column."""
     with mpl.rc_context(STYLE):
         figure = ShownFigure(figsize=(width_in, height_in), layout="constrained")
         axes = figure.subplots(1, columns, **options)
@@ -61,7 +61,7 @@ def compute_ecdf(values, weights=None, points=2000):
     values : (n,) array_like
     weights : (n,) array_like, optional
     points : int
-        Keep about so many of its steps, the first and last always.
+        Keep about this many steps, always the first and the last.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def compute_ecdf(values, weights=None, points=2000):
 
 
 def draw_sharing_cdf(results):
-    """Draw the distribution of the sharing fraction over requests, a line a mode. Returns (figure, its data)."""
+    """Draw the distribution of the sharing fraction over requests, a line per mode. Returns (figure, its data)."""
     lines = {
         mode: (
             compute_ecdf(result.sharing.sharing_fraction),
@@ -129,7 +129,7 @@ def draw_gap_cdf(results):
 
 
 def draw_hit_distribution(results):
-    """Draw the share of blocks that are accessed at least so often, both axes logarithmic. Returns (figure, data)."""
+    """Draw the share of blocks with at least x accesses, both axes logarithmic. Returns (figure, its data)."""
     figure, axes = make_axes()
     frames = []
     for mode, (_, sharing, stats, _) in results.items():
@@ -159,7 +159,7 @@ def draw_comparison(results):
     figure, (left, right) = make_axes(PAGE_IN, 2.4, 2, width_ratios=[5, 1.4])
     data = pd.concat([_draw_bars(left, results, rates, 100, "{:.1f}"), _draw_bars(right, results, counts, 1, "{:.2f}")])
     left.set(ylabel="percent", ylim=(0, max(10, 1.18 * left.dataLim.ymax)))
-    right.set(ylabel="accesses a block", ylim=(0, 1.18 * max(1, right.dataLim.ymax)))
+    right.set(ylabel="accesses per block", ylim=(0, 1.18 * max(1, right.dataLim.ymax)))
     add_legend(left, 2)
     return figure, data
 
@@ -167,7 +167,7 @@ def draw_comparison(results):
 def save_figure(figure, data, caption, path):
     """Save a figure as PNG and PDF (TrueType fonts), its plotted numbers as CSV and its caption as text.
 
-    `path` is without suffix; equal figures give equal files.
+    `path` has no suffix; equal figures give equal files.
     """
     with mpl.rc_context(STYLE):
         for suffix, meta in (
@@ -183,7 +183,7 @@ def save_figure(figure, data, caption, path):
 
 
 def draw_lines(axes, lines, x_name, y_name):
-    """Draw step lines, one a mode: a mapping of mode to ((x, y), what its legend adds)."""
+    """Draw step lines, one per mode; `lines` maps a mode to ((x, y), the note of its legend)."""
     frames = []
     for mode, ((x, y), note) in lines.items():
         axes.step(x, y, where="post", **line_style(mode, note))
@@ -194,7 +194,7 @@ def draw_lines(axes, lines, x_name, y_name):
 def _draw_bars(axes, results, measures, factor, label):
     frames, width = [], 0.76 / len(results)
     for k, (mode, result) in enumerate(results.items()):
-        known = np.array([read_rate(result.stats, name) for name in measures.values()], float)  # NaN: does not exist
+        known = np.array([read_rate(result.stats, name) for name in measures.values()], float)  # NaN if there is none
         values = np.nan_to_num(known)
         found = [result.stats["intervals"][name] for name in measures.values()]
         low, high = np.array([pair or (value, value) for pair, value in zip(found, values, strict=True)]).T
@@ -231,14 +231,14 @@ def note_if_empty(axes, count, note):
 
 
 def complete_caption(caption, figure):
-    """Return a caption and why the figure, or a part of it, shows nothing: a sentence each, where there is one."""
+    """Return a caption and a sentence for each reason why a panel shows nothing."""
     texts = [text for axes in figure.axes for text in axes.texts if text.get_gid() == "note"]
     notes = dict.fromkeys(text.get_text().replace("\n", " ") for text in texts)
     return " ".join([caption, *(f"{note[0].upper()}{note[1:]}." for note in notes)])
 
 
 def log_axes(axes, names):
-    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade with a few plain ticks, which fit."""
+    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade, with a few plain ticks that fit."""
     for name in names:
         if not 0 < getattr(axes.dataLim, f"interval{name}")[1] < np.inf:  # nothing to see
             axes.set(**{f"{name}lim": (1, 10)})
@@ -256,7 +256,7 @@ def line_style(mode, note):
 
 
 def add_legend(axes, columns=1):
-    """Put the legend above the axes, where it covers no data; none where there is nothing to name."""
+    """Put the legend above the axes, where it covers no data; draw none if it has no entries."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
@@ -267,13 +267,13 @@ def add_legend(axes, columns=1):
 
 
 def rate_axes(axes):
-    """Label the y axis in percent, from 0 on; where all is 0, up to 1 %."""
+    """Label the y axis in percent, from 0; if all values are 0, up to 1 %."""
     percent_axes(axes)
     axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
 
 
 def percent_axes(axes, x=False):
-    """Label the y axis (and, asked for, the x axis) in percent."""
+    """Label the y axis in percent, and the x axis if `x` is true."""
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if x:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))

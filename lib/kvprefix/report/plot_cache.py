@@ -30,17 +30,17 @@ WEIGHTINGS = {
 
 
 def draw_lru_curve(curve, ceiling, block_size, model):
-    """Draw LRU's hit rate over capacity, a line a weighting, with the spread of the seeds. Returns (figure, data).
+    """Draw LRU's hit rate over capacity, a line per weighting, with the range over seeds. Returns (figure, data).
 
     Parameters
     ----------
     curve : pandas.DataFrame
-        Of `study.study_lru`.
+        Of `studies.cache.study_lru`.
     ceiling : dict
-        Of `curves.rate_unbounded`.
+        Of `cache.curve.rate_unbounded`.
     block_size : int
-    model : units.Model
-        Whose KV cache the upper axis is in GiB of.
+    model : models.memory.Model
+        The upper axis is in GiB of its KV cache.
     """
     figure, axes = make_axes(PAGE_IN, 3.2)
     for name, style in style_lines(ceiling, WEIGHTINGS).items():
@@ -76,7 +76,7 @@ def _list_looks():
 
 
 def draw_block_sizes(frame):
-    """Draw what the block size does to the unbounded rates, and to LRU at equal memory. Returns (figure, data)."""
+    """Draw unbounded hit rates, and LRU's at equal memory, over block size. Returns (figure, data)."""
     figure, (left, right) = make_axes(PAGE_IN, 2.6, 2)
     whole = frame[frame["memory_tokens"].isna()]
     for name, style in WEIGHTINGS.items():
@@ -98,7 +98,7 @@ def draw_block_sizes(frame):
 
 
 def draw_loss(frame):
-    """Draw the cached tokens that larger blocks lose, against half a block a request. Returns (figure, data)."""
+    """Draw the cached tokens that larger blocks lose, beside half a block per request. Returns (figure, data)."""
     small = frame["block_size"].min()
     whole = frame[frame["memory_tokens"].isna() & (frame["block_size"] > small)]
     figure, axes = make_axes()
@@ -106,7 +106,7 @@ def draw_loss(frame):
     axes.plot(sizes, whole["lost_tokens"], marker="o", markersize=3, color="#10507A", label="measured")
     label = f"half a block: (B - {small}) / 2"
     axes.plot(sizes, (sizes - small) / 2, color="#666666", linestyle=(0, (4, 1.5)), label=label)
-    axes.set(ylabel="cached tokens lost a request\n(log scale)")
+    axes.set(ylabel="cached tokens lost per request\n(log scale)")
     note_if_empty(axes, (whole["lost_tokens"] > 0).sum(), "no larger block loses a token")
     log_axes(axes, "y")
     _block_size_axis(axes, sizes)
@@ -115,7 +115,7 @@ def draw_loss(frame):
 
 
 def draw_working_set(times_s, sizes, block_size, model):
-    """Draw the working set over time. `sizes`: a mapping of label to its distinct blocks. Returns (figure, data)."""
+    """Draw the working set over time. `sizes` maps a label to its distinct blocks. Returns (figure, data)."""
     figure, axes = make_axes(PAGE_IN, 2.5)
     for label, style in style_lines(sizes).items():
         axes.plot(times_s / 3600, np.maximum(sizes[label], 1), label=label, **{**style, "marker": ""})
@@ -139,7 +139,7 @@ def draw_reuse(gap_s, distances, reuse):
     gap_s, distances : ndarray
         Of each reuse: seconds since the last access, and distinct blocks accessed since.
     reuse : (share_of_blocks, share_of_reuse)
-        Of `workingset.rank_reuse`.
+        Of `cache.working_set.rank_reuse`.
     """
     figure, axes = make_axes(PAGE_IN, 2.3, 3)
     gap, distance = compute_ecdf(gap_s), compute_ecdf(distances)
@@ -168,7 +168,7 @@ def _capacity_axes(axes, block_size, model):
     with mpl.rc_context(STYLE):
         top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
         name, kib = plain_label(model.name), model.bytes_per_token / 1024
-        top.set_xlabel(f"GiB of KV cache, {name} ({kib:,.0f} KiB a token, log scale)")
+        top.set_xlabel(f"GiB of KV cache, {name} ({kib:,.0f} KiB per token, log scale)")
         top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         below = axes.secondary_xaxis("bottom", functions=(lambda x: x * block_size, lambda x: x / block_size))
         below.spines["bottom"].set_position(("outward", 30))

@@ -10,12 +10,12 @@ from kvprefix.studies.engines import CHAIN, list_engines
 
 
 def draw_chain(frame):
-    """Draw what each cause wins or costs, a panel a pool; marks at the bars' ends: rate and 95 % interval.
+    """Draw what each cause gains or costs, a panel per pool; marks at the bars' ends show rate and 95 % interval.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Of `study_engines`.
+        Of `studies.engines.study_engines`.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def draw_engines(frame):
     cases = list_engines()
     engines = list(dict.fromkeys(case.engine for case in cases.values()))
     known = [case for case in cases.values() if case.look]
-    known.sort(key=lambda case: (engines.index(case.engine), case.look["hatch"]))  # of each engine the plain bars first
+    known.sort(key=lambda case: (engines.index(case.engine), case.look["hatch"]))  # each engine's plain bars first
     looks = style_bars(cases, {case.name: case.look for case in known})
     pools, width = np.sort(frame["pool"].unique()), 0.8 / len(looks)
     for k, (name, look) in enumerate(looks.items()):

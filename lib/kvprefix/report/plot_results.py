@@ -1,4 +1,4 @@
-"""Draw a single result as its own `plot` shows it in a notebook: sharing, a curve, a sweep, a comparison."""
+"""Draw a single result for its own `plot` method: sharing, a curve, a sweep, a comparison."""
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter

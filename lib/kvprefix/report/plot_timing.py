@@ -10,12 +10,12 @@ from kvprefix.stats.intervals import move_interval, spread_over
 
 
 def draw_variants(frame, ceiling, block_size):
-    """Draw LRU's token hit rate over capacity, a line a variant, with the range over seeds and the 95 % interval.
+    """Draw LRU's token hit rate over capacity, a line per variant, with the range over seeds and the 95 % interval.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Of `study_timing.study_timing`.
+        Of `studies.timing.study_timing`.
     ceiling : float
         The unbounded token hit rate.
     block_size : int
@@ -43,12 +43,12 @@ def draw_variants(frame, ceiling, block_size):
 
 
 def draw_characteristic(frame, gap_s, block_size):
-    """Draw how long a block survives at each capacity, beside the distribution of the gaps, on one axis of time.
+    """Draw how long a block survives at each capacity, beside the distribution of the gaps, on one time axis.
 
     Parameters
     ----------
     frame : pandas.DataFrame
-        Of `study_timing.study_timing`.
+        Of `studies.timing.study_timing`.
     gap_s : (n,) ndarray
         Reuse gaps of the workload's own trace.
     block_size : int
@@ -77,7 +77,7 @@ def draw_characteristic(frame, gap_s, block_size):
 
 
 def draw_approximation(frame, block_size):
-    """Draw Che's approximation on the simulated points; hollow points: its assumption does not hold."""
+    """Draw Che's approximation and the simulated points; points are hollow if its assumption does not hold."""
     figure, axes = make_axes(PAGE_IN, 3.0)
     for name, look in _styled(frame):
         one, color = frame[frame["variant"] == name].dropna(subset="simulated"), look["color"]

@@ -37,7 +37,7 @@ def draw_turns_of(requests, cached_tokens):
 
 
 def draw_turn_counts(requests):
-    """Draw the share of conversations with at least so many turns, both axes logarithmic. Returns (figure, data)."""
+    """Draw the share of conversations with at least x turns, both axes logarithmic. Returns (figure, its data)."""
     per_conversation = requests.groupby("conversation_index").size()
     turns, conversations = np.unique(per_conversation, return_counts=True)
     share = conversations[::-1].cumsum()[::-1] / conversations.sum()
@@ -71,8 +71,8 @@ def draw_lengths(traces):
 
 
 def draw_arrivals(traces, bins=120):
-    """Draw the requests a second over time, a line a mode. Returns (figure, its data)."""
-    end = max(np.percentile(trace.arrival_s, 99.5) for trace in traces.values()) or 1.0  # a second, where all is at 0
+    """Draw the requests per second over time, a line per mode. Returns (figure, its data)."""
+    end = max(np.percentile(trace.arrival_s, 99.5) for trace in traces.values()) or 1.0  # 1 s if all arrive at 0
     edges = np.linspace(0, end, bins + 1)
     lines = {}
     for mode, trace in traces.items():
@@ -81,13 +81,13 @@ def draw_arrivals(traces, bins=120):
         lines[mode] = ((edges[:-1] / 60, rate), count(len(trace), "request"))
     figure, axes = make_axes(PAGE_IN, 2.2)
     data = draw_lines(axes, lines, "minute", "requests_per_s")
-    axes.set(xlim=(0, end / 60), ylim=(0, None), xlabel="time (min)", ylabel="requests / s")
+    axes.set(xlim=(0, end / 60), ylim=(0, None), xlabel="time (min)", ylabel="requests per second")
     add_legend(axes, 2)
     return figure, data
 
 
 def draw_turn_gaps(requests):
-    """Draw the time from one turn's arrival to the next one's, in one conversation. Returns (figure, its data)."""
+    """Draw the time between the arrivals of consecutive turns of a conversation. Returns (figure, its data)."""
     gap = (
         requests.sort_values(["conversation_index", "turn"]).groupby("conversation_index")["arrival_s"].diff().dropna()
     )

@@ -1,4 +1,4 @@
-"""How numbers are shown: rounded, with their units, a dash where there is none."""
+"""How numbers are shown: rounded, with their units; a dash for None."""
 
 from kvprefix.files.words import count
 
@@ -43,7 +43,7 @@ def points(value):
 
 
 def counted(value, noun, plural=None):
-    """Return a number, which may be a mean, as a whole one with its noun.
+    """Return a number, rounded to a whole one, with its noun.
 
     >>> counted(1, "block"), counted(2000.4, "request")
     ('1 block', '2,000 requests')

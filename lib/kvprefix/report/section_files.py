@@ -1,8 +1,8 @@
-"""The files in which notebooks hand their part to the report: what they show, and the facts that it is said of.
+"""The files in which notebooks hand their part to the report: what they show, and their facts.
 
-`sections/NAME.json` holds a notebook's title, its items in Markdown and, where the notebook failed, the reason;
-`facts/NAME.json` holds its facts, by the name of what is said of them, and the parameters that they are of. What is
-made of them is the business of `sections` and `facts_conclusion`.
+`sections/NAME.json` holds a notebook's title, its items in Markdown and, if the notebook failed, the reason;
+`facts/NAME.json` holds its facts, by the name of their template, and the parameters that they belong to. `sections` and
+`facts_conclusion` make the report of them.
 """
 
 import json
@@ -19,7 +19,7 @@ def write_section(folder, name, title, items):
 
 
 def write_facts(folder, name, facts, parameters):
-    """Write a notebook's facts, plain JSON values by name (in ASCII: data may hold what is no Unicode text)."""
+    """Write a notebook's facts, plain JSON values by name (in ASCII, since data may hold invalid Unicode)."""
     _write(folder / "facts" / f"{name}.json", {"parameters": parameters.as_dict(), "facts": facts}, ensure_ascii=True)
 
 
@@ -32,9 +32,9 @@ def begin_section(folder, name):
 
 
 def mark_failed(folder, name, title, reason):
-    """Record that a notebook failed and why (one line); what it showed before stays, its facts go.
+    """Record that a notebook failed and why (one line); what it showed before stays, its facts are removed.
 
-    `title` stands where the notebook failed before it recorded any.
+    `title` is used if the notebook failed before it recorded one.
     """
     path = folder / "sections" / f"{name}.json"
     record = _read(path) if path.exists() else {"title": title, "items": []}
@@ -50,7 +50,7 @@ def read_sections(folder):
 def read_facts(folder, parameters):
     """Return the facts that a report folder's notebooks handed over with these parameters, by notebook.
 
-    One that failed has none. Facts of other parameters, as playing in JupyterLab leaves them, are said and left out.
+    A failed notebook has none. Facts of other parameters, as a run in JupyterLab leaves them, are skipped with a note.
     """
     found = {}
     for path in sorted((folder / "facts").glob("*.json")):

@@ -1,10 +1,10 @@
 """Gather what notebooks find into sections, and the sections into one report in Markdown and HTML.
 
-A notebook's `Section` shows each finding where it is made and records it; `write_report` joins all sections of a
-folder in the order of their names. What is said is the notebooks' business.
+A notebook's `Section` shows each finding in place and records it; `write_report` joins all sections of a folder in the
+order of their names. The notebooks decide what is said.
 
-Titles, headings, captions and tables are plain text and are escaped here. Only what is said is Markdown; whoever puts
-text from outside into it escapes that (`escape.escape_markdown`), or says all of it as `plain`.
+Titles, headings, captions and tables are plain text and are escaped here. Only what is said is Markdown: the caller
+escapes text from outside in it (`files.escape.escape_markdown`), or says all of it as `plain`.
 """
 
 import base64
@@ -28,8 +28,8 @@ from kvprefix.report.words import say
 class Section:
     """One notebook's part of the report: shown at once, recorded in `sections/NAME.json` and `facts/NAME.json`.
 
-    What is said of facts is said of those that are recorded. Running a cell again replaces what it recorded before;
-    running the set-up cell again begins anew.
+    Sentences are made of the recorded facts. Running a cell again replaces what it recorded before; running the set-up
+    cell again removes all.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Section:
     folder : path-like
         The report folder; a relative one is read from the project's top.
     parameters : Parameters, optional
-        Those that the facts are of; a section that keeps facts needs them.
+        The parameters of its facts; required to keep facts.
     """
 
     def __init__(self, name, title, folder, parameters=None):
@@ -49,13 +49,13 @@ class Section:
         self._save()
 
     def say(self, heading, text, *, plain=False):
-        """Show and record a paragraph or more of Markdown (`plain`: of text as it is) under a heading, if not empty."""
+        """Show and record Markdown (text as it is if `plain`) under a heading, unless the heading is empty."""
         text = escape_markdown(text) if plain else text
         self._record(f"text-{heading}", f"### {escape_markdown(heading)}\n\n{text}" if heading else text)
         display(Markdown(text))
 
     def show_figure(self, slug, figure, data, caption, also=None):
-        """Show, save and record a figure as `figures/NN-slug`; `also` saves it under a name that the mission fixes."""
+        """Show, save and record a figure as `figures/NN-slug`; `also` saves it under a second, fixed name."""
         caption = complete_caption(caption, figure)
         name = f"{self._number()}-{slug}"
         save_figure(figure, data, caption, self.folder / "figures" / name)
@@ -76,18 +76,18 @@ class Section:
         display(Markdown(markdown), Markdown(f"*{caption}*"))
 
     def say_facts(self, heading, name, facts):
-        """Keep facts, and show and record what the template `words/NAME.md` says of them, under a heading."""
+        """Record facts, and show and record what the template `words/NAME.md` says of them, under a heading."""
         self.say(heading, say(f"{name}.md", self.keep(name, facts)))
 
     def keep(self, name, facts):
-        """Record facts by the name of what is said of them, for the conclusion and for whoever reads them; return them.
+        """Record facts by the name of their template, for the conclusion and for readers; return them as plain values.
 
         Raises
         ------
         InputError
-            If the section was made without the parameters that they are of.
+            If the section was made without parameters.
         TypeError
-            If they are other than numbers, names, flags, lists and dicts.
+            If a fact is no number, name, flag, list or dict.
         """
         if self.parameters is None:
             raise InputError(f"section {self.name} keeps facts of no parameters; expected Section(..., parameters)")
@@ -109,12 +109,12 @@ class Section:
 def read_stats(folder, parameters):
     """Read both modes' statistics of a report folder: a dict of mode to the content of `*_stats.json`.
 
-    Where notebook 20 failed, there are none of this run: the `parameters` alone stand in their place.
+    If notebook 20 failed, this run has none: the result holds the `parameters` alone.
 
     Raises
     ------
     InputError
-        Where notebook 20 has not written them yet.
+        If notebook 20 has not written them yet.
     """
     folder = resolve_output(folder)
     if "failed" in read_sections(folder).get(SHARING, {}):
@@ -131,13 +131,13 @@ def read_stats(folder, parameters):
 def write_report(title, front, back):
     """Join the sections of a report folder to `report.md` and a self-contained `report.html`.
 
-    The section of a notebook that failed is a box with the reason, and what the notebook showed before.
+    The section of a failed notebook is a box with the reason, followed by what the notebook showed before.
 
     Parameters
     ----------
     title : str
     front, back : Section
-        What stands before and after the sections of all other notebooks, which come in the order of their names.
+        The first and the last section; those of all other notebooks stand between, in the order of their names.
 
     Returns
     -------
@@ -191,7 +191,7 @@ def _render_html(parts, title, folder):
 
 
 def _render_image(folder, renderer, tokens, index, options, env):
-    """Return an image of the report's own `figures/`, with its bytes inside and 150 pixels an inch; else its text."""
+    """Return an image of the report's own `figures/`, with its bytes inside and 150 pixels per inch; else its text."""
     token = tokens[index]
     alt, source = renderer.renderInlineAsText(token.children, options, env), str(token.attrs["src"])
     path = folder / source

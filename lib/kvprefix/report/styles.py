@@ -1,4 +1,4 @@
-"""How a series looks: one colour, dash and mark each, legible in grey; they do not run out, however many there are."""
+"""How series look: a colour, dash and mark each, legible in grey, for any number of series."""
 
 import itertools
 
@@ -16,7 +16,7 @@ SERIES = {
 
 
 def style_lines(names, known=None):
-    """Return the look of a line for each name: what is known of it, else the next that no other one has.
+    """Return the look of a line for each name: the known one, else the next that is free.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def style_bars(names, known=None):
 
 
 def style_variants(names):
-    """Return the look of a line for each variant of a study, from the last one on: the others are compared with it.
+    """Return the look of a line for each variant of a study; the last one, the base of comparison, has the first look.
 
     >>> style_variants(["naive", "causal"])["causal"]
     {'color': '#10507A', 'linestyle': '-', 'marker': 'o'}
@@ -55,7 +55,7 @@ def style_variants(names):
 
 
 def style_mode(mode):
-    """Return the look of a mode: its `label`, `color`, `linestyle` and `hatch`; one that is new gets one for good."""
+    """Return the look of a mode: its `label`, `color`, `linestyle` and `hatch`; a new mode gets one that it keeps."""
     if mode not in SERIES:
         looks = _cycle(color=COLORS[2:], linestyle=DASHES[2:], hatch=HATCHES[2:])
         SERIES[mode] = {"label": mode.replace("_", "-"), **next(itertools.islice(looks, len(SERIES) - 2, None))}
@@ -69,6 +69,6 @@ def _style(names, known, **parts):
 
 
 def _cycle(**parts):
-    """Yield looks without end: the k-th has the k-th of each part, which begins again when it is through."""
+    """Yield looks without end: the k-th has the k-th of each part, which repeats."""
     for looks in zip(*map(itertools.cycle, parts.values()), strict=True):
         yield dict(zip(parts, looks, strict=True))

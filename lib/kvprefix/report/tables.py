@@ -13,14 +13,14 @@ def save_table(frame, path, caption, formats=None):
     Parameters
     ----------
     frame : pandas.DataFrame
-        Its columns, as they shall be headed; numbers unrounded. The index is not written.
+        Its columns with their headings; numbers unrounded. The index is not written.
     path : path-like
         Without suffix.
     caption : str
-        Stands as a comment in the LaTeX file.
+        A comment in the LaTeX file.
     formats : mapping or sequence, optional
-        How numbers are shown in Markdown and LaTeX: by column name, or one a row. Each is a function of the number or a
-        format as in ``"{:.1f}"``; `format_number`'s own rule otherwise.
+        How numbers are shown in Markdown and LaTeX: by column name, or one per row. Each is a function of the number or
+        a format such as ``"{:.1f}"``; by default the rule of `format_number`.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def save_table(frame, path, caption, formats=None):
 
 
 def format_number(value, form=None):
-    """Format a table cell: whole numbers with thousands apart, others to three digits, nothing as a dash.
+    """Format a table cell: whole numbers with thousands separators, others to three digits, None or NaN as a dash.
 
     >>> format_number(43824189), format_number(0.41234), format_number(None), format_number("LRU")
     ('43,824,189', '0.412', '–', 'LRU')

@@ -1,12 +1,12 @@
-"""Say facts in words: a Jinja template says what a function of facts has found. Nothing is computed here.
+"""Say facts in words: a Jinja template turns the facts of a function into sentences. Nothing is computed here.
 
-`words/NAME.md.j2` says Markdown and `words/NAME.txt.j2` plain text; the names that it knows are those of its facts, and
-a name that they lack is an error. In Markdown all text that an expression puts out is escaped, wherever it stands, so
-that a template cannot forget it; `| code` shows it as code. Plain text is escaped where it is shown (by `sections` and
-`tell`). A number needs a filter that says how it is shown, unless it is a whole one.
+`words/NAME.md.j2` gives Markdown and `words/NAME.txt.j2` plain text. A template knows the names of its facts; any other
+name is an error. In Markdown all text that an expression puts out is escaped, so a template cannot forget it; `| code`
+shows it as code. Plain text is escaped by what shows it (`sections` and `tell`). A number that is not whole needs a
+filter that formats it.
 
-In a template a line break is a space, but none before a line that begins with a punctuation mark. A blank line begins
-a new paragraph (in plain text: a new line). Lines that begin with `- ` or `|` stand alone.
+In a template a line break is a space, but not before a line that begins with a punctuation mark. A blank line begins a
+new paragraph (in plain text: a new line). Lines that begin with `- ` or `|` stay lines.
 """
 
 import re
@@ -22,7 +22,7 @@ FILTERS = {
     "code": lambda text: Markup(code_markdown(text)), "plain": plain_text, "percent": percent, "seconds": seconds,
     "number": number, "points": points, "count": counted, "spread": spread,
 }  # fmt: skip
-GLUE, PARAGRAPH, LINE, SPACE = "\x1c", "\x1d", "\x1e", "\x1f"  # a template's own white space; the first of some wins
+GLUE, PARAGRAPH, LINE, SPACE = "\x1c", "\x1d", "\x1e", "\x1f"  # a template's own white space; the first of several wins
 _ALL = GLUE + PARAGRAPH + LINE + SPACE
 _WHITE = f" *[{PARAGRAPH}{LINE}{SPACE}][{_ALL} ]*|{GLUE}"
 
@@ -61,14 +61,14 @@ class Words:
 
 class _Environment(Environment):
     def preprocess(self, source, name=None, filename=None):
-        """Mark what the line breaks of a template mean."""
+        """Mark the line breaks of a template by their meaning."""
         source = re.sub(r"[ \t]*\n[ \t]*", "\n", source.strip())
         source = re.sub(r"(?<=\n|\})(?=[,;.:)])", GLUE, source)
         source = re.sub(r"\n{2,}", PARAGRAPH, source)
         return re.sub(r"\n(?=- |\|)", LINE, source).replace("\n", SPACE)
 
     def join_path(self, template, parent):
-        """Let Markdown include Markdown only: plain text that it includes would not be escaped."""
+        """Let Markdown include Markdown only: included plain text would not be escaped."""
         if Path(template).suffixes != Path(parent).suffixes:
             raise TemplateError(f"{parent} includes {template}; say it with plain(NAME, facts) instead")
         return template
@@ -81,7 +81,7 @@ def _put_white(text, paragraph):
 
 @pass_eval_context
 def _put_out(context, value):
-    """Return what an expression puts out: text, escaped where Markdown is made of it, or a whole number."""
+    """Return what an expression puts out: text, escaped in Markdown, or a whole number."""
     if isinstance(value, str):
         return Markup(escape_markdown(value)) if context.autoescape and not isinstance(value, Markup) else value
     if isinstance(value, int) and not isinstance(value, bool) or isinstance(value, Undefined):
@@ -90,7 +90,7 @@ def _put_out(context, value):
 
 
 def _expect(show):
-    """Return a filter that fails if the facts lack the value that it is to show."""
+    """Return a filter that fails if the facts lack its value."""
 
     def shown(value, *form):
         return show(str(value) if isinstance(value, Undefined) else value, *form)
@@ -99,7 +99,7 @@ def _expect(show):
 
 
 def _is_none(value):
-    """Say whether a value is None; to compare one that the facts lack is an error."""
+    """Say whether a value is None; fail if the facts lack it."""
     return value == None  # noqa: E711
 
 

@@ -138,7 +138,7 @@ def test_overlapping_requests_are_approximate_and_in_the_order_in_which_they_wer
 
 
 def test_the_overlap_takes_median_times():
-    # To the first token 0.1, 0.2, 0.9 s: 0.2. Then 0.5 (one token), 0.6 / 2, 0.18 / 9: 0.3 s a token.
+    # To the first token 0.1, 0.2, 0.9 s: 0.2. Then 0.5 (one token), 0.6 / 2, 0.18 / 9: 0.3 s per token.
     sent = [
         answer("a", [1], 0, ttft_s=0.1, duration_s=0.6, output_tokens=1, sent_s=3.0),
         answer("b", [1], 0, ttft_s=0.2, duration_s=0.8, output_tokens=3, sent_s=4.0),

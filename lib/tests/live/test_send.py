@@ -112,7 +112,7 @@ def test_a_difference_is_found_and_named(fake, url, requests_file, tmp_path, cap
 
 
 def test_generated_tokens_count_as_the_server_gave_them(fake, url, tmp_path):
-    # 3 tokens + 6 generated (1000..1005): 8 computed, 2 blocks of 4. The second prompt goes on with them: 8 cached
+    # 3 tokens + 6 generated (1000..1005): 8 computed, 2 blocks of 4. The second prompt continues with them: 8 cached
     prompts = {"a": [1, 2, 3], "b": [1, 2, 3, 1000, 1001, 1002, 1003, 1004, 7]}
     requests = [Request(name, prompt) for name, prompt in prompts.items()]
     recording = record_check(Check(url, max_tokens=6), requests, tmp_path / "r.jsonl", "test")
@@ -561,7 +561,7 @@ def test_a_killed_run_goes_on_from_its_last_whole_line(fake, url, requests_file,
 
 @pytest.mark.parametrize("knows_start", [True, False])
 def test_a_server_that_was_restarted_between_two_runs(fake, url, requests_file, tmp_path, capsys, knows_start):
-    # r3 = r0 and a token more hits 8 tokens, or none where the server has forgotten r0; r1 and r5 hit none either way
+    # r3 = r0 and a token more hits 8 tokens, or none if the server has forgotten r0; r1 and r5 hit none either way
     fake.process_start_s = 100.5 if knows_start else None
     fake.faults = dict.fromkeys(range(2, 20), (500, "boom"))
     assert check(url, requests_file, tmp_path, "--attempts", "1") == 2
@@ -569,7 +569,7 @@ def test_a_server_that_was_restarted_between_two_runs(fake, url, requests_file, 
     fake.restart()
     assert check(url, requests_file, tmp_path) == 0
     said = capsys.readouterr()
-    assert "the server was restarted since; the prediction goes on with an empty cache" in said.err
+    assert "the server was restarted since; the prediction continues with an empty cache" in said.err
     assert "(answers before that: [2])" in said.err and "agree on all 6 requests" in said.out
     frame, summary = read_outputs(tmp_path)
     assert frame["predicted_cached_tokens"].tolist() == [0, 4, 0, 0, 0, 0] and summary["server_counters"] is None

@@ -195,7 +195,7 @@ def test_every_row_of_the_table_loads():
     assert set(table["attention"]) == {"MHA", "GQA", "MLA"}
     assert list(table) == [
         *("model", "layers", "KV heads", "head size", "attention"),
-        *("bytes a token", "GiB for 100,000 tokens", "source"),
+        *("bytes per token", "GiB for 100,000 tokens", "source"),
     ]
 
 
@@ -210,7 +210,7 @@ def test_gib_by_hand():
 
 def test_gib_and_back():
     blocks = np.random.default_rng(0).integers(0, 10**9, 10_000)
-    for size in list_models()["bytes a token"]:
+    for size in list_models()["bytes per token"]:
         for block_size in (1, 16, 100):
             back = to_blocks(to_gib(blocks, block_size, size), block_size, size)
             assert back.dtype == np.int64 and np.array_equal(back, blocks)

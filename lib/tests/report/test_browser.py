@@ -1,4 +1,4 @@
-"""JupyterLab and the HTML report in a real browser (Chromium, headless). Skipped where there is none."""
+"""JupyterLab and the HTML report in a real browser (Chromium, headless). Skipped if there is none."""
 
 import os
 import shutil

@@ -53,8 +53,8 @@ FACTS = {
 }  # fmt: skip
 SHARING = (
     "62.1 % of the multi-turn prompt tokens are cached (by token, cold start, prompts only). Of the first messages' tokens "
-    "alone, without the template, 8.6 % are. So prefix sharing in this traffic is a matter of conversations that go on, "
-    "not of common prompts. Keeping generated tokens as well makes it 86.4 % (+24.3 points). A block that is reused at "
+    "alone, without the template, 8.6 % are. So prefix sharing in this traffic comes from conversations that continue, "
+    "not from common prompts. Keeping generated tokens as well makes it 86.4 % (+24.3 points). A block that is reused at "
     "all is accessed 3.8 times on average; 39.4 % of the distinct blocks are never accessed again. Half of the block "
     "reuses come within 113 s."
 )
@@ -66,8 +66,8 @@ SAID = {
     "50-eviction": "At the capacities tried, better eviction wins at most 25.8 points: with 14,393 blocks the optimum, which knows the "
     "future, hits 48.8 % and LRU 23.0 %. None of the 7 other policies tried is better than LRU at any capacity.",
     "60-timing": "With 2,468 blocks LRU hits 59.6 % on the clock \"all turns at once\" and 5.4 % on the clock \"causal\". With "
-    "12,264 blocks LRU hits 57.5 % where conversations start at 0.1 /s and 11.1 % where conversations start at 20 /s, which "
-    "is not separated.",
+    "12,264 blocks LRU hits 57.5 % if conversations start at 0.1 /s and 11.1 % if conversations start at 20 /s, a "
+    "difference that is not separated from zero.",
     "70-engine-check": "vLLM 0.32's rules, with generated tokens cached and requests running at once, hit 7.5 % with "
     "5,000 blocks and 84.0 % with 340,000 blocks.",
 }
@@ -125,13 +125,13 @@ def test_a_section_that_failed_adds_nothing(name):
         (("40-cache-size", "lru", "model"), "a_b_", r"GiB of a_b\_'s KV cache"),
         (("50-eviction", "policies", "capacities", 0, "opt"), 0.4, "wins at most 30.6 points: with 5,037 blocks"),
         (("50-eviction", "policies", "capacities"), [{"blocks": 5, "lru": 0.094, "opt": 0.0944}], "Eviction decides nothing here: LRU hits as much as the optimum at"),
-        (("50-eviction", "policies", "better"), [better("LFU", 0.5), better("GDSF", 1.25), better("LFU", 0.75)], "7 other policies tried, better than LRU at some capacity: 2, GDSF by most: +1.25 points."),
-        (("50-eviction", "policies", "better"), [better("a|*b*", 0.5)], r"capacity: 1, a\|\*b\* by most: +0.50 points."),
-        (("60-timing", "rates", "capacities", 1, "verdict"), "higher", "11.1 % where conversations start at 20 /s. vLLM"),
+        (("50-eviction", "policies", "better"), [better("LFU", 0.5), better("GDSF", 1.25), better("LFU", 0.75)], "7 other policies tried, 2 are better than LRU at some capacity; the largest gain is +1.25 points (GDSF)."),
+        (("50-eviction", "policies", "better"), [better("a|*b*", 0.5)], r"1 is better than LRU at some capacity; the largest gain is +0.50 points (a\|\*b\*)."),
+        (("60-timing", "rates", "capacities", 1, "verdict"), "higher", "11.1 % if conversations start at 20 /s. vLLM"),
         (("60-timing", "clocks", "others"), [], "at any capacity. With 12,264 blocks"),
         (("70-engine-check", "chain", "overlap", 0, "token_hit_rate"), 0.1, "hit 10.0 % with 5,000 blocks and 84.0 % with 340,000 blocks."),
-        (("70-engine-check", "chain", "engine"), "SGLang", "which is not separated. SGLang's rules, with"),
-        (("70-engine-check", "chain", "overlap"), [], "which is not separated."),
+        (("70-engine-check", "chain", "engine"), "SGLang", "not separated from zero. SGLang's rules, with"),
+        (("70-engine-check", "chain", "overlap"), [], "not separated from zero."),
     ],
 )  # fmt: skip
 def test_a_changed_fact_changes_its_sentence(path, to, said):

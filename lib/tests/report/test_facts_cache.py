@@ -16,7 +16,7 @@ from kvprefix.report.rounding import spread
 from kvprefix.report.words import say
 from kvprefix.traces.parameters import Parameters
 
-MODEL = Model("Tiny", 2**20, "")  # a MiB a token: 1,024 tokens are a GiB
+MODEL = Model("Tiny", 2**20, "")  # a MiB per token: 1,024 tokens are a GiB
 NEEDS = pd.DataFrame(
     [(share, seed, blocks + 10 * seed)
      for share, blocks in ((0.5, 90), (0.9, 390), (0.95, 790), (0.99, 1590)) for seed in (0, 1, 3)],
@@ -26,7 +26,7 @@ NEEDS = pd.DataFrame(
 
 
 def lru_curve(seeds=(0, 1, 5)):
-    """Return a curve of five capacities: rates 0.1 to 0.5 and 0.01 more a seed; an interval of the first seed alone."""
+    """Return a curve of five capacities: rates 0.1 to 0.5 and 0.01 more per seed; intervals of the first seed alone."""
     rows = []
     for seed in seeds:
         for k, capacity in enumerate((64, 128, 192, 320, 384), start=1):
@@ -63,8 +63,8 @@ def test_the_table_of_needs():
 
 
 def test_what_a_further_gib_adds():
-    # Blocks of 16 tokens, 64 a GiB: 1, 2, 3, 5, 6 GiB. Means 0.12, 0.22, ...; the sd of (0, 0.01, 0.05) is the root of
-    # (4 + 1 + 9) / 2 ten-thousandths. Ten points a GiB, but five between 3 and 5. Intervals of the first seed move with
+    # Blocks of 16 tokens, 64 per GiB: 1, 2, 3, 5, 6 GiB. Means 0.12, 0.22, ...; the sd of 0, 0.01, 0.05 is the root of
+    # (4 + 1 + 9) / 2 ten-thousandths. Ten points per GiB, five between 3 and 5. Intervals of the first seed move with
     # the mean, 0.02 above it.
     table = facts_cache.tabulate_margin(lru_curve(), 16, MODEL)
     assert table["blocks"].tolist() == [64, 128, 192, 320, 384] and table["GiB, Tiny"].tolist() == [1, 2, 3, 5, 6]
@@ -73,15 +73,15 @@ def test_what_a_further_gib_adds():
     assert table["± over seeds (sd)"].tolist() == pytest.approx([7e-4**0.5] * 5)
     assert table["95 % low"].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     assert table["95 % high"].tolist() == pytest.approx([0.17, 0.27, 0.37, 0.47, 0.57])
-    assert table["points a further GiB"].tolist()[:4] == pytest.approx([10, 10, 5, 10])
-    assert np.isnan(table["points a further GiB"].tolist()[4])
+    assert table["points per further GiB"].tolist()[:4] == pytest.approx([10, 10, 5, 10])
+    assert np.isnan(table["points per further GiB"].tolist()[4])
     few = facts_cache.tabulate_margin(lru_curve(), 16, MODEL, rows=3)
     assert few["blocks"].tolist() == [64, 192, 384]
-    assert few["points a further GiB"].tolist()[:2] == pytest.approx([10, 20 / 3])
+    assert few["points per further GiB"].tolist()[:2] == pytest.approx([10, 20 / 3])
 
 
 def test_tiers():
-    # Blocks of 2 tokens, 512 a GiB: the tiers hold 1 and 2 GiB. The curve rises by 1/4,096 a block up to 0.75.
+    # Blocks of 2 tokens, 512 per GiB: the tiers hold 1 and 2 GiB. The curve rises by 1/4,096 per block up to 0.75.
     rates = np.minimum(np.arange(4097) / 4096, 0.75)
     table = facts_cache.tabulate_tiers(Curve(rates / 2, rates, rates / 3), [1, 2], 2, MODEL)
     assert table["tier"].tolist() == ["tier 1", "tier 2", "a larger hierarchy", "computed"]
@@ -94,7 +94,7 @@ def test_what_other_models_need():
     # 803 1/3 blocks of 16 tokens at 131,072 bytes: 1.569 GiB.
     table = facts_cache.tabulate_models(NEEDS, 16).set_index("model")
     bytes_per_token = load_model("Llama-3.1-8B").bytes_per_token
-    assert table.loc["Llama-3.1-8B", "bytes a token"] == bytes_per_token == 131_072
+    assert table.loc["Llama-3.1-8B", "bytes per token"] == bytes_per_token == 131_072
     assert table.loc["Llama-3.1-8B", "GiB for 95 %"] == pytest.approx(12853.3333 * 131_072 / 2**30)
 
 
@@ -146,8 +146,8 @@ def test_the_table_of_block_sizes():
         [64, 0.47, 0.52, 0.59, 23.5, 28.5, 31.5],
     ]  # fmt: skip
     assert list(table)[1:6] == [
-        "token hit rate", "mean sharing fraction", "block reuse rate", "blocks (hashes) a request",
-        "tokens lost a request",
+        "token hit rate", "mean sharing fraction", "block reuse rate", "blocks (hashes) per request",
+        "tokens lost per request",
     ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from kvprefix.traces.parameters import Parameters
 
 
 def make_result(stats, prompts, hits, *, turns=None, shared=None, size=10, accesses=(), gaps=(), new_blocks=()):
-    """Return a Result of requests whose prompts hit so many blocks, and share so many tokens with the turn before."""
+    """Return a Result of requests with these hit blocks, and tokens shared with the previous turn."""
     n = len(prompts)
     requests = pd.DataFrame({"turn": [0] * n if turns is None else turns, "prompt_tokens": prompts})
     shared = np.zeros(n, np.int64) if shared is None else np.array(shared)

@@ -27,7 +27,7 @@ def test_what_was_read_is_said():
     assert not missing(
         text, "1,500 ~ records read ~ 1,334 ~ conversations used", "no_messages ~ 140 ~ first ~ record 3: a",
         "unknown_speaker ~ 26 ~ first ~ record 5: b", "byte ~ 7,654,300 ~ after the ~ 1,500 ~ whole",
-        "blank messages dropped ~ 31 ~ ids made unique ~ 42", "23 ~ conversations equal", "tokenizer tok brings no",
+        "blank messages dropped ~ 31 ~ ids made unique ~ 42", "23 ~ conversations equal", "tokenizer tok has no",
     )  # fmt: skip
     assert "leading assistant" not in text
 

@@ -17,7 +17,7 @@ from kvprefix.report.plot import add_legend, make_axes, note_if_empty
 
 @pytest.fixture(scope="module")
 def reports(request, tmp_path_factory):
-    """Return a report of each data set that is asked for, as a future, made two at a time in processes of their own."""
+    """Return a report of each data set asked for, as a future; processes of their own make them."""
     folder = tmp_path_factory.mktemp("strange")
     small, fallback = tmp_path_factory.mktemp("small"), tmp_path_factory.mktemp("fallback")
     tokenizers = {"small": save_small_tokenizer(small), "fallback": save_small_tokenizer(fallback, template=None)}

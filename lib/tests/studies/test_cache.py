@@ -97,7 +97,7 @@ def test_policies_are_paired_and_opt_is_the_bound(workload):
         assert (rates <= rates["opt"] + 1e-12).all()
     table = facts_cache.tabulate_policies(frame, {"token": 0.5})
     assert set(table[table["policy"] == "OPT"]["verdict"]) == {"bound"}
-    assert "points are there to win" in said_of(facts_cache.facts_policies, table)
+    assert "points can be gained" in said_of(facts_cache.facts_policies, table)
     figure, _ = plot_cache.draw_policies(frame, {"token": 0.5}, 16, load_model("Llama-3.1-8B"))
     assert len(figure.axes[0].lines) == len(POLICIES) + 1
 
