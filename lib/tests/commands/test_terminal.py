@@ -90,7 +90,10 @@ def test_no_message_leaves_another_way():
             call = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
             if call == "print" or re.search(r"(tqdm|bar|stdout|stderr)\.write$", call):
                 others.append(f"{source.name}: {call}({ast.unparse(node.args[0]).partition('(')[0]})")
-    assert others == ["interrupts.py: print(LINE)", "locks.py: print(plain_text)", "paths.py: tqdm.write(plain_text)", "table.py: sys.stdout.write(format_help)"]
+    assert others == [
+        "interrupts.py: print(LINE)", "locks.py: print(plain_text)", "paths.py: tqdm.write(plain_text)",
+        "table.py: sys.stdout.write(format_help)",
+    ]  # fmt: skip
 
 
 def test_hostile_file_names_records_and_reasons_are_shown_plainly(tmp_path, small_folder):
