@@ -64,7 +64,7 @@ def derived_folder():
 
 
 def resolve_output(folder):
-    """Return an output folder; a relative one counts from the project's top in its notebooks folder."""
+    """Return an output folder; inside the project's notebooks, a relative one counts from the project's top."""
     check_path(folder, "output folder", "a path")
     folder, project = Path(folder), find_project()
     inside = project and Path.cwd().resolve().is_relative_to(project / "notebooks")
