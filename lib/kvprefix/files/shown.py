@@ -37,7 +37,7 @@ class Shown:
 def show_rate(rate):
     """Return a rate as a percentage of two decimals, or a dash if it does not exist.
 
-    >>> show_rate(0.62345), show_rate(None)
+    >>> show_rate(0.62346), show_rate(None)
     ('62.35 %', '–')
     """
     return "–" if rate is None or rate != rate else f"{100 * rate:.2f} %"
