@@ -1,4 +1,4 @@
-"""The identity of prefix blocks, what a cache sees of them, and what an unbounded cache would share.
+"""Identify prefix blocks, list them as a cache accesses them, and count what an unbounded cache would share.
 
-No capacity and no eviction here.
+It knows no capacity and no eviction.
 """

@@ -1,7 +1,7 @@
-"""Hash blocks by their whole token prefix, part by part, and number what was found, a range of keys at a time.
+"""Hash blocks by their whole token prefix, part by part, and number the hashes, one range of keys at a time.
 
-All are pure functions of arrays: parts can be hashed anywhere, in any order, and so can ranges be numbered. Requests
-and their arrival are not known here.
+All functions are pure, so parts can be hashed and ranges numbered anywhere, in any order. It knows no requests and no
+arrivals.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from numba import njit
 
 from kvprefix.tokens.arrays import copy_prompt
 
-RANGES = 16  # of keys, told apart by their first four bits: each is numbered by itself
+RANGES = 16  # of keys, by their first four bits; each range is numbered by itself
 
 
 class HashedBlocks(NamedTuple):
@@ -35,22 +35,22 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     Parameters
     ----------
     tokens : Tokens
-        A part whose rows go on from rows of the same part.
+        A part: its rows continue only rows of the same part.
     block_size : int
     outputs : bool
-        Also those that generated tokens fill; see `blocks.identify_blocks`.
+        Also the blocks that generated tokens fill; see `identify.identify_rows`.
     needed : (n,) ndarray of bool, optional
-        Rows to hash, all if not given; with a row, the rows that it goes on from.
+        Rows to hash, all if not given; with a row, also the rows that it continues.
 
     Returns
     -------
     HashedBlocks
-        Of row r, those after the first ``shared[r] // block_size``, which are its parent's.
+        Of row r, without the first ``shared[r] // block_size`` blocks, which are its parent's.
 
     Notes
     -----
-    A block's key is a 128-bit hash of its parent's key and its tokens (two independent 64-bit chains, as an engine
-    chains its hashes); two of a billion blocks collide with a probability below 1e-20.
+    A block's key is a 128-bit hash of its parent's key and its tokens: two independent 64-bit chains, chained as in an
+    engine. Any two of a billion blocks collide with a probability below 1e-20.
     """
     n_blocks, n_known = count_blocks(tokens, block_size, outputs)
     needed = np.ones(len(n_blocks), bool) if needed is None else needed
@@ -60,7 +60,7 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
 
 
 def sort_by_range(found):
-    """Put a part's keys in the order of their RANGES equal ranges, as first seen within each.
+    """Sort a part's keys by their RANGES equal ranges, as first seen within each.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def number_keys(keys):
     Parameters
     ----------
     keys : sequence of (n, 2) ndarrays of uint64
-        Of each part, distinct.
+        The distinct keys of each part.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def number_keys(keys):
 
 
 def count_blocks(tokens, block_size, outputs):
-    """Return each row's full blocks, and how many of them are its parent's."""
+    """Return the number of full blocks of each row, and how many of them are its parent's, (n,) int64 each."""
     total = tokens.prompt_lengths()
     if outputs:
         total = total + np.maximum(np.diff(tokens.output_offsets) - 1, 0)
@@ -114,7 +114,7 @@ def find_firsts(n_blocks, n_known, needed):
 
 
 def _read_only(array):
-    """Return an array that is not to be written to, whether it lies in a file or not: one compiled form for both."""
+    """Return a read-only view: arrays in memory and in files then share one compiled function."""
     array = array.view()
     array.flags.writeable = False
     return array
@@ -129,7 +129,7 @@ def _mix(h, value, multiplier):
 
 @njit(cache=True, nogil=True)
 def _table_size(n):
-    """Return the slots of an open-addressing table for n keys: a power of two, at least twice as many."""
+    """Return the size of an open-addressing table for n keys: a power of two, at least 2 n."""
     size = 16
     while size < 2 * n:
         size *= 2
@@ -138,7 +138,7 @@ def _table_size(n):
 
 @njit(cache=True, nogil=True, inline="always")
 def _find_slot(a, b, table, keys):
-    """Return the slot of a key in the table, or the empty one where it belongs."""
+    """Return the slot of a key in the table, or the empty slot where it belongs."""
     mask = np.uint64(len(table) - 1)
     slot = (a ^ (a >> np.uint64(32))) & mask
     while table[slot] >= 0 and not (keys[table[slot], 0] == a and keys[table[slot], 1] == b):
@@ -150,7 +150,7 @@ def _find_slot(a, b, table, keys):
 def _hash(
     needed, n_blocks, n_known, firsts, parent, shared, own_offsets, own, output_offsets, output, block_size,
 ):  # fmt: skip
-    """Walk the rows in order; look up or number each block in a table of its key."""
+    """Go through the rows in order; look up or number each block by its key."""
     n_hashed = firsts[-1]
     table = np.full(_table_size(n_hashed), -1, np.int32)
     keys, ids = np.empty((n_hashed, 2), np.uint64), np.empty(n_hashed, np.int32)
@@ -206,7 +206,7 @@ def _sort_by_range(keys, ids):
 
 @njit(cache=True, nogil=True)
 def _number(new, table, keys, count, numbers):
-    """Look up or number keys; fill in their numbers and return how many keys there are now."""
+    """Look up or number keys; fill in their numbers and return the count of keys."""
     for k in range(len(new)):
         a, b = new[k, 0], new[k, 1]
         slot = _find_slot(a, b, table, keys)

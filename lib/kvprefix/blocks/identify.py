@@ -1,7 +1,7 @@
 """Give every full block of every prompt its identity: the whole token prefix up to the block's end.
 
 `"a b c d", "a b e f", "x y c d"` with blocks of two tokens are `[[0, 1], [0, 2], [3, 4]]`: equal tokens after
-different prefixes are different blocks. Whether a block is resident in any cache is not known here.
+different prefixes are different blocks. This module does not know which blocks a cache holds.
 """
 
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Blocks:
     block_size : int
         Tokens.
     ids : (total,) ndarray of int32
-        Block ids, request after request: prompt blocks, then those that generated tokens fill. Dense, numbered as
-        first seen: 0, 1, 2, ...
+        Block ids, request after request: prompt blocks, then blocks that generated tokens fill. Dense, numbered 0, 1,
+        2, ... as first seen.
     offsets : (n_requests + 1,) ndarray of int64
         Request i's blocks are ``ids[offsets[i]:offsets[i + 1]]``.
     prompt_blocks : (n_requests,) ndarray of int64
-        How many of them are the prompt's: floor(prompt tokens / block size). A partial last block is none.
+        Number of full prompt blocks of each request: floor(prompt tokens / block size).
     parent : (n_distinct,) ndarray of int32
-        The block before each block, -1 for a first one.
+        The block before each block, -1 for a first block.
     depth : (n_distinct,) ndarray of int32
         Position within its prompts, 0-based.
     """
@@ -50,7 +50,7 @@ class Blocks:
 
 
 def identify_blocks(trace, block_size, *, outputs=False):
-    """Number the full blocks of every request of a trace: `identify_rows` of its tokens and rows."""
+    """Number the full blocks of every request of a trace: see `identify_rows`."""
     return identify_rows(trace.tokens, trace.rows, block_size, outputs=outputs, contexts=trace.contexts)
 
 
@@ -61,28 +61,33 @@ def identify_rows(tokens, rows, block_size, *, outputs=False, contexts=None):
     ----------
     tokens : Tokens
     rows : (n_requests,) ndarray of int64
-        The row of each request in the tokens, as the requests arrive.
+        The row of each request in the tokens, in arrival order.
     block_size : int
-        Tokens a block.
+        Tokens per block.
     outputs : bool
-        Also number the blocks that a request's generated tokens fill. Of K generated tokens the last one's KV is never
-        computed, so a finished request leaves floor((P + K - 1) / block_size) blocks (P prompt tokens).
+        Also number the blocks that a request's generated tokens fill. The KV of the last of K generated tokens is never
+        computed, so a finished request with P prompt tokens leaves floor((P + K - 1) / block_size) blocks.
     contexts : (n_requests,) ndarray of int64, optional
-        Blocks of requests of different contexts are different ones.
+        Requests of different contexts have different blocks.
 
     Returns
     -------
     Blocks
 
+    Raises
+    ------
+    InputError
+        A block size that is no whole number above 0, or more blocks than 2**31.
+
     Notes
     -----
-    Three steps: the tokens' parts are hashed, the distinct keys of all parts are numbered (both as tasks, see
-    `blocktasks`), and the blocks are numbered anew as the requests arrive. In memory are the tokens of the parts that
-    are worked on, an entry a distinct block of each part, and an id a block access.
+    Three steps: hash the tokens' parts, number the distinct keys of all parts (both as tasks, see `partition`), and
+    number the blocks again in arrival order. Memory holds the tokens of the parts in work, one entry per distinct block
+    of each part, and one id per block access.
     """
     block_size = check_block_size(block_size)
     if (tokens.parent >= np.arange(len(tokens.parent))).any():
-        raise ValueError("a row of the tokens goes on from itself or a later row; expected one before it")
+        raise ValueError("a row of the tokens continues itself or a later row; expected an earlier one")
     n_blocks, n_known = count_blocks(tokens, block_size, outputs)
     needed = _mark_needed(rows, tokens.parent, n_known)
     firsts = find_firsts(n_blocks, n_known, needed)
@@ -99,7 +104,7 @@ def identify_rows(tokens, rows, block_size, *, outputs=False, contexts=None):
 
 @njit(cache=True, nogil=True)
 def _mark_needed(rows, parent, n_known):
-    """Mark the rows of a trace and those whose blocks they go on from."""
+    """Mark the rows of a trace and the rows whose blocks they continue."""
     needed = np.zeros(len(parent), np.bool_)
     for row in rows:
         while row >= 0 and not needed[row]:
@@ -110,7 +115,7 @@ def _mark_needed(rows, parent, n_known):
 
 @njit(cache=True, nogil=True)
 def _lay_out(rows, offsets, n_blocks, n_known, firsts, token_parent, ids):
-    """Return the blocks of each request, gathered through its parents."""
+    """Return the blocks of each request, gathered from its row and the row's parents."""
     out = np.empty(offsets[-1], np.int32)
     for i in range(len(rows)):
         row, stop = rows[i], n_blocks[rows[i]]
@@ -130,7 +135,7 @@ def _separate(ids, n_distinct, contexts):
 
 @njit(cache=True, nogil=True)
 def _number(ids, offsets, n_distinct):
-    """Number the blocks anew, in place, as first seen; return the parent and the depth of each."""
+    """Renumber the blocks in place, as first seen; return the parent and the depth of each."""
     number = np.full(n_distinct, -1, np.int32)
     parent, depth = np.empty(n_distinct, np.int32), np.empty(n_distinct, np.int32)
     count = 0

@@ -1,7 +1,7 @@
-"""Traces that list every prompt's blocks, the partial last one too: what Mooncake and Bailian publish.
+"""Traces that list every prompt's blocks, the partial last one too, as Mooncake and Bailian publish them.
 
-Made of a trace with tokens, or of ids that others gave; made coarser; ids told apart that name a block's own tokens
-only.
+They are made from a trace with tokens or from given ids. Blocks can be made coarser, and ids that name only a block's
+own tokens can be made to name the whole prefix.
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ from kvprefix.tokens.arrays import Tokens
 
 
 def make_listed(*, block_size, ids, offsets, parent, depth, prompt_tokens, arrival_s, previous=None, **more):
-    """Make a PrefixTrace whose blocks are listed whole: weights and conversations follow from the rest.
+    """Make a PrefixTrace that lists partial blocks too; weights and conversations follow from the rest.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def make_listed(*, block_size, ids, offsets, parent, depth, prompt_tokens, arriv
     Returns
     -------
     PrefixTrace
-        A hit of a prompt's last block saves all tokens that it holds. No clock is known, so a request finishes as it
-        arrives. What continues one another is a conversation; without `previous` each request is one.
+        A hit of a prompt's last block saves all tokens that it holds. No clock is known, so a request finishes when it
+        arrives. Requests that continue one another are a conversation; without `previous` each request is one.
     """
     conversation = np.arange(len(prompt_tokens)) if previous is None else number_conversations(previous)
     return PrefixTrace(
@@ -46,7 +46,7 @@ def _weigh_last(prompt_tokens, offsets, block_size):
 
 
 def number_conversations(previous):
-    """Return the conversation of each request, 0, 1, ... as first seen: what continues one another.
+    """Return the conversation of each request, 0, 1, ... as first seen: requests that continue one another.
 
     >>> number_conversations(np.array([-1, 0, -1, 1]))
     array([0, 0, 1, 0])
@@ -61,7 +61,7 @@ def number_conversations(previous):
 
 
 def check_listed(trace):
-    """Raise InputError where a trace lists only the full blocks of some prompt, or an engine's weights of them."""
+    """Raise InputError if a trace lists only the full blocks of some prompt, or has an engine's weights."""
     weights = _weigh_last(trace.prompt_tokens, trace.offsets, trace.block_size)
     whole = np.array_equal(trace.blocks, -(-trace.prompt_tokens // trace.block_size))
     if not whole or not np.array_equal(trace.last_weight, weights):
@@ -72,23 +72,23 @@ def check_listed(trace):
 
 
 def list_blocks(trace, block_size):
-    """List the blocks of a trace with tokens, the partial last one of each prompt included.
+    """List the blocks of a trace with tokens, with the partial last block of each prompt.
 
     Parameters
     ----------
     trace : Trace
     block_size : int
-        Tokens a block.
+        Tokens per block.
 
     Returns
     -------
     PrefixTrace
-        With `output_tokens`, `previous` and `turn`. A partial block is another block than a full one that begins alike.
+        With `output_tokens`, `previous` and `turn`. A partial block is never a full one that begins alike.
 
     Examples
     --------
-    Prompts of 5, 4 and 5 tokens in blocks of 2: equal partial blocks after equal tokens are one block, (5), and another
-    one than the full (5, 6).
+    Prompts of 5, 4 and 5 tokens in blocks of 2: equal partial blocks (5) after equal tokens are one block, and it
+    differs from the full block (5, 6).
 
     >>> from kvprefix.traces.trace import make_trace_of
     >>> trace = make_trace_of([[1, 2, 3, 4, 5], [1, 2, 5, 6], [1, 2, 3, 4, 5]])
@@ -118,7 +118,7 @@ def _find_previous(conversations, turns):
 def pad_prompts(tokens, block_size):
     """Return Tokens whose prompts are filled up to whole blocks with -1, which is no token.
 
-    A prompt that shares another's beginning shares none of what fills that up, so nothing else changes.
+    A prompt shares only real tokens of its parent, never the fill, so nothing else changes.
     """
     missing = -tokens.prompt_lengths() % block_size
     own_offsets = tokens.own_offsets + np.concatenate(([0], np.cumsum(missing)))
@@ -137,9 +137,9 @@ def _fill(own, offsets, new_offsets):
 
 
 def number_chains(ids, offsets):
-    """Number blocks by what they hold and all that precedes them in their request, densely, as first seen.
+    """Number blocks by their id and all ids before it in their request, densely, as first seen.
 
-    For ids that name a block's own tokens only: the same id after another block becomes another block.
+    For ids that name only a block's own tokens: the same id after another block becomes another block.
 
     Parameters
     ----------
@@ -164,24 +164,24 @@ def number_chains(ids, offsets):
 
 
 def coarsen_blocks(trace, block_size):
-    """Return a trace of larger blocks: each is named by the last of the finer ones that it is made of.
+    """Return a trace of larger blocks, each named by the last of its finer blocks.
 
     Parameters
     ----------
     trace : PrefixTrace
-        That lists partial blocks too.
+        One that lists partial blocks too.
     block_size : int
         Tokens, a multiple of the trace's own block size.
 
     Raises
     ------
     InputError
-        A finer block size, or one that is no multiple; a trace that lists only full blocks.
+        A block size that is no multiple of the trace's, or a trace that lists only full blocks.
 
     Notes
     -----
-    An id names the whole prefix up to its block's end, so the last finer block of a coarser one names what all of them
-    name. A prompt's last, partial block may be made of fewer finer ones.
+    An id names the whole prefix up to its block's end, so the id of the last finer block names the coarser block. A
+    prompt's last, partial block may have fewer finer blocks.
     """
     times, rest = divmod(check_block_size(block_size), trace.block_size)
     if rest or not times:
@@ -195,7 +195,7 @@ def coarsen_blocks(trace, block_size):
     fine = np.diff(trace.offsets)
     offsets = np.concatenate(([0], np.cumsum(-(-fine // times))))
     request = np.repeat(np.arange(len(fine)), np.diff(offsets))
-    position = (np.arange(offsets[-1]) - offsets[request] + 1) * times  # of the finer block after the coarser one
+    position = (np.arange(offsets[-1]) - offsets[request] + 1) * times  # the next finer block after the coarser one
     last = np.minimum(position, fine[request]) - 1
     ids, parent, depth = number_blocks(trace.ids[trace.offsets[request] + last].astype(np.int64), offsets)
     last_weight = _weigh_last(trace.prompt_tokens, offsets, block_size)

@@ -1,7 +1,7 @@
-"""Identify the blocks of many tokens as tasks: parts are hashed, then their keys are numbered, a range of keys a task.
+"""Identify the blocks of many tokens in tasks: one task hashes one part, then one task numbers one range of keys.
 
-Both steps are pure (`blockhash`), so they give the same blocks in this process, in others and on a cluster. What leaves
-this process goes through files of the derived folder. Requests and their arrival are not known here.
+Both steps are pure functions (`hashing`), so they give the same blocks in this process, in others and on a cluster.
+Arrays that leave this process go through files of the derived folder. It knows no requests and no arrivals.
 """
 
 import contextlib
@@ -18,11 +18,11 @@ from kvprefix.files.paths import atomic_path, derived_folder, explain_os_errors
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.tokens.arrays import PART_TOKENS, MessageTokens, strip_template
 
-STALE_S = 86_400  # what a killed run left in the derived folder is removed after a day
+STALE_S = 86_400  # exchange folders of killed runs are removed after a day
 
 
 class _Found(NamedTuple):
-    """What is found in a part: its distinct keys by range, where each range starts, and each block's key."""
+    """The blocks of a part: its distinct keys by range, where each range starts, and each block's key, by position."""
 
     keys: np.ndarray
     bounds: np.ndarray
@@ -32,7 +32,7 @@ class _Found(NamedTuple):
 def identify_parts(tokens, block_size, *, outputs, needed, total):
     """Number the blocks that each row adds to what it shares with its parent, over all parts.
 
-    A part or two are done in this process; more are tasks, see `tasks.open_tasks`.
+    One or two parts are done in this process; more become tasks, see `tasks.runner.open_tasks`.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ def identify_parts(tokens, block_size, *, outputs, needed, total):
     block_size : int
     outputs : bool
     needed : (n,) ndarray of bool
-        See `blockhash.hash_blocks`.
+        See `hashing.hash_blocks`.
     total : int
-        How many blocks there are.
+        Number of blocks.
 
     Returns
     -------
     ids : (total,) ndarray of int32
-        Row after row, in any numbering from 0 on: equal token prefixes have equal numbers.
+        Row after row, numbers from 0 on in any order: equal token prefixes have equal numbers.
     n_distinct : int
     """
     source, strip = (tokens.source, True) if isinstance(tokens, MessageTokens) else (tokens, False)
@@ -81,7 +81,7 @@ def _number_range(task):
 
 
 def _join(found, numbers, total):
-    """Give every block of every part its number over all ranges of keys."""
+    """Return the number of every block of every part, over all ranges of keys, and how many are distinct."""
     firsts = np.concatenate(([0], np.cumsum([n_distinct for _, n_distinct in numbers])))
     ids, taken, done = np.empty(total, np.int32), np.zeros(len(numbers), np.int64), 0
     for part in found:
@@ -98,7 +98,7 @@ def _join(found, numbers, total):
 
 @contextlib.contextmanager
 def _open_exchange(share_memory):
-    """Yield a folder for arrays that tasks of other processes leave for each other; None where memory is shared."""
+    """Yield a folder in which tasks of other processes exchange arrays; None if memory is shared."""
     if share_memory:
         yield None
         return
@@ -120,7 +120,7 @@ def _name(folder, name):
 
 
 def _keep(array, path, suffix):
-    """Return the array, from a file of its own where there is a path."""
+    """Return the array; with a path, write it to a file and return it mapped."""
     if path is None:
         return array
     path = path.with_suffix(f".{suffix}")

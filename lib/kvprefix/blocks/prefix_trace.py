@@ -1,7 +1,7 @@
-"""The second central type: a trace as a cache of blocks sees it, with ids, parents, times and weights in tokens.
+"""The second central type: the block accesses of a trace, with ids, parents, times and weights in tokens.
 
-The one form that all bounded replays and curves read, made of our own trace or of one that lists block ids. No cache is
-known here.
+All bounded replays and curves read this form. It is made from our own trace, or from one that lists block ids. It knows
+no cache.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,32 +23,32 @@ class PrefixTrace(Shown):
     Attributes
     ----------
     block_size : int
-        Tokens a block.
+        Tokens per block.
     ids : (total,) ndarray of int32
-        Request after request, the blocks of its prompt from the root on. Dense, numbered as first seen.
+        The blocks of each prompt from the root on, request after request. Dense, numbered as first seen.
     offsets : (n_requests + 1,) ndarray of int64
         Request i's blocks are ``ids[offsets[i]:offsets[i + 1]]``.
     last_weight : (n_requests,) ndarray of int64
-        Tokens that a hit of a request's last block saves; every other block saves `block_size`. 0 where the last full
-        block ends the prompt, because an engine computes at least the last token; below `block_size` where a partial
-        block is listed.
+        Tokens that a hit of a request's last block saves; every other block saves `block_size`. 0 if the last full
+        block ends the prompt, because an engine computes at least the last token; below `block_size` for a partial
+        block.
     prompt_tokens : (n_requests,) ndarray of int64
     parent, depth : (n_distinct,) ndarrays of int32
-        The block before each block (-1 for a first one), and its 0-based position.
+        The block before each block (-1 for a first block), and its 0-based position in its prompts.
     arrival_s, finish_s : (n_requests,) ndarrays of float64
         Seconds; a request runs from its arrival until its finish.
     conversation : (n_requests,) ndarray of int64
-        What belongs together when intervals are made by resampling.
+        The conversation of each request; resampling for intervals keeps its requests together.
     info : dict
         What made the trace.
     output_tokens : (n_requests,) ndarray of int64, optional
-        Generated tokens; this and what follows is None where it is not known or not needed.
+        Generated tokens. This field and the next ones are None if unknown or not needed.
     previous : (n_requests,) ndarray of int64, optional
         The request that each one continues, always an earlier one; -1 for none.
     turn : (n_requests,) ndarray of int64, optional
         0-based.
     types : list of str, optional
-        What Bailian says of each request: text, search, image, file, ...
+        Bailian's type of each request: text, search, image, file, ...
     """
 
     block_size: int
@@ -71,7 +71,7 @@ class PrefixTrace(Shown):
         return len(self.prompt_tokens)
 
     def describe(self):
-        """Return what the trace holds."""
+        """Return the sizes of the trace in words."""
         notes = self.info.get("notes", [])
         return {
             "what": f"Trace of {len(self):,} requests in blocks of {self.block_size} tokens",
@@ -87,15 +87,16 @@ class PrefixTrace(Shown):
 
     @property
     def blocks(self):
-        """Blocks of each request, (n_requests,) int64."""
+        """Number of blocks of each request, (n_requests,) int64."""
         return np.diff(self.offsets)
 
     def hit_tokens(self, hit_blocks):
-        """Return the tokens that each request's leading hit blocks save.
+        """Return the tokens that each request's leading hit blocks save, int64 of the same shape.
 
         Parameters
         ----------
         hit_blocks : (n_requests, ...) ndarray of int64
+            Numbers of blocks.
         """
         shape = (-1,) + (1,) * (hit_blocks.ndim - 1)
         blocks, last = self.blocks.reshape(shape), self.last_weight.reshape(shape)
@@ -103,18 +104,18 @@ class PrefixTrace(Shown):
 
 
 def make_prefix_trace(trace, block_size):
-    """Make the accesses of our own trace's full prompt blocks.
+    """Make the PrefixTrace of our own trace's full prompt blocks.
 
     Parameters
     ----------
     trace : Trace
     block_size : int
-        Tokens a block.
+        Tokens per block.
 
     Returns
     -------
     PrefixTrace
-        Without a clock in ``trace.info``, a request finishes as it arrives.
+        Without a clock in ``trace.info``, a request finishes when it arrives.
 
     Examples
     --------
@@ -137,7 +138,7 @@ def make_prefix_trace(trace, block_size):
 
 
 def finish_times(trace):
-    """Return when each request of our own trace finishes by its clock's service time, in seconds."""
+    """Return when each request of our own trace finishes by its clock's service time, in seconds, (n,) float64."""
     parameters = trace.info.get("parameters", {})
     output_tokens = trace.requests["output_tokens"].to_numpy().astype(float)
     service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * output_tokens
@@ -150,7 +151,7 @@ def number_blocks(ids, offsets):
     Parameters
     ----------
     ids : (total,) ndarray of int64
-        Any whole numbers, request after request, from the root on.
+        Any whole numbers; each request's blocks from the root on, request after request.
     offsets : (n_requests + 1,) ndarray of int64
 
     Returns
@@ -160,7 +161,7 @@ def number_blocks(ids, offsets):
     Raises
     ------
     PrefixError
-        Where a block follows two different blocks, so that its id does not name a whole prefix.
+        If a block follows two different blocks, so that its id does not name a whole prefix.
     """
     if len(ids) >= 2**31:
         raise InputError(f"{len(ids):,} block accesses are more than one trace can hold (2**31)")
@@ -172,7 +173,7 @@ def number_blocks(ids, offsets):
 
 
 class PrefixError(InputError):
-    """A block id that follows two different blocks; `request` is the 0-based request where that shows."""
+    """A block id follows two different blocks; `request` is the 0-based request that shows it, `block` the id."""
 
     def __init__(self, request, block):
         super().__init__(
@@ -213,20 +214,20 @@ def _number(ids, offsets):
 
 
 def select_requests(accesses, requests, arrival_s=None):
-    """Return some of the requests, in any order, as accesses of their own.
+    """Return some of the requests, in any order, as a PrefixTrace of their own.
 
     Parameters
     ----------
     accesses : PrefixTrace
     requests : (n,) ndarray of int64
-        Positions, in the order in which they shall arrive.
+        Positions, in the new order of arrival.
     arrival_s : (n,) ndarray of float64, optional
-        Their arrival times, ascending; their own if not given. They run for as long as before.
+        New arrival times in seconds, ascending; the old ones if not given. Service times stay the same.
 
     Returns
     -------
     PrefixTrace
-        Blocks numbered anew, as first seen; which request each one continues is no longer known (`previous` is None).
+        Blocks are numbered again, as first seen. `previous` is None: continued requests may be missing.
     """
     lengths = accesses.blocks[requests]
     offsets = np.concatenate(([0], np.cumsum(lengths)))

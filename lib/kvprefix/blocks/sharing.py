@@ -1,6 +1,6 @@
-"""Count what an unbounded cache would share: hits a request, accesses a block, gaps between them.
+"""Count what an unbounded cache would share: hits per request, accesses per block, gaps between accesses.
 
-No eviction and no engine here; a block stays from its first access on.
+It knows no eviction and no engine; a block stays cached from its first access on.
 """
 
 from dataclasses import dataclass
@@ -16,25 +16,26 @@ from kvprefix.traces.trace import Trace
 
 @dataclass(frozen=True, repr=False)
 class Sharing(Shown):
-    """The unbounded accounting of a trace at one block size, prompts only unless said.
+    """What a cache without a bound would share of a trace's prompts, at one block size.
 
     Attributes
     ----------
     blocks : Blocks
     prompt_tokens : (n_requests,) ndarray of int64
     hit_blocks : (n_requests,) ndarray of int64
-        Leading run of resident blocks, at most floor((L - 1) / B): an engine computes at least the last token.
+        Leading run of cached blocks, at most floor((L - 1) / B) for a prompt of L tokens and blocks of B: an engine
+        computes at least the last token.
     accesses : (n_distinct,) ndarray of int64
-        Times each block was accessed, its first included.
+        Number of accesses of each block, the first included.
     first_access_s, last_access_s : (n_distinct,) ndarray of float64
         Seconds.
     gap_s : (accesses - distinct,) ndarray of float64
         Seconds between consecutive accesses of one block, in the order of the later access.
     gap_new_blocks : (accesses - distinct,) ndarray of int64
-        Distinct blocks that were stored for the first time between those accesses: at least so many blocks must fit
-        beside the block for it to survive.
+        Distinct blocks stored for the first time between those accesses: the block survives only in a cache with room
+        for at least this many others.
     request_gaps : (n_requests,) ndarray of int64
-        How many of them each request ends.
+        Number of gaps that end at each request.
     """
 
     blocks: Blocks
@@ -54,7 +55,7 @@ class Sharing(Shown):
 
     @property
     def hit_tokens(self):
-        """Block size times hit blocks, (n_requests,)."""
+        """Cached tokens of each request: block size times hit blocks, (n_requests,) int64."""
         return self.hit_blocks * self.blocks.block_size
 
     @property
@@ -64,22 +65,22 @@ class Sharing(Shown):
 
     @property
     def token_hit_rate(self):
-        """Sum of cached tokens over sum of prompt tokens: token-weighted, cold start. None without tokens."""
+        """Sum of cached tokens over sum of prompt tokens, from an empty cache on; None without tokens."""
         return _ratio(self.hit_tokens.sum(), self.prompt_tokens.sum())
 
     @property
     def block_reuse_rate(self):
-        """(N - U) / N over all N block accesses of U distinct blocks. None without blocks."""
+        """(N - U) / N for N block accesses of U distinct blocks; None without blocks."""
         total = self.accesses.sum()
         return _ratio(total - len(self.accesses), total)
 
     @property
     def blocks_reused_fraction(self):
-        """Distinct blocks accessed twice or more over all distinct blocks. None without blocks."""
+        """Distinct blocks accessed twice or more over all distinct blocks; None without blocks."""
         return _ratio((self.accesses > 1).sum(), len(self.accesses))
 
     def describe(self):
-        """Return what there is to share, and how it was counted."""
+        """Return the rates in words, and how they were counted."""
         cached, tokens = self.hit_tokens.sum(), self.prompt_tokens.sum()
         mean = self.sharing_fraction.mean() if len(self) else None
         return {
@@ -92,7 +93,7 @@ class Sharing(Shown):
         }
 
     def to_frame(self):
-        """Return a row per request: `prompt_tokens`, `hit_tokens`, `sharing_fraction`."""
+        """Return a DataFrame with one row per request: `prompt_tokens`, `hit_tokens`, `sharing_fraction`."""
         import pandas as pd
 
         names = ("prompt_tokens", "hit_tokens", "sharing_fraction")
@@ -100,7 +101,7 @@ class Sharing(Shown):
 
     @property
     def gap_weights(self):
-        """Weights of `gap_s` under which each request counts once, however many blocks it reuses."""
+        """Weights of `gap_s` by which each request counts once, however many blocks it reuses; float64 of its shape."""
         return np.repeat(1.0 / np.maximum(self.request_gaps, 1), self.request_gaps)
 
 
@@ -109,13 +110,13 @@ def _ratio(part, whole):
 
 
 def share(trace, block_size):
-    """Account a trace against an unbounded cache of prompt blocks.
+    """Count what an unbounded cache of prompt blocks would share of a trace.
 
     Parameters
     ----------
     trace : Trace
     block_size : int
-        Tokens a block.
+        Tokens per block.
 
     Returns
     -------
@@ -137,33 +138,33 @@ def share(trace, block_size):
 
 
 def count_history_hits(trace, sharing):
-    """Return how many of each request's hit blocks lie in its own conversation's earlier turns, (n_requests,) int64.
+    """Return how many of each request's hit blocks come from its own conversation, (n_requests,) int64.
 
-    These are the blocks inside what its prompt shares with the previous turn's; the rest of its hits come from other
+    These blocks lie within the tokens that its prompt shares with the previous turn's; the other hits come from other
     conversations. 0 for a first turn.
     """
     return np.minimum(trace.tokens.shared[trace.rows] // sharing.blocks.block_size, sharing.hit_blocks)
 
 
 def measure_hits_with_outputs(trace, block_size):
-    """Return the hit blocks of each request when generated tokens stay cached too, (n_requests,) int64.
+    """Return the hit blocks of each request if generated tokens are cached too, (n_requests,) int64.
 
-    A request's generated blocks become visible with the request itself: no later than they would in an engine,
-    because the next turn comes after the reply under every causal clock.
+    A request's generated blocks count as cached from its arrival on. That is earlier than in an engine, but its own
+    next turn sees no difference: under a causal clock it comes after the reply.
     """
     blocks = identify_blocks(trace, block_size, outputs=True)
     return count_hits(blocks, trace.requests["prompt_tokens"].to_numpy())
 
 
 def count_hits(blocks, prompt_tokens):
-    """Count each request's leading run of blocks seen in earlier requests, at most floor((L - 1) / B)."""
+    """Count each request's leading run of blocks seen in earlier requests, at most floor((L - 1) / B), (n,) int64."""
     limits = np.maximum(prompt_tokens - 1, 0) // blocks.block_size
     return _leading_runs(blocks.ids, blocks.offsets, limits)
 
 
 @njit(cache=True, nogil=True)
 def _leading_runs(ids, offsets, limits):
-    """Ids are numbered as first seen, so a block is old if its id is below the count before the request."""
+    """Ids are numbered as first seen, so a block was seen before if its id is below the count before the request."""
     hits = np.zeros(len(limits), np.int64)
     seen = 0
     for i in range(len(limits)):

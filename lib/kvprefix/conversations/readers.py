@@ -1,7 +1,7 @@
 """Stream raw records out of a JSON array or JSON Lines, plain or compressed, whole or cut.
 
-Knows files, not conversations: what a record means is `records`' job. A 700 MB array is read in constant memory, and
-both forms give the same values, as Python's `json` reads them.
+It knows files, not conversations: `records` reads what a record means. A 700 MB array is read in constant memory. Both
+forms give the values that Python's `json` would.
 """
 
 import codecs
@@ -21,7 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 _CHUNK = 1 << 18
 _GAP = re.compile("[ \t\r\n]*")
 _WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
-_CUT_TOKEN = re.compile(r"[.eE][-+]?|u[0-9a-fA-F]{0,4}")  # what is left of a number or an escape that is cut
+_CUT_TOKEN = re.compile(r"[.eE][-+]?|u[0-9a-fA-F]{0,4}")  # the last characters of a number or an escape that is cut
 _JSON = json.JSONDecoder()
 _LONG = json.JSONDecoder(parse_int=float)
 _NO_MORE = object()
@@ -29,14 +29,14 @@ _NO_MORE = object()
 
 @dataclass
 class ReadState:
-    """How far a file was read, and where it ended: filled in while it is read.
+    """How far a file was read and where it ended; filled in while reading.
 
     Attributes
     ----------
     bytes_read : int
-        Bytes of the file (compressed, if it is) taken in so far.
+        Bytes read so far, compressed ones if the file is compressed.
     cut_at_byte : int or None
-        The (uncompressed) byte at which a broken-off file ended, None for a whole one.
+        The uncompressed byte at which a cut file ended, None for a whole one.
     at_end : bool
         Whether the file was read to its end.
     """
@@ -47,7 +47,7 @@ class ReadState:
 
 
 class _Source:
-    """A byte stream that knows how much was read and whether it ended too early."""
+    """A byte stream that knows how much was read and whether the file is cut."""
 
     def __init__(self, pull, path, file, state):
         self.pull, self.path, self.file, self.state = pull, path, file, state
@@ -73,7 +73,7 @@ class _Source:
         return data
 
     def first_character(self):
-        """Return the first byte that is no white space (b'' if none), leaving it unread."""
+        """Return the first byte that is no white space, b'' if none, and leave it unread."""
         data = self.read_at_least(512).removeprefix(_BOM)
         if kind := name_other_kind(data):
             raise InputError(f"{self.path}: {kind}")
@@ -83,7 +83,7 @@ class _Source:
         return self.pushed[:1]
 
     def read_at_least(self, size):
-        """Return so many bytes or some more; fewer where the file ends."""
+        """Return at least `size` bytes, fewer only at the end of the file."""
         parts = []
         while size > 0 and (data := self.read(size)):
             parts.append(data)
@@ -91,8 +91,8 @@ class _Source:
         return b"".join(parts)
 
     def lines(self):
-        """Yield (line, is_terminated): lines end at a newline byte only, never at U+2028 and its like."""
-        held, n_held, number = [], 0, 0  # of the line that goes on
+        """Yield (line, is_terminated): lines end at a newline byte only, never at U+2028 or similar."""
+        held, n_held, number = [], 0, 0  # the line so far
         while data := self.read(1 << 20):
             *whole, rest = data.split(b"\n")
             if whole:
@@ -108,14 +108,14 @@ class _Source:
 
 
 def read_records(path, state=None):
-    """Stream (record number, record) pairs from a data file; a line that is no JSON gives None as its record.
+    """Yield (record number, record) pairs of a data file, numbered from 0; a line that is no JSON gives None.
 
     Parameters
     ----------
     path : path-like
         A JSON array or JSON Lines, optionally `.gz` or `.zst` (found by content, not by name).
     state : ReadState, optional
-        Filled in. A record broken off at the file's end is not yielded.
+        Filled in while reading. A record cut at the file's end is not yielded.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def _decompress(file):
     kind = find_compression(file.read(4))
     file.seek(0)
     if kind == "gzip":
-        return gzip.open(file).read1  # read() would lose what stands before a cut
+        return gzip.open(file).read1  # read() would lose the data before a cut
     if kind == "zstd":
         frames = _decompress_zstd(file)
         return lambda size: next(frames, b"")
@@ -155,7 +155,7 @@ def _decompress(file):
 
 
 def _decompress_zstd(file):
-    """Yield the content of a file of zstandard frames; EOFError where it ends inside one."""
+    """Yield the content of a file of zstandard frames; raise EOFError if it ends inside one."""
     frame = zstandard.ZstdDecompressor().decompressobj()
     while data := file.read(65536):
         while data:
@@ -171,7 +171,7 @@ def _decompress_zstd(file):
 
 
 def _read_array(source, state):
-    """Yield the records of an array: each is decoded where the one before it ended, once enough of it was read."""
+    """Yield the records of an array: each is decoded from where the last one ended, once enough of it was read."""
     text, start, number, bad = source.read(1).decode(), 1, 0, None
     decode, ended = codecs.getincrementaldecoder("utf-8")().decode, False
     while True:
@@ -180,7 +180,7 @@ def _read_array(source, state):
             if record is _NO_MORE:
                 text, start = text[end:], 0
                 break
-            is_whole = end < len(text) or ended  # else a number may go on
+            is_whole = end < len(text) or ended  # else a number may continue
         except json.JSONDecodeError as error:
             is_whole = False
             if not _is_cut(error, text):
@@ -197,7 +197,7 @@ def _read_array(source, state):
             return
         elif (n_held := len(text) - start) > MOST_BYTES:
             refuse_long(source.path, f"record {number}")
-        else:  # twice as much each time: a long record is tried a few times only
+        else:  # read twice as much each time, so that a long record is tried only a few times
             data = source.read_at_least(max(_CHUNK, min(n_held, MOST_BYTES + 1 - n_held)))
             ended = not data
             try:
@@ -231,7 +231,7 @@ def _decode_next(text, start, is_first):
 
 
 def _is_cut(error, text):
-    """Say whether JSON is wrong only because the text ends: more of it may put it right."""
+    """Say whether JSON is wrong only because the text ends, so that more text may complete it."""
     rest = text[error.pos : error.pos + 12]
     return (
         error.msg.startswith("Unterminated string")
@@ -264,7 +264,7 @@ def _read_lines(source, state):
             if number == 0:
                 raise InputError(
                     f"{source.path}: line 1 is not a JSON object ({error}); expected a JSON array of records, "
-                    "or JSON Lines with one whole record a line"
+                    "or JSON Lines with one whole record per line"
                 ) from error
             record = None
         yield number, record

@@ -1,7 +1,7 @@
-"""What a record of chat data holds: its messages as text, what keeps it out, and which fields are not kept.
+"""Read one record of chat data: its messages as text, the reason to skip it, and the fields that are not kept.
 
 A record is an object with a list `conversations` (ShareGPT: `from`, `value`) or `messages` (OpenAI: `role`, `content`),
-and perhaps a text `system` or `system_prompt`. What would change a prompt and cannot be rendered keeps the record out.
+and perhaps a text `system` or `system_prompt`. A record with something else that changes the prompt is skipped.
 """
 
 import functools
@@ -15,7 +15,7 @@ ROLES = {
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
 SYSTEM_FIELDS = ("system", "system_prompt")
-# Fields that change the prompt and cannot be rendered: why a record that fills one, or whose message does, is skipped
+# Fields that change the prompt and cannot be rendered, with the reason to skip a record (or message) that fills one
 UNRENDERED = {
     "tools": "with_tools", "functions": "with_tools", "tool_calls": "with_tools", "function_call": "with_tools",
     "image": "with_images", "images": "with_images",
@@ -26,7 +26,7 @@ UNRENDERED = {
     "previous_response_id": "with_previous_response_id",
 }  # fmt: skip
 PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *UNRENDERED})
-# The type of a part of text: the field that holds it
+# {type of a content part: the field that holds its text}
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _OTHER_PARTS = {
     "image": "with_images", "image_url": "with_images", "input_image": "with_images",
@@ -35,10 +35,10 @@ _OTHER_PARTS = {
 }  # fmt: skip
 EMPTY = (None, "", "[]", "{}", [], {})
 _TIME_NAME = re.compile(r"(?i:time|stamp|created|updated|epoch)|(?i:(^|_)(date|ts)(_|$)|_at$)|[a-z]At$")
-MOST_NAMES = 40  # of fields that are counted each; the others are counted together
+MOST_NAMES = 40  # fields that are counted one by one; further ones are counted together
 
 
-MOST_CHARACTERS = 2**24  # of a message: a tokenizer takes some hundred bytes of memory for each
+MOST_CHARACTERS = 2**24  # of a message: a tokenizer takes about a hundred bytes of memory for each
 
 
 class Message(NamedTuple):
@@ -49,7 +49,7 @@ class Message(NamedTuple):
 
 
 def replace_halves(text):
-    """Return a text with half characters (lone surrogates), which no tokenizer takes, replaced by U+FFFD.
+    """Return a text with U+FFFD for each lone surrogate (half a character), which no tokenizer takes.
 
     >>> replace_halves("a" + chr(0xD800)) == "a" + chr(0xFFFD)
     True
@@ -62,7 +62,7 @@ def replace_halves(text):
 
 
 def make_unique(name, seen):
-    """Return a name that is not among those seen (a repeat becomes `NAME#2`), and add it; `seen` counts each.
+    """Return a name that was not seen (a repeat becomes `NAME#2`) and add it to `seen`, {name: times seen}.
 
     >>> seen = {}
     >>> [make_unique(name, seen) for name in ("a", "a#2", "a", "a")]
@@ -81,11 +81,11 @@ class Refused(Exception):
 
 
 class NotText(ValueError):
-    """A list of content parts that holds more than text: the reason, such as `with_images`."""
+    """A list of content parts holds more than text; its text is the reason, such as `with_images`."""
 
 
 def join_text_parts(parts):
-    """Join the text parts of a message's content as vLLM does for a template that takes a text: with a newline.
+    """Join the text parts of a message's content by newlines, as vLLM does for a template that takes a text.
 
     Parameters
     ----------
@@ -95,14 +95,14 @@ def join_text_parts(parts):
     Raises
     ------
     NotText
-        A part that is no text; its text is the reason.
+        A part that is no text; the error's text is the reason.
 
     Notes
     -----
     vLLM 0.32, `_parse_chat_message_content_parts` in `vllm/renderers/chat_utils.py` (`vllm/entrypoints/` before):
-    ``"\\n".join(texts)``, where a part whose text is null is left out. A template that goes through the parts itself
-    (`_detect_content_format` in `vllm/renderers/hf.py` calls it `openai`) is given them apart, and most put nothing
-    between them; which of the two a template is is not looked at here.
+    ``"\\n".join(texts)``, without parts whose text is null. A template that loops over the parts itself (`openai` in
+    `_detect_content_format` of `vllm/renderers/hf.py`) gets them unjoined, and most such templates put nothing between
+    them. This function does not distinguish the two.
 
     >>> join_text_parts([{"type": "text", "text": "one"}, {"type": "text", "text": "two"}])
     'one\\ntwo'
@@ -118,7 +118,7 @@ def join_text_parts(parts):
 
 
 def _part_type(part):
-    """Return the type of a content part: as it says, else the field that it begins with; "" where it is no object."""
+    """Return the type of a content part: its `type`, else its first field; "" if it is no object."""
     if not isinstance(part, dict):
         return ""
     kind = part.get("type") or ("text" if "text" in part else next(iter(part), ""))
@@ -126,14 +126,14 @@ def _part_type(part):
 
 
 class Parsed(NamedTuple):
-    """A record's messages, the system fields put before them among them, and the repairs that took."""
+    """A record's messages, those from its system fields first, and the repairs made."""
 
     messages: list
     repaired: Counter
 
 
 def parse_record(record):
-    """Return a record's messages; raise Refused where it is no conversation of texts."""
+    """Return a record's messages; raise Refused if it is no conversation of texts."""
     if record is None:
         raise Refused("not_json", "the line is not valid JSON")
     raw = record.get(_list_field(record)) if isinstance(record, dict) else None
@@ -151,7 +151,7 @@ def parse_record(record):
 
 
 def _is_plain(record):
-    """Say whether a record that holds messages has nothing else than an id."""
+    """Say whether a record holds nothing but its messages and perhaps an id."""
     return len(record) == 1 or (len(record) == 2 and "id" in record)
 
 
@@ -178,7 +178,7 @@ def _refuse_unrendered(fields, where):
 
 
 def _find_system(record, messages, repaired):
-    """Return the system fields as messages, without those whose text a system message has already."""
+    """Return the system fields as messages, without those whose text is already a system message."""
     known = {message.text for message in messages if message.role == "system"}
     texts = list_systems(record, known, _refuse_system)
     repaired["system_field_made_first_message"] += len(texts)
@@ -187,7 +187,9 @@ def _find_system(record, messages, repaired):
 
 
 def list_systems(fields, known, refuse):
-    """Return the texts of the system fields, without repeats and those `known`; `refuse(name, value)` raises.
+    """Return the texts of the system fields, without repeats and without `known` ones.
+
+    `refuse(name, value)` is called for a field that is no text, and raises.
 
     >>> list_systems({"system": "Be brief.", "system_prompt": "Be kind."}, {"Be kind."}, None)
     ['Be brief.']
@@ -246,14 +248,14 @@ def is_time_name(name):
 
 
 class FieldCounts:
-    """Which fields of records and messages were not kept, and in how many: by name, of at most some names."""
+    """The fields of records and messages that were not kept: how often each occurs, for the first MOST_NAMES names."""
 
     def __init__(self):
         self.n_records = self.n_messages = 0
         self.of_records, self.of_messages = Counter(), Counter()
 
     def add(self, record):
-        """Count the fields of a record that `parse_record` took."""
+        """Count the unused fields of a record that `parse_record` accepted."""
         raw = record[_list_field(record)]
         self.n_records += 1
         self.n_messages += len(raw)
@@ -274,7 +276,7 @@ class FieldCounts:
             _count(self.of_messages, {f"content: {name}": part[name] for name in part if name not in used}, ())
 
     def as_dict(self):
-        """Return the counts, {} where every field was kept: fields by how many have them, then by name."""
+        """Return the counts, most frequent field first, then by name; {} if every field was kept."""
         if not self.of_records and not self.of_messages:
             return {}
         return {

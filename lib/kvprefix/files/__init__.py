@@ -1,4 +1,4 @@
 """Disk, network and text from outside: whole-or-nothing writes, JSON Lines, locks, checks, escapes.
 
-It knows no conversation, token or block.
+It does not know any conversation, token or block.
 """

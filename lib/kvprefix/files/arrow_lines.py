@@ -1,6 +1,6 @@
-"""Read JSON Lines by Arrow, fast; where that fails or something is wrong, line by line, to name the line.
+"""Read JSON Lines fast with Arrow; if that fails or a line is wrong, line by line, to name the line.
 
-What the objects mean is the `LineReader`'s business: it says what Arrow reads, and makes the same of both ways.
+A `LineReader` knows what the objects mean: it says what Arrow reads, and gives the same result both ways.
 """
 
 import codecs
@@ -16,11 +16,11 @@ from kvprefix.files.paths import InputError, explain_os_errors
 
 
 class Fault(Exception):
-    """What is wrong with a line: a message continues so after the line's number."""
+    """What is wrong with a line: the rest of the message after the line's number."""
 
 
 class LineReader(ABC):
-    """What a file of JSON Lines holds, and how it is read in both ways.
+    """What a file of JSON Lines holds, and how both ways read it.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class LineReader(ABC):
     expected : str
         What a line is, for messages: "a line is {...}".
     batch_bytes : int
-        Read by Arrow at once; a file with a longer line is read line by line.
+        Bytes that Arrow reads at once; a file with a longer line is read line by line.
     """
 
     schema: pa.Schema
@@ -38,11 +38,11 @@ class LineReader(ABC):
 
     @abstractmethod
     def from_batches(self, batches):
-        """Return what an iterable of RecordBatches holds; None if something is wrong, or not to be read so."""
+        """Return what an iterable of RecordBatches holds; None if a line is wrong or needs reading line by line."""
 
     @abstractmethod
     def from_objects(self, objects):
-        """Return the same of an iterable of objects, a line each; raise Fault at the first one that is wrong."""
+        """Return the same from an iterable of objects, one per line; raise Fault at the first wrong one."""
 
 
 def read_lines_of(path, reader):
@@ -57,12 +57,12 @@ def read_lines_of(path, reader):
     Returns
     -------
     object
-        What the reader makes of the lines.
+        The reader's result.
 
     Raises
     ------
     InputError
-        Naming the file and the first line that is wrong, or the last one before the file is cut or damaged.
+        A wrong line, or a cut or damaged file; it names the file and the line, or the last one before the damage.
     """
     with explain_os_errors(path):
         found = read_fast(path, reader)
@@ -70,7 +70,7 @@ def read_lines_of(path, reader):
 
 
 def read_fast(path, reader):
-    """Return what a file holds by Arrow; None where that fails, or something is wrong."""
+    """Return what a file holds, read with Arrow; None if that fails or a line is wrong."""
     parse = pa.json.ParseOptions(explicit_schema=reader.schema, unexpected_field_behavior="ignore")
     read = pa.json.ReadOptions(use_threads=False, block_size=reader.batch_bytes)
     with open_stream(path) as stream:
@@ -81,7 +81,7 @@ def read_fast(path, reader):
 
 
 def read_slowly(path, reader):
-    """Return the same with Python's own JSON, or raise InputError with the first line that is wrong."""
+    """Return the same with Python's own JSON, or raise InputError at the first wrong line."""
     number = 0
 
     def number_objects():
@@ -98,10 +98,10 @@ def read_slowly(path, reader):
 
 
 class ObjectLines(io.RawIOBase):
-    """A stream as Arrow's JSON reader may have it: OSError where a line is no object, or its bytes no UTF-8.
+    """A stream that is safe for Arrow's JSON reader: OSError if a line is no object or no UTF-8.
 
-    Such a line is refused anyway. A bare `null` crashes Arrow 26 where it comes first in what is read at once, and it
-    passes on any bytes as text.
+    Such a line is refused anyway. Arrow 26 crashes on a bare `null` at the start of what it reads at once, and it
+    accepts any bytes as text.
     """
 
     _OTHER = re.compile(rb"\n[ \t\r]*[^ \t\r\n{\xef]")  # \xef begins a byte-order mark

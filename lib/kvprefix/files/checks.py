@@ -1,6 +1,6 @@
-"""Checks of what a user gave: each returns the value as it is used, or raises InputError with what would be right.
+"""Checks of what a user gave: each returns the value, or raises InputError with what would be right.
 
-A message is `NAME is VALUE; expected EXPECTED`. `shown` stands for the value where the user wrote something else.
+A message is `NAME is VALUE; expected EXPECTED`. `shown` replaces the value if the user wrote something else.
 """
 
 from numbers import Integral, Real
@@ -9,7 +9,7 @@ from kvprefix.files.paths import InputError
 
 
 def check_whole(value, name, expected, *, least=1, most=2**31 - 1, shown=None):
-    """Return a whole number from `least` to `most` as an int; neither true nor false is one.
+    """Return a whole number from `least` to `most` as an int; refuse true and false.
 
     >>> check_whole(16, "block size", "a whole number of tokens")
     16
@@ -20,7 +20,7 @@ def check_whole(value, name, expected, *, least=1, most=2**31 - 1, shown=None):
 
 
 def check_number(value, name, expected, *, least=0.0, most=float("inf"), shown=None):
-    """Return a finite number from `least` to `most` as it is; neither true nor false is one."""
+    """Return a finite number from `least` to `most`; refuse true and false."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not (least <= value <= most and abs(value) < float("inf")):
         refuse(value, name, expected, shown)
@@ -34,7 +34,7 @@ def check_share(value, name, expected):
 
 
 def check_choice(value, name, choices, say="known: {}"):
-    """Return a value that is among the choices; `say` names them.
+    """Return a value that is among the choices; `say` is the message's text for them.
 
     >>> check_choice("lru", "policy", ("lru", "opt"))
     'lru'
@@ -50,7 +50,7 @@ def check_block_size(block_size):
 
 
 def find_wrong_ids(values):
-    """Return those of some JSON values that are no token ids: no whole numbers of 31 bits.
+    """Return the JSON values that are no token ids, which are whole numbers from 0 to 2**31 - 1.
 
     >>> find_wrong_ids([0, 5, -1, True, 2**31, 1.0])
     [-1, True, 2147483648, 1.0]
@@ -59,7 +59,7 @@ def find_wrong_ids(values):
 
 
 def check_type(value, kind, name):
-    """Return a value of a type, or raise InputError.
+    """Return a value if it is of a type, or raise InputError.
 
     >>> check_type([1], tuple, "pairs")
     Traceback (most recent call last):

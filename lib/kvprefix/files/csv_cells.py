@@ -1,9 +1,9 @@
 """Guard the text cells of CSV files that a spreadsheet would run as formulas.
 
-A CSV file cannot say that a cell is text: one that begins with `=`, `+`, `-`, `@`, a tab or a line break is run when a
-spreadsheet opens the file. Names that come from the data (`conversation_id`) may. By default they are written as they
-are, so that programs read back what the data holds; where the switch is on, such a cell begins with an apostrophe.
-Either way a carriage return becomes a newline: only that is quoted, and a bare one would begin a row.
+A CSV file cannot say that a cell is text: a spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a
+line break. Names from the data (`conversation_id`) may begin so. By default they are written as they are, so that
+programs read back the same; if the switch is on, such a cell begins with an apostrophe. Either way a carriage return
+becomes a newline, because only a newline is quoted, and a bare carriage return would begin a row.
 """
 
 import os
@@ -11,12 +11,12 @@ import os
 from kvprefix.files.environment import variable_set
 from kvprefix.files.paths import InputError
 
-VARIABLE = "KVPREFIX_CSV_SAFE"  # of the environment, so that notebooks see it too: true or false
+VARIABLE = "KVPREFIX_CSV_SAFE"  # environment variable, so that notebooks see it too: true or false
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 
 
 def guard_cells(frame):
-    """Return a frame as it is to be written as CSV: the same, or where the switch is on, with such texts guarded.
+    """Return a frame to write as CSV: carriage returns replaced and, if the switch is on, formulas guarded.
 
     >>> import pandas as pd
     >>> with guarding(True):
@@ -47,5 +47,5 @@ def is_guarding():
 
 
 def guarding(is_on):
-    """Turn the switch on, for this process and those that it starts, where `is_on`; else leave it."""
+    """Turn the switch on for this process and those that it starts if `is_on`; else leave it."""
     return variable_set(VARIABLE, "true" if is_on else None)

@@ -1,4 +1,4 @@
-"""Set a variable of the environment for a while: what this process starts sees it too."""
+"""Set an environment variable for a while; processes started meanwhile see it too."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import os
 
 @contextlib.contextmanager
 def variable_set(name, value):
-    """Set a variable, and put back what it was before; with None as its value, leave it.
+    """Set a variable, and restore it at the end; None leaves it as it is.
 
     >>> with variable_set("KVPREFIX_EXAMPLE", "true"):
     ...     os.environ["KVPREFIX_EXAMPLE"]

@@ -1,6 +1,6 @@
-"""Make text from outside (data, file names, templates, servers) plain text where it meets Markdown, LaTeX and a figure.
+"""Escape text from outside (data, file names, templates, servers) for terminals, Markdown, LaTeX and figures.
 
-HTML is made of the Markdown by `report`, which escapes it there.
+`report.sections` makes HTML of the Markdown and escapes it there.
 """
 
 import re
@@ -10,7 +10,7 @@ _MARKDOWN = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # emphasis, but not within a word
     r"|\*(?!\s)|(?<!\s)\*"
     r"|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])"  # HTML and its entities
-    r"|^(?:[-+](?=\s|$|-)|[#>=])"  # what makes a list, a heading, a rule or a quotation of a line
+    r"|^(?:[-+](?=\s|$|-)|[#>=])"  # marks of a list, a heading, a rule or a quotation
 )
 _MARKDOWN_NUMBER = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
 _LATEX = {
@@ -18,7 +18,7 @@ _LATEX = {
     ">": r"\textgreater{}", "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
-# Control characters, separators of lines, what turns the direction of writing, invisible marks, half surrogates
+# Control characters, line separators, bidirectional controls, invisible marks, half surrogates
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
     "\U000e0000-\U000e007f]"
@@ -26,7 +26,7 @@ _UNSEEN = re.compile(
 
 
 def plain_text(text):
-    r"""Return a text as one line that a terminal shows and never obeys: what leaves the library as a message is this.
+    r"""Return a text as one line that a terminal shows and never obeys; every message of the library is such a line.
 
     Control characters (C0, DEL, C1: line breaks and escape sequences too), line and paragraph separators, bidirectional
     controls, invisible marks and half surrogates become their escapes. All other Unicode stays.
@@ -38,7 +38,7 @@ def plain_text(text):
 
 
 def one_line(text, most=None):
-    r"""Return a text on one line, without control characters; cut after `most` characters, which an ellipsis shows.
+    r"""Return a text on one line, without control characters; cut after `most` characters, with an ellipsis.
 
     >>> one_line("a\r\n\n  b\x1b[31m\u2028c"), one_line("abcdef", 3)
     ('a b [31m c', 'abc…')
@@ -48,7 +48,7 @@ def one_line(text, most=None):
 
 
 def escape_markdown(text):
-    r"""Return text so that Markdown shows it as it is, on one line, wherever a sentence or a table cell holds it.
+    r"""Return text so that Markdown shows it as it is, on one line, in a sentence or a table cell.
 
     >>> print(escape_markdown("![x](/etc/hostname)\n# <b>a_b</b> | 5 * 3 & 2"))
     !\[x\](/etc/hostname) # \<b>a_b\</b> \| 5 * 3 & 2
@@ -58,7 +58,7 @@ def escape_markdown(text):
 
 
 def code_markdown(text):
-    r"""Return text as a code span of Markdown: literal, on one line, between more backticks than it holds in a row.
+    r"""Return text as a Markdown code span: literal, on one line, between more backticks than it holds in a row.
 
     >>> print(code_markdown("a`b"), code_markdown("chats.jsonl"))
     `` a`b `` `chats.jsonl`
@@ -71,7 +71,7 @@ def code_markdown(text):
 
 
 def escape_latex(text):
-    r"""Return text so that LaTeX prints it as it is, in a table cell too (where `[` and `*` after a row are options).
+    r"""Return text so that LaTeX prints it as it is, in a table cell too (`[` and `*` after a row are options there).
 
     >>> print(escape_latex("50 % of a_b\n\\input{x} <$>"), escape_latex("[x]"))
     50 \% of a\_b \textbackslash{}input\{x\} \textless{}\$\textgreater{} {}[x]

@@ -1,4 +1,4 @@
-"""Packages that only parts of the library need: the optional dependencies of its pyproject.toml."""
+"""Packages that only parts of the library need: the optional dependencies in its pyproject.toml."""
 
 from importlib.util import find_spec
 
@@ -12,7 +12,7 @@ _FOR = {"report": "figures, tables and notebooks", "cluster": "a Dask cluster"}
 
 
 def need(extra):
-    """Raise InputError if modules of an extra (`report` or `cluster`) are not installed; it imports none of them."""
+    """Raise InputError if modules of an extra (`report` or `cluster`) are not installed; import none of them."""
     missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
     if missing:
         raise InputError(f"{_FOR[extra]}: needs {', '.join(missing)}; install it: pip install 'kvprefix[{extra}]'")

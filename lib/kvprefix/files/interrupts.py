@@ -1,7 +1,7 @@
 """End the command on Ctrl-C with one line and exit code 130, whatever it is doing.
 
-KeyboardInterrupt does that alone where it is raised in our own code. Raised in a callback it is printed and forgotten,
-in another package's import it becomes another exception, and threads are waited for before a process ends.
+KeyboardInterrupt alone is enough only in our own code. A callback prints and forgets it, another package's import turns
+it into another exception, and a process waits for its threads before it ends.
 """
 
 import os
@@ -10,13 +10,13 @@ import sys
 import threading
 
 CODE = 130
-LINE = "interrupted; what is done is kept and the next run goes on from there"
-PATIENCE_S = 3  # so long the work may take to end by itself
+LINE = "interrupted; what is done is kept and the next run continues from there"
+PATIENCE_S = 3  # time that the work has to end by itself
 _seen, _told = threading.Event(), threading.Event()
 
 
 def watch():
-    """From now on, see to it that this process ends after a SIGINT."""
+    """Make this process end after a SIGINT from now on."""
     signal.signal(signal.SIGINT, _interrupt)
 
 
@@ -42,7 +42,7 @@ def run(main):
             raise
     if was_seen():
         _leave()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is done: only the interpreter is to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: only the interpreter still has to end
     sys.exit(code)
 
 

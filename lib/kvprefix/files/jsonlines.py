@@ -1,6 +1,6 @@
-"""Read and write JSON Lines, plain or gzip or zstandard: streams, numbered lines, an object a line.
+"""Read and write JSON Lines, plain, gzip or zstandard: streams, numbered lines, one object per line.
 
-What the objects mean is not known here. A line ends at a newline byte, and nowhere else.
+It does not know what the objects mean. A line ends at a newline byte, and nowhere else.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import pyarrow as pa
 from kvprefix.files.paths import InputError, atomic_path, check_input_file
 from kvprefix.files.progress import show_progress
 
-MOST_BYTES = 2**27  # of a line or a record, decompressed: what is longer is refused, not read into memory
-# What a file is that is no JSON: how it begins, what it is, what to do. UTF-16 is told by its mark, or by "{" or "[".
+MOST_BYTES = 2**27  # of a line or a record, decompressed; a longer one is refused, not read into memory
+# Files that are no JSON: first bytes, kind, advice. UTF-16 shows by its mark, or by "{" or "[".
 _OTHER_KINDS = (
     (b"PK\x03\x04", "a zip archive", "unpack it first"),
     (b"PK\x05\x06", "an empty zip archive", "give a file of JSON"),
@@ -39,9 +39,9 @@ _OTHER_KINDS = (
 
 
 def find_compression(magic):
-    """Return what a file that begins with these four bytes is compressed with: `gzip`, `zstd` or None.
+    """Return the compression of a file that begins with these four bytes: `gzip`, `zstd` or None.
 
-    A zstandard file may begin with a frame that is to be skipped.
+    A zstandard file may begin with a skippable frame.
 
     >>> find_compression(b"{}")
     """
@@ -50,7 +50,7 @@ def find_compression(magic):
 
 
 def name_other_kind(head):
-    """Say what begins with these bytes (512 or more, if there are so many) where it is no JSON; None if nothing known.
+    """Say what a file is that begins with these bytes (512 or more if it has them); None if unknown.
 
     >>> name_other_kind(b"BZh91AY")
     'is compressed with bzip2; unpack it first'
@@ -61,24 +61,24 @@ def name_other_kind(head):
 
 
 def refuse_long(path, what):
-    """Raise InputError: a line or record of more than MOST_BYTES."""
+    """Raise InputError: a line or record is longer than MOST_BYTES."""
     raise InputError(f"{path}: {what} is longer than {MOST_BYTES >> 20} MB, the most that is read")
 
 
 def read_magic(path):
-    """Return a file's first four bytes; they tell what it is."""
+    """Return a file's first four bytes, which show its kind."""
     check_input_file(path)
     with open(path, "rb") as file:
         return file.read(4)
 
 
 def open_stream(path):
-    """Open a file for reading, decompressed; what it is compressed with is found by content, not by name."""
+    """Open a file for reading, decompressed; the compression is found by content, not by name."""
     return pa.input_stream(str(path), compression=find_compression(read_magic(path)))
 
 
 def read_lines(file, path):
-    """Yield the lines of a buffered binary file, those of more than MOST_BYTES refused, and what is no JSON by name."""
+    """Yield the lines of a buffered binary file; refuse a line of more than MOST_BYTES, and a file that is no JSON."""
     if kind := name_other_kind(file.peek(512)):
         raise InputError(f"{path}: {kind}")
     number = 0
@@ -106,13 +106,13 @@ def read_objects(path, expected, *, on_fault=None, progress=True):
     expected : str
         What a line should be, for messages: "a line is {...}".
     on_fault : callable, optional
-        Is told of each line that is no JSON object (its number, what is wrong); otherwise the first such line ends it.
+        Called as ``on_fault(number, fault)`` for each line that is no JSON object; without it, such a line is an error.
     progress : bool
 
     Raises
     ------
     InputError
-        Naming the line that is no JSON object, or the last one before the file is cut or damaged.
+        A line that is no JSON object, or a cut or damaged file; it names the line, or the last one before the damage.
     """
     with open_stream(path) as stream, io.BufferedReader(stream) as file:
         size = None if isinstance(stream, pa.CompressedInputStream) else os.path.getsize(path)
@@ -137,14 +137,14 @@ def read_objects(path, expected, *, on_fault=None, progress=True):
 
 
 def read_first(path):
-    """Return the object on the first line that is not blank; None where that is none."""
+    """Return the object on the first line that is not blank; None if there is none."""
     with contextlib.closing(number_lines(path)) as lines:
         for _, line in lines:
             return parse_object(line, "")[0]
 
 
 def load_json(text):
-    """Return the JSON value of a text; a whole number of more digits than Python reads becomes an infinite float."""
+    """Return the JSON value of a text; a whole number with more digits than Python reads becomes an infinite float."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -171,14 +171,14 @@ def is_whole(value):
 
 
 def show_value(value):
-    """Return a JSON value as a message shows it: cut where it is long."""
+    """Return a JSON value as a message shows it: cut if it is long."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 @contextlib.contextmanager
 def write_lines(path):
-    """Open a binary file to be written whole or not at all; compressed where its name ends in `.gz` or `.zst`.
+    """Open a binary file to be written whole or not at all; compressed if its name ends in `.gz` or `.zst`.
 
     Equal content gives equal bytes.
     """

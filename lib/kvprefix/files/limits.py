@@ -1,7 +1,7 @@
-"""Stop code of others, such as a chat template, that computes or allocates without end: InputError says so.
+"""Limit the time and memory of foreign code, such as a chat template, and raise InputError beyond.
 
-Both limits are the process's, so they are set in its main thread only: another one, such as a Dask worker's, shares the
-process with other tasks. Memory is limited where Linux tells how much there is, time not on Windows.
+Both limits apply to the whole process, so only its main thread sets them: another thread, such as a Dask worker's,
+shares the process with other tasks. Memory is limited on Linux only, time everywhere but on Windows.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ except ImportError:  # not on Windows
     resource = None
 
 SECONDS = 20  # of computing
-BYTES = 2**31  # beside what the process has already
+BYTES = 2**31  # on top of what the process has already
 
 
 class _OutOfTime(BaseException):
-    """Not an Exception: what is stopped must not catch it."""
+    """Not an Exception, so that the stopped code does not catch it."""
 
 
 @contextlib.contextmanager
 def bounded(what):
-    """Give a block of code SECONDS of computing and BYTES of memory; `what` names it in the InputError."""
+    """Limit a block of code to SECONDS of computing and BYTES of memory; `what` names it in the InputError."""
     if resource is None or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -46,7 +46,7 @@ def bounded(what):
             resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-@functools.cache  # once: it takes longer than the timer
+@functools.cache  # once: it takes longer than to set the timer
 def _listen():
     signal.signal(signal.SIGVTALRM, _stop)
 
@@ -56,7 +56,7 @@ def _stop(number, frame):
 
 
 def _limit_memory():
-    """Limit the process's memory; return the limits of before, None where that cannot be done."""
+    """Limit the process's memory; return the limits of before, None if that is impossible."""
     used = _read_used(int(10 * time.monotonic()))
     if used is None:
         return None
@@ -68,7 +68,7 @@ def _limit_memory():
 
 @functools.lru_cache(maxsize=1)
 def _read_used(_tenth):
-    """Return the bytes of memory of this process, None where that is not told; read ten times a second at most."""
+    """Return the bytes of memory of this process, None if unknown; read at most ten times per second."""
     try:
         with open("/proc/self/statm", "rb", buffering=0) as file:
             return int(file.read(20).split()[0]) * resource.getpagesize()

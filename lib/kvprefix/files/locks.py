@@ -1,8 +1,8 @@
-"""Locks between processes: `flock` on a file that stands for what is worked on.
+"""Locks between processes: `flock` on a lock file.
 
-A lock ends with its owner, however that dies. Its file is opened for writing, so NFS hands the lock to its server and
-other machines see it (all mount it without `local_lock`; Lustre needs the option `flock`). Who held it alone removes
-its file in the end, so who waited looks whether the file that it locked is still the one at that path.
+A lock ends when its owner dies, in any way. Its file is opened for writing, so NFS passes the lock to its server and
+other machines see it (if all mount it without `local_lock`; Lustre needs the option `flock`). The owner of an exclusive
+lock removes the file at the end, so a process that waited checks that the file it locked is still at that path.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
-_unlocked = set()  # folders that know no locks, which is said once
+_unlocked = set()  # folders without locks that the user was told of
 
 
 def take_lock(path, *, shared=False, wait=False):
-    """Open a file and lock it until it is closed or this process dies; None where another has it and we do not wait."""
+    """Open a file and lock it until it is closed or this process dies; None if another has it and `wait` is false."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         file = open(path, "a+b")  # noqa: SIM115
@@ -31,15 +31,15 @@ def take_lock(path, *, shared=False, wait=False):
         if locked is False:
             file.close()
             return None
-        with contextlib.suppress(OSError), open(path, "rb") as now:  # opened anew: NFS asks its server then
+        with contextlib.suppress(OSError), open(path, "rb") as now:  # opened again: then NFS asks its server
             if os.path.sameopenfile(file.fileno(), now.fileno()):
                 return file
-        file.close()  # who had it removed it
+        file.close()  # the owner before removed it
 
 
 @contextlib.contextmanager
 def release(file, path):
-    """Let go of a lock in the end; nobody else has it, so its file is removed."""
+    """Release an exclusive lock at the end and remove its file."""
     with file:
         try:
             yield
@@ -49,7 +49,7 @@ def release(file, path):
 
 
 def lock_open(file, *, shared=False, wait=False):
-    """Lock an open file: True, or False where another has it, or None where there are no locks."""
+    """Lock an open file: True, or False if another has it, or None if there are no locks."""
     if fcntl is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Arrays that live in files: mapped read-only, read when they are touched, and let go of when they are done with.
+"""Arrays in files: mapped read-only, read when touched, and released after use.
 
-What is mapped may be larger than memory. What the arrays hold is not known here.
+They may be larger than memory. This module does not know what they hold.
 """
 
 import mmap
@@ -10,14 +10,14 @@ import numpy as np
 
 
 def map_array(path, dtype):
-    """Return a file's content as a read-only array of one dimension; nothing is read before it is touched."""
+    """Return a file's content as a read-only one-dimensional array; nothing is read before it is touched."""
     if not path.stat().st_size:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, "r").view(np.ndarray)
 
 
 def locate(array):
-    """Return (path, byte offset) of a contiguous array that lies in a mapped file; None for any other."""
+    """Return (path, byte offset) of a contiguous array in a mapped file; None for any other array."""
     base = array
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base
@@ -33,9 +33,9 @@ def map_again(path, offset, dtype, shape):
 
 
 def release(array):
-    """Let go of the memory that an array of a mapped file holds; when it is touched again, it is read again.
+    """Release the memory of an array in a mapped file; when it is touched again, it is read again.
 
-    Of an array that is in no file, nothing is let go.
+    An array in no file keeps its memory.
     """
     base = array
     while isinstance(base, np.ndarray):

@@ -1,4 +1,4 @@
-"""What every request to another machine needs: its proxy by the rules that curl follows, certificates, a deadline."""
+"""What every request to another machine needs: its proxy (by curl's rules), certificates and a deadline."""
 
 import contextlib
 import os
@@ -25,21 +25,21 @@ class Proxy:
 def find_proxy(url):
     """Return the Proxy for a URL, or None.
 
-    `http_proxy`, `https_proxy` and `all_proxy` are read, in small or capital letters, and `no_proxy`: names, also with
-    a point before, addresses, networks such as `10.0.0.0/8`, and each with a port. What runs on this machine is never
-    asked through a proxy.
+    It reads `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`, in lower or upper case. `no_proxy` lists names,
+    with or without a leading dot, addresses, and networks such as `10.0.0.0/8`; each may have a port. This machine is
+    never asked through a proxy.
 
     Raises
     ------
     InputError
-        A value that is no proxy's address, or a SOCKS proxy.
+        A value that is not the address of a proxy, or a SOCKS proxy.
     """
     parts = urlsplit(url)
     host, port = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     if not host or _is_this_machine(host) or _is_left_out(host, port):
         return None
     for kind in (parts.scheme, "all"):
-        value = (getproxies().get(kind) or "").strip()  # of the environment, or the system's
+        value = (getproxies().get(kind) or "").strip()  # from the environment or the system
         if value:
             return Proxy(_check_proxy(value, name := _name_variable(kind), host), name)
     return None
@@ -80,7 +80,7 @@ def _is_left_out(host, port):
 
 
 def _matches(entry, host, port):
-    """Say whether an entry of NO_PROXY means a host; one that means nothing, such as 10.0.0.0/99, matches none."""
+    """Say whether an entry of NO_PROXY matches a host; a malformed one, such as 10.0.0.0/99, matches none."""
     if entry == "*":
         return True
     entry, address = entry.partition("://")[2] or entry, _read_address(host)
@@ -110,7 +110,7 @@ def _read_network(text):
 
 
 def trust_certificates():
-    """Return the certificates to be trusted: those that the environment names, else the bundled ones."""
+    """Return the certificates to trust: those that the environment names, else the bundled ones."""
     import httpx
 
     try:
@@ -121,15 +121,14 @@ def trust_certificates():
 
 
 class Deadline:
-    """Shuts a request's connection down when its time is over, whatever the server sends until then.
+    """A context manager that shuts a request's connection down after some time, whatever the server sends.
 
-    A context manager. A time-out of a socket does not do: it begins anew with each byte. `over` says whether it came
-    to that.
+    A socket's time-out is not enough: it restarts with each byte. `over` says whether the time ran out.
 
     Parameters
     ----------
     seconds : float
-        From entering it on, or from `renew`.
+        Counted from entry, or from the last `renew`.
     """
 
     def __init__(self, seconds):
@@ -147,7 +146,7 @@ class Deadline:
                 self._socket.close()
 
     def renew(self):
-        """Let the time begin anew."""
+        """Restart the time."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = threading.Timer(self._seconds, self._end)
@@ -155,7 +154,7 @@ class Deadline:
         self._timer.start()
 
     def watch(self, event, info):
-        """Take the connection as soon as there is one: the hook that httpcore names `trace`."""
+        """Note the connection once there is one: httpcore calls this hook `trace`."""
         if event == "connection.connect_tcp.complete":
             with self._lock:
                 if self._socket is not None:

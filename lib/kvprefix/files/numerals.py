@@ -1,4 +1,4 @@
-"""Read numbers from text: every number of a command line, a parameters file or a file of times comes through here."""
+"""Read numbers from text: those of the command line, of parameters files and of files of times."""
 
 import re
 
@@ -9,10 +9,10 @@ _FORMS = {
 
 
 def read_number(text, kind):
-    """Read a text as `kind` (int or float); one that does not fit stays text, for its reader to refuse by name.
+    """Read a text as `kind` (int or float); a text that does not fit is returned as it is, for the caller to refuse.
 
-    Only ASCII digits count, with a minus sign if any: no plus sign, no blanks, no underscores, no digits of other
-    scripts, which Python's own `int` takes. A float is decimal, `1e-3` too; `inf` and `nan` are read to be refused.
+    Only ASCII digits and a minus sign count. Python's own `int` takes more: a plus sign, blanks, underscores, digits of
+    other scripts. A float is decimal, as `2.5` or `1e-3`; `inf` and `nan` are read, to be refused.
 
     >>> [read_number(text, int) for text in ("16", "-1", "+5", " 16 ", "1_000", "１６")]
     [16, -1, '+5', ' 16 ', '1_000', '１６']

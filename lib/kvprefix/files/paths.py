@@ -1,4 +1,4 @@
-"""Paths, checksums, shared things and writing whole files: what every module that touches the disk shares.
+"""Find, check and write files whole; the error for user mistakes, and the one way to print a message.
 
 It does not know what any file holds.
 """
@@ -15,18 +15,18 @@ from pathlib import Path
 from kvprefix.files.escape import plain_text
 from kvprefix.files.locks import lock_open, release, take_lock
 
-IN_USE = "in-use"  # of the derived folder: locked by every process that uses it, and by `make clean` alone
+IN_USE = "in-use"  # lock file of the derived folder: shared by every process that uses it, exclusive for `make clean`
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFIFO: "a pipe",
           stat.S_IFSOCK: "a socket"}  # fmt: skip
-_in_use = {}  # the derived folder: its open lock
+_in_use = {}  # {derived folder: its open lock file}
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: the message says what is wrong and what would be right."""
+    """A user mistake: the message says what is wrong and what would be right."""
 
 
 def tell(text, file=None):
-    """Print a line of plain text (default: to stdout) above any progress bar: the one way in which messages leave."""
+    """Print a line of plain text above any progress bar, to stdout by default: the library prints nothing else."""
     from tqdm import tqdm
 
     tqdm.write(plain_text(text), file=file)
@@ -47,7 +47,7 @@ def find_project(start=None):
 def derived_folder():
     """Return the folder that keeps heavy work: KVPREFIX_DERIVED, else the project's, else the user's cache.
 
-    From then on until this process ends, `make clean` does not remove it.
+    `make clean` does not remove it until this process ends.
     """
     if os.environ.get("KVPREFIX_DERIVED"):
         folder = Path(os.environ["KVPREFIX_DERIVED"])
@@ -57,14 +57,14 @@ def derived_folder():
     if folder.absolute() not in _in_use:
         while _in_use:
             _in_use.popitem()[1].close()
-        with contextlib.suppress(OSError):  # a folder that cannot be written to: nobody removes anything from it
+        with contextlib.suppress(OSError):  # a read-only folder: nobody removes anything from it
             _in_use[folder.absolute()] = file = take_lock(folder / IN_USE, shared=True, wait=True)
             atexit.register(file.close)
     return folder
 
 
 def resolve_output(folder):
-    """Read a relative output folder from the project's top when working in its notebooks, so these need no `..`."""
+    """Return an output folder; inside the project's notebooks, a relative one counts from the project's top."""
     check_path(folder, "output folder", "a path")
     folder, project = Path(folder), find_project()
     inside = project and Path.cwd().resolve().is_relative_to(project / "notebooks")
@@ -72,7 +72,7 @@ def resolve_output(folder):
 
 
 def resolve_input(path):
-    """Return a path as given where it exists, else read from the project's top where it exists there."""
+    """Return a path as given, or from the project's top if it exists only there."""
     path, project = Path(path), find_project()
     if path.exists() or path.is_absolute() or not project or not (project / path).exists():
         return path
@@ -80,13 +80,13 @@ def resolve_input(path):
 
 
 def check_path(path, name, expected):
-    """Raise InputError where a text that should name a file is blank or holds a null byte."""
+    """Raise InputError if a text that should name a file is blank or holds a null byte."""
     if not str(path).strip() or "\0" in str(path):
         raise InputError(f"{name} is {str(path)!r}; expected {expected}")
 
 
 def check_input_file(path):
-    """Raise InputError where what would be read is a pipe, a device or a socket, which may never end."""
+    """Raise InputError if a path is a pipe, a device or a socket: reading it may never end."""
     path = Path(path)
     for kind in ("fifo", "char_device", "block_device", "socket"):
         if getattr(path, f"is_{kind}")():
@@ -95,14 +95,14 @@ def check_input_file(path):
 
 
 def refuse_same_file(source, target):
-    """Raise InputError where what would be written is what is read, or is no regular file."""
+    """Raise InputError if the target is the source, or is no regular file."""
     check_output_file(target)
     if Path(target).exists() and Path(source).exists() and Path(target).samefile(source):
         raise InputError(f"{target}: is both what is read and what would be written; give another name")
 
 
 def check_output_folder(folder):
-    """Raise InputError where a folder cannot be made or written to; nothing is left there."""
+    """Raise InputError if a folder cannot be made or written to; leave nothing there."""
     folder = Path(folder).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     with explain_os_errors(folder), tempfile.TemporaryFile(dir=there):
@@ -110,7 +110,7 @@ def check_output_folder(folder):
 
 
 def check_output_file(path):
-    """Raise InputError where a path, or what it links to, is there and is no regular file."""
+    """Raise InputError if a path, or what it links to, exists and is no regular file."""
     with explain_os_errors(path):
         mode = os.stat(path).st_mode if os.path.exists(path) else stat.S_IFREG
     if not stat.S_ISREG(mode):
@@ -127,7 +127,7 @@ def atomic_path(path):
     Raises
     ------
     InputError
-        Where there is something else than a regular file, or the disk does not take it.
+        If the path is no regular file, or the disk refuses the write.
     """
     check_output_file(path)
     with explain_os_errors(path):
@@ -137,7 +137,7 @@ def atomic_path(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         try:
             with open(handle, "rb") as held:
-                lock_open(held)  # until it is whole, or this process dies
+                lock_open(held)  # until the file is whole, or this process dies
                 yield Path(name)
             os.chmod(name, 0o666 & ~_UMASK)
             os.replace(name, path)
@@ -169,7 +169,7 @@ def explain_os_errors(path):
 
 @contextlib.contextmanager
 def hold_lock(path, busy):
-    """Hold the lock of a file that stands for what is worked on; where another process does, raise InputError(busy)."""
+    """Hold a lock file; if another process holds it, raise InputError(busy)."""
     path = Path(path)
     with explain_os_errors(path):
         file = take_lock(path)
@@ -181,9 +181,9 @@ def hold_lock(path, busy):
 
 @contextlib.contextmanager
 def hold_folder(folder):
-    """Keep other runs from writing to a report folder meanwhile, and `make clean` from removing it.
+    """Keep other runs from writing to a report folder, and `make clean` from removing it.
 
-    Folders that are made for it go again where nothing was written to them.
+    Folders made for the lock are removed at the end if they are empty.
     """
     folder = Path(folder)
     made = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -198,7 +198,7 @@ def hold_folder(folder):
 
 
 def _sweep(path):
-    """Remove temporary files of `path` that a killed run left: nobody holds them, or nobody knows and they are old."""
+    """Remove temporary files of `path` that a killed run left: not locked, or, without locks, older than an hour."""
     for stale in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):
         with contextlib.suppress(OSError), open(stale, "r+b") as file:
             age_s, is_free = time.time() - os.fstat(file.fileno()).st_mtime, lock_open(file)

@@ -1,6 +1,6 @@
 """Progress bars with rate and time left, for every step that can take more than a few seconds.
 
-They show on a terminal only, after a second, and leave nothing behind: a log or an executed notebook holds none.
+They appear on a terminal only, after one second, and vanish at the end: no log and no executed notebook holds one.
 """
 
 from tqdm.auto import tqdm
@@ -9,17 +9,17 @@ from kvprefix.files.escape import plain_text
 
 
 def show_progress(total, what, unit, *, shown=True):
-    """Return a bar to be used as a context manager; its `update(n)` counts.
+    """Return a progress bar, a context manager; its `update(n)` counts n more.
 
     Parameters
     ----------
     total : int
     what : str
-        What is being done: "joining parts".
+        The work: "joining parts".
     unit : str
-        Of what is counted; bytes are "B".
+        What is counted; "B" for bytes.
     shown : bool
-        Whether it shows at all.
+        False shows no bar.
     """
     return tqdm(
         total=total, desc=plain_text(what), unit=unit, unit_scale=True, delay=1, leave=False,

@@ -1,4 +1,4 @@
-"""Kept work: checksums, keys, files that show whether they are whole, and making a thing once."""
+"""Cached work: checksums, keys, files that show whether they are whole, and making a thing once."""
 
 import contextlib
 import hashlib
@@ -11,15 +11,15 @@ from kvprefix.files.locks import release, take_lock
 from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, tell, write_bytes
 from kvprefix.files.progress import show_progress
 
-SEAL = ".seal"  # in a folder that is whole: what its files are
+SEAL = ".seal"  # in a whole folder: the checksums of its files
 
 
 class ChangedError(InputError):
-    """A file changed while it was read."""
+    """A file changed while it was being read."""
 
 
 def sha256_file(path, *, shown=False):
-    """Return the SHA-256 of a file's bytes, in hexadecimal; `shown` allows for a progress bar."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal; `shown` allows a progress bar."""
     check_input_file(path)
     with explain_os_errors(path), open(path, "rb", buffering=0) as file:
         if not shown:
@@ -33,17 +33,17 @@ def sha256_file(path, *, shown=False):
 
 
 def seal_key(values):
-    """Return a short key of JSON values: equal values have equal keys."""
+    """Return a key of 16 hexadecimal digits for JSON values: equal values have equal keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_sealed(path, content):
-    """Write JSON values with their key, so that `read_sealed` sees whether they are whole."""
+    """Write JSON values with their key, by which `read_sealed` checks that they are whole."""
     write_bytes(path, json.dumps({"content": content, "key": seal_key(content)}, indent=1))
 
 
 def read_sealed(path):
-    """Return what `write_sealed` wrote; None where there is nothing, or it was cut or altered, which is said."""
+    """Return what `write_sealed` wrote; None if there is no file, or, with a message, if it was cut or altered."""
     path = Path(path)
     try:
         sealed = json.loads(path.read_text())
@@ -58,9 +58,9 @@ def read_sealed(path):
 
 
 def is_kept(path, sha256, *, shown=False):
-    """Return whether a file of the derived folder has the checksum that it was kept with; where not, say so."""
+    """Return whether a file of the derived folder still has its checksum; if not, say so."""
     path = Path(path)
-    with contextlib.suppress(InputError):  # gone, or not to be read
+    with contextlib.suppress(InputError):  # gone, or unreadable
         if sha256_file(path, shown=shown) == sha256:
             return True
     tell(f"{path.parent.name}/{path.name}: this cached file was cut, altered, added or removed; making it again")
@@ -68,20 +68,20 @@ def is_kept(path, sha256, *, shown=False):
 
 
 def seal_folder(folder, files, note=None):
-    """Write, last of all, what the files of a folder are (checksums by name), so that `read_folder` sees them whole."""
+    """Write the checksums of a folder's files, {name: SHA-256}, when all are whole: `read_folder` checks them."""
     write_sealed(folder / SEAL, {"files": files, "note": note})
 
 
 def read_folder(folder, *, check=True, shown=False):
-    """Return what `seal_folder` wrote; None where there is nothing, or a file was cut, altered, added or removed.
+    """Return what `seal_folder` wrote; None if there is no seal, or a file was cut, altered, added or removed.
 
     Parameters
     ----------
     folder : pathlib.Path
     check : bool
-        False trusts the files, which another process has just found whole.
+        False trusts the files: another process has just found them whole.
     shown : bool
-        Allow for progress bars.
+        Allow progress bars.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def read_folder(folder, *, check=True, shown=False):
 
 
 class Stamp(NamedTuple):
-    """What a file was when it was looked at: see `stamp_file`."""
+    """The state of a file at one time: see `stamp_file`."""
 
     path: Path
     inode: int
@@ -106,7 +106,7 @@ class Stamp(NamedTuple):
 
 
 def stamp_file(path, *, shown=False):
-    """Note what a file is, to be compared with what it is when it has been read (`expect_unchanged`)."""
+    """Return the state of a file before it is read; `expect_unchanged` compares it with the state afterwards."""
     with explain_os_errors(path):
         found = os.stat(path)
     return Stamp(Path(path), found.st_ino, found.st_size, found.st_mtime_ns, sha256_file(path, shown=shown))
@@ -114,7 +114,7 @@ def stamp_file(path, *, shown=False):
 
 @contextlib.contextmanager
 def expect_unchanged(*stamps):
-    """Raise ChangedError where a file is another than its stamp says when the body ends or fails."""
+    """Raise ChangedError if a file differs from its stamp when the body ends or fails."""
     try:
         yield
     except Exception:
@@ -130,14 +130,14 @@ def _check_stamps(stamps):
 
 
 def make_once(path, read, make):
-    """Return what the derived folder keeps at a path; where it is not there whole, one process makes it, others wait.
+    """Return what the derived folder keeps at a path; if it is not there whole, one process makes it and others wait.
 
     Parameters
     ----------
     path : pathlib.Path
         A file or a folder; its lock is beside it.
     read : callable
-        ``read()`` returns what is kept, or None. It changes nothing, so a folder that is complete may be read-only.
+        ``read()`` returns what is kept, or None. It changes nothing, so a complete folder may be read-only.
     make : callable
         ``make()`` writes it whole and returns it.
     """

@@ -1,6 +1,6 @@
-"""How a result shows itself: a few lines as text, the same as a table in a notebook, and a figure.
+"""How a result shows itself: a few lines of text, the same as a table in a notebook, and a figure.
 
-What draws a figure lies in a room above, so it is found by name in the table of contents.
+The functions that draw are in a room above, so they are found by name in the table of contents, `kvprefix.contents`.
 """
 
 import html
@@ -10,10 +10,10 @@ from kvprefix.files.extras import need
 
 
 class Shown:
-    """A result that prints what it is: each has `describe`, and is drawn if the table of contents says by what."""
+    """A result that prints itself by `describe`, and plots itself if the table of contents has a function for it."""
 
     def describe(self):
-        """Return what the result says, {label: text}, the first entry its title."""
+        """Return the result in words, {label: text}; the first entry is the title."""
         raise NotImplementedError
 
     def __repr__(self):
@@ -39,7 +39,7 @@ class Shown:
 def show_rate(rate):
     """Return a rate as a percentage of two decimals, or a dash if it does not exist.
 
-    >>> show_rate(0.62345), show_rate(None)
+    >>> show_rate(0.62346), show_rate(None)
     ('62.35 %', '–')
     """
     return "–" if rate is None or rate != rate else f"{100 * rate:.2f} %"

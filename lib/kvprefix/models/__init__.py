@@ -1,4 +1,4 @@
-"""Bytes of KV cache per token and model, so that blocks can be shown as GiB.
+"""Bytes of KV cache per token of a model, so that blocks can be shown as GiB.
 
 It knows no trace and no cache.
 """

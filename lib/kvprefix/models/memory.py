@@ -1,6 +1,6 @@
-"""Say how many bytes of KV cache a token takes in a model, so that blocks can be shown as GiB.
+"""Compute the bytes of KV cache per token of a model, so that blocks can be shown as GiB.
 
-Read from a Hugging Face `config.json`: a file, or a table of known models. A model whose cache does not grow by the
+The model is a Hugging Face `config.json` or one of a table of known models. A model whose cache does not grow by the
 same amount with every token (sliding windows, recurrent layers) is refused. Weights, activations and what an engine
 keeps beside its blocks are not counted.
 """
@@ -17,7 +17,7 @@ from kvprefix.files.shown import Shown
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1}
 
-# Fields of models in which some layers cache nothing for a token, or less, or something else.
+# Fields of models with layers that cache nothing per token, less, or something else.
 _UNEVEN = re.compile(
     r"mamba_|ssm_|state_size$|lru_|rwkv|recurrent_|block_types$|layers_block_type$|hybrid_|attn_layer_|attn_type_list$"
     r"|linear_(attn|key|num|value)|full_attn_idxs$|full_attention_interval$|attention_chunk_size$|compress_ratios$"
@@ -28,7 +28,7 @@ _UNEVEN = re.compile(
 
 @dataclass(frozen=True)
 class Model:
-    """What a model's KV cache takes: bytes for a token, over all ranks of one replica, and where that was read."""
+    """A model's bytes of KV cache per token, over all ranks of one replica, and their source (a file or an address)."""
 
     name: str
     bytes_per_token: int
@@ -36,7 +36,7 @@ class Model:
 
 
 class Memory(Shown):
-    """The KV cache of a model: how many blocks fit into a number of GiB, and the other way round.
+    """The KV cache of a model: convert GiB to blocks and blocks to GiB.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Memory(Shown):
         self.model = load_model(model, dtype=dtype, tensor_parallel=tensor_parallel)
 
     def blocks(self, gib, block_size):
-        """Return how many whole blocks fit: an int for a number of GiB, a list for several."""
+        """Return how many whole blocks fit into `gib` GiB (2**30 bytes): an int for a number, a list for several."""
         return to_blocks(gib, block_size, self.model.bytes_per_token).tolist()
 
     def gib(self, blocks, block_size):
@@ -63,7 +63,7 @@ class Memory(Shown):
         return to_gib(blocks, block_size, self.model.bytes_per_token).tolist()
 
     def describe(self):
-        """Return the bytes of a token and where they were read."""
+        """Return the bytes per token and their source."""
         size = self.model.bytes_per_token
         return {
             "what": f"KV cache of {self.model.name}",
@@ -86,25 +86,26 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
     Parameters
     ----------
     config : dict
-        As in a model's `config.json`. A multimodal model's `text_config` is what counts.
+        The content of a model's `config.json`. Of a multimodal model, its `text_config` counts.
     dtype : str, optional
-        Number type of the cache, a key of `DTYPE_BYTES`. By default that of the config's weights, else bfloat16.
+        Number type of the cache, a key of `DTYPE_BYTES`. By default the config's type of weights, else bfloat16.
     tensor_parallel : int
-        Ranks that share a replica. KV heads are divided among them; more ranks than KV heads hold copies.
+        Ranks that share a replica. They divide the KV heads; with more ranks than KV heads, ranks hold copies.
 
     Returns
     -------
     int
+        Bytes.
 
     Raises
     ------
     InputError
-        A field is missing or wrong, the heads cannot be divided, or the cache is not the same for every token.
+        If a field is missing or wrong, the heads cannot be divided, or the cache is not the same for every token.
 
     Notes
     -----
-    2 (K and V) x layers x KV heads x head size x bytes a number. Multi-head latent attention (MLA) keeps one vector of
-    `kv_lora_rank` + `qk_rope_head_dim` numbers a layer for K and V together, and every rank holds all of it.
+    2 (K and V) x layers x KV heads x head size x bytes per number. Multi-head latent attention (MLA) keeps one vector
+    of `kv_lora_rank` + `qk_rope_head_dim` numbers per layer for K and V together, and every rank holds all of it.
 
     Examples
     --------
@@ -128,7 +129,7 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
 
 
 def load_model(name, *, dtype=None, tensor_parallel=1):
-    """Find a model by its name in the table (in any case), or read a `config.json` or the folder that holds one.
+    """Find a model by its name in the table (case does not matter), or read a `config.json` or its folder.
 
     >>> load_model("llama-3.1-8b").bytes_per_token
     131072
@@ -150,7 +151,7 @@ def load_model(name, *, dtype=None, tensor_parallel=1):
 
 
 def list_models():
-    """Return the table of known models as a DataFrame; the one vector of MLA is shown as one KV head."""
+    """Return the table of known models as a DataFrame; the vector of MLA is shown as one KV head."""
     import pandas as pd
 
     rows = []
@@ -174,7 +175,7 @@ def to_gib(blocks, block_size, bytes_per_token):
 
 
 def to_blocks(gib, block_size, bytes_per_token):
-    """Convert GiB to how many whole blocks fit, rounded down.
+    """Convert GiB (2**30 bytes) to numbers of whole blocks, rounded down.
 
     >>> to_blocks([1, 1.999], 16, 131072).tolist()
     [512, 1023]
@@ -200,7 +201,7 @@ def _find_text(config):
 
 
 def _read_layout(config):
-    """Read what is cached for a token: layers, KV heads, numbers in each, and the kind of attention."""
+    """Read what is cached per token: layers, KV heads, numbers per head, and the kind of attention."""
     _check_even(config)
     layers = _read_whole(config, "num_hidden_layers", "n_layer")
     if config.get("kv_lora_rank") is not None:
@@ -222,7 +223,7 @@ def _read_layout(config):
 
 
 def _check_even(config):
-    """Raise InputError where not every layer caches the same for every token."""
+    """Raise InputError if not every layer caches the same for every token."""
     kinds = config.get("layer_types") or []
     other = {str(kind) for kind in (kinds if isinstance(kinds, list) else [kinds])} - {"full_attention"}
     found = [f"layer_types holds {', '.join(sorted(other))}"] if other else []
@@ -231,13 +232,13 @@ def _check_even(config):
     found += [f"{key} is set" for key, value in config.items() if value and _UNEVEN.match(key)]
     if found:
         raise InputError(
-            f"{found[0]}: not every layer caches the same for every token, so no one number of bytes a token is right; "
+            f"{found[0]}: not every layer caches the same for every token, so no number of bytes per token is right; "
             "expected a model with full attention in every layer"
         )
 
 
 def _read_whole(config, *names, default=None):
-    """Return the first of these fields that is there, as a whole number above 0."""
+    """Return the first of these fields that is set, as a whole number above 0."""
     name = next((name for name in names if config.get(name) is not None), names[0])
     value = config.get(name)
     return default if value is None and default is not None else _check_whole(value, name)

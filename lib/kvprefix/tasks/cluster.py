@@ -1,6 +1,6 @@
-"""Run tasks on a Dask cluster that somebody started: check it before any work, then hand it tasks.
+"""Run tasks on a Dask cluster that somebody started: check it before any work, then give it tasks.
 
-Used through `tasks.open_tasks`. CLUSTER.md, beside this package, says how to start a cluster and what its workers need.
+Used through `runner.open_tasks`. `lib/docs/how-to/use-a-cluster.md` says how to start one and what its workers need.
 """
 
 import asyncio
@@ -19,15 +19,15 @@ from kvprefix.files.paths import InputError, derived_folder
 from kvprefix.tasks.runner import dump, run_pickled
 from kvprefix.tasks.workers import ask_workers, check_this_worker, check_workers
 
-ANSWER_S = 5  # seconds: so long a scheduler may take to answer
-GONE_S = 60  # so long tasks wait for a worker when all are lost
-RETRIES = 2  # of a task that failed; one whose worker was lost is run again in any case
+ANSWER_S = 5  # the longest time that a scheduler may take to answer
+GONE_S = 60  # the longest time that tasks wait for a worker if all are lost
+RETRIES = 2  # of a task that failed; a task whose worker was lost is run again in any case
 _ADDRESS = re.compile(r"(tcp|tls)://(\[[0-9a-fA-F:.%]+\]|[^\s/:@\[\]]+):([0-9]{1,5})")
 
 
 @contextlib.contextmanager
 def connect(address):
-    """Yield a Cluster, checked, as a runner of `tasks.Tasks`.
+    """Yield a checked Cluster, a runner for `runner.Tasks`.
 
     Parameters
     ----------
@@ -37,8 +37,8 @@ def connect(address):
     Raises
     ------
     InputError
-        An address of another form, no answer within ANSWER_S seconds, no workers, a worker whose versions differ from
-        ours or that does not share the derived folder, with what would be right.
+        An address of another form, no answer within ANSWER_S seconds, no workers, or a worker with other versions than
+        ours or without our derived folder; it says what would be right.
     """
     match = _ADDRESS.fullmatch(address)
     if not match or not 0 < int(match[3]) < 2**16:
@@ -53,7 +53,7 @@ def connect(address):
     _find_scheduler(address, match[2].strip("[]"), int(match[3]))
     quiet = {"distributed.admin.large-graph-warning-threshold": "1GB"}  # a part of the workload is a task's argument
     with dask.config.set(quiet), _hush("distributed", "distributed.client"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # found below, and said
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # `check_workers` finds and reports it
         with (
             Client(address, timeout=ANSWER_S, set_as_default=False) as client,
             check_workers(client, address, derived_folder().resolve()) as expected,
@@ -63,7 +63,7 @@ def connect(address):
 
 @contextlib.contextmanager
 def _hush(*names):
-    """Keep Dask from logging the traceback of a lost connection, which is said in one line."""
+    """Keep Dask from logging the traceback of a lost connection: our own message is one line."""
     levels = {logger: logger.level for logger in map(logging.getLogger, names)}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)
@@ -75,15 +75,15 @@ def _hush(*names):
 
 
 def _find_scheduler(address, host, port):
-    """Raise InputError where no scheduler answers; a Client would not always come back."""
+    """Raise InputError if no scheduler answers; a Client would not always return."""
     try:
-        socket.create_connection((host, port), ANSWER_S).close()  # it knows the reason: refused, no such name
+        socket.create_connection((host, port), ANSWER_S).close()  # its error gives the reason: refused, no such name
         with ThreadPoolExecutor(1) as thread:  # a notebook's own thread has an event loop already
             kind = thread.submit(asyncio.run, _ask_kind(address)).result()
         reason = f"a Dask {kind.lower()} answers there"
     except OSError as error:
         kind, reason = None, error.strerror or f"no answer within {ANSWER_S} s"
-    except Exception as error:  # what Dask makes of bytes that are not Dask's
+    except Exception as error:  # Dask's answer to foreign bytes
         kind, reason = None, f"what answers there does not speak Dask: {type(error).__name__}"
     if kind != "Scheduler":
         raise InputError(
@@ -106,10 +106,10 @@ async def _ask_kind(address):
 
 
 class Cluster:
-    """A checked Dask cluster, as a runner of `tasks.Tasks`.
+    """A checked Dask cluster, a runner for `runner.Tasks`.
 
-    Its scheduler runs the tasks of a lost worker again on another one. Workers that join later are checked by the
-    first task that they get.
+    Its scheduler runs the tasks of a lost worker again on another one. The first task that a later worker gets checks
+    that worker.
     """
 
     shares_memory = False
@@ -119,7 +119,7 @@ class Cluster:
         self.n_threads, self.asked_at, self.workers_at = 0, 0.0, time.monotonic()
 
     def submit(self, function, argument):
-        data = dump((function, argument))  # else Dask looks for its own kind in every list and tuple
+        data = dump((function, argument))  # else Dask searches every list and tuple for its own objects
         name = f"{function.__name__}-{uuid.uuid4().hex}"
         with self._explained():
             return self.client.submit(run_checked, *self.expected, data, key=name, pure=False, retries=RETRIES)
@@ -156,12 +156,12 @@ class Cluster:
         elif now > self.workers_at + GONE_S:
             raise InputError(
                 f"scheduler {self.address} has lost all its workers, {GONE_S} s ago; what is done is kept: start "
-                "workers, and the next run goes on from there"
+                "workers, and the next run continues from there"
             )
 
     @contextlib.contextmanager
     def _explained(self):
-        """Turn what can happen to a task on a cluster into an InputError; a task's own error stays what it is."""
+        """Turn the failures of a cluster into InputError; a task's own error stays what it is."""
         from distributed import CancelledError
         from distributed.comm import CommClosedError
         from distributed.scheduler import KilledWorker
@@ -180,11 +180,11 @@ class Cluster:
                 raise
             raise InputError(
                 f"scheduler {self.address} went away while it worked for us; what is done is kept, and the next run "
-                "goes on from there"
+                "continues from there"
             ) from error
 
 
 def run_checked(versions, mark, data):
-    """Run a pickled task on a worker, which is checked first: it may have joined late."""
+    """Check a worker, which may have joined late, then run a pickled task on it."""
     check_this_worker(tuple(versions.items()), mark)
     return run_pickled(data)

@@ -1,7 +1,7 @@
-"""Run tasks in processes of this machine; one that is lost is started again, and its task run again.
+"""Run tasks in processes of this machine; a lost process is started again, and its task is run again.
 
-They are no `multiprocessing` pool, because that runs a script without ``if __name__ == "__main__"`` again in every
-process, cannot be opened in a notebook's kernel here (a daemon), and ends with its first lost process.
+A `multiprocessing` pool would not do: it runs a script without ``if __name__ == "__main__"`` again in every process,
+does not open in our notebook kernels (they are daemons), and ends with its first lost process.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ _SERVE = "import sys; sys.path[:] = {path!r}; from kvprefix.tasks.processes impo
 
 
 class Processes(Threads):
-    """Tasks run in n processes, each led by a thread."""
+    """Run tasks in n processes, each fed by a thread."""
 
     shares_memory = False
 
@@ -37,7 +37,7 @@ class Processes(Threads):
             self.is_closed = True
         self.pool.shutdown(wait=False, cancel_futures=True)
         for child in self.children:
-            child.kill()  # the thread that waits for it ends
+            child.kill()  # ends the thread that waits for it
         super().__exit__()
         for child in self.children:
             child.close()
@@ -88,7 +88,7 @@ class _Child:
         theirs.close()
 
     def ask(self, data):
-        """Return (pickled result, None) or (None, exception); EOFError or OSError where the process ended."""
+        """Return (pickled result, None) or (None, exception); raise EOFError or OSError if the process ended."""
         self.connection.send_bytes(data)
         return self.connection.recv()
 
@@ -101,7 +101,7 @@ class _Child:
 
 
 def _serve(descriptor):
-    """Run the tasks that come through a pipe until it closes: all that a process of `Processes` does."""
+    """Run the tasks that come through a pipe until it closes: the whole work of a process of `Processes`."""
     with Connection(descriptor) as connection, contextlib.suppress(EOFError, OSError):
         while True:
             data = connection.recv_bytes()

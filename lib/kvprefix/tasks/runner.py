@@ -1,8 +1,8 @@
 """Run tasks here, on processes of this machine or on a Dask cluster: the same functions, the results in order.
 
-A task is a function of a module and its argument. Where tasks leave this process, both and the result are pickled;
-arrays that lie in files are not copied but mapped again. What the tasks do is not known here. What is wrong with a
-cluster is found before any task runs, see `workers`.
+A task is a function of a module and its argument. If a task leaves this process, both and the result are pickled;
+arrays in files are not copied but mapped again. `workers` checks a cluster before any task runs. This module does not
+know what the tasks do.
 """
 
 import contextlib
@@ -20,34 +20,34 @@ from kvprefix.files.mapped import locate, map_again
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
 
-VARIABLE = "KVPREFIX_SCHEDULER"  # of the environment: where tasks run if nothing is said
+VARIABLE = "KVPREFIX_SCHEDULER"  # environment variable: where tasks run by default
 PLACES = ("here", "threads", "processes")
-MOST_PROCESSES = 8  # one reads for them, and each holds what it needs
+MOST_PROCESSES = 8  # this process reads for all of them, and each holds its own tokenizer
 _inside = threading.local()  # `task` is True in a thread that runs one
 
 
 @contextlib.contextmanager
 def open_tasks(scheduler=None, *, local="threads", at_once=None):
-    """Yield Tasks, which run functions where they are told to.
+    """Yield Tasks, which run functions at the given place.
 
-    What a task itself opens runs in the task's thread.
+    Tasks that a task itself opens run in the task's thread.
 
     Parameters
     ----------
     scheduler : str, optional
-        `tcp://HOST:PORT` of a Dask scheduler; "local", for what `local` says; "here", "threads" or "processes". If not
-        given, what KVPREFIX_SCHEDULER holds, or "local".
+        `tcp://HOST:PORT` of a Dask scheduler; "local", for the place that `local` names; "here", "threads" or
+        "processes". By default the value of KVPREFIX_SCHEDULER, or "local".
     local : {"threads", "processes", "here"}
-        Where tasks run without a cluster. Threads share memory, and are best for compiled loops, which let go of the
-        interpreter; processes are for Python code; "here" is one after the other in this thread.
+        Where tasks run without a cluster. Threads share memory and suit compiled loops, which release the interpreter
+        lock; processes suit Python code; "here" runs one task after the other in this thread.
     at_once : int, optional
-        Tasks that run at a time on this machine: as many as there are cores, at most MOST_PROCESSES processes. With 1,
-        they run here. A cluster runs as many as its workers have threads.
+        Tasks that run at the same time on this machine. By default one per core, at most MOST_PROCESSES processes. With
+        1, they run "here". A cluster runs one task per thread of its workers.
 
     Raises
     ------
     InputError
-        A scheduler that is not there, workers that cannot be used; see `cluster.connect`.
+        No scheduler, or workers that cannot be used; see `cluster.connect`.
     """
     place = scheduler or os.environ.get(VARIABLE) or "local"
     place = "here" if getattr(_inside, "task", False) else local if place == "local" else place
@@ -72,7 +72,7 @@ def _make_processes(n):
 
 
 def check_place(scheduler):
-    """Raise InputError where tasks cannot run at `scheduler`, as `open_tasks` takes it; return it."""
+    """Return `scheduler`, as `open_tasks` takes it; raise InputError if tasks cannot run there."""
     if not scheduler.strip():
         raise InputError(f"scheduler is {scheduler!r}; expected `local`, `processes` or tcp://HOST:PORT")
     with open_tasks(scheduler, local="here", at_once=1):
@@ -85,17 +85,17 @@ class Tasks:
     Attributes
     ----------
     runner
-        `submit(function, argument)` starts a task, `take(started)` waits for its result, `drop(started)` forgets some,
-        `most()` says how many may be started and not yet taken, `check(function, argument)` is ours.
+        `submit(function, argument)` starts a task, `take(started)` waits for its result, `drop(started)` forgets tasks,
+        `most()` is how many may be started and not yet taken, `check(function, argument)` is as below.
     share_memory : bool
-        Whether tasks run in this process, so that nothing is copied to them and from them.
+        Whether tasks run in this process, so that nothing is copied to or from them.
     """
 
     def __init__(self, runner):
         self.runner, self.share_memory = runner, runner.shares_memory
 
     def check(self, function, argument):
-        """Call a function, which raises InputError where something is wrong, on each worker of a cluster."""
+        """Call a function on each worker of a cluster; it raises InputError if something is wrong there."""
         self.runner.check(function, argument)
 
     def map(self, function, arguments, what=None, *, total=None):
@@ -104,19 +104,19 @@ class Tasks:
         Parameters
         ----------
         function : callable
-            Found by its module and name.
+            A function of a module, found again by its name.
         arguments : iterable
-            Taken as tasks are started: no more are in memory than are worked on or next.
+            Taken when a task starts, so only those of running and next tasks are in memory.
         what : str, optional
-            Shown before a progress bar; none without it.
+            Title of a progress bar; without it, none is shown.
         total : int, optional
-            How many arguments there are, where they have no length.
+            The number of arguments, if they have no length.
 
         Raises
         ------
         InputError
-            Where tasks cannot go on: the scheduler went away, or a task was lost again and again. Results that were
-            yielded are whole.
+            If tasks cannot continue: the scheduler went away, or a task was lost again and again. Results yielded
+            before are whole.
         """
         total = len(arguments) if total is None and hasattr(arguments, "__len__") else total
         started, runner = deque(), self.runner
@@ -135,7 +135,7 @@ class Tasks:
 
 
 def run_alone(function, argument):
-    """Run a task; what it opens with `open_tasks` runs in its thread."""
+    """Run a task; the tasks that it opens itself run in its thread."""
     before, _inside.task = getattr(_inside, "task", False), True
     try:
         return function(argument)
@@ -144,14 +144,14 @@ def run_alone(function, argument):
 
 
 def run_pickled(data):
-    """Run a task that `dump` pickled, in another process than it comes from; return its result, pickled likewise.
+    """Run a task that another process pickled with `dump`; return its result, pickled the same way.
 
     Raises
     ------
     InputError
-        As the task did.
+        If the task raised one.
     RuntimeError
-        For any other exception: what it was, as text, since not every exception can be sent.
+        For any other exception, with its traceback as text, because not every exception can be pickled.
     """
     try:
         return dump(run_alone(*pickle.loads(data)))
@@ -169,14 +169,14 @@ class _Pickler(pickle.Pickler):
 
 
 def dump(value):
-    """Pickle a value; an array in a file becomes the file's path and where the array lies in it."""
+    """Pickle a value; an array in a file becomes the file's path and the array's place in it."""
     file = io.BytesIO()
     _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
     return file.getvalue()
 
 
 class Here:
-    """Tasks run as they are started, in this thread."""
+    """Run each task in this thread when it is started."""
 
     shares_memory = True
 
@@ -197,7 +197,7 @@ class Here:
 
 
 class Threads(Here):
-    """Tasks run in threads of this process."""
+    """Run tasks in threads of this process."""
 
     def __init__(self, n):
         self.n, self.pool = n, ThreadPoolExecutor(n)

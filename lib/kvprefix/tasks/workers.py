@@ -11,21 +11,21 @@ from pathlib import Path
 
 from kvprefix.files.paths import InputError, explain_os_errors
 
-JOIN_S = 5  # seconds: so long the first worker may take to join
+JOIN_S = 5  # the longest time that the first worker may take to join
 PACKAGES = ("numpy", "numba", "pandas", "pyarrow", "transformers", "tokenizers", "dask", "distributed", "cloudpickle")
 
 
 @contextlib.contextmanager
 def check_workers(client, address, folder):
-    """Check a cluster; yield what a worker that joins later is checked by, see `check_this_worker`.
+    """Check a cluster; yield what `check_this_worker` needs to check a worker that joins later.
 
     Parameters
     ----------
     client : distributed.Client
     address : str
-        Of its scheduler, to be named.
+        Of its scheduler, for messages.
     folder : pathlib.Path
-        What every worker must see, and write to, under the same path.
+        Every worker must see it under the same path, and be able to write to it.
 
     Raises
     ------
@@ -60,14 +60,14 @@ def check_workers(client, address, folder):
 
 
 def ask_workers(client, function, *arguments):
-    """Return what a function returns on each worker, or the exception that it raises; of those that stay, not lost."""
+    """Return {worker: what a function returns or raises there}, for the workers that are still present."""
     answers = client.run(function, *arguments, on_error="return")
     present = client.nthreads()
     return {worker: answer for worker, answer in answers.items() if worker in present}
 
 
 def _ask_scheduler(client):
-    """Return the scheduler's versions, or the exception that it answers with; it reads the tasks that it hands on."""
+    """Return the scheduler's versions or its exception; they matter because it reads the tasks that it passes on."""
     try:
         return client.run_on_scheduler(describe_versions)
     except Exception as error:
@@ -76,7 +76,7 @@ def _ask_scheduler(client):
 
 @contextlib.contextmanager
 def _mark(folder):
-    """Yield a new file in the folder that workers must see; it is removed in the end, and the answers with it."""
+    """Yield a new file in the folder that workers must see; remove it and the answers at the end."""
     mark = folder / f".workers-{uuid.uuid4().hex}"
     with explain_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,9 +111,9 @@ def _explain_blind(answer):
 
 @functools.cache
 def describe_versions():
-    """Return what must be equal on all machines: Python, this library's sources, and what computes and carries data.
+    """Return what must be equal on all machines: the versions of Python and PACKAGES, a checksum of our sources.
 
-    The sources are read once a process, so a worker that still runs what was edited since is found.
+    The sources are read once per process, so a worker that still runs older sources is found.
     """
     versions = {"Python": platform.python_version(), "kvprefix": _hash_sources()}
     for name in PACKAGES:
@@ -133,15 +133,15 @@ def _hash_sources():
 
 
 def compare_versions(who, theirs, ours):
-    """Say in which versions a worker differs from us; an empty text where in none.
+    """Say in which versions a worker differs from us; an empty text if in none.
 
     >>> compare_versions("worker tcp://a:1", {"numpy": "2.3.0"}, {"numpy": "2.4.6"})
-    'worker tcp://a:1 has numpy 2.3.0 where this process has 2.4.6'
+    'worker tcp://a:1 has numpy 2.3.0 but this process has 2.4.6'
     """
     if not isinstance(theirs, dict):
         return f"{who} has no such kvprefix as this process ({type(theirs).__name__}: {theirs})"
     parts = [
-        f"{name} {theirs.get(name, 'none')} where this process has {version}"
+        f"{name} {theirs.get(name, 'none')} but this process has {version}"
         for name, version in ours.items()
         if theirs.get(name) != version
     ]
@@ -150,12 +150,14 @@ def compare_versions(who, theirs, ours):
 
 @functools.lru_cache(maxsize=8)
 def check_this_worker(versions, mark):
-    """Raise InputError where this process, a worker, is not as `check_workers` found the others; once a connection.
+    """Raise InputError if this worker differs from those that `check_workers` found; once per connection.
 
     Parameters
     ----------
     versions : tuple of (str, str)
+        Name and version of each.
     mark : str
+        Path of the file that every worker must see.
     """
     from distributed import get_worker
 

@@ -1,4 +1,4 @@
 """Tokenizers, chat templates, encoding, and the store of token ids in flat arrays.
 
-No arrival times and no blocks here.
+It knows no arrival times and no blocks.
 """

@@ -1,6 +1,6 @@
 """The token ids of many requests, each stored once, in flat arrays that may lie in files.
 
-No arrival times and no blocks here.
+It knows no arrival times and no blocks.
 """
 
 import functools
@@ -13,29 +13,29 @@ from numba import njit
 from kvprefix.files.mapped import release
 from kvprefix.files.paths import InputError
 
-PART_TOKENS = 2**22  # of a part, about: what is in memory at a time
+PART_TOKENS = 2**22  # about the size of a part, which is in memory at one time
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The token ids of many requests, each stored once: a prompt is the start of another one and its own rest.
+    """The token ids of many requests, each stored once: a prompt is the start of an earlier one and its own tokens.
 
     Row r's prompt is the first ``shared[r]`` tokens of row ``parent[r]``'s prompt, then its own tokens. In a chat the
-    parent is the previous turn; a row without one has parent -1 and shared 0.
+    parent is the previous turn; a row without a parent has parent -1 and shared 0.
 
     Attributes
     ----------
     parent : (n,) ndarray of int64
-        A row before the row itself.
+        An earlier row, or -1.
     shared : (n,) ndarray of int64
-        Tokens.
+        Tokens shared with the parent.
     own_offsets, output_offsets : (n + 1,) ndarray of int64
         Row r's own tokens are ``own[own_offsets[r]:own_offsets[r + 1]]``; outputs likewise.
     own : ndarray of int32
     own_is_template : ndarray of bool
         For each own token, whether the chat template wrote it rather than a message.
     output : ndarray of int32
-        Generated tokens, the end-of-turn token included; empty where the log has no reply.
+        Generated tokens, with the end-of-turn token; a row has none if the log has no reply.
     """
 
     parent: np.ndarray
@@ -59,13 +59,13 @@ class Tokens:
         return self.output[self.output_offsets[row] : self.output_offsets[row + 1]]
 
     def parts(self):
-        """Yield (first row, Tokens of the rows from there on), cut where no later row goes on from an earlier one.
+        """Yield (first row, Tokens of the rows from there on), cut where no later row continues an earlier one.
 
-        A part's tokens are not copied; where they lie in a file, their memory is let go of when the next part is asked
-        for. A part has at least PART_TOKENS tokens, more if its rows hang together; the last one may have fewer.
+        A part's tokens are not copied; if they are in a file, their memory is released when the next part is asked for.
+        A part has at least PART_TOKENS tokens, more if its rows depend on one another; the last part may have fewer.
         """
         needs = np.where(self.shared > 0, self.parent, np.arange(len(self.shared)))
-        needs = np.minimum.accumulate(needs[::-1])[::-1]  # the first row that this one or a later one needs
+        needs = np.minimum.accumulate(needs[::-1])[::-1]  # the first row that this row or a later one needs
         cuts = np.append(np.flatnonzero(needs == np.arange(len(needs))), len(needs))
         before = (self.own_offsets + self.output_offsets)[cuts]
         first, last = 0, len(cuts) - 1
@@ -99,7 +99,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class MessageTokens:
-    """Tokens without those that the chat template wrote: read like `Tokens`, stripped part by part as they are read.
+    """Tokens without those that the chat template wrote: read like `Tokens`, and stripped part by part while read.
 
     Attributes
     ----------
@@ -133,7 +133,7 @@ class MessageTokens:
 
 
 def strip_template(tokens):
-    """Return Tokens without those that the chat template wrote, in memory: for one part."""
+    """Return the tokens of one part without those that the chat template wrote, in memory."""
     keep = ~tokens.own_is_template
     kept_before = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))
     shared = _kept_in_shared(tokens.parent, tokens.shared, tokens.own_offsets, kept_before)
@@ -145,7 +145,7 @@ def strip_template(tokens):
 
 @njit(cache=True, nogil=True)
 def copy_prompt(row, start, parent, shared, own_offsets, own):
-    """Return the tokens of a row's prompt from position `start` on, gathered through its parents."""
+    """Return the tokens of a row's prompt from position `start` on, gathered from it and its parents, int32."""
     stop = shared[row] + own_offsets[row + 1] - own_offsets[row]
     out = np.empty(max(stop - start, 0), np.int32)
     while stop > start:
@@ -173,12 +173,12 @@ def _kept_in_shared(parent, shared, own_offsets, kept_before):
 
 
 def make_tokens(prompts, outputs):
-    """Make Tokens of plain lists of ids, one prompt and one output per request; none shares another's storage.
+    """Make Tokens from lists of ids, one prompt and one output per request; every prompt is stored whole.
 
     Raises
     ------
     InputError
-        A token id that is no whole number of 31 bits.
+        A token id that is no whole number from 0 to 2**31 - 1.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def make_tokens(prompts, outputs):
 
 
 def make_flat_tokens(own_offsets, own, output_offsets, output):
-    """Make Tokens of flat prompts and outputs; none shares another's storage, and no template wrote any."""
+    """Make Tokens from flat prompts and outputs, each prompt stored whole, none of it written by a template."""
     n = len(own_offsets) - 1
     return Tokens(
         np.full(n, -1), np.zeros(n, np.int64), own_offsets, own, np.zeros(len(own), bool), output_offsets, output
@@ -202,7 +202,7 @@ def _flatten(lists, name):
     ids = np.empty(offsets[-1], np.int32)
     for i, one in enumerate(lists):
         try:
-            struct.pack_into(f"{len(one)}i", ids, 4 * int(offsets[i]), *one)  # the fastest way there is for a list
+            struct.pack_into(f"{len(one)}i", ids, 4 * int(offsets[i]), *one)  # the fastest way for a list
         except struct.error as error:
             raise InputError(f"{name} {i}: {error}; expected token ids, whole numbers from 0 to 2**31 - 1") from error
     if len(ids) and ids.min() < 0:

@@ -1,8 +1,8 @@
-"""Turn conversations into prompt tokens: exactly `apply_chat_template`'s ids, with the work done once a message.
+"""Turn conversations into prompt tokens: exactly `apply_chat_template`'s ids, with each message encoded once.
 
-Each prompt is rendered by the template itself, cut at the fences (see `template`), and each distinct piece is
-encoded once however many prompts hold it. A template without fences between its messages gives one piece a
-prompt: the same code, the slow way. Arrival times are not known here.
+The template itself renders each prompt. The prompt is cut at the fences (see `template`), and each distinct piece is
+encoded once, however many prompts hold it. A template without fences between messages gives one piece per prompt,
+which is slower. It knows no arrival times.
 """
 
 import re
@@ -18,10 +18,10 @@ PART_SCHEMA = pa.schema(
         ("conversation", pa.int32()),  # index within the part
         ("conversation_id", pa.string()),
         ("turn", pa.int32()),  # 0-based
-        ("messages", pa.int32()),  # the prompt is the conversation's first so many messages
+        ("messages", pa.int32()),  # the prompt is the conversation's first N messages
         ("shared_tokens", pa.int32()),  # leading tokens equal to the previous turn's prompt
         ("own_tokens", pa.list_(pa.int32())),  # the prompt's tokens after those
-        ("own_is_template", pa.list_(pa.bool_())),  # True where the template, not a message, wrote the token
+        ("own_is_template", pa.list_(pa.bool_())),  # True if the template, not a message, wrote the token
         ("output_tokens", pa.list_(pa.int32())),  # the reply, ended by the end-of-turn token
     ]
 )
@@ -32,7 +32,7 @@ class _Prompt(NamedTuple):
     turn: int
     messages: int
     reply: str | None
-    kept: int  # leading pieces that are the previous turn's
+    kept: int  # leading pieces shared with the previous turn
     pieces: list
 
 
@@ -40,9 +40,9 @@ def encode_conversations(conversations, chat):
     """Tokenise every request of a few hundred conversations.
 
     Request k of a conversation is everything up to its k-th user message; its ids equal
-    ``apply_chat_template(messages[:k], add_generation_prompt=True)``. Its output is the reply's tokens (as the next
-    prompt holds them where they can be told apart there, else tokenised alone) and the end-of-turn token; it is
-    empty where the log has no reply.
+    ``apply_chat_template(messages[:k], add_generation_prompt=True)``. Its output is the reply's tokens and the
+    end-of-turn token; it is empty if the log has no reply. The reply's tokens are those in the next prompt if they are
+    separate there, else those of the reply tokenised alone.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ def encode_conversations(conversations, chat):
     Returns
     -------
     table : pyarrow.Table
-        A row a request (PART_SCHEMA), in conversation order.
+        One row per request (PART_SCHEMA), in conversation order.
     refused : dict of int to str
-        Index and error of each conversation that the template refused at some turn: it has rows for the turns before
-        that one, and none for those after.
+        Index and error of each conversation that the template refused at some turn; the table holds its turns before
+        that one, and none from there on.
     """
     prompts, refused = _render_all(conversations, chat)
     ids, masks = _encode_pieces(prompts, conversations, chat)
@@ -89,7 +89,7 @@ def encode_conversations(conversations, chat):
 
 
 class _Lists:
-    """A column of lists: each is given as the arrays that make it."""
+    """A column of lists: each list is given as several arrays."""
 
     def __init__(self):
         self.arrays, self.lengths = [], []
@@ -114,10 +114,10 @@ def _render_all(conversations, chat):
 
 
 def _split_turns(texts, chat):
-    """Cut each turn's prompt; yield (leading pieces known to be the previous turn's, all pieces).
+    """Cut each turn's prompt; yield (number of leading pieces known to be the previous turn's, all pieces).
 
-    A prompt that goes on from the previous one is cut from the last fence of that one on: what is before it was cut
-    already, and no fence holds another, so a longer text is cut there alike.
+    A prompt that continues the previous one is cut only after the last fence of that one. The text before is cut
+    already, and the longer text is cut there in the same way, because no fence holds another.
     """
     known, known_pieces = None, []
     for text in texts:
@@ -134,7 +134,7 @@ def _split_turns(texts, chat):
 
 
 def _reply(messages, end):
-    """Return the text of the assistant message that answers the user message before `end`, None without one."""
+    """Return the text of the reply to the user message before `end`; None if there is none."""
     answered = end < len(messages) and messages[end].role == "assistant"
     return messages[end].text if answered else None
 
@@ -145,8 +145,8 @@ def _encode_pieces(prompts, conversations, chat):
     Returns
     -------
     ids, masks : dict of str to ndarray
-        Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool). A piece
-        is told by its text, so a message that equals what the template writes by itself counts as the template's.
+        Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool). Pieces
+        are identified by text, so a message equal to a text that the template writes alone counts as the template's.
     """
     owner = {piece: prompt for prompt in prompts for piece in prompt.pieces[prompt.kept :] if piece not in chat.fences}
     ids = {content: np.array([token], np.int32) for content, token in chat.fences.items()}
@@ -169,7 +169,7 @@ def _encode_pieces(prompts, conversations, chat):
 
 
 def _mask_by_frame(piece, ids, chat):
-    """Mark what the template writes around a message; a token that merges template and message is the message's."""
+    """Mark the template's tokens around a message; a token that merges template and message is the message's."""
     mask = np.zeros(len(ids), bool)
     if piece in chat.constants:
         mask[:] = True
@@ -182,7 +182,7 @@ def _mask_by_frame(piece, ids, chat):
 
 
 def _mask_by_offsets(pieces, offsets, is_text):
-    """Mark the tokens that hold no character of a message; `is_text` says which characters of the prompt do."""
+    """Mark the tokens without any character of a message; `is_text` marks those characters in the prompt."""
     texts_before = np.concatenate(([0], np.cumsum(is_text)))
     masks, start = {}, 0
     for piece in pieces:
@@ -194,11 +194,11 @@ def _mask_by_offsets(pieces, offsets, is_text):
 
 
 def _find_texts(pieces, messages, chat):
-    """Return which characters of a prompt are a message's, (characters,) bool.
+    """Return which characters of a prompt are a message's, (n_characters,) bool.
 
-    The template is rendered once more with a mark for each message. Where putting the texts (as they are, or stripped)
-    in the marks' places gives the prompt, their places are known; a template that writes something else, such as
-    history without its reasoning, has its texts searched for in order.
+    The template is rendered once more with a mark in place of each message. If the texts (as they are, or stripped) in
+    place of the marks give the prompt, they lie there. Otherwise the template changes texts, such as leaving out
+    earlier reasoning, and each text is searched for in order.
     """
     prompt = "".join(pieces)
     marks = [f"kvprefixmessage{k}end" for k in range(len(messages))]
@@ -221,7 +221,7 @@ def _find_texts(pieces, messages, chat):
 
 
 def _reply_piece(prompt):
-    """Return the piece that the next prompt holds if the template only appends: the prompt's end, then the reply."""
+    """Return the prompt's last piece and the reply: a piece of the next prompt if the template only appends."""
     return prompt.pieces[-1] + prompt.reply
 
 
@@ -229,13 +229,13 @@ def _reply_ids(prompt, ids, chat):
     start, whole = ids[prompt.pieces[-1]], ids.get(_reply_piece(prompt))
     if whole is not None and count_common(start, whole) == len(start):
         return whole[len(start) :]
-    if prompt.reply not in ids:  # it merges with the prompt's end, so the next prompt's tokens do not tell
+    if prompt.reply not in ids:  # it merges with the prompt's end, so the next prompt does not show its tokens
         ids[prompt.reply] = chat.encode([prompt.reply])[0]
     return ids[prompt.reply]
 
 
 def _count_shared(previous, prompt, ids):
-    """Return how many leading pieces a prompt shares with the previous turn's, and how many tokens of the next one."""
+    """Return how many leading pieces a prompt shares with the previous turn, and how many tokens of the next piece."""
     kept = prompt.kept
     most = min(len(previous), len(prompt.pieces) - 1)
     while kept < most and previous[kept] == prompt.pieces[kept]:

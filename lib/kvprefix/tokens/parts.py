@@ -1,7 +1,7 @@
-"""Tokenise a data file in parts of some hundred conversations, each a task whose result is kept in a file.
+"""Tokenise a data file in parts of PART_CONVERSATIONS conversations, each a task whose result is kept in a file.
 
-A part's name is a key of its conversations and a checksum of its bytes, so a killed run resumes and no run does a part
-twice. What the parts are joined to is not known here.
+A part's name is a key of its conversations and a checksum of its bytes, so a killed run continues and no run does a
+part twice. `store` joins the parts.
 """
 
 import functools
@@ -27,7 +27,7 @@ PART_VERSION = 6  # raise when the meaning or the form of a part changes
 
 
 def is_whole(file):
-    """Return whether a part's bytes have the checksum that its name ends with; remove it where they have not."""
+    """Return whether a part's bytes have the checksum at the end of its name; if not, remove it."""
     whole = is_kept(file, file.stem.rpartition("-")[2])
     if not whole:
         file.unlink(missing_ok=True)
@@ -35,7 +35,7 @@ def is_whole(file):
 
 
 def make_parts(chats, size, source, folder, *, progress=True):
-    """Tokenise the parts that are not there yet.
+    """Tokenise the parts that are missing.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def make_parts(chats, size, source, folder, *, progress=True):
     Returns
     -------
     dict
-        The names of all `parts` in order, `dataset` (counts) and `tokenizer_sha256`.
+        `parts` (names of all parts, in order), `dataset` (counts) and `tokenizer_sha256`.
     """
     counts, parts, missing = LoadCounts(), [], deque()
     bar = show_progress(size, "tokenising", "B", shown=progress)
@@ -78,16 +78,16 @@ def make_parts(chats, size, source, folder, *, progress=True):
 
 
 def _choose_place(size):
-    """Say where a data file of so many bytes is tokenised without a cluster.
+    """Return where to tokenise a data file of `size` bytes without a cluster: "processes" or "here".
 
-    The tokenizer works in parallel by itself, but half of the work is not its own, so one process keeps 1.3 cores busy
-    however many there are. On two, processes gain little (54 s against 61 s for 125 MB), and each holds half a GB.
+    The tokenizer itself is parallel, but half of the work is not its own, so one process uses 1.3 cores, however many
+    there are. With two cores, processes gain little (54 s instead of 61 s for 125 MB), and each takes half a GB.
     """
     return "processes" if (os.cpu_count() or 1) >= 4 and size >= 2**26 else "here"
 
 
 def _check_tokenizer(source):
-    """Raise InputError where this process does not see a tokenizer's files as the one that found them does."""
+    """Raise InputError if this process does not see the same files of a tokenizer as the one that found them."""
     try:
         check_unchanged(source)
     except InputError as error:
@@ -110,7 +110,7 @@ def _load_chat(source):
 
 
 def _encode_part(part, chat, stem):
-    """Tokenise and keep a part; return the name of its file, which ends with the checksum of its content."""
+    """Tokenise and keep a part; return its file's name, which ends with the checksum of the content."""
     from kvprefix.tokens.encode import encode_conversations
 
     table, refused = encode_conversations(part, chat)
@@ -124,9 +124,9 @@ def _encode_part(part, chat, stem):
 
 
 def _split_refused(part, table, refused):
-    """Return what the template refused: whole conversations (index: reason), and late turns of the others.
+    """Return what the template refused: whole conversations, {index: reason}, and late turns of other ones.
 
-    These are [index, first turn refused, turns lost with it, reason].
+    A late turn is [index, first turn refused, turns lost, reason].
     """
     turns = Counter(table["conversation"].to_pylist()) if refused else {}
     whole = {index: reason for index, reason in refused.items() if index not in turns}

@@ -1,8 +1,8 @@
-"""Join a workload's tokenised parts to flat arrays in files, once, and map them from then on.
+"""Join a workload's tokenised parts to flat arrays in files, once, and map the arrays from then on.
 
-A folder holds three arrays and a table with a row a request. Its seal is written last, with every file's checksum: a
-folder without one is not finished. The files are written in place, never emptied first, and their content is decided by
-the parts alone, so a process that still reads them finds what it expects.
+A folder holds three arrays and a table with one row per request. Its seal, with every file's checksum, is written last:
+a folder without one is not finished. The files are written in place, never emptied first. The parts alone determine
+their content, so a process that still reads them finds the same bytes.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ class Joined(NamedTuple):
     Attributes
     ----------
     rows : pyarrow.Table
-        A row a request: `conversation`, `conversation_id`, `turn`, `messages`, `shared_tokens`, `own_tokens` and
-        `output_tokens` (the lengths of its lists).
+        One row per request: `conversation`, `conversation_id`, `turn`, `messages`, `shared_tokens`, and the lengths
+        `own_tokens` and `output_tokens`.
     arrays : dict of str to ndarray
         ARRAYS, mapped: the lists of all rows, one after the other.
     note : dict
-        `conversations`, `refused` (by the chat template: how many), `first_refused` (index and reason), `late_turns`
-        (refused in conversations of which earlier turns are there, with those after them: how many), `first_late`
-        (index, turn, turns lost, reason) and `has_template`.
+        `conversations`; `refused`, the number of conversations that the chat template refused, and `first_refused`
+        (index, reason); `late_turns`, the number of turns lost in conversations of which earlier turns are kept, and
+        `first_late` (index, turn, turns lost, reason); `has_template`.
     """
 
     rows: pa.Table
@@ -50,9 +50,9 @@ class Joined(NamedTuple):
 
 
 def open_joined(folder, parts, *, progress=True, check=True):
-    """Open what `join_parts` made of these parts; None where it is not there, or was cut or altered, which is said.
+    """Open what `join_parts` made of these parts; None if there is none, or, with a message, if it was cut or altered.
 
-    Without `check`, the files are those that another process has just found whole.
+    Without `check`, the files are trusted: another process has just found them whole.
     """
     place = _place(folder, parts)
     sealed = read_folder(place, check=check, shown=progress)
@@ -60,12 +60,12 @@ def open_joined(folder, parts, *, progress=True, check=True):
 
 
 def join_parts(folder, parts, *, progress=True):
-    """Join parts that are whole, in bounded memory; a failure (a full disk) leaves nothing behind.
+    """Join whole parts in bounded memory; a failure, such as a full disk, leaves nothing behind.
 
     Parameters
     ----------
     folder : pathlib.Path
-        Of the parts.
+        The folder of the parts.
     parts : list of str
         The names of their files, in order.
     progress : bool
@@ -126,7 +126,7 @@ def _append_parts(folder, parts, files, progress):
 
 
 def _describe_rows(table, n_before):
-    """Return a part's rows without its lists, of which the lengths stay; conversations are counted on."""
+    """Return a part's rows with lengths in place of lists, and conversations numbered from `n_before` on."""
     index = pa.compute.add(table["conversation"], pa.scalar(n_before, pa.int32()))
     table = table.set_column(0, "conversation", index).drop_columns("own_is_template").replace_schema_metadata()
     for name in ("own_tokens", "output_tokens"):
@@ -136,7 +136,7 @@ def _describe_rows(table, n_before):
 
 
 class _InPlace:
-    """A file that is written from its beginning without being emptied, and knows the checksum of what was written."""
+    """A file that is written from its beginning without being emptied first, and keeps a checksum of the content."""
 
     def __init__(self, path):
         check_output_file(path)

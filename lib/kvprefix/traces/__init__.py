@@ -1,4 +1,4 @@
-"""The central type, a trace of requests, and what makes one: the parameters' table, arrivals, clock and workload.
+"""The central type, a trace of requests, and what makes one: parameters, arrivals, clock and workload.
 
 It knows no blocks and no caches.
 """

@@ -1,6 +1,6 @@
-"""How conversations start: a class per arrival process, which draws the first n starts.
+"""How conversations start: one class per arrival process, which draws the first n starts.
 
-A process takes one `numpy.random.Generator` and knows no tokens. To add one, write its class here: nothing else.
+A process takes one `numpy.random.Generator` and knows no tokens. To add one, write its class here and nothing else.
 """
 
 import math
@@ -15,33 +15,33 @@ from kvprefix.traces.timing_files import read_profile, read_stamps
 
 ARRIVALS = Entries("arrivals", "are")
 DAY_S = 86_400.0
-MOST_DRAWS = 1e7  # of all clients: each draws about CV ** 2 gaps before the first that is not close to 0
+MOST_DRAWS = 1e7  # of all clients: each draws about CV ** 2 gaps close to 0 before a longer one
 DAY_PROFILE = (
     0.45, 0.35, 0.28, 0.25, 0.27, 0.35, 0.55, 0.85, 1.2, 1.45, 1.55, 1.5, 1.35, 1.4, 1.55, 1.6, 1.55, 1.45, 1.3, 1.25,
     1.2, 1.05, 0.8, 0.6,
 )  # fmt: skip
-"""Rates by the hour from midnight on, relative to the day's mean: quiet nights, a busy working day. Made up."""
+"""Rate of each hour from midnight on, relative to the day's mean: quiet nights, a busy working day. Made up."""
 
 
 class Arrivals(Entry):
     """An arrival process of conversations.
 
-    ``draw(n, rng)`` gives the starts of the first n conversations: (n,) float64, seconds, ascending. `describe` says
-    what it is, to follow "conversations start" (plain text).
+    ``draw(n, rng)`` returns the starts of the first n conversations: (n,) float64, seconds, ascending. `describe`
+    returns plain text to follow "conversations start".
 
     Attributes
     ----------
     rate : float
-        Conversations that start per second; a process that has its times from elsewhere has none.
+        Conversations that start per second; a process that reads its times from a file has none.
     observed : bool
-        Whether the starts are those of a log.
+        Whether the starts come from a log.
     """
 
     observed = False
 
     @property
     def in_short(self):
-        """What a caption says beside the rate; nothing of the usual process."""
+        """The text of a caption beside the rate; empty for the usual process."""
         return self.text
 
     def __str__(self):
@@ -76,7 +76,7 @@ class Poisson(Arrivals):
 class Gamma(Arrivals):
     """Independent gamma gaps of mean 1 / rate and coefficient of variation `cv`: shape ``1 / cv ** 2``.
 
-    A CV of 1 is a Poisson process, more is burstier. BurstGPT (Wang et al., 2024) uses it for LLM traffic.
+    A CV of 1 is a Poisson process, a higher one is burstier. BurstGPT (Wang et al., 2024) uses it for LLM traffic.
     """
 
     rate: float = of_table("arrival_rate", required=True)
@@ -140,8 +140,8 @@ class Day(Arrivals):
 
     Notes
     -----
-    By inversion (Cinlar, 1975): a Poisson process of the mean rate runs in a time of its own, of which an hour of the
-    clock has as much as its rate says.
+    By inversion (Cinlar, 1975): a Poisson process of the mean rate is drawn in a stretched time, in which each hour is
+    as long as its relative rate, and mapped back to clock time.
     """
 
     rate: float = of_table("arrival_rate", required=True)
@@ -167,7 +167,7 @@ class Day(Arrivals):
 @ARRIVALS.entry("clients:N[:CV[:SKEW]]", "N clients with gamma gaps, few of which carry most of the rate")
 @dataclass(frozen=True)
 class Clients(Arrivals):
-    """Many clients together, few of which carry most of the rate.
+    """Many clients, few of which start most of the conversations.
 
     Client j (1, 2, ...) is a renewal process with gamma gaps: its rate is proportional to ``j ** -skew`` (Zipf), its
     coefficient of variation is `cv`. ServeGen (Xiang et al., 2025) found that traffic is such a sum of unequal clients.
@@ -183,7 +183,7 @@ class Clients(Arrivals):
         if self.clients * self.cv**2 > MOST_DRAWS:
             raise InputError(
                 f"arrivals {self.text!r}: the coefficient of variation is {self.cv:g}; expected at most "
-                f"{math.sqrt(MOST_DRAWS / self.clients):g} with so many clients"
+                f"{math.sqrt(MOST_DRAWS / self.clients):g} with {self.clients:,} clients"
             )
 
     def draw(self, n, rng):
@@ -213,7 +213,7 @@ class Clients(Arrivals):
 @ARRIVALS.entry("stamps:FILE", "at the times of a file: seconds, one per line, or a Mooncake or Bailian trace")
 @dataclass(frozen=True)
 class Stamps(Arrivals):
-    """At the times that a file holds, from its first on: see `read_stamps`. The generator is not used."""
+    """At the times in a file, counted from the first: see `read_stamps`. The generator is not used."""
 
     file: str = option("path", "file of stamps", expected="a path")
     observed = True

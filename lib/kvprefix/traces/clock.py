@@ -1,6 +1,6 @@
 """When the next turn of a conversation follows: a class per clock, and the arrival time of every request.
 
-Starts and think times are drawn from generators of their own. Nothing here knows tokens, only counts.
+Starts and think times are drawn from separate generators. This module knows no tokens, only their counts.
 """
 
 import warnings
@@ -28,8 +28,8 @@ class Clock(Entry):
     time_per_output_token_s : float
         Seconds per generated token; the service time is ``ttft_s + output_tokens * time_per_output_token_s``.
     naive : bool
-        Whether turns arrive sooner than people write them: such a clock is for comparison only, since it makes small
-        caches look better than they are.
+        Whether turns arrive sooner than people write them. Such a clock is for comparison only: it makes small caches
+        look better than they are.
     """
 
     ttft_s: float = of_table("ttft_s")
@@ -37,23 +37,23 @@ class Clock(Entry):
     naive = True
 
     def delay(self, requests, rng):
-        """Return the seconds from the turn before to each request, (n,) float64; those of first turns mean nothing.
+        """Return the seconds from the previous turn to each request, (n,) float64; those of first turns are not used.
 
-        `requests` has `output_tokens`, ordered by conversation and turn.
+        `requests` is a DataFrame with `output_tokens`, ordered by conversation and turn.
         """
         raise NotImplementedError
 
     def describe(self):
-        """Say what follows: to end a sentence; plain text."""
+        """Return plain text, the end of a sentence: how the next turn follows."""
         return f"the turns follow the naive clock {self.text}, which lets them arrive sooner than people write them"
 
     def state(self, varied=()):
-        """Say it in few words, for captions; without the parameters named in `varied`."""
+        """Return a few words for captions, without the parameters named in `varied`."""
         return f"{self.text} clock"
 
 
 def _wait_for_replies(clock, requests):
-    """Return the service time of the request before, in seconds; 0 for the first one."""
+    """Return the service time of the request before each request, in seconds, (n,) float64; 0 for the first one."""
     delay = np.zeros(len(requests))
     service = clock.ttft_s + requests["output_tokens"].to_numpy() * clock.time_per_output_token_s
     delay[1:] = service[:-1]
@@ -63,15 +63,15 @@ def _wait_for_replies(clock, requests):
 @CLOCKS.entry("causal", "after the reply's service time and a think time")
 @dataclass(frozen=True, kw_only=True)
 class Causal(Clock):
-    """The next turn comes after the service time of the one before and a think time.
+    """The next turn comes after the service time of the previous turn and a think time.
 
     Attributes
     ----------
     think : str
         The distribution of think times: one of THINKS.
     think_median_s, think_sigma : float
-        Think time, from the end of a reply to the next message: its median in seconds, and the sigma of its logarithm
-        if it is lognormal. The defaults are those published for chat traffic.
+        Median think time in seconds, from the end of a reply to the next message, and sigma of its logarithm if it is
+        lognormal. The defaults are published values for chat traffic.
     """
 
     think_median_s: float = of_table("think_median_s")
@@ -104,7 +104,7 @@ class Causal(Clock):
 @CLOCKS.entry("back_to_back", "without a think time: for comparison, it warns")
 @dataclass(frozen=True, kw_only=True)
 class BackToBack(Clock):
-    """The next turn comes after the service time of the one before alone."""
+    """The next turn comes right after the service time of the previous turn."""
 
     def delay(self, requests, rng):
         return _wait_for_replies(self, requests)
@@ -113,26 +113,26 @@ class BackToBack(Clock):
 @CLOCKS.entry("at_once", "all turns at the start: for comparison, it warns")
 @dataclass(frozen=True, kw_only=True)
 class AtOnce(Clock):
-    """All turns arrive when the conversation starts; the service times only tell which of them come too early."""
+    """All turns arrive when the conversation starts; service times serve only to count those that come too early."""
 
     def delay(self, requests, rng):
         return np.zeros(len(requests))
 
 
 def count_early_turns(requests, ttft_s=0.0, time_per_output_token_s=0.0):
-    """Count the turns that arrive before the reply that they follow can be complete.
+    """Count the turns that arrive before the reply to the previous turn can be complete.
 
     Parameters
     ----------
     requests : pandas.DataFrame
         `conversation_index`, `turn`, `arrival_s` and `output_tokens`, in any order.
     ttft_s, time_per_output_token_s : float
-        The service time of the turn before is ``ttft_s + output_tokens * time_per_output_token_s``.
+        Seconds. The service time of the previous turn is ``ttft_s + output_tokens * time_per_output_token_s``.
 
     Returns
     -------
     int
-        Such turns can hit what is not computed yet. Times count as equal within two microseconds.
+        Such turns can hit blocks that are not computed yet. Times within two microseconds count as equal.
     """
     ordered = requests.sort_values(["conversation_index", "turn"], kind="stable")
     index, arrival = ordered["conversation_index"].to_numpy(), ordered["arrival_s"].to_numpy()
@@ -141,7 +141,7 @@ def count_early_turns(requests, ttft_s=0.0, time_per_output_token_s=0.0):
 
 
 def schedule_turns(requests, arrivals, clock, rng):
-    """Give every request its arrival time.
+    """Compute the arrival time of every request.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Classes by name: an entry carries its name, its form as text, its definition, its options and their checks.
+"""Classes by name: an entry has a name, a form as text, a definition, and options with their checks.
 
-One entry is all that a new arrival process, clock or think time needs: the command, the figures, the tables, the
-README and the refusal of an unknown name are made of it.
+A new arrival process, clock or think time needs one entry and nothing else: the command, the figures, the tables, the
+README and the message for an unknown name use it.
 """
 
 from dataclasses import MISSING, field, fields
@@ -11,19 +11,19 @@ from kvprefix.traces.table import TABLE, Parameter
 
 
 def option(kind, name, *, default=MISSING, **check):
-    """Declare a field that the entry's text gives: in the order of the fields, after colons."""
+    """Declare a field that is given in the entry's text, after a colon, in the order of the fields."""
     parameter = Parameter(name=f"the {name}", kind=kind, **check)
     return field(default=default, metadata={"parameter": parameter, "option": True})
 
 
 def of_table(name, *, required=False):
-    """Declare a field that is a parameter of the table: its check, and its default unless it is `required`."""
+    """Declare a field that is a parameter of the table, with its check, and its default unless it is `required`."""
     parameter = TABLE[name]
     return field(default=MISSING if required else parameter.default, metadata={"parameter": parameter})
 
 
 class Entry:
-    """What every registered class has; its fields are checked as `option` and `of_table` declare them."""
+    """The base of every registered class; it checks the fields that `option` and `of_table` declare."""
 
     name = form = definition = ""
 
@@ -35,7 +35,7 @@ class Entry:
 
     @property
     def text(self):
-        """The entry as the command takes it: its name and its options, without those at the end that are defaults."""
+        """The entry as the command takes it: its name and its options, without trailing defaults."""
         given = [(getattr(self, one.name), one.default) for one in _options(self)]
         while given and given[-1][0] == given[-1][1]:
             given.pop()
@@ -48,12 +48,12 @@ class Entry:
         return [getattr(self, name) for name in paths if getattr(self, name) is not None]
 
     def as_parameters(self, name):
-        """Return the entry as parameters of the table: its text under `name`, and those that it has as fields."""
+        """Return the entry as parameters of the table: its text under `name`, and its fields that are parameters."""
         declared = [one for one in fields(self) if "parameter" in one.metadata and "option" not in one.metadata]
         return {name: self.text, **{one.metadata["parameter"].name: getattr(self, one.name) for one in declared}}
 
     def check_files(self):
-        """Raise InputError if a file that the entry reads cannot be used; most read none."""
+        """Raise InputError if a file that the entry reads cannot be used; most entries read none."""
 
     def __str__(self):
         return self.describe()
@@ -68,8 +68,8 @@ class Entries(dict):
 
     Parameters
     ----------
-    what : str
-        The kind, and its verb: to begin a message with.
+    what, verb : str
+        The kind and its verb, which begin a message.
     """
 
     def __init__(self, what, verb="is"):
@@ -77,9 +77,9 @@ class Entries(dict):
         self.what, self.verb = what, verb
 
     def entry(self, form, definition):
-        """Register a class: `form` is its name and options as text, `definition` says what it is, for the README.
+        """Register a class: `form` is its name and options as text, `definition` describes it in the README.
 
-        Both are literals, since the table reads them without importing the module.
+        Both must be literals, because `table` reads them without importing the module.
         """
 
         def register(cls):
@@ -91,19 +91,19 @@ class Entries(dict):
         return register
 
     def parse(self, text, parameters=None):
-        """Make an entry of its text.
+        """Make an entry from its text.
 
         Parameters
         ----------
         text : str
             One of the forms.
         parameters : mapping, optional
-            Values of parameters of the table by name, of which the entry takes those that it has.
+            Values of the table's parameters by name; the entry takes those that it has as fields.
 
         Raises
         ------
         InputError
-            A name that is not known, or an option that is of no use.
+            An unknown name, or an option that cannot be used.
         """
         name, colon, rest = str(text).partition(":")
         options = _options(self[name]) if name in self else []

@@ -1,4 +1,4 @@
-"""The parameters of a report as one value: of the table, checked, and what is made of them."""
+"""The parameters of a report as one checked value, and the objects that they describe."""
 
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 
@@ -17,7 +17,7 @@ _Fields = make_dataclass(
 
 @dataclass(frozen=True)
 class Parameters(_Fields):
-    """Everything that determines a report: a value per row of the table, `parameters.toml`, given by name.
+    """Everything that determines a report: one value per row of `parameters.toml`, given by name.
 
     >>> Parameters(block_size=32).block_size, Parameters().seed
     (32, 0)
@@ -25,7 +25,7 @@ class Parameters(_Fields):
     Raises
     ------
     InputError
-        If a value is of no use, with what would be right.
+        If a value cannot be used; it says what would be right.
     """
 
     def __post_init__(self):
@@ -36,7 +36,7 @@ class Parameters(_Fields):
         load_model(self.kv_model)
 
     def make(self, name):
-        """Return the object that `arrivals`, `clock` or `think` describes, with the other parameters that it takes."""
+        """Return the object that `arrivals`, `clock` or `think` describes, made with its other parameters."""
         return make_entry(name, self.as_dict())
 
     def timing_files(self):
@@ -49,9 +49,9 @@ class Parameters(_Fields):
             self.make(name).check_files()
 
     def with_absolute_files(self):
-        """Return the same arrivals and think times, their files as any process finds them; what only shows is left out.
+        """Return the parameters with absolute paths of timing files, for any process, and the default `kv_model`.
 
-        `data`, `tokenizer` and `kv_model` name what a process that only computes does not need.
+        A process that only computes does not need `data`, `tokenizer` and `kv_model`.
         """
         changes = {"kv_model": TABLE["kv_model"].default}
         for name in REGISTRIES:
@@ -65,7 +65,7 @@ class Parameters(_Fields):
 
 
 def make_entry(name, parameters):
-    """Return the object that a mapping of parameters describes: its `arrivals`, its `clock` or its `think`.
+    """Return the object that a mapping of parameters describes by its `arrivals`, `clock` or `think`.
 
     >>> print(make_entry("arrivals", {"arrivals": "gamma:4", "arrival_rate": 2.0}))
     conversations start 2 a second, with gamma gaps of coefficient of variation 4
@@ -74,7 +74,7 @@ def make_entry(name, parameters):
 
 
 def parse_parameters(texts):
-    """Make Parameters of a mapping of names to text, as a command line gives them.
+    """Make Parameters from {name: text}, as a command line gives them.
 
     >>> parse_parameters({"block_size": "32", "max_conversations": "all"}).block_size
     32
@@ -82,14 +82,14 @@ def parse_parameters(texts):
     Raises
     ------
     InputError
-        A name that is not known, or a text that is no such value.
+        An unknown name, or a text that is no such value.
     """
     refuse_unknown(texts)
     return Parameters(**{name: TABLE[name].parse(text) for name, text in texts.items()})
 
 
 def refuse_unknown(names, known=tuple(TABLE)):
-    """Raise InputError if a name is none of a parameter."""
+    """Raise InputError if a name is not that of a known parameter."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise InputError(f"unknown parameter {', '.join(unknown)}; known: {', '.join(known)}")

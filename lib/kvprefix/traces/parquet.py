@@ -17,11 +17,11 @@ from kvprefix.tokens.arrays import Tokens, flat_lists
 from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
 
 TOKEN_COLUMNS = ["parent", "shared_tokens", "own_token_ids", "own_is_template", "output_token_ids"]
-ROW_GROUP = 2**16  # requests of a trace's file that are in memory at a time
+ROW_GROUP = 2**16  # requests that are in memory at a time while a file is written
 
 
 def write_trace(trace, path):
-    """Write a trace to one Parquet file, a row a request in arrival order, tokens stored as in `Tokens`."""
+    """Write a trace to one Parquet file: one row per request in arrival order, tokens stored as in `Tokens`."""
     if trace.contexts is not None:
         raise InputError(f"{path}: a Parquet trace holds no cache salts and no adapters; expected a trace without")
     tokens, rows = trace.tokens, trace.rows
@@ -30,7 +30,7 @@ def write_trace(trace, path):
     parent = np.where(tokens.parent[rows] >= 0, position[tokens.parent[rows]], -1)
     orphans = (tokens.shared[rows] > 0) & ((parent < 0) | (parent >= np.arange(len(rows))))
     if orphans.any():
-        raise ValueError(f"request {int(orphans.argmax())} of the trace goes on from one that is not before it")
+        raise ValueError(f"request {int(orphans.argmax())} of the trace continues one that is not before it")
     note = {"kvprefix": json.dumps(trace.info, sort_keys=True)}
     table = _make_table(trace, parent, slice(0, ROW_GROUP)).replace_schema_metadata(note)
     options = {"compression": "zstd", "write_page_checksum": True}
@@ -60,7 +60,7 @@ def _make_table(trace, parent, some):
 
 
 def read_trace(path):
-    """Read a trace that `write_trace` wrote."""
+    """Read a trace that `write_trace` wrote; raise InputError if the file is not a whole one."""
     check_input_file(path)
     with explain_os_errors(path):
         try:
@@ -87,7 +87,7 @@ def read_trace(path):
 
 @contextlib.contextmanager
 def _explain_wrong(path):
-    """Turn what is wrong with a file's values into an InputError."""
+    """Turn errors in a file's values into InputError."""
     try:
         yield
     except InputError:
@@ -98,26 +98,26 @@ def _explain_wrong(path):
 
 
 def _check_kinds(table):
-    """Raise ValueError where a column holds something else than it should, or nothing."""
+    """Raise ValueError if a column has another type than it should, or missing values."""
     kinds = {"request_id": pa.types.is_string, "conversation_id": pa.types.is_string, "arrival_s": pa.types.is_float64}
     kinds |= dict.fromkeys(["own_token_ids", "output_token_ids"], lambda kind: kind == pa.large_list(pa.int32()))
     kinds["own_is_template"] = lambda kind: kind == pa.large_list(pa.bool_())
     for name in (*REQUEST_COLUMNS, *TOKEN_COLUMNS):
         column = table[name]
         strings = pa.types.is_large_string(column.type) and name.endswith("_id")
-        is_right = strings or not len(table) or kinds.get(name, pa.types.is_integer)(column.type)  # no rows, no kinds
+        is_right = strings or not len(table) or kinds.get(name, pa.types.is_integer)(column.type)  # no rows: no kind
         if column.null_count or not is_right:
             raise ValueError(f"its column {name} holds {column.type}, {column.null_count} of them nothing")
 
 
 def _check_whole(trace):
-    """Raise ValueError where the values contradict one another: what reads them trusts them."""
+    """Raise ValueError if the values contradict one another: their readers trust them."""
     tokens, requests, n = trace.tokens, trace.requests, len(trace)
     own, arrival = np.diff(tokens.own_offsets), trace.arrival_s
     lengths, shared, parent = tokens.shared + own, tokens.shared, tokens.parent
     before = lengths[np.clip(parent, 0, n - 1)] if n else lengths
     wrong = {
-        "requests that go on from none before them": (parent < -1) | (parent >= np.arange(n)),
+        "requests that continue none before them": (parent < -1) | (parent >= np.arange(n)),
         "requests that share more than there is": (shared < 0) | (shared > np.where(parent < 0, 0, before)),
         "other numbers of prompt tokens than tokens": requests["prompt_tokens"].to_numpy() != lengths,
         "arrivals that are no times in order": ~np.isfinite(arrival) | (np.diff(arrival, prepend=arrival[:1]) < 0),

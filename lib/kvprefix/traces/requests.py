@@ -1,4 +1,4 @@
-"""From the joined parts of a workload to its table of requests, and what was counted on the way."""
+"""Make the table of requests and the tokens from the joined parts of a workload, and count refused conversations."""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +9,9 @@ from kvprefix.tokens.arrays import Tokens
 
 
 def count_refused(dataset, note):
-    """Count conversations that the template refused as skipped; their index stays theirs, without requests.
+    """Return the dataset's counts with conversations that the template refused as skipped; they keep their index.
 
-    Late turns that it refused, and those after them, count as a repair of their conversations.
+    Late turns that it refused, and the turns after them, count as repairs.
     """
     if note["late_turns"]:
         kind, (index, turn, _, reason) = "turns_refused_by_template_dropped", note["first_late"]
@@ -32,7 +32,7 @@ def count_refused(dataset, note):
 
 
 def make_requests(joined):
-    """Return the table of requests and their tokens."""
+    """Return (DataFrame of requests, their Tokens), row for row."""
     rows = {name: joined.rows[name].to_numpy() for name in joined.rows.column_names if name != "conversation_id"}
     turn, index = rows["turn"].astype(np.int64), rows["conversation"].astype(np.int64)
     own_offsets, output_offsets = (
@@ -58,5 +58,5 @@ def make_requests(joined):
 
 def _name_requests(conversation, turn):
     """Return `c{conversation}t{turn}` of every request."""
-    texts = ["c", conversation.cast(pa.string()), "t", turn.cast(pa.string()), ""]  # the last one separates: nothing
+    texts = ["c", conversation.cast(pa.string()), "t", turn.cast(pa.string()), ""]  # the last one is the separator
     return pa.compute.binary_join_element_wise(*texts).to_pandas()

@@ -1,6 +1,6 @@
 """Read the table of parameters, `parameters.toml`: for the library, the command, `make help` and the README.
 
-`make help` runs this file by itself before there is an environment, so it imports the standard library alone.
+`make help` runs this file alone, before there is an environment, so it imports only the standard library.
 """
 
 import ast
@@ -23,15 +23,15 @@ class Parameter:
         `path`, `whole`, `number`, `flag` or `entry`.
     default, example : object
     unit : str
-        Of a number, as text.
+        Unit of a number, as text.
     least, most : float, optional
-        Of a number; both are allowed.
+        Limits of a number; both are allowed.
     word : str, optional
         The text that stands for None: no limit.
     expected : str
-        What would be right; made of the rest if not given.
+        What would be right, for messages; made from the other fields if not given.
     entries : dict of str to str
-        Of an `entry`: the forms of its text, and what each means.
+        Of an `entry`: each form of its text, and its meaning.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Parameter:
     entries: dict | None = None
 
     def parse(self, text):
-        """Read a text as this parameter's kind; one that does not fit stays text, for `check` to refuse."""
+        """Read a text as this parameter's kind; a text that does not fit stays text, for `check` to refuse."""
         if self.kind == "flag":
             return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
         if self.kind not in ("whole", "number"):
@@ -57,7 +57,7 @@ class Parameter:
         return read_number(text, int if self.kind == "whole" else float)
 
     def check(self, value):
-        """Return the value as it is used, a plain one of Python; raise InputError if it is of no use."""
+        """Return the value as a plain Python one; raise InputError if it cannot be used."""
         value = value.item() if hasattr(value, "item") else value
         if self.word and value in (None, self.word):
             return None
@@ -85,7 +85,7 @@ class Parameter:
         return f"{number}{unit}, from {_show(self.least)} to {_show(self.most)}{word}"
 
     def show(self, value):
-        """Return a value as a command line takes it."""
+        """Return a value as text for a command line."""
         return self.word if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -96,7 +96,7 @@ def _show(number):
 
 
 def read_table(folder=None):
-    """Return the parameters by name, in order; `folder` holds the table and the modules of its entries."""
+    """Return {name: Parameter}, in order; `folder` holds the table and the modules of its entries."""
     folder = Path(folder or Path(__file__).parent)
     rows = tomllib.loads((folder / "parameters.toml").read_text(encoding="utf-8"))
     return {name: _make_parameter(folder, name, row) for name, row in rows.items()}
@@ -112,7 +112,7 @@ def _make_parameter(folder, name, row):
 
 
 def list_entries(module):
-    """Return the form and the definition of each class that a module registers with ``@REGISTRY.entry(...)``."""
+    """Return {form: definition} of the classes that a module registers with ``@REGISTRY.entry(...)``."""
     found = {}
     for node in ast.parse(Path(module).read_text(encoding="utf-8")).body:
         for call in getattr(node, "decorator_list", []):
@@ -123,7 +123,7 @@ def list_entries(module):
 
 
 def format_help(table):
-    """Return a line per parameter, as `make help` prints it: its default and what it is."""
+    """Return one line per parameter, as `make help` prints it: its default and its help."""
     return "".join(f"  {f'{name.upper()}={one.show(one.default)}':<29} {one.help}\n" for name, one in table.items())
 
 
@@ -140,7 +140,7 @@ def format_readme(table):
 
 
 def fill_readme(text, table):
-    """Return the README's text with the table between its two marks."""
+    """Return the README's text with the table filled in between its two marks."""
     before, first, rest = text.partition(MARKS[0])
     _, last, after = rest.partition(MARKS[1])
     if not first or not last:

@@ -11,11 +11,11 @@ from kvprefix.traces.timing_files import read_think_times
 
 THINKS = Entries("think time")
 DAY_S = 86_400.0
-MOST_OVER_A_DAY = 0.01  # of the think times that are drawn; more of them mean that the parameters are not meant
+MOST_OVER_A_DAY = 0.01  # of the drawn think times; if more are that long, the parameters must be a mistake
 
 
 class Think(Entry):
-    """A distribution of think times: `draw_times` draws them, `describe` says what it is (plain text)."""
+    """A distribution of think times: `draw_times` draws them, `describe` names it in plain text."""
 
     def draw(self, n, rng):
         """Draw n think times in seconds, (n,) float64.
@@ -80,7 +80,7 @@ class Constant(Think):
 @THINKS.entry("data:FILE", "drawn from a file of seconds, one per line")
 @dataclass(frozen=True)
 class Data(Think):
-    """Drawn with replacement from the numbers of seconds that a file holds, one per line."""
+    """Drawn with replacement from a file of seconds, one per line."""
 
     file: str = option("path", "file of think times", expected="a path")
 

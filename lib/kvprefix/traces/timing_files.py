@@ -1,4 +1,4 @@
-"""Read files of times: when conversations start, how a day's rate goes, how long people think."""
+"""Read files of times: starts of conversations, rates over a day, think times."""
 
 import json
 
@@ -17,9 +17,10 @@ def read_stamps(file, n):
     Parameters
     ----------
     file : path-like
-        A number of seconds per line; or JSON Lines with a `timestamp`: in ms as Mooncake has it, in seconds if there
-        is a `chat_id` as Bailian has it (there only requests without a `parent_chat_id` start a conversation).
+        One number of seconds per line, or JSON Lines with a `timestamp`: in ms as in Mooncake's traces, or, if there is
+        a `chat_id`, in seconds as in Bailian's, where only requests without a `parent_chat_id` start a conversation.
     n : int
+        Conversations.
 
     Returns
     -------
@@ -29,7 +30,7 @@ def read_stamps(file, n):
     Raises
     ------
     InputError
-        Naming the line that is no stamp; fewer stamps than conversations.
+        A line that is no stamp, which it names; or fewer stamps than conversations.
     """
     stamps = _read_numbers(file, _parse_stamp, "a number of seconds, or a JSON object with a timestamp")
     if len(stamps) < n:
@@ -42,7 +43,7 @@ def read_stamps(file, n):
 
 
 def read_profile(file):
-    """Read a day's profile: 24 relative rates, one per line, from midnight on."""
+    """Read a day's profile: 24 relative rates, one per line, from midnight on; (24,) float64."""
     profile = _read_numbers(file, _as_number, "a rate relative to the others")
     if len(profile) != 24 or (profile < 0).any() or not profile.any():
         raise InputError(f"{file}: holds {len(profile)} rates; expected 24, none below 0 and not all 0")
@@ -50,7 +51,7 @@ def read_profile(file):
 
 
 def read_think_times(file):
-    """Read think times in seconds, one per line."""
+    """Read think times in seconds, one per line; (n,) float64."""
     seconds = _read_numbers(file, _as_number, "a number of seconds, 0 or more")
     if seconds.min() < 0:
         raise InputError(f"{file}: holds {seconds.min():g} s; expected think times of 0 or more")
@@ -76,7 +77,7 @@ def _as_number(value):
 
 
 def _read_numbers(file, parse, expected):
-    """Return the numbers of a file's lines, none beyond MAX_ARRIVAL_S, blank lines skipped."""
+    """Return the numbers on a file's lines, at most MAX_ARRIVAL_S each; blank lines are skipped."""
     path, numbers = resolve_input(file), []
     with explain_os_errors(path):
         for number, line in number_lines(path):

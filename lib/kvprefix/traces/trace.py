@@ -1,6 +1,6 @@
-"""The central type: a request trace with the tokens of its prompts and outputs, and its files.
+"""The central type: a trace of requests with the tokens of their prompts and outputs.
 
-A trace is made by `workload`, or read from Parquet; everything after it (blocks, sharing, replay) takes one.
+`workload` makes a trace, `parquet` reads one, and everything after it (blocks, sharing, replay) takes one.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ REQUEST_COLUMNS = [
 
 
 class _Frame:
-    """The field `requests`: given as a frame or as columns, a frame from its first use on.
+    """The field `requests`: given as a frame or as columns, made a frame at its first use.
 
-    Whoever only replays token ids makes no frame and needs no pandas.
+    A program that only replays token ids makes no frame and needs no pandas.
     """
 
     def __get__(self, trace, owner=None):
@@ -52,17 +52,17 @@ class Trace(Shown):
     Attributes
     ----------
     requests : pandas.DataFrame
-        Given as one, or as a dict of columns. REQUEST_COLUMNS: `request_id` (str), `conversation_index` (0-based among
-        the usable), `conversation_id` (str), `turn` (0-based), `arrival_s` (seconds from the start), `prompt_tokens`,
-        `output_tokens`, and `messages` (how many of the conversation's messages the prompt holds).
+        Given as one, or as a dict of columns. REQUEST_COLUMNS: `request_id` (str), `conversation_index` (0-based, of
+        usable conversations), `conversation_id` (str), `turn` (0-based), `arrival_s` (seconds from the start),
+        `prompt_tokens`, `output_tokens`, and `messages` (the number of the conversation's messages in the prompt).
     rows : (n,) ndarray of int64
         The row of each request in `tokens`.
     tokens : Tokens or MessageTokens
-        May hold more rows than the trace uses; both modes of a workload share one.
+        May hold more rows than the trace uses: both modes of a workload share one.
     info : dict
         What made the trace: JSON values.
     contexts : (n,) ndarray of int64, optional
-        Only requests of equal context can share blocks: 0, 1, ... for each cache salt and LoRA adapter. None: all can.
+        Only requests of equal context share blocks: 0, 1, ... for each cache salt and LoRA adapter. None: all share.
     """
 
     requests: pd.DataFrame = _Frame()
@@ -81,19 +81,19 @@ class Trace(Shown):
 
     @property
     def request_ids(self):
-        """The requests' ids as a list, as they were given."""
+        """The requests' ids as given, a list."""
         return list(vars(self)["_given"]["request_id"])
 
     def prompt(self, i):
-        """Return the prompt's token ids of the i-th request."""
+        """Return the token ids of the i-th request's prompt, int32."""
         return self.tokens.prompt(self.rows[i])
 
     def generated(self, i):
-        """Return the output's token ids of the i-th request."""
+        """Return the token ids of the i-th request's output, int32."""
         return self.tokens.generated(self.rows[i])
 
     def blocks(self, block_size):
-        """Return the trace as a cache of blocks sees it, a `PrefixTrace`: its full prompt blocks.
+        """Return the trace's full prompt blocks as a `PrefixTrace`, which a cache replays.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class Trace(Shown):
         return load("make_prefix_trace")(self, block_size)
 
     def describe(self):
-        """Return what the trace holds."""
+        """Return the sizes of the trace in words."""
         prompts = self.tokens.prompt_lengths()[self.rows]
         mode = self.info.get("mode", "").replace("_", "-")
         span = f"{self.arrival_s[-1] - self.arrival_s[0]:,.1f} s" if len(self) else "no time"
@@ -115,28 +115,28 @@ class Trace(Shown):
         }
 
     def without_template(self):
-        """Return the trace as it would be if the chat template wrote nothing: the messages' tokens alone."""
+        """Return the trace without the chat template's tokens: the messages' tokens alone."""
         tokens = self.tokens.without_template
         requests = self.requests.assign(prompt_tokens=tokens.prompt_lengths()[self.rows])
         return replace(self, requests=requests, tokens=tokens, info={**self.info, "template_tokens": False})
 
 
 def make_trace_of(prompts, arrival_s=None, outputs=None, *, cache_salts=None, lora_names=None):
-    """Make a trace of plain lists of token ids, a conversation each.
+    """Make a trace from lists of token ids; each prompt is a conversation of its own.
 
     Parameters
     ----------
     prompts, outputs : sequence of sequence of int
-        A prompt and an output per request, 0 <= id < 2**31; no outputs are empty ones.
+        One prompt and one output per request, 0 <= id < 2**31; outputs are empty if not given.
     arrival_s : sequence of float, optional
         Seconds; 0, 1, 2, ... if not given.
     cache_salts, lora_names : sequence of str or None, optional
-        Of each request; None and "" are no salt, no adapter.
+        One per request; None and "" stand for no salt and no adapter.
 
     Raises
     ------
     InputError
-        A token id that is no whole number of 31 bits; lists of different lengths.
+        A token id that is no whole number from 0 to 2**31 - 1, or lists of different lengths.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def make_trace_of(prompts, arrival_s=None, outputs=None, *, cache_salts=None, lo
 
 
 def make_flat_trace(tokens, *, request_ids=None, arrival_s=None, contexts=None):
-    """Make a trace of all rows of `tokens`, a conversation each; ids and times as in `make_trace_of` if not given."""
+    """Make a trace of all rows of `tokens`, a conversation each; ids and times default to those of `make_trace_of`."""
     n = len(tokens.shared)
     requests = {
         "request_id": [f"c{i}t0" for i in range(n)] if request_ids is None else request_ids,
@@ -169,7 +169,7 @@ def make_flat_trace(tokens, *, request_ids=None, arrival_s=None, contexts=None):
 
 
 def number_contexts(*columns):
-    """Number the distinct combinations of the requests' salts, adapters, ...: 0, 1, ... as first seen; None: all equal.
+    """Number the distinct combinations of the requests' salts and adapters, as first seen; None if all are equal.
 
     >>> number_contexts(["x", None, "x", ""], None)
     array([0, 1, 0, 1])

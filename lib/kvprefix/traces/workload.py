@@ -1,10 +1,10 @@
-"""From a data file to a tokenised workload, kept in the cache; from a workload to a trace.
+"""Tokenise a data file into a workload, kept in the cache, and make traces of the workload.
 
-A workload has no clock: it is tokens. Arrivals, a clock and a seed make a trace of it.
+A workload holds tokens and no times. Arrivals, a clock and a seed make a trace of it.
 
-Tokenising is the heavy step. It is done in parts (`parts`), kept in the derived folder under a key of everything that
-determines them, so a killed run resumes and no run does it twice, nor do two at once. A workload's parts are then
-joined to arrays that are mapped, not read (`tokenstore`). Another process opens a workload by where it is kept.
+Tokenising is the heavy step. `tokens.parts` does it in parts, kept in the derived folder under a key of everything that
+determines them: a killed run continues, and no two runs do the same part. `tokens.store` then joins the parts to arrays
+that are mapped, not read. Another process opens a workload by its path.
 """
 
 import functools
@@ -36,13 +36,13 @@ from kvprefix.traces.requests import count_refused, make_requests
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
 
-OPTIONS = ("max_conversations", "drop_duplicates", "rejoin_split")  # of `read_conversations`
+OPTIONS = ("max_conversations", "drop_duplicates", "rejoin_split")  # arguments of `read_conversations`
 MODES = ("single_turn", "multi_turn")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a workload is made of, as the table of parameters describes it."""
+    """What a workload is made from, with the names and checks of the table of parameters."""
 
     data: str = TABLE["data"].default
     tokenizer: str = TABLE["tokenizer"].default
@@ -62,7 +62,7 @@ class Workload(Shown):
     Attributes
     ----------
     requests : pandas.DataFrame
-        A row per multi-turn request, by conversation and turn: REQUEST_COLUMNS without `arrival_s`.
+        One row per multi-turn request, by conversation and turn: REQUEST_COLUMNS without `arrival_s`.
     tokens : Tokens
         Their tokens, row for row, in files that are mapped.
     dataset : dict
@@ -71,9 +71,9 @@ class Workload(Shown):
         Name, fingerprint, and whether it brought a chat template.
     source : Source
     manifest : pathlib.Path
-        What it was made of. Pickled, a workload is this path: the process that reads it maps the same files.
+        The file that lists its parts. A workload is pickled as this path, and another process maps the same files.
     chats : Conversations or None
-        Where the messages are; None in another process, which opens the workload by its manifest.
+        The messages; None in another process, which opens the workload by its manifest.
     """
 
     requests: pd.DataFrame
@@ -88,7 +88,7 @@ class Workload(Shown):
         return _open_workload, (str(self.manifest.resolve()), self.dataset, self.tokenizer, self.source)
 
     def describe(self):
-        """Return what was read and how much of it there is."""
+        """Return what was read, and its sizes."""
         return {
             "what": f"Tokenised conversations ({self.dataset['name']})",
             "conversations": f"{self.dataset['conversations']:,} of {self.dataset['records_read']:,} records",
@@ -100,13 +100,13 @@ class Workload(Shown):
     def single_turn(self, arrivals, seed=0):
         """Make a trace of one request per conversation: its system message if any, and its first user message.
 
-        Conversations start at the same times as in `multi_turn`, of which parameters and result are.
+        Conversations start at the same times as in `multi_turn`. For the parameters and the result see there.
         """
         chosen = self.requests[self.requests["turn"] == 0]
         return self._make_trace("single_turn", chosen, arrivals, AtOnce(), seed)
 
     def multi_turn(self, arrivals, clock, seed=0):
-        """Make a trace of one request per user message, with everything before it.
+        """Make a trace of one request per user message, each with everything before that message.
 
         Parameters
         ----------
@@ -134,12 +134,12 @@ class Workload(Shown):
         return Trace(requests.reset_index(drop=True), chosen.index.to_numpy()[order], self.tokens, info)
 
     def iterate_messages(self):
-        """Read the conversations again from the data file: (`conversation_index`, messages) pairs.
+        """Yield (`conversation_index`, messages) pairs, read again from the data file.
 
         Raises
         ------
         ChangedError
-            If the file is another than the tokens were made of, or becomes one; then the last pair has been given.
+            If the file differs from the one that the tokens were made from, or changes meanwhile (then at the end).
         """
         stamp = self.chats.stamp()
         if stamp and stamp.sha256 != self.dataset["sha256"]:
@@ -151,7 +151,7 @@ class Workload(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Experiment(Workload):
-    """A workload, and the parameters of what is measured on it: what studies take.
+    """A workload and the parameters of the measurements on it: the input of studies.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ class Experiment(Workload):
 
 
 def make_trace(experiment, mode):
-    """Make the trace of an experiment: its requests at the times that its parameters say.
+    """Make the trace of an experiment: its requests, with the times that its parameters determine.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def make_trace(experiment, mode):
     Returns
     -------
     Trace
-        Of `Workload.single_turn` or `Workload.multi_turn`; its `info` holds all parameters.
+        As from `Workload.single_turn` or `Workload.multi_turn`; its `info` holds all parameters.
     """
     parameters = experiment.parameters
     if mode not in MODES:
@@ -189,7 +189,7 @@ def make_trace(experiment, mode):
 
 
 def load_workload(parameters, *, progress=True):
-    """Load the workload of some parameters from the cache, tokenising what is not there.
+    """Load the workload of some parameters from the cache; tokenise what is missing.
 
     Parameters
     ----------
@@ -213,12 +213,12 @@ def load_workload(parameters, *, progress=True):
 
 
 def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
-    """Tokenise conversations with a tokenizer's own chat template; what was tokenised before comes from the cache.
+    """Tokenise conversations with a tokenizer's own chat template; results of earlier runs come from the cache.
 
     Parameters
     ----------
     chats : Conversations
-        Of `read_conversations`; or what it takes: a file, or a list of conversations.
+        As from `read_conversations`; or its input: a file or a list of conversations.
     tokenizer : str
         `bundled` (Qwen2.5), a Hugging Face hub id or a folder.
     progress : bool
@@ -231,7 +231,7 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
     Raises
     ------
     InputError
-        Data or tokenizer that cannot be used, with the reason; data that changes while it is read.
+        Data or a tokenizer that cannot be used, with the reason; data that changes while it is read.
     """
     chats = chats if isinstance(chats, Conversations) else read_conversations(chats)
     source = Source(data=chats.path or chats.name, tokenizer=tokenizer, **chats.options)
@@ -254,7 +254,7 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
         nonlocal manifest
         damaged = [name for name in manifest["parts"] if not is_whole(folder / name)] if manifest else []
         if manifest is None or damaged:
-            # Parts are named by what they hold, so those of another state do no harm.
+            # Parts are named by their content, so parts of another state do no harm.
             with expect_unchanged(*filter(None, [stamp])):
                 manifest = make_parts(chats, size, tokenizer, folder, progress=progress)
             manifest["dataset"] |= {"sha256": sha256, "bytes": size}
@@ -267,7 +267,7 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
 
 
 def _open_workload(manifest, dataset, tokenizer, source):
-    """Open a workload that another process made or found whole: no data file and no tokenizer is needed."""
+    """Open a workload that another process made or found whole, without data file and tokenizer."""
     return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, source, Path(manifest), None)
 
 
@@ -281,12 +281,12 @@ def _map_requests(manifest):
     content = read_sealed(manifest)
     joined = open_joined(manifest.parent, content["parts"], check=False) if content else None
     if joined is None:
-        raise InputError(f"{manifest}: what belongs to it was cut, altered or removed while it was worked on")
+        raise InputError(f"{manifest}: its files were cut, altered or removed while they were in use")
     return make_requests(joined)
 
 
 def _assemble(manifest, joined, source, path, chats):
-    """Make a workload of its joined parts."""
+    """Make a workload from its joined parts."""
     if not len(joined.rows):
         reason = joined.note["first_refused"][1]
         raise InputError(f"tokenizer {source.tokenizer}: its chat template refuses every conversation: {reason}")

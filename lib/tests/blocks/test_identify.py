@@ -141,7 +141,7 @@ def test_parts_are_hashed_alone_and_their_keys_numbered_by_range():
 
 def test_row_that_goes_on_from_a_later_one_is_refused():
     later = dataclasses.replace(make_tokens([[A], [A, B]], [[], []]), parent=np.array([1, -1]), shared=np.array([1, 0]))
-    with pytest.raises(ValueError, match="goes on from itself or a later row"):
+    with pytest.raises(ValueError, match="continues itself or a later row"):
         identify_blocks(dataclasses.replace(make_trace_of([[A], [A, B]]), tokens=later), 1)
 
 

@@ -68,7 +68,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def test_the_next_run_goes_on_too(tmp_path, monkeypatch):
     hub = Hub(piece=999)  # below STEP: five attempts
-    with pytest.raises(InputError, match="the next try goes on from there"):
+    with pytest.raises(InputError, match="the next try continues from there"):
         fetch_from(hub, tmp_path, monkeypatch)
     assert hub.asked == [0, 999, 1998, 2997, 3996]
     hub = Hub()

@@ -327,7 +327,7 @@ def test_a_worker_with_another_version_is_named_before_any_work(cluster, derived
     arguments = ["--data-path", parameters.data, "--output-dir", str(tmp_path / "out"), "--scheduler", cluster.address]
     assert main(["run", *arguments]) == 2
     said = capsys.readouterr().err
-    assert re.search(rf"worker tcp://127.0.0.1:\d+ has numpy 1.2.3 where this process has {np.__version__}\.", said)
+    assert re.search(rf"worker tcp://127.0.0.1:\d+ has numpy 1.2.3 but this process has {np.__version__}\.", said)
     assert "Traceback" not in said and not list(tmp_path.rglob("*.arrow")) and tasks.VARIABLE not in os.environ
 
 
@@ -335,7 +335,7 @@ def test_a_worker_that_joins_late_is_checked_too(cluster, derived):
     cluster.have("usual")
     with open_tasks(cluster.address) as opened:
         cluster.have("other-version")
-        with pytest.raises(InputError, match="has numpy 1.2.3 where this process"):
+        with pytest.raises(InputError, match="has numpy 1.2.3 but this process"):
             list(opened.map(math.factorial, range(5)))
 
 
