@@ -30,7 +30,7 @@ class Sharing(Shown):
     first_access_s, last_access_s : (n_distinct,) ndarray of float64
         Seconds.
     gap_s : (accesses - distinct,) ndarray of float64
-        Seconds between consecutive accesses of one block, in the order of the later access.
+        Reuse gaps: seconds between consecutive accesses of one block, in the order of the later access.
     gap_new_blocks : (accesses - distinct,) ndarray of int64
         Distinct blocks stored for the first time between those accesses: the block survives only in a cache with room
         for at least this many others.

@@ -20,7 +20,8 @@ class Conversations(Shown):
     ----------
     path : pathlib.Path or None
         None for records in memory.
-    name : str
+    name, given : str
+        Of the file, and the source as it was given; `in memory`.
     options : dict
         `max_conversations`, `drop_duplicates` and `rejoin_split`.
     """
@@ -28,10 +29,11 @@ class Conversations(Shown):
     def __init__(self, source, **options):
         self.options = options
         if isinstance(source, str | Path):
-            self.path, self._records = locate_data(source), None
+            self.path, self._records, self.given = locate_data(source), None, str(source)
             self.name = self.path.name
         else:
-            self.path, self._records, self.name = None, _check_records(source), "in memory"
+            self.path, self._records = None, _check_records(source)
+            self.name = self.given = "in memory"
 
     def read(self, counts=None):
         """Yield each `Conversation`; `counts` (a LoadCounts) is filled in meanwhile."""

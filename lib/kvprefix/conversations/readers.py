@@ -1,7 +1,8 @@
 """Stream raw records out of a JSON array or JSON Lines, plain or compressed, whole or cut.
 
 It knows files, not conversations: `records` reads what a record means. A 700 MB array is read in constant memory. Both
-forms give the values that Python's `json` would.
+forms give the values that Python's `json` would. Of a file that is cut, the record that breaks off is left out, and
+`ReadState.cut_at_byte` tells where; a cut within the first record of JSON Lines is an error.
 """
 
 import codecs

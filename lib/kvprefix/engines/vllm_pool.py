@@ -151,6 +151,7 @@ def release(pool, table):
         if one.held > 0:
             continue
         blocks[0].held += 1
+        # A full block joins the tail, which is before block 0; what holds no full block joins the head, after block 0.
         left = blocks[0].before if pool.legacy_free or one.content >= 0 else np.int32(0)
         right = blocks[left].after
         blocks[left].after, one.before, one.after, blocks[right].before = block, left, right, block

@@ -1,6 +1,6 @@
 """Captions: the conditions under which the numbers of a figure or a table hold, read from what it is made of.
 
-All captions are plain text; they are escaped where they are shown.
+Their words are the templates `words/*.txt.j2`. All are plain text, which is escaped when it is shown.
 """
 
 from kvprefix.report.facts import gives_facts

@@ -58,7 +58,7 @@ class Poisson(Arrivals):
     """A Poisson process: independent exponential gaps of mean 1 / rate.
 
     >>> str(Poisson(2.0))
-    'conversations start by a Poisson process of 2 a second'
+    'conversations start by a Poisson process of 2 per second'
     """
 
     rate: float = of_table("arrival_rate", required=True)
@@ -68,7 +68,7 @@ class Poisson(Arrivals):
         return np.cumsum(rng.exponential(1.0 / self.rate, n))
 
     def describe(self):
-        return f"by a Poisson process of {self.rate:g} a second"
+        return f"by a Poisson process of {self.rate:g} per second"
 
 
 @ARRIVALS.entry("gamma:CV", "bursts: gamma gaps of that coefficient of variation")
@@ -86,7 +86,7 @@ class Gamma(Arrivals):
         return np.cumsum(_draw_gamma_gaps(n, self.rate, self.cv, rng))
 
     def describe(self):
-        return f"{self.rate:g} a second, with gamma gaps of coefficient of variation {self.cv:g}"
+        return f"{self.rate:g} per second, with gamma gaps of coefficient of variation {self.cv:g}"
 
 
 def _draw_gamma_gaps(n, rate_per_s, cv, rng):
@@ -110,7 +110,7 @@ class Weibull(Arrivals):
         return np.cumsum(rng.weibull(shape, n) / (self.rate * math.gamma(1 + 1 / shape)))
 
     def describe(self):
-        return f"{self.rate:g} a second, with Weibull gaps of coefficient of variation {self.cv:g}"
+        return f"{self.rate:g} per second, with Weibull gaps of coefficient of variation {self.cv:g}"
 
 
 def solve_weibull_shape(cv):
@@ -155,7 +155,7 @@ class Day(Arrivals):
 
     def describe(self):
         return (
-            f"by a Poisson process whose rate follows {self.file or 'a working day'}, {self.rate:g} a second on the "
+            f"by a Poisson process whose rate follows {self.file or 'a working day'}, {self.rate:g} per second on the "
             "day's average"
         )
 
@@ -205,7 +205,7 @@ class Clients(Arrivals):
 
     def describe(self):
         return (
-            f"at {count(self.clients, 'client')}, {self.rate:g} a second in all: client j has a share proportional to "
+            f"at {count(self.clients, 'client')}, {self.rate:g} per second in all: client j has a share proportional to "
             f"j^-{self.skew:g} and gamma gaps of coefficient of variation {self.cv:g}"
         )
 

@@ -93,7 +93,7 @@ class Causal(Clock):
     def describe(self):
         return (
             f"the next turn follows after the service time ({self.ttft_s:g} s to the first token and "
-            f"{self.time_per_output_token_s:g} s a generated token) and {self.think_time().describe()}"
+            f"{self.time_per_output_token_s:g} s per generated token) and {self.think_time().describe()}"
         )
 
     def state(self, varied=()):

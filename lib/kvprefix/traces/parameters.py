@@ -68,7 +68,7 @@ def make_entry(name, parameters):
     """Return the object that a mapping of parameters describes by its `arrivals`, `clock` or `think`.
 
     >>> print(make_entry("arrivals", {"arrivals": "gamma:4", "arrival_rate": 2.0}))
-    conversations start 2 a second, with gamma gaps of coefficient of variation 4
+    conversations start 2 per second, with gamma gaps of coefficient of variation 4
     """
     return REGISTRIES[name].parse(parameters.get(name, TABLE[name].default), parameters)
 

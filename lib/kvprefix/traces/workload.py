@@ -208,7 +208,6 @@ def load_workload(parameters, *, progress=True):
     """
     options = {name: getattr(parameters, name) for name in OPTIONS}
     workload = tokenize(read_conversations(parameters.data, **options), parameters.tokenizer, progress=progress)
-    workload = replace(workload, source=replace(workload.source, data=parameters.data))
     return Experiment(**vars(workload), parameters=parameters)
 
 
@@ -234,7 +233,7 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
         Data or a tokenizer that cannot be used, with the reason; data that changes while it is read.
     """
     chats = chats if isinstance(chats, Conversations) else read_conversations(chats)
-    source = Source(data=chats.path or chats.name, tokenizer=tokenizer, **chats.options)
+    source = Source(data=chats.given, tokenizer=tokenizer, **chats.options)
     tokenizer = find_tokenizer(source.tokenizer)
     versions = {name: metadata.version(name) for name in ("transformers", "tokenizers")}
     token_key = seal_key([tokenizer.fingerprint, versions, PART_VERSION])

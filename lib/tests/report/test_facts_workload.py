@@ -55,12 +55,12 @@ def test_the_dataset_s_card():
 @pytest.mark.parametrize(
     "arrivals, said, clock",
     [
-        ("poisson", ["Poisson process of ~ 3.5 ~ a second"], "3.5 ~ conversations/s, causal clock"),
-        ("gamma:4.25", ["3.5 ~ a second ~ gamma ~ variation ~ 4.25"], "3.5 ~ conversations/s (gamma: ~ 4.25 ~ causal"),
-        ("weibull:0.75", ["3.5 ~ a second ~ Weibull ~ variation ~ 0.75"], "3.5 ~ conversations/s (weibull: ~ 0.75"),
-        ("day", ["a working day, ~ 3.5 ~ a second on the day's average"], "3.5 ~ conversations/s (day), causal"),
-        ("day:rates.txt", ["follows rates.txt, ~ 3.5 ~ a second on the day's"], "3.5 ~ (day:rates.txt), causal"),
-        ("clients:1200:6:1.5", ["1,200 ~ clients ~ 3.5 ~ a second", "variation ~ 6", "j^-1.5"], "3.5 ~ conversations"),
+        ("poisson", ["Poisson process of ~ 3.5 ~ per second"], "3.5 ~ conversations/s, causal clock"),
+        ("gamma:4.25", ["3.5 ~ per second ~ gamma ~ variation ~ 4.25"], "3.5 ~ conversations/s (gamma: ~ 4.25 ~ causal"),
+        ("weibull:0.75", ["3.5 ~ per second ~ Weibull ~ variation ~ 0.75"], "3.5 ~ conversations/s (weibull: ~ 0.75"),
+        ("day", ["a working day, ~ 3.5 ~ per second on the day's average"], "3.5 ~ conversations/s (day), causal"),
+        ("day:rates.txt", ["follows rates.txt, ~ 3.5 ~ per second on the day's"], "3.5 ~ (day:rates.txt), causal"),
+        ("clients:1200:6:1.5", ["1,200 ~ clients ~ 3.5 ~ per second", "variation ~ 6", "j^-1.5"], "3.5 ~ conversations"),
         ("stamps:times.txt", ["the times that times.txt holds"], "stamps of times.txt, causal clock"),
     ],
 )  # fmt: skip
@@ -78,7 +78,7 @@ def test_the_method():
     parameters |= {"think_median_s": 42.5, "think_sigma": 1.25, "ttft_s": 0.7, "time_per_output_token_s": 0.04}
     assert not missing(
         said_of(facts_workload.facts_method, stats),
-        "3.5 ~ a second", "0.7 ~ s to the first token ~ 0.04 ~ s a generated token",
+        "3.5 ~ per second", "0.7 ~ s to the first token ~ 0.04 ~ s per generated token",
         "lognormal ~ median ~ 42.5 ~ s, sigma ~ 1.25", "Seed ~ 7", "full blocks of ~ 32 ~ tokens",
         "(L - 1) / 32) blocks",
     )  # fmt: skip

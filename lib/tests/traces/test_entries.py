@@ -133,8 +133,8 @@ def test_an_entry_of_each_kind_is_drawn_and_said_in_figures_tables_and_text(copy
 
 
 def test_objects_check_themselves_and_say_what_they_are():
-    assert str(Gamma(2.0, cv=4)) == "conversations start 2 a second, with gamma gaps of coefficient of variation 4"
-    assert str(Causal(think="constant", think_median_s=7)).endswith("s a generated token) and a think time of 7 s")
+    assert str(Gamma(2.0, cv=4)) == "conversations start 2 per second, with gamma gaps of coefficient of variation 4"
+    assert str(Causal(think="constant", think_median_s=7)).endswith("s per generated token) and a think time of 7 s")
     assert str(BackToBack()).startswith("the turns follow the naive clock back_to_back, which")
     assert str(Lognormal(80, 1.25)) == "a lognormal think time (median 80 s, sigma 1.25)"
     assert repr(Poisson(2.0)) == "Poisson(rate=2.0)" and Stamps("s.txt").files == ["s.txt"]

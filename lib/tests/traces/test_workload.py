@@ -12,6 +12,7 @@ import samples
 from samples import record, write_records
 
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
+from kvprefix.files.sealed import SEAL
 from kvprefix.tokens import parts as parts_module
 from kvprefix.traces.arrivals import Gamma, Poisson
 from kvprefix.traces.clock import Causal
@@ -77,7 +78,7 @@ def forget_joined(derived):
 
 
 def temporaries_in(derived):
-    return list(derived.rglob(".*"))
+    return [path for path in derived.rglob(".*") if path.name != SEAL]
 
 
 def test_counts_add_up(bundled_workload):
@@ -109,7 +110,7 @@ def test_modes_of_one_workload(bundled_workload):
 
 
 def test_a_workload_has_no_clock_and_any_makes_a_trace(bundled_workload):
-    workload = tokenize(bundled_workload.source, progress=False)
+    workload = tokenize(bundled_workload.chats, progress=False)
     assert type(workload) is Workload and not hasattr(workload, "parameters")
     for made, mode in (
         (workload.single_turn(Poisson(2.0), seed=0), "single_turn"),
@@ -130,7 +131,7 @@ def test_a_workload_has_no_clock_and_any_makes_a_trace(bundled_workload):
 
 
 def test_a_workload_travels_as_the_path_of_its_files(bundled_workload):
-    workload = tokenize(bundled_workload.source, progress=False)
+    workload = tokenize(bundled_workload.chats, progress=False)
     for one in (workload, bundled_workload):
         copy = pickle.loads(pickle.dumps(one))
         assert type(copy) is type(one) and copy.source == one.source and copy.requests.equals(one.requests)
