@@ -205,8 +205,8 @@ class Clients(Arrivals):
 
     def describe(self):
         return (
-            f"at {count(self.clients, 'client')}, {self.rate:g} per second in all: client j has a share proportional to "
-            f"j^-{self.skew:g} and gamma gaps of coefficient of variation {self.cv:g}"
+            f"at {count(self.clients, 'client')}, {self.rate:g} per second in all: client j has a share proportional "
+            f"to j^-{self.skew:g} and gamma gaps of coefficient of variation {self.cv:g}"
         )
 
 

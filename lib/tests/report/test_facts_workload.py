@@ -56,11 +56,11 @@ def test_the_dataset_s_card():
     "arrivals, said, clock",
     [
         ("poisson", ["Poisson process of ~ 3.5 ~ per second"], "3.5 ~ conversations/s, causal clock"),
-        ("gamma:4.25", ["3.5 ~ per second ~ gamma ~ variation ~ 4.25"], "3.5 ~ conversations/s (gamma: ~ 4.25 ~ causal"),
+        ("gamma:4.25", ["3.5 ~ per second ~ gamma ~ 4.25"], "3.5 ~ conversations/s (gamma: ~ 4.25 ~ causal"),
         ("weibull:0.75", ["3.5 ~ per second ~ Weibull ~ variation ~ 0.75"], "3.5 ~ conversations/s (weibull: ~ 0.75"),
         ("day", ["a working day, ~ 3.5 ~ per second on the day's average"], "3.5 ~ conversations/s (day), causal"),
         ("day:rates.txt", ["follows rates.txt, ~ 3.5 ~ per second on the day's"], "3.5 ~ (day:rates.txt), causal"),
-        ("clients:1200:6:1.5", ["1,200 ~ clients ~ 3.5 ~ per second", "variation ~ 6", "j^-1.5"], "3.5 ~ conversations"),
+        ("clients:1200:6:1.5", ["1,200 ~ 3.5 ~ per second", "variation ~ 6", "j^-1.5"], "3.5 ~ conversations"),
         ("stamps:times.txt", ["the times that times.txt holds"], "stamps of times.txt, causal clock"),
     ],
 )  # fmt: skip
