@@ -9,11 +9,10 @@ import gzip
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
-from places import SAMPLE, SHARED
+from places import LIB, SAMPLE, SHARED
 
 from kvprefix.__main__ import main
 from kvprefix.cache.curve import count_seen, rate_unbounded
@@ -22,7 +21,7 @@ from kvprefix.studies.sweep import load_accesses
 from kvprefix.tokens.tokenizer import find_tokenizer, load_tokenizer
 from kvprefix.traces.parquet import read_trace
 
-READS = Path(__file__).with_name("peer_reads.py")
+READS = LIB / "tests" / "helpers" / "peer_reads.py"
 PUBLISHED = SHARED / "data/mooncake_conversation_trace.jsonl.gz"
 
 
