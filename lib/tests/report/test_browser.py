@@ -10,7 +10,7 @@ import time
 import pytest
 from places import PROJECT
 
-from kvprefix.report.notebooks import execute_notebook
+from kvprefix.report.notebooks import execute_notebooks
 from kvprefix.report.section_files import mark_failed
 from kvprefix.report.sections import Section, write_report
 from kvprefix.traces.parameters import Parameters
@@ -104,10 +104,8 @@ def test_notebook_20_runs_in_jupyterlab_and_writes_to_scratch_only(browser, lab,
 
 def test_the_html_report_opens_with_all_figures_and_no_console_error(browser, tmp_path):
     parameters = Parameters(data=str(PROJECT / "data/sample/conversations.json"), block_size=8)
-    for name in ("10-workload", "20-prefix-sharing", "90-report"):
-        assert (
-            execute_notebook(PROJECT / f"notebooks/{name}.ipynb", tmp_path / f"{name}.ipynb", parameters, tmp_path) == 0
-        )
+    names = ("10-workload", "20-prefix-sharing", "90-report")
+    assert execute_notebooks([PROJECT / f"notebooks/{name}.ipynb" for name in names], parameters, tmp_path) == 0
     page, said = browser.new_page(), []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
