@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+# Compiles what only borrows the arrays that it is given: no references to them are counted, which would cost time.
+borrowed = njit(nogil=True, _nrt=False)
+
 _BLOCK = np.dtype([(name, np.int32) for name in (
     "after", "before",  # its neighbours in the free queue
     "held",  # by how many requests; of the null block: how many blocks are free
@@ -73,7 +76,7 @@ def count_cached(pool):
     return int((contents["oldest"] >= 0).sum()), int((blocks["content"] >= 0).sum())
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def look_up(pool, ids, most):
     """Return how many of the leading ids are cached, `most` at most, and how many of these blocks are free."""
     blocks, contents = pool.blocks, pool.contents
@@ -84,7 +87,7 @@ def look_up(pool, ids, most):
     return hit, idle
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def take_hits(pool, ids, table):
     """Hold the oldest block of each id and take it out of the free queue."""
     blocks, contents = pool.blocks, pool.contents
@@ -98,7 +101,7 @@ def take_hits(pool, ids, table):
         table[k] = block
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def take_new(pool, table):
     """Fill `table` with blocks from the head of the free queue; return how many lost what they held."""
     blocks, contents, evicted = pool.blocks, pool.contents, 0
@@ -124,7 +127,7 @@ def take_new(pool, table):
     return evicted
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def store(pool, ids, table, merge=False):
     """Make full blocks visible, each as the newest of its content; `merge` leaves out those that are cached already."""
     blocks, contents = pool.blocks, pool.contents
@@ -140,7 +143,7 @@ def store(pool, ids, table, merge=False):
         content.newest = table[k]
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def release(pool, table):
     """Let go of a request's blocks, the last one first; those that no request holds join the free queue."""
     blocks = pool.blocks
