@@ -20,6 +20,7 @@ import numpy as np
 from kvprefix.cache.policies import check_setting, find_policy
 from kvprefix.cache.policy import Policy
 from kvprefix.cache.tree import make_tree_cache, make_tree_trace, run_rule
+from kvprefix.files.checks import check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.stats.replayed import Replayed
 
@@ -131,6 +132,4 @@ def _replay(trace, capacity, policy, setting, hold):
 
 def check_capacity(capacity):
     """Return a capacity that is a whole number of blocks above 0, or raise InputError."""
-    if isinstance(capacity, bool) or not isinstance(capacity, int | np.integer) or capacity < 1:
-        raise InputError(f"capacity is {capacity!r}; expected a whole number of blocks, 1 or more")
-    return int(capacity)
+    return check_whole(capacity, "capacity", "a whole number of blocks, 1 or more", most=float("inf"))

@@ -36,7 +36,7 @@ from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.sglang_replay import Rows, Work, replay_pages
 from kvprefix.engines.sglang_tree import count_pages, make_tree
 from kvprefix.engines.versions import SGLANG_VERSIONS, find_rules
-from kvprefix.files.checks import check_block_size
+from kvprefix.files.checks import check_block_size, check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.arrays import MessageTokens, strip_template
 
@@ -148,6 +148,6 @@ def longest_prompt(capacity_tokens, page_size):
 
 def _check_pages(pages, page_size):
     """Raise InputError unless a number of pages is 1 or more, or None for unlimited."""
-    whole = isinstance(pages, int | np.integer) and not isinstance(pages, bool)
-    if pages is not None and (not whole or not 1 <= pages < _UNLIMITED // page_size):
-        raise InputError(f"number of GPU blocks is {pages!r}; expected a whole number, 1 or more, or unlimited")
+    if pages is not None:
+        expected, most = "a whole number, 1 or more, or unlimited", _UNLIMITED // page_size - 1
+        check_whole(pages, "number of GPU blocks", expected, most=most)

@@ -28,7 +28,7 @@ from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.versions import VLLM_VERSIONS, find_rules
 from kvprefix.engines.vllm_pool import Work, count_cached, make_pool, replay_one_by_one
 from kvprefix.engines.vllm_steps import replay_steps
-from kvprefix.files.checks import check_block_size
+from kvprefix.files.checks import check_block_size, check_whole
 from kvprefix.files.paths import InputError
 
 
@@ -156,9 +156,6 @@ class VLLM:
 
 def _check_blocks(blocks):
     """Raise InputError unless a number of blocks is 2 or more, or None for unlimited."""
-    whole = isinstance(blocks, int | np.integer) and not isinstance(blocks, bool)
-    if blocks is not None and (not whole or blocks < 2):
-        raise InputError(
-            f"number of GPU blocks is {blocks!r}; expected a whole number, 2 or more (one is the null block), "
-            "or unlimited"
-        )
+    if blocks is not None:
+        expected = "a whole number, 2 or more (one is the null block), or unlimited"
+        check_whole(blocks, "number of GPU blocks", expected, least=2, most=float("inf"))

@@ -15,6 +15,7 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CARDS = (PROJECT / "data/README.md").read_text(encoding="utf-8")
 REPORT = PROJECT / "reports/default"
 DOCS = LIB / "docs"
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 PAGES = [PROJECT / "README.md", PROJECT / "data/README.md", *sorted(DOCS.rglob("*.md"))]
 
 
@@ -23,9 +24,12 @@ def stats():
     return {mode: json.loads((REPORT / f"{mode}_stats.json").read_text()) for mode in ("single_turn", "multi_turn")}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     text, folder = page.read_text(encoding="utf-8"), page.parent
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     targets = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
     assert not [target for target in targets if target and not (folder / target).exists()]
 
