@@ -169,7 +169,7 @@ $(if $(GUARD)$(filter false,$(value CSV_SAFE)),,$(error CSV_SAFE is `$(value CSV
 
 # Bad input shows up here, before anything is written to reports/.
 $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
-    $(filter-out %/__pycache__,$(wildcard lib/kvprefix/* lib/kvprefix/*/* lib/kvprefix/*/words/* lib/kvprefix/*/rules/*))
+    $(filter-out %/__pycache__,$(wildcard $(addprefix lib/kvprefix/,* */* */*/* */*/*/*)))
 	@$(RUN) -m kvprefix prepare --parameters-file $(WORK)/parameters.txt $(ON_CLUSTER)
 	@touch $@
 

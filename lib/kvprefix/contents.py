@@ -59,10 +59,10 @@ GROUPS = {
 }
 NAMES = {name: entry for group in GROUPS.values() for name, entry in group.items()}
 _DRAWN = {
-    "draw:Sharing": "report.plot_results:draw_sharing",
-    "draw:Curve": "report.plot_results:draw_curve",
-    "draw:Sweep": "report.plot_results:draw_sweep",
-    "draw:Comparison": "report.plot_results:draw_comparison",
+    "draw:Sharing": "report.plots.results:draw_sharing",
+    "draw:Curve": "report.plots.results:draw_curve",
+    "draw:Sweep": "report.plots.results:draw_sweep",
+    "draw:Comparison": "report.plots.results:draw_comparison",
 }
 
 

@@ -58,7 +58,7 @@ def read_parameters(options):
 
 def tell_counts(workload):
     """Say what was read, repaired and skipped."""
-    from kvprefix.report.facts_workload import facts_load
+    from kvprefix.report.facts.workload import facts_load
     from kvprefix.report.words import say
 
     tell_lines(say("load.txt", facts_load(workload.dataset, workload.tokenizer)))

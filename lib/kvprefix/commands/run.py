@@ -32,7 +32,7 @@ def call(options):
         results = analyse(workload)
         write_results(results, workload, options.output_dir, parquet=options.parquet)
         if not options.skip_visualization:
-            from kvprefix.report.figures import draw_figures
+            from kvprefix.report.plots.sharing import draw_figures
 
             draw_figures(results, options.output_dir)
     tell(f"results are in {options.output_dir}")

@@ -10,7 +10,7 @@ from kvprefix.live.compare import NO_COMPARISON, compare_recording
 from kvprefix.live.findings import describe_comparison
 from kvprefix.live.plot import draw_predicted_measured
 from kvprefix.live.send import record_check
-from kvprefix.report.plot import save_figure
+from kvprefix.report.plots.axes import save_figure
 
 FOLDER = "engine_check"  # below the report's
 

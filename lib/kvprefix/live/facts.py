@@ -2,7 +2,7 @@
 
 from kvprefix.engines.versions import VLLM_VERSIONS
 from kvprefix.live.recording import is_restarted
-from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts.plain import gives_facts
 
 REPLAYED = VLLM_VERSIONS.newest  # the version of vLLM whose rules the replay follows
 

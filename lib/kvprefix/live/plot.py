@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from kvprefix.files.words import count
-from kvprefix.report.plot import PAGE_IN, add_legend, make_axes, note_if_empty
+from kvprefix.report.plots.axes import PAGE_IN, add_legend, make_axes, note_if_empty
 
 _LOOK = {
     "agrees": {"label": "agrees", "color": "#10507A", "marker": "o", "s": 14},

@@ -3,8 +3,8 @@
 Their words are the templates `words/*.txt.j2`. All are plain text, which is escaped when it is shown.
 """
 
-from kvprefix.report.facts import gives_facts
-from kvprefix.report.facts_sharing import name_mode
+from kvprefix.report.facts.plain import gives_facts
+from kvprefix.report.facts.sharing import name_mode
 from kvprefix.report.words import say
 from kvprefix.traces.parameters import make_entry
 

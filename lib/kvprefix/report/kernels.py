@@ -16,9 +16,9 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 _PRELOAD = [
-    "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "kvprefix.report.facts_workload",
-    "kvprefix.report.figures", "kvprefix.report.facts_cache", "kvprefix.report.plot_cache",
-    "kvprefix.report.plot_workload", "kvprefix.report.sections", "kvprefix.studies.cache", "kvprefix.traces.workload",
+    "ipykernel.kernelapp", "matplotlib_inline.backend_inline", "kvprefix.report.facts.workload",
+    "kvprefix.report.plots.sharing", "kvprefix.report.facts.cache", "kvprefix.report.plots.cache",
+    "kvprefix.report.plots.workload", "kvprefix.report.sections", "kvprefix.studies.cache", "kvprefix.traces.workload",
 ]  # fmt: skip
 _context = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
 

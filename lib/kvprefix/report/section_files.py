@@ -2,7 +2,7 @@
 
 `sections/NAME.json` holds a notebook's title, its items in Markdown and, if the notebook failed, the reason;
 `facts/NAME.json` holds its facts, by the name of their template, and the parameters that they belong to. `sections` and
-`facts_conclusion` make the report of them.
+`facts.conclusion` make the report of them.
 """
 
 import json

@@ -18,8 +18,8 @@ from markdown_it import MarkdownIt
 
 from kvprefix.files.escape import escape_markdown
 from kvprefix.files.paths import InputError, resolve_output, write_bytes
-from kvprefix.report.facts import make_plain
-from kvprefix.report.plot import STYLE, complete_caption, save_figure
+from kvprefix.report.facts.plain import make_plain
+from kvprefix.report.plots.axes import STYLE, complete_caption, save_figure
 from kvprefix.report.section_files import SHARING, begin_section, read_sections, write_facts, write_section
 from kvprefix.report.tables import save_table
 from kvprefix.report.words import say

@@ -17,7 +17,8 @@ from kvprefix.cache.replay import replay
 from kvprefix.cache.rules.slru import Slru
 from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
-from kvprefix.report import facts_cache, plot_cache
+from kvprefix.report.facts import cache as facts_cache
+from kvprefix.report.plots import cache as plot_cache
 from kvprefix.studies import table
 from kvprefix.studies.cache import study_policies
 from kvprefix.studies.sweep import sweep

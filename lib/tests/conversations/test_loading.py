@@ -14,7 +14,7 @@ from kvprefix.conversations.load import iterate_conversations, locate_data
 from kvprefix.files.jsonlines import number_lines
 from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
-from kvprefix.report.facts_workload import facts_load, tabulate_load
+from kvprefix.report.facts.workload import facts_load, tabulate_load
 from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.timing_files import read_stamps

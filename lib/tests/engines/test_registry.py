@@ -14,8 +14,8 @@ from kvprefix.engines.registry import ENGINES, Engine, Variant
 from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
-from kvprefix.report.facts_engines import facts_engines, tabulate_engines
-from kvprefix.report.plot_engines import draw_engines
+from kvprefix.report.facts.engines import facts_engines, tabulate_engines
+from kvprefix.report.plots.engines import draw_engines
 from kvprefix.stats.replayed import Replayed
 from kvprefix.studies.engines import list_engines, measure_engines
 from kvprefix.traces.trace import make_trace_of

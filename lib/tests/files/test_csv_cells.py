@@ -11,7 +11,7 @@ from samples import write_notebook
 from kvprefix.__main__ import main
 from kvprefix.files.csv_cells import VARIABLE, guard_cells, guarding
 from kvprefix.files.paths import InputError
-from kvprefix.report.plot import make_axes, save_figure
+from kvprefix.report.plots.axes import make_axes, save_figure
 from kvprefix.report.tables import save_table
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\n=1", '=HYPERLINK("http://x")', "\uff1d1"]

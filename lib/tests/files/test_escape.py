@@ -16,7 +16,7 @@ from kvprefix.files.escape import code_markdown, escape_latex, escape_markdown, 
 from kvprefix.live import show as live_show
 from kvprefix.live.show import show_recording
 from kvprefix.report.notebooks import execute_notebooks
-from kvprefix.report.plot import make_axes
+from kvprefix.report.plots.axes import make_axes
 from kvprefix.report.sections import Section, write_report
 from kvprefix.report.tables import save_table
 from kvprefix.traces.parameters import Parameters

@@ -93,8 +93,8 @@ if A12.exists():
 
 def make_report(name, folder, tokenizers):
     """Run all notebooks on one of CASES in this process; return the folder of the report and what figures lack."""
-    from kvprefix.report import facts_cache
     from kvprefix.report import sections as report
+    from kvprefix.report.facts import cache as facts_cache
     from kvprefix.studies import cache as study
 
     records, parameters = CASES[name]

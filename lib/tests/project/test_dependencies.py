@@ -73,7 +73,7 @@ def test_without_the_extras_every_other_module_imports():
         f"import sys; sys.modules.update(dict.fromkeys({hidden}))\n"
         "import kvprefix.__main__ as m; m.make_parser()\n"
         "import kvprefix.studies.sweep, kvprefix.studies.sharing, kvprefix.formats.convert, kvprefix.engines.overlap\n"
-        "import kvprefix.live.compare, kvprefix.report.facts_workload, kvprefix.traces.workload\n"
+        "import kvprefix.live.compare, kvprefix.report.facts.workload, kvprefix.traces.workload\n"
         "import kvprefix.tasks.runner\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

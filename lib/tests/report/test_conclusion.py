@@ -9,7 +9,7 @@ import pytest
 from said import said_of
 
 from kvprefix.files.paths import InputError
-from kvprefix.report.facts_conclusion import facts_conclusion, facts_limits, facts_summary
+from kvprefix.report.facts.conclusion import facts_conclusion, facts_limits, facts_summary
 from kvprefix.report.section_files import mark_failed, read_facts
 from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters

@@ -10,8 +10,8 @@ from said import missing, said_of, says
 from kvprefix.cache.curve import Curve
 from kvprefix.cache.policies import POLICIES
 from kvprefix.models.memory import Model, load_model
-from kvprefix.report import facts_cache
 from kvprefix.report.captions import state_study
+from kvprefix.report.facts import cache as facts_cache
 from kvprefix.report.rounding import spread
 from kvprefix.report.words import say
 from kvprefix.traces.parameters import Parameters

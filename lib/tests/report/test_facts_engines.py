@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from said import missing, said_of
 
-from kvprefix.report import facts_engines
+from kvprefix.report.facts import engines as facts_engines
 from kvprefix.report.rounding import points
 from kvprefix.studies.engines import CHAIN, list_engines
 from kvprefix.traces.trace import make_trace_of

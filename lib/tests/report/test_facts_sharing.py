@@ -8,9 +8,9 @@ import pytest
 from said import make_stats, missing, said_of, says
 
 from kvprefix.blocks.sharing import Sharing
-from kvprefix.report import facts_sharing
 from kvprefix.report.captions import caption_figure, state_conditions
-from kvprefix.report.facts_conclusion import facts_summary
+from kvprefix.report.facts import sharing as facts_sharing
+from kvprefix.report.facts.conclusion import facts_summary
 from kvprefix.report.section_files import SHARING
 from kvprefix.report.tables import format_number
 from kvprefix.stats.resampling import Resampled

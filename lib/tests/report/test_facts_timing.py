@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from said import missing, said_of, says
 
-from kvprefix.report import facts_timing
+from kvprefix.report.facts import timing as facts_timing
 
 RATES = {  # variant -> capacity -> two seeds
     "all at once": {10: (0.50, 0.54), 1000: (0.72, 0.74), 4000: (0.80, 0.81), 9000: (0.9, 0.9), 9500: (0.95, 0.95)},

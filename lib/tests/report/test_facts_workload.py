@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from said import make_stats, missing, said_of, says
 
-from kvprefix.report import facts_workload
 from kvprefix.report.captions import state_clock
+from kvprefix.report.facts import workload as facts_workload
 from kvprefix.report.rounding import percent, seconds
 from kvprefix.traces.clock import Causal
 

@@ -211,7 +211,7 @@ def test_a_reason_is_one_line_and_a_dead_kernel_has_one(tmp_path, capsys):
     ]
 
 
-BREAK = "import kvprefix.studies.sharing, kvprefix.report.plot_cache as plots\n%s = lambda *_: 1 / 0\n"
+BREAK = "import kvprefix.studies.sharing, kvprefix.report.plots.cache as plots\n%s = lambda *_: 1 / 0\n"
 
 
 def run_broken(folder, **lines):

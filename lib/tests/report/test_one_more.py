@@ -12,12 +12,15 @@ from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.policy import Policy
 from kvprefix.engines.registry import ENGINES, Engine
 from kvprefix.models.memory import load_model
-from kvprefix.report import facts_engines, plot_cache, plot_timing, plot_workload
-from kvprefix.report import plot_engines as plot_replays
-from kvprefix.report import styles as plot_styles
 from kvprefix.report.captions import state_conditions
-from kvprefix.report.facts_sharing import tabulate_comparison
-from kvprefix.report.figures import FIGURES
+from kvprefix.report.facts import engines as facts_engines
+from kvprefix.report.facts.sharing import tabulate_comparison
+from kvprefix.report.plots import cache as plot_cache
+from kvprefix.report.plots import engines as plot_replays
+from kvprefix.report.plots import styles as plot_styles
+from kvprefix.report.plots import timing as plot_timing
+from kvprefix.report.plots import workload as plot_workload
+from kvprefix.report.plots.sharing import FIGURES
 from kvprefix.studies.engines import CHAIN, Case, list_engines
 from kvprefix.studies.sharing import analyse
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvprefix.live.plot import draw_predicted_measured
-from kvprefix.report.figures import FIGURES, draw_figures
-from kvprefix.report.plot import (
+from kvprefix.report.plots.axes import (
     add_legend,
     complete_caption,
     compute_ecdf,
@@ -19,6 +18,7 @@ from kvprefix.report.plot import (
     note_if_empty,
     rate_axes,
 )
+from kvprefix.report.plots.sharing import FIGURES, draw_figures
 from kvprefix.studies.sharing import analyse
 
 

@@ -5,8 +5,8 @@ import pytest
 from said import said_of
 
 from kvprefix.files.paths import InputError
-from kvprefix.report.facts_conclusion import facts_conclusion, facts_limits, facts_summary
-from kvprefix.report.facts_sharing import (
+from kvprefix.report.facts.conclusion import facts_conclusion, facts_limits, facts_summary
+from kvprefix.report.facts.sharing import (
     facts_accountings,
     facts_gaps,
     facts_hit_counts,
@@ -15,8 +15,8 @@ from kvprefix.report.facts_sharing import (
     facts_single_turn,
     tabulate_comparison,
 )
-from kvprefix.report.facts_workload import check_parameters, facts_causality
-from kvprefix.report.plot import make_axes
+from kvprefix.report.facts.workload import check_parameters, facts_causality
+from kvprefix.report.plots.axes import make_axes
 from kvprefix.report.sections import Section, read_stats, write_report
 from kvprefix.report.tables import save_table
 from kvprefix.studies.sharing import analyse, write_results

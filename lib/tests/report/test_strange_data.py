@@ -12,7 +12,7 @@ import pytest
 from samples import save_small_tokenizer
 from strange_data import CASES, find_faults, look_at, make_report
 
-from kvprefix.report.plot import add_legend, make_axes, note_if_empty
+from kvprefix.report.plots.axes import add_legend, make_axes, note_if_empty
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ from said import make_stats
 
 from kvprefix.files.escape import escape_markdown
 from kvprefix.live.findings import WORDS as LIVE_WORDS
-from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.words import WORDS, Words, say
 
 ROOMS = {"report": WORDS, "live": LIVE_WORDS}
 FACTS = [
-    f"report.{path.stem}" for path in sorted((LIB / "kvprefix/report").glob("*.py"))
-    if path.stem.startswith("facts_") or path.stem == "captions"
-] + ["live.facts"]  # fmt: skip
+    f"report.facts.{path.stem}" for path in sorted((LIB / "kvprefix/report/facts").glob("*.py"))
+    if path.stem not in ("__init__", "plain")
+] + ["report.captions", "live.facts"]  # fmt: skip
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_every_template_is_used(room):
     said = set(re.findall(r'(?:say|say_each|plain)\("(\w+\.(?:md|txt))"', text))
     said |= {f"{name}.md" for name in re.findall(r'say_facts\(\s*"[^"]*", "(\w+)"', text)}
     said |= set(re.findall(r'include "(\w+\.(?:md|txt))\.j2"', text))
-    said |= {f"{name}.txt" for name in import_module("kvprefix.report.figures").FIGURES}
+    said |= {f"{name}.txt" for name in import_module("kvprefix.report.plots.sharing").FIGURES}
     there = {path.name.removesuffix(".j2") for path in (LIB / f"kvprefix/{room}/words").iterdir()}
     assert there and there <= said
     everywhere = {path.name.removesuffix(".j2") for path in (LIB / "kvprefix").rglob("*.j2")}
@@ -142,7 +142,7 @@ def test_facts_are_plain_json_whatever_they_are_made_of():
 
 def test_no_fact_has_the_name_of_a_method_that_a_template_would_find_instead():
     from kvprefix.report.captions import facts_conditions
-    from kvprefix.report.facts_workload import facts_dataset, facts_method
+    from kvprefix.report.facts.workload import facts_dataset, facts_method
 
     def names(facts):
         for name, one in facts.items():

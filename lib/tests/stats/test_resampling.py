@@ -7,7 +7,7 @@ import pytest
 from said import said_of
 
 from kvprefix.blocks.sharing import share
-from kvprefix.report import facts_sharing
+from kvprefix.report.facts import sharing as facts_sharing
 from kvprefix.stats import resampling
 from kvprefix.stats.metrics import describe_mode, measure_accountings
 from kvprefix.stats.resampling import FRACTIONS, Resampled, read_rate, resample_mode

@@ -11,8 +11,9 @@ from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
 from kvprefix.cache.working_set import count_working_set, rank_reuse
 from kvprefix.models.memory import load_model
-from kvprefix.report import facts_cache, plot_cache
 from kvprefix.report.captions import state_study
+from kvprefix.report.facts import cache as facts_cache
+from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.words import say
 from kvprefix.stats.intervals import bootstrap_rates, interval, move_interval
 from kvprefix.studies import cache as study

@@ -10,8 +10,8 @@ from said import said_of
 from kvprefix.blocks.sharing import share
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.vllm import VLLM
-from kvprefix.report import facts_engines
-from kvprefix.report import plot_engines as plot_replays
+from kvprefix.report.facts import engines as facts_engines
+from kvprefix.report.plots import engines as plot_replays
 from kvprefix.studies import engines as study_engine
 from kvprefix.traces.trace import make_trace_of
 from kvprefix.traces.workload import make_trace

@@ -10,8 +10,9 @@ from said import said_of
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import rate_hits
 from kvprefix.cache.replay import replay
-from kvprefix.report import facts_timing, plot_timing
 from kvprefix.report.captions import state_timing
+from kvprefix.report.facts import timing as facts_timing
+from kvprefix.report.plots import timing as plot_timing
 from kvprefix.studies import cache as study
 from kvprefix.studies import timing as study_timing
 from kvprefix.traces.workload import make_trace

@@ -61,7 +61,9 @@ class Coin(Think):
 LOOK = """
 import sys, numpy as np, pandas as pd
 from said import make_stats
-from kvprefix.report import captions, facts_conclusion, facts_workload
+from kvprefix.report import captions
+from kvprefix.report.facts import conclusion as facts_conclusion
+from kvprefix.report.facts import workload as facts_workload
 from kvprefix.report.words import say
 from kvprefix.traces.clock import schedule_turns
 from kvprefix.traces.parameters import parse_parameters

@@ -4,7 +4,7 @@
 not run, or failed, adds nothing.
 """
 
-from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.report.section_files import SHARING
 

@@ -10,7 +10,7 @@ from kvprefix.cache.policies import POLICIES, label_policy
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
 from kvprefix.models.memory import list_models, to_gib
-from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.stats.intervals import judge_difference, move_interval
 from kvprefix.studies.cache import ACCESS_BUDGET, BLOCK_SIZES, count_accesses, fit_sizes

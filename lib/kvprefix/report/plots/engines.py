@@ -3,8 +3,8 @@
 import numpy as np
 
 from kvprefix.files.words import count
-from kvprefix.report.plot import PAGE_IN, add_legend, make_axes, rate_axes
-from kvprefix.report.styles import style_bars
+from kvprefix.report.plots.axes import PAGE_IN, add_legend, make_axes, rate_axes
+from kvprefix.report.plots.styles import style_bars
 from kvprefix.stats.intervals import move_interval, spread_over
 from kvprefix.studies.engines import CHAIN, list_engines
 

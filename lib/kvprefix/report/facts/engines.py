@@ -7,8 +7,8 @@ import pandas as pd
 
 from kvprefix.blocks.sharing import measure_hits_with_outputs, share
 from kvprefix.engines.vllm import VLLM
-from kvprefix.report.facts import gives_facts
-from kvprefix.report.facts_cache import measure_spread
+from kvprefix.report.facts.cache import measure_spread
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.stats.intervals import judge_difference, move_interval
 from kvprefix.studies.engines import CHAIN, list_engines
 

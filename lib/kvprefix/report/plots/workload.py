@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.files.words import count
-from kvprefix.report.plot import (
+from kvprefix.report.plots.axes import (
     PAGE_IN,
     add_legend,
     compute_ecdf,
@@ -15,7 +15,7 @@ from kvprefix.report.plot import (
     note_if_empty,
     percent_axes,
 )
-from kvprefix.report.styles import SERIES
+from kvprefix.report.plots.styles import SERIES
 
 
 def draw_turns_of(requests, cached_tokens):

@@ -6,8 +6,8 @@ A difference counts only if its interval (conversations resampled, 95 %) exclude
 import numpy as np
 import pandas as pd
 
-from kvprefix.report.facts import gives_facts
-from kvprefix.report.facts_cache import measure_spread
+from kvprefix.report.facts.cache import measure_spread
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.stats.intervals import judge_difference, move_interval
 
 SMALL_TOKENS = 32_768  # the small cache in which clocks differ most

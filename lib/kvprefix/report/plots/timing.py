@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.files.words import count
-from kvprefix.report.plot import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
-from kvprefix.report.styles import style_variants
+from kvprefix.report.plots.axes import PAGE_IN, add_legend, compute_ecdf, log_axes, make_axes, note_if_empty, rate_axes
+from kvprefix.report.plots.styles import style_variants
 from kvprefix.stats.intervals import move_interval, spread_over
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 
 from kvprefix.conversations.records import is_time_name
 from kvprefix.files.paths import InputError, plain_text
-from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.traces.clock import count_early_turns
 from kvprefix.traces.parameters import make_entry
 

@@ -5,7 +5,7 @@ from matplotlib.ticker import PercentFormatter
 
 from kvprefix.cache.policies import label_policy
 from kvprefix.files.escape import plain_label
-from kvprefix.report.plot import (
+from kvprefix.report.plots.axes import (
     COLUMN_IN,
     PAGE_IN,
     add_legend,
@@ -15,8 +15,8 @@ from kvprefix.report.plot import (
     percent_axes,
     rate_axes,
 )
-from kvprefix.report.plot_cache import WEIGHTINGS
-from kvprefix.report.styles import COLORS, style_lines
+from kvprefix.report.plots.cache import WEIGHTINGS
+from kvprefix.report.plots.styles import COLORS, style_lines
 
 
 def draw_sharing(sharing):

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullF
 from kvprefix.cache.policies import POLICIES, label_policy
 from kvprefix.files.escape import plain_label
 from kvprefix.files.words import count
-from kvprefix.report.plot import (
+from kvprefix.report.plots.axes import (
     PAGE_IN,
     STYLE,
     add_legend,
@@ -19,7 +19,7 @@ from kvprefix.report.plot import (
     percent_axes,
     rate_axes,
 )
-from kvprefix.report.styles import style_lines
+from kvprefix.report.plots.styles import style_lines
 from kvprefix.stats.intervals import spread_over
 
 WEIGHTINGS = {

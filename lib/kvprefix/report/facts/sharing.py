@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.blocks.sharing import count_history_hits
-from kvprefix.report.facts import gives_facts
+from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.stats.intervals import interval, judge_difference
 from kvprefix.stats.resampling import read_rate

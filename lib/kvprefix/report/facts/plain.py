@@ -1,6 +1,6 @@
 """Facts: plain JSON values that a report keeps and from which templates make sentences (`words`).
 
-Each room of facts (`facts_sharing`, `facts_cache`, ...) computes them from results; none of them holds a sentence.
+Each module beside this one computes them from results; none of them holds a sentence.
 """
 
 import functools

@@ -1,0 +1,1 @@
+"""Facts: what each notebook found, as plain JSON values and tables. No sentence and no figure is made here."""
