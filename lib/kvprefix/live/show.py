@@ -10,11 +10,10 @@ def show_recording(section):
     """Show what a live server reported beside what was predicted, if `make engine-check` has recorded it."""
     path = section.folder / "engine_check" / "recording.jsonl"
     if not path.exists():
-        section.say("A live server", WORDS.say("live.md", {"sentence": None}))
+        section.leave_out(WORDS.say("no_recording.txt", {}))
         return
     frame, summary = compare_recording(read_recording(path))
     said = {"sentence": describe_comparison(summary), "notes": [*summary["causes"], *summary["warnings"]]}
     section.say("A live server", WORDS.say("live.md", said))
-    figure, data = draw_predicted_measured(frame)
     caption = "Cached tokens of each request, predicted by the replay and reported by a live server."
-    section.show_figure("live", figure, data, caption)
+    section.show_figure("live", caption, draw_predicted_measured, frame)

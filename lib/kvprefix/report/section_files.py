@@ -1,20 +1,20 @@
 """The files in which notebooks hand their part to the report: what they show, and their facts.
 
-`sections/NAME.json` holds a notebook's title, its items in Markdown and, if the notebook failed, the reason;
-`facts/NAME.json` holds its facts, by the name of their template, and the parameters that they belong to. `sections` and
-`facts.conclusion` make the report of them.
+`sections/NAME.json` holds a notebook's title, its items and, if the notebook failed, the reason. `facts/NAME.json`
+holds its facts, by the name of their template, and the parameters that they belong to. `page` and `facts.conclusion`
+make the report of them.
 """
 
 import json
 
 from kvprefix.files.escape import one_line
-from kvprefix.files.paths import InputError, explain_os_errors, tell, write_bytes
+from kvprefix.files.paths import InputError, explain_os_errors, resolve_output, tell, write_bytes
 
 SHARING = "20-prefix-sharing"  # the notebook that writes the data files
 
 
 def write_section(folder, name, title, items):
-    """Write what a notebook shows: its title (plain text) and its items (Markdown)."""
+    """Write what a notebook shows: its title (plain text) and its items (dicts with their `kind`, see `sections`)."""
     _write(folder / "sections" / f"{name}.json", {"title": title, "items": list(items)})
 
 
@@ -45,6 +45,28 @@ def mark_failed(folder, name, title, reason):
 def read_sections(folder):
     """Return the sections of a report folder, by name in order: mappings with `title`, `items` and perhaps `failed`."""
     return {path.stem: _read(path) for path in sorted((folder / "sections").glob("*.json"))}
+
+
+def read_stats(folder, parameters):
+    """Read both modes' statistics of a report folder: a dict of mode to the content of `*_stats.json`.
+
+    If notebook 20 failed, this run has none: the result holds the `parameters` alone.
+
+    Raises
+    ------
+    InputError
+        If notebook 20 has not written them yet.
+    """
+    folder = resolve_output(folder)
+    if "failed" in read_sections(folder).get(SHARING, {}):
+        return {"multi_turn": {"parameters": {**parameters.as_dict(), "versions": {}}}}
+    stats = {}
+    for mode in ("single_turn", "multi_turn"):
+        path = folder / f"{mode}_stats.json"
+        if not path.exists():
+            raise InputError(f"{path}: is not there yet; run notebook {SHARING} with the same output_dir first")
+        stats[mode] = _read(path)
+    return stats
 
 
 def read_facts(folder, parameters):

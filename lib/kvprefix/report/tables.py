@@ -1,10 +1,34 @@
 """Write a table three ways: CSV at full precision, Markdown, and LaTeX (booktabs) for `\\input`."""
 
 import math
+from dataclasses import dataclass
+
+import pandas as pd
 
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.escape import escape_latex, escape_markdown, one_line
 from kvprefix.files.paths import write_bytes
+
+NARROW = 5  # the most columns that fit a column of a paper
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """The form of a table that fits a column of a paper.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        Of at most five columns.
+    formats : mapping or sequence, optional
+        As in `save_table`.
+    notes : sequence of str
+        Plain text; lines under the table.
+    """
+
+    frame: pd.DataFrame
+    formats: dict | list | None = None
+    notes: tuple = ()
 
 
 def save_table(frame, path, caption, formats=None):
@@ -24,28 +48,65 @@ def save_table(frame, path, caption, formats=None):
 
     Returns
     -------
-    str
-        The Markdown table.
+    dict
+        What is shown, as `show_cells`.
     """
-    formats, shown = formats or {}, frame.astype(object)
-    for column in frame.columns:
-        forms = [formats.get(column)] * len(frame) if isinstance(formats, dict) else formats
-        shown[column] = [format_number(value, form) for value, form in zip(frame[column], forms, strict=True)]
-    right = [any(_is_number(value) for value in frame[column]) for column in frame.columns]
-    escaped = shown.map(escape_markdown).rename(columns=escape_markdown)
-    markdown = escaped.to_markdown(
-        index=False, disable_numparse=True, colalign=["right" if is_right else "left" for is_right in right]
-    )
+    shown = show_cells(frame, formats)
+    columns = "".join("r" if numeric else "l" for numeric in shown["numeric"])
     latex = (
-        shown.style.hide(axis="index")
+        pd.DataFrame(shown["rows"], columns=shown["head"]).style.hide(axis="index")
         .format(escape_latex)
         .format_index(escape_latex, axis="columns")
-        .to_latex(hrules=True, column_format="".join("r" if is_right else "l" for is_right in right))
-    )
+        .to_latex(hrules=True, column_format=columns)
+    )  # fmt: skip
     write_bytes(f"{path}.csv", guard_cells(frame).to_csv(index=False, lineterminator="\n"))
-    write_bytes(f"{path}.md", markdown + "\n")
+    write_bytes(f"{path}.md", table_markdown(shown) + "\n")
     write_bytes(f"{path}.tex", f"% {one_line(caption)}\n{latex}")
-    return markdown
+    return shown
+
+
+def show_cells(frame, formats=None):
+    """Return a table as it is shown, in plain text: `head`, `rows`, and `numeric`, whether a column holds numbers.
+
+    >>> show_cells(pd.DataFrame({"policy": ["LRU"], "rate": [0.25]}), {"rate": "{:.0%}"})
+    {'head': ['policy', 'rate'], 'rows': [['LRU', '25%']], 'numeric': [False, True]}
+    """
+    formats, columns = formats or {}, []
+    for column in frame.columns:
+        forms = [formats.get(column)] * len(frame) if isinstance(formats, dict) else formats
+        columns.append([format_number(value, form) for value, form in zip(frame[column], forms, strict=True)])
+    return {
+        "head": [str(column) for column in frame.columns],
+        "rows": [list(row) for row in zip(*columns, strict=True)],
+        "numeric": [any(_is_number(value) for value in frame[column]) for column in frame.columns],
+    }
+
+
+def narrow_cells(shown, narrow=None):
+    """Return the narrow form of a shown table: `head`, `rows`, `numeric` and `notes`.
+
+    Without a `Narrow` of its own, a table shows its first five columns, and a note names the others.
+    """
+    if narrow is not None:
+        return {**show_cells(narrow.frame, narrow.formats), "notes": list(narrow.notes)}
+    left_out = shown["head"][NARROW:]
+    return {
+        "head": shown["head"][:NARROW],
+        "rows": [row[:NARROW] for row in shown["rows"]],
+        "numeric": shown["numeric"][:NARROW],
+        "notes": [f"Not shown: {', '.join(left_out)}."] if left_out else [],
+    }
+
+
+def table_markdown(shown):
+    """Return a shown table in Markdown; its cells are escaped."""
+    from tabulate import tabulate
+
+    return tabulate(
+        [[escape_markdown(cell) for cell in row] for row in shown["rows"]],
+        [escape_markdown(name) for name in shown["head"]], "pipe", disable_numparse=True,
+        colalign=["right" if numeric else "left" for numeric in shown["numeric"]],
+    )  # fmt: skip
 
 
 def format_number(value, form=None):

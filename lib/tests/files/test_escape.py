@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 import pytest
+from drawn import draw_line
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -16,8 +17,9 @@ from kvprefix.files.escape import code_markdown, escape_latex, escape_markdown, 
 from kvprefix.live import show as live_show
 from kvprefix.live.show import show_recording
 from kvprefix.report.notebooks import execute_notebooks
+from kvprefix.report.page.join import write_report
 from kvprefix.report.plots.axes import make_axes
-from kvprefix.report.sections import Section, write_report
+from kvprefix.report.sections import Section
 from kvprefix.report.tables import save_table
 from kvprefix.traces.parameters import Parameters
 
@@ -106,16 +108,15 @@ def test_only_the_report_s_own_figures_are_embedded(tmp_path):
     folder = tmp_path / "out"
     (folder / "figures").mkdir(parents=True)
     (folder / "figures/10-link.png").symlink_to(secret)
-    front, back = Section("90-front", "A <b>", folder), Section("90-report", "C", folder)
-    figure, _ = make_axes()
-    front.show_figure("own", figure, pd.DataFrame({"x": [1]}), "![x](/etc/hostname) ]( <i> \n# h")
+    front, back = Section("00-front", "A <b>", folder), Section("90-report", "C", folder)
+    front.show_figure("own", "![x](/etc/hostname) ]( <i> \n# h", draw_line)
     sources = [
         secret, "../secret.png", "figures/../../secret.png", "figures/%2e%2e/%2e%2e/secret.png", "figures/10-link.png",
         "figures/none.png", "figures/", "http://a.b/c.png", "data:image/png;base64,AAAA", "/etc/hostname",
     ]  # fmt: skip
     said = "\n\n".join(f"![pic <u>]({source})" for source in sources)
     back.say("H <b>", f"{said}\n\n![by address]({secret.as_uri()}) <script>alert(1)</script>")
-    page = write_report("T <i> {{ body }}", front, back).read_text()
+    page = write_report(folder, "T <i> {{ body }}").read_text()
     assert page.count("<img ") == page.count("data:image/png;base64,") == 1
     assert "c2VjcmV0" not in page and page.count("[no figure of this report: pic &lt;u&gt;]") == len(sources)
     assert not re.search(r"<(script|b|i|u)>", page) and page.count("<h1>") == 1 and page.count("<h2 ") == 2
@@ -126,12 +127,12 @@ def test_what_a_server_says_is_shown_as_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(live_show, "read_recording", lambda path: None)
     monkeypatch.setattr(live_show, "compare_recording", lambda recording: (None, {"warnings": HOSTILE, "causes": []}))
     monkeypatch.setattr(live_show, "describe_comparison", lambda summary: HOSTILE[0])
-    monkeypatch.setattr(live_show, "draw_predicted_measured", lambda frame: (make_axes()[0], pd.DataFrame()))
+    monkeypatch.setattr(live_show, "draw_predicted_measured", draw_line)
     (tmp_path / "engine_check").mkdir()
     (tmp_path / "engine_check/recording.jsonl").touch()
     section = Section("70-engine-check", "Engine check", tmp_path)
     show_recording(section)
-    text = section.items["text-A live server"].removeprefix("### A live server\n\n")
+    text = section.items["text-A live server"]["text"]
     rendered = MARKDOWN.render(text)
     assert set(re.findall(r"<(\w+)", rendered)) == {"p", "ul", "li"}
     assert rendered.startswith(f"<p>{html.escape(HOSTILE[0])}</p>") and rendered.count("<li>") == len(HOSTILE)

@@ -108,13 +108,13 @@ def make_report(name, folder, tokenizers):
     chosen["tokenizer"] = str(tokenizers[chosen["tokenizer"]])
     chosen |= {"data": str(data), "output_dir": str(folder / "report")}
     study.ACCESS_BUDGET = facts_cache.ACCESS_BUDGET = chosen.pop("budget", 200_000_000)
-    lacking, save = [], report.save_figure
+    lacking, save, save_drawing = [], report.save_figure, report.save_drawing
 
     def look_and_save(figure, data, caption, path):
         save_quickly(figure, data, caption, Path(path))
         lacking.extend(f"figure {Path(path).name}: {fault}" for fault in look_at(figure, caption))
 
-    report.save_figure = look_and_save
+    report.save_figure, report.save_drawing = look_and_save, lambda *_: None
     out = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         warnings.simplefilter("error")
@@ -123,7 +123,7 @@ def make_report(name, folder, tokenizers):
             for path in sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb")):
                 run_notebook(path, chosen)
         finally:
-            report.save_figure = save
+            report.save_figure, report.save_drawing = save, save_drawing
     return folder / "report", lacking
 
 

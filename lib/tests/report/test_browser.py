@@ -11,8 +11,9 @@ import pytest
 from places import PROJECT
 
 from kvprefix.report.notebooks import execute_notebooks
+from kvprefix.report.page.join import write_report
 from kvprefix.report.section_files import mark_failed
-from kvprefix.report.sections import Section, write_report
+from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -119,11 +120,10 @@ def test_the_html_report_opens_with_all_figures_and_no_console_error(browser, tm
 
 @pytest.mark.parametrize("width", [1200, 360])
 def test_the_box_of_a_failed_section_is_seen_at_any_width(browser, tmp_path, width):
-    front, back = (Section(name, "Title", tmp_path) for name in ("90-front", "90-report"))
-    front.say("", "a-file-name-without-an-end-" * 9, plain=True)
+    Section("00-front", "Title", tmp_path).say("", "a-file-name-without-an-end-" * 9, plain=True)
     mark_failed(tmp_path, "20-x", "Failed", f"cell 4: ValueError: <b>{'x' * 250}</b>")
     page = browser.new_page(viewport={"width": width, "height": 700})
-    page.goto(write_report("Report", front, back).as_uri())
+    page.goto(write_report(tmp_path, "Report").as_uri())
     notice, box = page.locator("aside.failed").all()
     assert notice.is_visible() and "This report is not complete. Failed: 20-x." in notice.inner_text()
     assert "stopped at cell 4: ValueError: <b>xxx" in box.inner_text()

@@ -242,8 +242,8 @@ def test_facts_are_plain_values_of_the_sections_that_stand(tmp_path, capsys):
 def test_what_is_said_is_said_of_the_facts_that_are_kept(tmp_path):
     section = Section("10-workload", "T", tmp_path, Parameters())
     section.say_facts("Causality", "causality", {"later": np.int64(2000), "early": 0})
-    assert section.items["text-Causality"] == (
-        "### Causality\n\nNone of the 2,000 later turns arrives before the reply that it answers is complete."
+    assert section.items["text-Causality"]["text"] == (
+        "None of the 2,000 later turns arrives before the reply that it answers is complete."
     )
     assert read_facts(tmp_path, Parameters()) == {"10-workload": {"causality": {"later": 2000, "early": 0}}}
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from drawn import draw_line
 from said import said_of
 
 from kvprefix.files.paths import InputError
@@ -16,9 +17,10 @@ from kvprefix.report.facts.sharing import (
     tabulate_comparison,
 )
 from kvprefix.report.facts.workload import check_parameters, facts_causality
-from kvprefix.report.plots.axes import make_axes
-from kvprefix.report.sections import Section, read_stats, write_report
-from kvprefix.report.tables import save_table
+from kvprefix.report.page.join import write_report
+from kvprefix.report.section_files import read_stats
+from kvprefix.report.sections import Section
+from kvprefix.report.tables import save_table, table_markdown
 from kvprefix.studies.sharing import analyse, write_results
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload, make_trace
@@ -26,7 +28,7 @@ from kvprefix.traces.workload import load_workload, make_trace
 
 def test_a_table_is_full_precision_in_csv_and_rounded_and_escaped_elsewhere(tmp_path):
     frame = pd.DataFrame({"name": ["a_b & 5 %", None], "rate": [0.123456789, None], "count": [1234567, 2]})
-    markdown = save_table(frame, tmp_path / "t", "What it is", {"rate": "{:.1%}"})
+    markdown = table_markdown(save_table(frame, tmp_path / "t", "What it is", {"rate": "{:.1%}"}))
     assert "0.123456789" in (tmp_path / "t.csv").read_text()
     assert "12.3%" in markdown and "1,234,567" in markdown and "–" in markdown
     latex = (tmp_path / "t.tex").read_text()
@@ -35,21 +37,19 @@ def test_a_table_is_full_precision_in_csv_and_rounded_and_escaped_elsewhere(tmp_
 
 def test_a_table_can_be_formatted_by_row(tmp_path):
     frame = pd.DataFrame({"value": [0.5, 0.5]})
-    markdown = save_table(frame, tmp_path / "t", "", ["{:.0%}", "{:.2f}"])
+    markdown = table_markdown(save_table(frame, tmp_path / "t", "", ["{:.0%}", "{:.2f}"]))
     assert "50%" in markdown and "0.50" in markdown
 
 
 def make_report(folder):
     front, middle, back = (
-        Section(name, title, folder) for name, title in (("90-front", "A"), ("20-x", "B"), ("90-z", "C"))
+        Section(name, title, folder) for name, title in (("00-front", "A"), ("20-x", "B"), ("90-z", "C"))
     )
     front.say("Heading", "Text with **bold** and 5 < 6.")
-    figure, axes = make_axes()
-    axes.plot([1, 2])
-    middle.show_figure("line", figure, pd.DataFrame({"x": [1, 2]}), "A line.", also="fixed_name")
-    middle.show_table("numbers", pd.DataFrame({"n": [1]}), "One number.")
+    middle.show_figure("line", "A line.", draw_line, also="fixed_name")
+    middle.show_table("numbers", "One number.", pd.DataFrame({"n": [1]}))
     back.say("", "The end.")
-    return write_report("Title", front, back)
+    return write_report(folder, "Title")
 
 
 def test_sections_join_in_order_and_the_page_holds_its_pictures(tmp_path):
@@ -73,7 +73,7 @@ def test_running_a_cell_again_replaces_what_it_said(tmp_path):
     section = Section("10-a", "A", tmp_path)
     section.say("H", "old")
     section.say("H", "new")
-    assert list(section.items.values()) == ["### H\n\nnew"]
+    assert list(section.items.values()) == [{"kind": "text", "heading": "H", "text": "new"}]
 
 
 def test_the_report_refuses_statistics_of_other_parameters(bundled_workload, tmp_path):

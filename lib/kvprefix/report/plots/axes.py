@@ -90,17 +90,20 @@ def save_figure(figure, data, caption, path):
 
     `path` has no suffix; equal figures give equal files.
     """
-    with mpl.rc_context(STYLE):
-        for suffix, meta in (
-            (".png", {"Software": None}),
-            (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
-        ):
-            with atomic_path(f"{path}{suffix}") as temporary:
-                figure.savefig(temporary, metadata=meta, facecolor="white")
+    save_drawing(figure, path)
     with atomic_path(f"{path}.csv") as temporary:
         guard_cells(data).to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(f"{path}.txt") as temporary:
         temporary.write_text(one_line(caption) + "\n", encoding="utf-8")
+
+
+def save_drawing(figure, path, suffixes=(".png", ".pdf")):
+    """Save a figure as files that say nothing of time or program."""
+    without = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+    with mpl.rc_context(STYLE):
+        for suffix in suffixes:
+            with atomic_path(f"{path}{suffix}") as temporary:
+                figure.savefig(temporary, metadata=without[suffix], facecolor="white")
 
 
 def draw_lines(axes, lines, x_name, y_name):
