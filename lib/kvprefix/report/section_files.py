@@ -5,6 +5,8 @@ holds its facts, by the name of their template, and the parameters that they bel
 make the report of them.
 """
 
+import datetime
+import hashlib
 import json
 
 from kvprefix.files.escape import one_line
@@ -82,6 +84,21 @@ def read_facts(folder, parameters):
         else:
             tell(f"{path}: is of other parameters and left out; run that notebook again with these")
     return found
+
+
+def date_results(folder):
+    """Return the day on which the present sections and facts were first made, as ``2026-11-29``.
+
+    It is kept in `made.json` beside a checksum of them: making equal results again, as a clone does, keeps the day.
+    """
+    files = sorted(path for part in ("sections", "facts") for path in (folder / part).glob("*.json"))
+    checksum = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    path = folder / "made.json"
+    known = _read(path) if path.exists() else {}
+    if known.get("results") != checksum:
+        known = {"date": datetime.date.today().isoformat(), "results": checksum}
+        _write(path, known)
+    return known["date"]
 
 
 def _write(path, content, *, ensure_ascii=False):

@@ -1,56 +1,19 @@
 """What a report adds up to: every number is one of the facts, every sentence one of a notebook that ran."""
 
-import copy
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from found import FACTS, change
 from said import said_of
 
 from kvprefix.files.paths import InputError
-from kvprefix.report.facts.conclusion import facts_conclusion, facts_limits, facts_summary
+from kvprefix.report.facts.conclusion import facts_conclusion, facts_limits
 from kvprefix.report.section_files import mark_failed, read_facts
 from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters
 
-FACTS = {
-    "20-prefix-sharing": {"sharing": {
-        "conversations": 1200, "records_read": 1300, "records_skipped": 100, "requests": 5001, "token_hit_rate": 0.621,
-        "sharing_mean": 0.512, "sharing_median": 0.533, "with_generated": 0.864, "single_token_hit_rate": 0.151,
-        "single_sharing_mean": 0.322, "bare_token_hit_rate": 0.086, "bare_sharing_mean": 0.043, "never_reused": 0.394,
-        "accesses_if_reused": 3.84, "gap_median_s": 113.0,
-    }},
-    "30-block-size": {"block_sizes": {"sizes": [
-        {"size": 16, "token_hit_rate": 0.62}, {"size": 1, "token_hit_rate": 0.633}, {"size": 512, "token_hit_rate": 0.408},
-    ]}},
-    "40-cache-size": {"lru": {"unbounded": 0.622, "model": "Llama-3.1-8B", "needs": [
-        {"share": 0.5, "blocks": 22690.4, "gib": 44.317}, {"share": 0.9, "blocks": 127033.0, "gib": 248.111},
-        {"share": 0.95, "blocks": 190000.0, "gib": 371.1},
-    ]}},
-    "50-eviction": {"policies": {
-        "capacities": [
-            {"blocks": 5037, "lru": 0.094, "opt": 0.345}, {"blocks": 14393, "lru": 0.230, "opt": 0.488},
-            {"blocks": 41129, "lru": 0.418, "opt": 0.593},
-        ],
-        "tried": 7, "better": [],
-    }},
-    "60-timing": {
-        "clocks": {
-            "blocks": 2468, "base": "causal", "base_token_hit_rate": {"mean": 0.054}, "naive": "all turns at once",
-            "naive_token_hit_rate": 0.596, "naive_verdict": "higher", "others": [{"variant": "all turns at once"}],
-        },
-        "rates": {"first": "0.1 /s", "last": "20 /s", "capacities": [
-            {"blocks": 1111, "first_rate": 0.2, "last_rate": 0.1, "verdict": "higher"},
-            {"blocks": 12264, "first_rate": 0.575, "last_rate": 0.111, "verdict": "not separated"},
-            {"blocks": 99999, "first_rate": 0.6, "last_rate": 0.6, "verdict": "equal"},
-        ]},
-    },
-    "70-engine-check": {"chain": {"engine": "vLLM 0.32", "overlap": [
-        {"blocks": 5000, "token_hit_rate": 0.075}, {"blocks": 20000, "token_hit_rate": 0.306},
-        {"blocks": 340000, "token_hit_rate": 0.840},
-    ]}},
-}  # fmt: skip
 SHARING = (
     "62.1 % of the multi-turn prompt tokens are cached (by token, cold start, prompts only). Of the first messages' tokens "
     "alone, without the template, 8.6 % are. So prefix sharing in this traffic comes from conversations that continue, "
@@ -71,16 +34,6 @@ SAID = {
     "70-engine-check": "vLLM 0.32's rules, with generated tokens cached and requests running at once, hit 7.5 % with "
     "5,000 blocks and 84.0 % with 340,000 blocks.",
 }
-
-
-def change(*path, to):
-    """Return FACTS with one of them changed."""
-    changed = copy.deepcopy(FACTS)
-    within = changed
-    for name in path[:-1]:
-        within = within[name]
-    within[path[-1]] = to
-    return changed
 
 
 def better(policy, points):
@@ -148,28 +101,10 @@ def test_one_pool_and_no_bounded_cache_are_said():
 
 
 def test_one_is_one():
-    one = change("20-prefix-sharing", "sharing", "requests", to=1)
-    one["20-prefix-sharing"]["sharing"]["conversations"] = 1
-    assert "tokens of 1 multi-turn request from 1 conversation, " in said_of(facts_summary, one, Parameters(block_size=1))
-    assert "in blocks of 1 token that" in said_of(facts_summary, one, Parameters(block_size=1))
     one = change("50-eviction", "policies", "tried", to=1)
     one["40-cache-size"]["lru"]["needs"][0]["blocks"] = one["50-eviction"]["policies"]["capacities"][1]["blocks"] = 1
     one["60-timing"]["rates"]["capacities"][1]["blocks"] = one["70-engine-check"]["chain"]["overlap"][0]["blocks"] = 1
     assert said_of(facts_conclusion, one).count(" 1 block ") == 4 and "the 1 other policy tried" in said_of(facts_conclusion, one)
-
-
-def test_the_summary_is_of_notebook_20():
-    assert said_of(facts_summary, FACTS, Parameters(block_size=32)) == (
-        "Of the prompt tokens of 5,001 multi-turn requests from 1,200 conversations, **62.1 %** lie in blocks of 32 tokens "
-        "that an earlier request had already computed (by token, cold start, prompts only). The average request finds 51.2 % "
-        "of its prompt cached (median 53.3 %). With one request per conversation it finds 32.2 %, and 15.1 % of all tokens "
-        "are cached (without the tokens that the chat template itself adds, 4.3 % and 8.6 %). With generated tokens cached "
-        "too, the multi-turn token hit rate is 86.4 %."
-    )
-    unknown = change("20-prefix-sharing", "sharing", "bare_token_hit_rate", to=None)
-    assert "15.1 % of all tokens are cached. With generated" in said_of(facts_summary, unknown, Parameters())
-    del unknown["20-prefix-sharing"]
-    assert said_of(facts_summary, unknown, Parameters()).startswith("Notebook 20-prefix-sharing handed over no numbers")
 
 
 @pytest.fixture

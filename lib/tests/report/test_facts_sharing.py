@@ -10,11 +10,8 @@ from said import make_stats, missing, said_of, says
 from kvprefix.blocks.sharing import Sharing
 from kvprefix.report.captions import caption_figure, state_conditions
 from kvprefix.report.facts import sharing as facts_sharing
-from kvprefix.report.facts.conclusion import facts_summary
-from kvprefix.report.section_files import SHARING
 from kvprefix.report.tables import format_number
 from kvprefix.stats.resampling import Resampled
-from kvprefix.traces.parameters import Parameters
 
 
 def make_result(stats, prompts, hits, *, turns=None, shared=None, size=10, accesses=(), gaps=(), new_blocks=()):
@@ -39,16 +36,6 @@ def test_captions_state_n_and_the_parameters():
             text, "1,334 ~ single-turn", "2,345 ~ multi-turn", "block size ~ 32 ~ tokens", "3.5 ~ conversations",
             "seed ~ 7",
         )  # fmt: skip
-
-
-def test_the_summary_is_of_the_right_modes_weights_and_accountings():
-    found = {SHARING: {"sharing": facts_sharing.facts_sharing(make_stats())}}
-    assert not missing(
-        said_of(facts_summary, found, Parameters(block_size=32)),
-        "2,345 ~ multi-turn requests", "1,334 ~ conversations",
-        "36.6 % ~ blocks of ~ 32 ~ tokens", "average request ~ 40.1 % ~ median ~ 45.6 %", "one request ~ 12.1 %",
-        "8.7 % ~ of all tokens", "template ~ 1.4 % ~ 2.7 %", "generated tokens ~ 39.1 %",
-    )  # fmt: skip
 
 
 def test_why_multi_turn_shares():

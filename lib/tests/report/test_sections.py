@@ -6,7 +6,7 @@ from drawn import draw_line
 from said import said_of
 
 from kvprefix.files.paths import InputError
-from kvprefix.report.facts.conclusion import facts_conclusion, facts_limits, facts_summary
+from kvprefix.report.facts.conclusion import facts_conclusion, facts_limits
 from kvprefix.report.facts.sharing import (
     facts_accountings,
     facts_gaps,
@@ -95,7 +95,7 @@ def test_every_sentence_can_be_said_at_every_block_size(bundled_workload, block_
     stats = {mode: result.stats for mode, result in results.items()}
     facts = {"20-prefix-sharing": {"sharing": facts_sharing(stats)}}
     said = [
-        said_of(facts_summary, facts, workload.parameters), said_of(facts_multi_turn, results["multi_turn"]),
+        said_of(facts_multi_turn, results["multi_turn"]),
         said_of(facts_single_turn, results["single_turn"]),
         said_of(facts_gaps, results["multi_turn"]), said_of(facts_hit_counts, results),
         said_of(facts_accountings, stats),

@@ -14,6 +14,7 @@ from said import make_stats
 
 from kvprefix.files.escape import escape_markdown
 from kvprefix.live.findings import WORDS as LIVE_WORDS
+from kvprefix.report.facts.answer import FINDINGS
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.words import WORDS, Words, say
 
@@ -116,6 +117,7 @@ def test_every_template_is_used(room):
     said |= {f"{name}.md" for name in re.findall(r'say_facts\(\s*"[^"]*", "(\w+)"', text)}
     said |= set(re.findall(r'include "(\w+\.(?:md|txt))\.j2"', text))
     said |= {f"{name}.txt" for name in import_module("kvprefix.report.plots.sharing").FIGURES}
+    said |= {f"answer_{finding.name}.md" for finding in FINDINGS}
     there = {path.name.removesuffix(".j2") for path in (LIB / f"kvprefix/{room}/words").iterdir()}
     assert there and there <= said
     everywhere = {path.name.removesuffix(".j2") for path in (LIB / "kvprefix").rglob("*.j2")}

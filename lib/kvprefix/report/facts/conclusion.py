@@ -13,12 +13,6 @@ ENGINES = "70-engine-check"
 
 
 @gives_facts
-def facts_summary(found, parameters):
-    """Return the main numbers, which are those of notebook 20."""
-    return {"notebook": SHARING, "sharing": _find(found, SHARING, "sharing"), "block_size": parameters.block_size}
-
-
-@gives_facts
 def facts_conclusion(found):
     """Return the main facts of all notebooks; None for each notebook that has none."""
     parts = {

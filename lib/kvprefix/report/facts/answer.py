@@ -1,0 +1,145 @@
+"""The answer on page one: facts made of those that this run's notebooks kept, one entry a finding.
+
+A notebook that has something to say there adds an entry to FINDINGS, and the template `words/answer_NAME.md.j2`; a
+finding whose notebook did not run, or failed, is left out.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kvprefix.report.facts.conclusion import facts_limits
+from kvprefix.report.facts.plain import gives_facts
+from kvprefix.report.section_files import SHARING
+
+WORTH = 1.0  # points of token hit rate below which a change is not proposed
+LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A sentence of page one.
+
+    Attributes
+    ----------
+    name : str
+        Of its template, `words/answer_NAME.md.j2`.
+    notebook : str
+        Where it is shown at length.
+    choose : callable
+        ``choose(found)`` returns its facts, from those of all notebooks (`section_files.read_facts`), or None.
+    figure : str, optional
+        The figure that is shown small.
+    """
+
+    name: str
+    notebook: str
+    choose: Callable
+    figure: str | None = None
+
+
+def choose_shared(found):
+    """Return what could be shared without a bound."""
+    return found[SHARING].get("sharing")
+
+
+def choose_origin(found):
+    """Return where the cached tokens come from, if any are."""
+    one = found[SHARING].get("multi_turn", {})
+    return one if one.get("own") is not None else None
+
+
+def choose_memory(found):
+    """Return what the engine hits in the memory at hand, and in the largest pool."""
+    chain = found[ENGINES].get("chain", {})
+    if not chain.get("overlap"):
+        return None
+    at, largest = _find_pool(found), chain["overlap"][-1]
+    pools = [at] if at["blocks"] == largest["blocks"] else [at, largest]
+    return {"engine": chain["engine"], "pools": [one | _size(found, one["blocks"]) for one in pools]}
+
+
+def choose_policy(found):
+    """Return what a better policy could win at the capacity nearest to the memory at hand."""
+    policies = found[EVICTION].get("policies", {})
+    if not policies.get("capacities"):
+        return None
+    at = _find_nearest(policies["capacities"], found)
+    better = [one for one in policies["better"] if one["blocks"] == at["blocks"]]
+    best = max(better, key=lambda one: one["points"], default=None)
+    return {**at, "gain": 100 * (at["opt"] - at["lru"]), "tried": policies["tried"], "best": best}
+
+
+def choose_timing(found):
+    """Return what the clock and the rate decide."""
+    clocks, rates = found[TIMING].get("clocks"), found[TIMING].get("rates")
+    clocks = clocks if clocks and clocks["others"] else None
+    middle = None
+    if rates and rates["first"] != rates["last"]:
+        middle = rates["capacities"][len(rates["capacities"]) // 2]
+        middle = {"first": rates["first"], "last": rates["last"], **middle}
+    return {"clocks": clocks, "rates": middle} if clocks or middle else None
+
+
+FINDINGS = (
+    Finding(name="shared", notebook=SHARING, choose=choose_shared, figure="20-sharing-fraction-cdf"),
+    Finding(name="origin", notebook=SHARING, choose=choose_origin),
+    Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
+    Finding(name="policy", notebook=EVICTION, choose=choose_policy, figure="50-policies"),
+    Finding(name="timing", notebook=TIMING, choose=choose_timing, figure="60-clocks"),
+)
+
+
+@gives_facts
+def facts_answer(found, parameters):
+    """Return the facts of each finding by its name, None if there is none; of the next step; and of the caveats."""
+    ran = [one for one in FINDINGS if one.notebook in found]
+    return {
+        "findings": {one.name: one.choose(found) for one in ran},
+        "next": choose_next(found),
+        "limits": facts_limits(found, parameters),
+    }
+
+
+def choose_next(found):
+    """Return the change that gains most near the memory at hand: the policy tried that is best, or the next capacity.
+
+    None if no notebook compared policies at two capacities. `step` is ``"memory"``, ``"policy"``, or ``"prompts"`` if
+    neither gains WORTH points: then only prompts that share more would.
+    """
+    capacities = found.get(EVICTION, {}).get("policies", {}).get("capacities", [])
+    if len(capacities) < 2:
+        return None
+    policy = choose_policy(found)
+    k = min(next(k for k, one in enumerate(capacities) if one["blocks"] == policy["blocks"]), len(capacities) - 2)
+    at, larger = capacities[k], capacities[k + 1]
+    gains = {"memory": 100 * (larger["lru"] - at["lru"]), "policy": policy["best"]["points"] if policy["best"] else 0.0}
+    step = max(gains, key=gains.get)
+    return {
+        "step": step if gains[step] >= WORTH else "prompts", "at": at | _size(found, at["blocks"]),
+        "larger": larger | _size(found, larger["blocks"]), "gains": gains, "best": policy["best"],
+        "unbounded": (found.get(SHARING, {}).get("sharing") or {}).get("token_hit_rate"),
+    }  # fmt: skip
+
+
+def _find_pool(found):
+    """Return the engine's pool that stands for the memory at hand: the second, a 50th of the distinct blocks."""
+    pools = found[ENGINES]["chain"]["overlap"]
+    return pools[min(1, len(pools) - 1)]
+
+
+def _find_nearest(capacities, found):
+    """Return the capacity nearest to the memory at hand by ratio; without an engine's pool, the middle one."""
+    if not found.get(ENGINES, {}).get("chain", {}).get("overlap"):
+        return capacities[len(capacities) // 2]
+    blocks = _find_pool(found)["blocks"]
+    return min(capacities, key=lambda one: abs(math.log(one["blocks"] / blocks)))
+
+
+def _size(found, blocks):
+    """Return the GiB of blocks in the KV cache of the model of notebook 40; None if it did not say."""
+    lru = found.get(LRU_CURVE, {}).get("lru", {})
+    if not lru.get("needs"):
+        return {"gib": None, "model": None}
+    known = lru["needs"][-1]
+    return {"gib": blocks * known["gib"] / known["blocks"], "model": lru["model"]}

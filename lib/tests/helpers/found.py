@@ -1,0 +1,52 @@
+"""Facts of a run's notebooks, as `section_files.read_facts` gives them; no two numbers are alike."""
+
+import copy
+
+FACTS = {
+    "20-prefix-sharing": {"sharing": {
+        "conversations": 1200, "records_read": 1300, "records_skipped": 100, "requests": 5001, "token_hit_rate": 0.621,
+        "sharing_mean": 0.512, "sharing_median": 0.533, "with_generated": 0.864, "single_token_hit_rate": 0.151,
+        "single_sharing_mean": 0.322, "bare_token_hit_rate": 0.086, "bare_sharing_mean": 0.043, "never_reused": 0.394,
+        "accesses_if_reused": 3.84, "gap_median_s": 113.0,
+    }, "multi_turn": {"own": 0.945, "others": 0.055}},
+    "30-block-size": {"block_sizes": {"sizes": [
+        {"size": 16, "token_hit_rate": 0.62}, {"size": 1, "token_hit_rate": 0.633},
+        {"size": 512, "token_hit_rate": 0.408},
+    ]}},
+    "40-cache-size": {"lru": {"unbounded": 0.622, "model": "Llama-3.1-8B", "needs": [
+        {"share": 0.5, "blocks": 22690.4, "gib": 44.317}, {"share": 0.9, "blocks": 127033.0, "gib": 248.111},
+        {"share": 0.95, "blocks": 190000.0, "gib": 371.09375},
+    ]}},
+    "50-eviction": {"policies": {
+        "capacities": [
+            {"blocks": 5037, "lru": 0.094, "opt": 0.345}, {"blocks": 14393, "lru": 0.230, "opt": 0.488},
+            {"blocks": 41129, "lru": 0.418, "opt": 0.593},
+        ],
+        "tried": 7, "better": [],
+    }},
+    "60-timing": {
+        "clocks": {
+            "blocks": 2468, "base": "causal", "base_token_hit_rate": {"mean": 0.054}, "naive": "all turns at once",
+            "naive_token_hit_rate": 0.596, "naive_verdict": "higher", "others": [{"variant": "all turns at once"}],
+        },
+        "rates": {"first": "0.1 /s", "last": "20 /s", "capacities": [
+            {"blocks": 1111, "first_rate": 0.2, "last_rate": 0.1, "verdict": "higher"},
+            {"blocks": 12264, "first_rate": 0.575, "last_rate": 0.111, "verdict": "not separated"},
+            {"blocks": 99999, "first_rate": 0.6, "last_rate": 0.6, "verdict": "equal"},
+        ]},
+    },
+    "70-engine-check": {"chain": {"engine": "vLLM 0.32", "overlap": [
+        {"blocks": 5000, "token_hit_rate": 0.075}, {"blocks": 20000, "token_hit_rate": 0.306},
+        {"blocks": 340000, "token_hit_rate": 0.840},
+    ]}},
+}  # fmt: skip
+
+
+def change(*path, to):
+    """Return FACTS with one of them changed."""
+    changed = copy.deepcopy(FACTS)
+    within = changed
+    for name in path[:-1]:
+        within = within[name]
+    within[path[-1]] = to
+    return changed

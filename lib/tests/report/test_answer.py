@@ -1,0 +1,107 @@
+"""Page one: five sentences of this run's facts, one next step, three caveats."""
+
+import json
+
+import pytest
+from found import FACTS, change
+from said import missing
+
+from kvprefix.report.answer import show_answer, title_report
+from kvprefix.report.facts.answer import FINDINGS, choose_next
+from kvprefix.report.section_files import date_results, write_facts, write_section
+from kvprefix.report.sections import Section
+from kvprefix.traces.parameters import Parameters
+
+SAID = {
+    "shared": [
+        "62.1 % ~ prompt tokens ~ 5,001 ~ multi-turn", "86.4 % ~ replies", "one request ~ 15.1 %", "request ~ 51.2 %",
+    ],
+    "origin": ["94.5 % ~ earlier turns ~ 5.5 % ~ other conversations"],
+    "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
+    "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
+    "timing": ['2,468 blocks ~ "all turns at once" ~ 59.6 % ~ "causal" ~ 5.4 %', "12,264 ~ 0.1 ~ 57.5 % ~ 20 ~ 11.1 %"],
+}  # fmt: skip
+
+
+def better(policy, blocks, points):
+    return {"policy": policy, "blocks": blocks, "points": points}
+
+
+def show(tmp_path, found, **parameters):
+    section = Section("00-answer", "The answer", tmp_path, Parameters(**parameters))
+    show_answer(section, found)
+    return section.items["findings"]
+
+
+def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
+    item = show(tmp_path, FACTS)
+    assert len(item["findings"]) == len(SAID) == len(FINDINGS) == 5 and len(item["caveats"]) == 3
+    for one, finding, patterns in zip(item["findings"], FINDINGS, SAID.values(), strict=True):
+        assert missing(one["text"], *patterns) == []
+        assert one["notebook"] == finding.notebook and one["figure"] == finding.figure
+    assert sum(one["figure"] is not None for one in item["findings"]) == 4
+    assert missing(item["next"], "14,393 blocks ~ 41,129 ~ 28.1 to 80.3 GiB", "23.0 % to 41.8 % ~ +18.8 points") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "said"),
+    [
+        (("20-prefix-sharing", "sharing", "token_hit_rate"), 0.25, "25.0 % ~ prompt tokens"),
+        (("20-prefix-sharing", "multi_turn", "own"), 0.5, "50.0 % ~ earlier turns"),
+        (("70-engine-check", "chain", "overlap", 1, "token_hit_rate"), 0.4, "40.0 %"),
+        (("70-engine-check", "chain", "engine"), "SGLang 1", "SGLang 1 ~ 20,000"),
+        (("50-eviction", "policies", "capacities", 1, "opt"), 0.33, "33.0 % ~ at most 10.0 points"),
+        (("50-eviction", "policies", "better"), [better("a_b_", 14393, 1.5)], "7 policies ~ a_b\\_ ~ 1.5"),
+        (("60-timing", "clocks", "naive_token_hit_rate"), 0.7, "70.0 %"),
+        (("60-timing", "rates", "capacities", 1, "last_rate"), 0.3, "20 /s 30.0 %"),
+    ],
+)  # fmt: skip
+def test_a_changed_fact_changes_its_sentence(tmp_path, path, to, said):
+    before, after = (show(tmp_path, found)["findings"] for found in (FACTS, change(*path, to=to)))
+    changed = [new["text"] for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == 1 and missing(changed[0], said) == []
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_notebook_that_failed_says_nothing(tmp_path, name):
+    item = show(tmp_path, {other: one for other, one in FACTS.items() if other != name})
+    assert [one["notebook"] for one in item["findings"]] == [one.notebook for one in FINDINGS if one.notebook != name]
+    assert bool(item["next"]) == (name != "50-eviction")
+    nothing = show(tmp_path, {})
+    assert (nothing["findings"], nothing["next"], len(nothing["caveats"])) == ([], "", 3)
+
+
+def test_the_next_step_is_what_gains_most(tmp_path):
+    found = change("50-eviction", "policies", "better", to=[better("LFU", 14393, 20.5), better("TTL", 5037, 30.0)])
+    assert choose_next(found)["step"] == "policy"
+    said = show(tmp_path, found)["next"]
+    assert missing(said, "eviction policy ~ 14,393 blocks LFU wins +20.5 ~ 41,129 blocks, +18.8") == []
+    flat = [{"blocks": blocks, "lru": 0.3, "opt": 0.9} for blocks in (1000, 9000)]
+    found = change("50-eviction", "policies", "capacities", to=flat)
+    assert missing(show(tmp_path, found)["next"], "share more ~ 1,000 blocks ~ +0.0 points ~ +0.0 ~ 62.1 %") == []
+    assert choose_next(change("50-eviction", "policies", "capacities", to=flat[:1])) is None
+
+
+def test_the_caveats_are_of_this_run(tmp_path):
+    stamps = tmp_path / "stamps.txt"
+    stamps.write_text("0\n1\n")
+    times, data, seconds = show(tmp_path, FACTS)["caveats"]
+    assert "modelled (`poisson`)" in times and "ShareGPT" in data and "saved seconds" in seconds
+    given = {"data": "x.jsonl", "arrivals": f"stamps:{stamps}", "think": f"data:{stamps}", "max_conversations": 9}
+    times, data, _ = show(tmp_path, FACTS, **given)["caveats"]
+    assert times.startswith("Conversations start at the log's own times; think times are drawn")
+    assert "ShareGPT" not in data and "first 9 usable conversations" in data
+    assert "naive clock `at_once`" in show(tmp_path, {}, clock="at_once")["caveats"][0]
+
+
+def test_the_title_holds_name_data_and_the_day_of_equal_results(tmp_path):
+    def make(n):
+        write_section(tmp_path, "10-a", "A", [])
+        write_facts(tmp_path, "10-a", {"n": n}, Parameters())
+        return date_results(tmp_path)
+
+    today, made = make(1), tmp_path / "made.json"
+    assert title_report(tmp_path, Parameters(), "2026-01-02").startswith(tmp_path.name)
+    assert title_report(tmp_path, Parameters(data="a/b.jsonl"), "2026-01-02").endswith(" in b.jsonl, 2026-01-02")
+    made.write_text(json.dumps(json.loads(made.read_text()) | {"date": "2025-03-04"}))
+    assert make(1) == "2025-03-04" and make(2) == today != "2025-03-04"
