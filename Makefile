@@ -48,7 +48,8 @@ endef
 quoted = '$(subst ','\'',$(value $1))'
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))
 UNKNOWN := $(filter-out $(KNOWN) SHELL MAKE MAKEFLAGS GNUMAKEFLAGS MAKEOVERRIDES,$(GIVEN))
-$(if $(UNKNOWN),$(error unknown parameter $(UNKNOWN); known: $(KNOWN)))
+guess = $(shell $(call quoted,PYTHON) -I $(dir $(TABLE))../files/words.py '$(subst ','\'',$1)' $(KNOWN) 2>/dev/null)
+$(if $(UNKNOWN),$(error unknown parameter $(UNKNOWN); known: $(KNOWN)$(call guess,$(firstword $(UNKNOWN)))))
 $(foreach v,$(GIVEN),$(if $(findstring $(LINE_BREAK),$(value $v)),$(error $v holds a line break)))
 NAME_IS := $(shell LC_ALL=C; case $(call quoted,NAME) in \
     (''|.|..|*[!A-Za-z0-9._-]*|[Ss][Cc][Rr][Aa][Tt][Cc][Hh]) echo bad;; (*) echo good;; esac)
@@ -205,7 +206,7 @@ lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch
 
-docs: .venv/.ready ## write what is made of the code: lib/docs/reference and the README's table of parameters
+docs: .venv/.ready ## write lib/docs/reference, which is made of the code
 	$(RUN) lib/make_docs.py
 
 bench: .venv/.ready ## measure speed and memory against other tools, as reports/bench/

@@ -1,4 +1,4 @@
-"""Write what is made of the code: the pages below lib/docs/reference, and the README's table of parameters.
+"""Write what is made of the code: the pages below lib/docs/reference.
 
     python lib/make_docs.py          write them (``make docs``)
     python lib/make_docs.py --check  say which are not as they would be written, and end with 1 if any
@@ -15,7 +15,7 @@ from kvprefix.__main__ import make_parser
 from kvprefix.contents import GROUPS, load
 from kvprefix.formats.lookup import make_table
 from kvprefix.formats.registry import FORMATS
-from kvprefix.traces.table import TABLE, fill_readme, format_readme
+from kvprefix.traces.table import TABLE, format_page
 
 FOLDER = Path(__file__).parent / "docs" / "reference"
 MADE = "<!-- Made of the code by `make docs`: edit the code. -->"
@@ -106,10 +106,11 @@ def write_policies():
 
 
 def write_parameters():
-    """Yield the page of parameters: the table of the library, as the README shows it."""
+    """Yield the page of parameters: the table of the library."""
     yield from ("# Parameters", MADE)
     yield "`make report PARAMETER=value`, `kvprefix run --parameter value`, or a notebook's first code cell."
-    yield format_readme(TABLE).strip()
+    yield format_page(TABLE).strip()
+    yield "Numbers are written in the digits 0 to 9, with a point, a minus sign or an exponent if need be."
     yield "A value that is out of range or of the wrong kind is refused, with what would be right."
 
 
@@ -128,16 +129,14 @@ PAGES = {
     "names": [write_names], "commands": [write_commands, write_policies], "parameters": [write_parameters],
     "formats": [write_formats],
 }  # fmt: skip
-README = Path(__file__).parents[1] / "README.md"
 
 
 def make_pages():
-    """Return the text of every file that is made of the code, by its path: the pages, and the README's table."""
-    pages = {
+    """Return the text of every page that is made of the code, by its path."""
+    return {
         FOLDER / f"{name}.md": "\n\n".join(part for write in parts for part in write()) + "\n"
         for name, parts in PAGES.items()
     }
-    return pages | {README: fill_readme(README.read_text(encoding="utf-8"), TABLE)}
 
 
 def main(arguments):

@@ -19,14 +19,19 @@ from kvprefix.files.csv_cells import guarding
 from kvprefix.files.environment import variable_set
 from kvprefix.files.escape import plain_text
 from kvprefix.files.paths import InputError, tell
+from kvprefix.files.words import guess
 
 
 def main(arguments=None):
     """Run the command; return its exit code: 0, or 2 for a mistake in options or input, or a failed notebook.
 
-    `check` also has 3 and 4: see its help.
+    Without a command it lists all. `check` also has 3 and 4: see its help.
     """
-    options = make_parser().parse_args(arguments)
+    parser, given = make_parser(), sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser.print_help()
+        return 0
+    options = parser.parse_args(given)
     try:
         with _place_tasks(getattr(options, "scheduler", None)), guarding(getattr(options, "csv_safe", False)):
             return options.call(options) or 0
@@ -59,7 +64,16 @@ class _Parser(argparse.ArgumentParser):
         unknown = [name for name in names if name not in self._option_string_actions]
         if unknown and "are required" in message:
             message = f"unrecognized arguments: {' '.join(unknown)}"
+        if message.startswith("unrecognized arguments: "):
+            message += guess(message.split()[2].partition("=")[0], self._list_options())
+        elif message.startswith("argument COMMAND: invalid choice"):
+            message += guess(self.given[0], NAMES)
         self.exit(2, f"error: {plain_text(message)} ({self.prog} --help lists what there is)\n")
+
+    def _list_options(self):
+        """Return the names of the options of the command that is given."""
+        within = [one.choices.get(self.given[0]) for one in self._actions if isinstance(one.choices, dict)]
+        return [name for parser in (self, *filter(None, within)) for name in parser._option_string_actions]
 
 
 def make_parser():

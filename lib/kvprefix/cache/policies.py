@@ -18,6 +18,7 @@ from kvprefix.cache.rules.s3fifo import S3FIFO
 from kvprefix.cache.rules.slru import SLRU
 from kvprefix.cache.rules.ttl import TTL
 from kvprefix.files.paths import InputError
+from kvprefix.files.words import guess
 
 POLICIES = {one.name: one for one in (LRU, FIFO, FIFO_FLAT, LFU, SLRU, S3FIFO, GDSF, TTL, OPT)}
 LIBRARY = frozenset(POLICIES)
@@ -100,7 +101,7 @@ def find_policy(name):
     if isinstance(name, Policy):
         return name
     if name not in POLICIES:
-        raise InputError(f"policy {name!r} is not known; known: {', '.join(POLICIES)}")
+        raise InputError(f"policy {name!r} is not known; known: {', '.join(POLICIES)}{guess(name, POLICIES)}")
     return POLICIES[name]
 
 

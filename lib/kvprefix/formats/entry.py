@@ -48,7 +48,7 @@ class Format:
     holds : str
         One of HOLDS.
     tools, not_in_it : str
-        Which tools read or write it, and what is lost in it: cells of the README's table, in Markdown.
+        Which tools read or write it, and what is lost in it: cells of the docs' table, in Markdown.
     read : callable, optional
         ``read(path, options)`` returns a Trace, a RequestLog or a PrefixTrace that lists partial blocks too. It raises
         InputError, naming the line. None if the format is only written, or read as another one.

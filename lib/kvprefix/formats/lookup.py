@@ -5,6 +5,7 @@ import itertools
 import re
 
 from kvprefix.files.paths import InputError, explain_os_errors
+from kvprefix.files.words import guess
 from kvprefix.formats.entry import HOLDS
 from kvprefix.formats.registry import FORMATS
 
@@ -35,7 +36,8 @@ def _find(name, formats, done):
     for one in formats:
         if one.name == name:
             return one
-    raise InputError(f"format {name!r} cannot be {done}; known: {', '.join(one.name for one in formats)}")
+    names = [one.name for one in formats]
+    raise InputError(f"format {name!r} cannot be {done}; known: {', '.join(names)}{guess(name, names)}")
 
 
 def recognise(path):
@@ -108,7 +110,7 @@ def list_sizes(*holds):
 
 
 def make_table():
-    """Return the table of all formats, as the README shows it, in Markdown."""
+    """Return the table of all formats, as the docs show it, in Markdown."""
     lines = ["| format | of | read | written from | not in it |", "|:--|:--|:--|:--|:--|"]
     lines += [
         f"| `{one.name}` | {one.tools} | {_say_read(one)} | {_say_written(one)} | {one.not_in_it} |"

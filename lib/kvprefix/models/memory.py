@@ -14,6 +14,7 @@ from typing import NamedTuple
 from kvprefix.files.checks import check_choice, check_whole
 from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, resolve_input
 from kvprefix.files.shown import Shown
+from kvprefix.files.words import guess
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1}
 
@@ -137,8 +138,9 @@ def load_model(name, *, dtype=None, tensor_parallel=1):
     table, path = _read_table(), resolve_input(name)
     row = next((row for row in table if row["name"].lower() == str(name).lower()), None)
     if row is None and not path.exists():
-        names = ", ".join(row["name"] for row in table)
-        raise InputError(f"model {str(name)!r} is not known; expected a config.json, its folder, or one of {names}")
+        names = [row["name"] for row in table]
+        expected = f"expected a config.json, its folder, or one of {', '.join(names)}{guess(name, names)}"
+        raise InputError(f"model {str(name)!r} is not known; {expected}")
     if row is None:
         path = path / "config.json" if path.is_dir() else path
         label = path.resolve().parent.name if path.name == "config.json" else path.stem

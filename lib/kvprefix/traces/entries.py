@@ -7,6 +7,7 @@ README and the message for an unknown name use it.
 from dataclasses import MISSING, field, fields
 
 from kvprefix.files.paths import InputError
+from kvprefix.files.words import guess
 from kvprefix.traces.table import TABLE, Parameter
 
 
@@ -77,7 +78,7 @@ class Entries(dict):
         self.what, self.verb = what, verb
 
     def entry(self, form, definition):
-        """Register a class: `form` is its name and options as text, `definition` describes it in the README.
+        """Register a class: `form` is its name and options as text, `definition` describes it in the docs.
 
         Both must be literals, because `table` reads them without importing the module.
         """
@@ -111,7 +112,8 @@ class Entries(dict):
         least = sum(one.default is MISSING for one in options)
         if name not in self or (colon and not parts) or not least <= len(parts) <= len(options):
             known = ", ".join(cls.form for cls in self.values())
-            raise InputError(f"{self.what} {text!r} {self.verb} not known; known: {known}")
+            meant = "" if name in self else guess(name, self)
+            raise InputError(f"{self.what} {text!r} {self.verb} not known; known: {known}{meant}")
         values = {}
         for one, part in zip(options, parts, strict=False):
             parameter = one.metadata["parameter"]

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, make_dataclass, replace
 
 from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.words import guess
 from kvprefix.models.memory import load_model
 from kvprefix.traces.arrivals import ARRIVALS
 from kvprefix.traces.clock import CLOCKS
@@ -92,4 +93,4 @@ def refuse_unknown(names, known=tuple(TABLE)):
     """Raise InputError if a name is not that of a known parameter."""
     unknown = sorted(set(names) - set(known))
     if unknown:
-        raise InputError(f"unknown parameter {', '.join(unknown)}; known: {', '.join(known)}")
+        raise InputError(f"unknown parameter {', '.join(unknown)}; known: {', '.join(known)}{guess(unknown[0], known)}")

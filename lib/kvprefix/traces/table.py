@@ -1,4 +1,4 @@
-"""Read the table of parameters, `parameters.toml`: for the library, the command, `make help` and the README.
+"""Read the table of parameters, `parameters.toml`: for the library, the command, `make help` and the docs.
 
 `make help` runs this file alone, before there is an environment, so it imports only the standard library.
 """
@@ -8,8 +8,6 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-
-MARKS = "<!-- parameters: `make docs` writes this table -->\n", "<!-- end of the parameters -->\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +125,8 @@ def format_help(table):
     return "".join(f"  {f'{name.upper()}={one.show(one.default)}':<29} {one.help}\n" for name, one in table.items())
 
 
-def format_readme(table):
-    """Return the README's table: Markdown."""
+def format_page(table):
+    """Return the table of a page, in Markdown."""
     lines = ["| parameter | default | example | |", "|:--|:--|:--|:--|"]
     for name, one in table.items():
         text = one.help
@@ -139,20 +137,7 @@ def format_readme(table):
     return "\n".join(lines) + "\n"
 
 
-def fill_readme(text, table):
-    """Return the README's text with the table filled in between its two marks."""
-    before, first, rest = text.partition(MARKS[0])
-    _, last, after = rest.partition(MARKS[1])
-    if not first or not last:
-        raise ValueError(f"expected the lines {MARKS[0].strip()} and {MARKS[1].strip()}")
-    return f"{before}{first}\n{format_readme(table)}\n{last}{after}"
-
-
 TABLE = read_table()
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        readme = Path(sys.argv[1])
-        readme.write_text(fill_readme(readme.read_text(encoding="utf-8"), TABLE), encoding="utf-8")
-    else:
-        sys.stdout.write(format_help(TABLE))
+    sys.stdout.write(format_help(TABLE))

@@ -10,6 +10,7 @@ import pytest
 from places import SAMPLE
 
 from kvprefix.__main__ import main
+from kvprefix.commands import NAMES
 
 DATA_FILES = [
     f"{mode}_{name}" for mode in ("single_turn", "multi_turn")
@@ -219,3 +220,27 @@ def test_a_folder_without_a_tokenizer_is_said_whole(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "is no folder with a tokenizer that can be loaded: Couldn't instantiate" in error
     assert "one of: (1)" in error  # not only the first line of what transformers says
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["curve", "x", "--policy", "lur"], "lru"),
+        (["crve", "x"], "curve"), (["curve", "x", "--polcy=lru"], "--policy"),
+        (["run", "--output-dir", "o", "--kv-model", "llama-3.1-8"], "Llama-3.1-8B"),
+        (["run", "--output-dir", "o", "--arrivals", "poison"], "poisson"),
+        (["convert", "x", "y", "--to", "mooncak"], "mooncake"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_is_guessed(words, meant, capsys):
+    try:
+        assert main(words) == 2
+    except SystemExit as end:
+        assert end.code == 2
+    assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_without_a_command_all_are_listed(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {name}" in shown for name in NAMES)

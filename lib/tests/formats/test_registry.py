@@ -1,4 +1,4 @@
-"""The registry of formats: an entry alone makes a format known everywhere, and the README shows all."""
+"""The registry of formats: an entry alone makes a format known everywhere, and the docs show all."""
 
 import json
 

@@ -31,6 +31,8 @@ def test_make_prints_the_table_of_parameters_and_knows_its_names():
     assert "NAME" in names and len(own) == 11 and all(len(line.split("=")[1].split(None, 1)) for line in own)
     refused = make("report", "BLOK_SIZE=8")
     assert refused.returncode == 2 and f"unknown parameter BLOK_SIZE; known: {' '.join(names)}" in refused.stderr
+    assert "did you mean BLOCK_SIZE?" in refused.stderr
+    assert "did you mean" not in make("report", "XXXXXXXX=8").stderr
 
 
 def test_make_help_needs_no_environment_and_no_new_python():
