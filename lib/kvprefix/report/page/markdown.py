@@ -50,6 +50,12 @@ def _render_table(item):
     return f"*{name_item(item)}.* {escape_markdown(item['caption'])}\n\n{table_markdown(item)}"
 
 
+def _render_findings(item):
+    sentences = "\n".join(f"{k}. {one['text']}" for k, one in enumerate(item["findings"], start=1))
+    following = f"**Next.** {item['next']}" if item["next"] else ""
+    return "\n\n".join(filter(None, [sentences, following, "\n".join(f"- {one}" for one in item["caveats"])]))
+
+
 def name_item(item):
     """Return how a report calls a figure or a table: its number and its file's name.
 
@@ -59,4 +65,4 @@ def name_item(item):
     return f"{item['kind'].capitalize()} {item['number']}, {item['name']}"
 
 
-RENDER = {"text": render_text, "figure": _render_figure, "table": _render_table}
+RENDER = {"text": render_text, "figure": _render_figure, "table": _render_table, "findings": _render_findings}
