@@ -5,9 +5,12 @@ notebook showed before. What has no content is a line at the end.
 """
 
 from kvprefix.files.paths import resolve_output, write_bytes
+from kvprefix.report.page.anchors import Anchors
 from kvprefix.report.page.html import render_html
 from kvprefix.report.page.markdown import render_markdown
 from kvprefix.report.section_files import read_sections
+
+SMALL_FIGURES = 4  # on page one
 
 
 def write_report(folder, title):
@@ -17,6 +20,7 @@ def write_report(folder, title):
     ----------
     folder : path-like
     title : str
+        Plain text: the page's title and its first heading.
 
     Returns
     -------
@@ -41,22 +45,39 @@ def arrange(sections):
     Returns
     -------
     dict
-        The same, by name. Every figure and table has a `number`; what was left out is the section `absent`.
+        The same, by name. Every figure and table has a `number`, and they, the headings and the sections have an
+        `anchor`: an id that is made of their title or name and that nothing else has. Findings know their figure and
+        section. What was left out is the section `absent`.
     """
-    numbers, arranged, absent = {"figure": 0, "table": 0}, {}, []
+    numbers, arranged, absent, anchors = {"figure": 0, "table": 0}, {}, [], Anchors()
     for name, section in sections.items():
-        items = []
+        absent += [item for item in section["items"] if item["kind"] == "absent"]
+        items = [dict(item) for item in section["items"] if item["kind"] != "absent"]
+        if items or "failed" in section:
+            arranged[name] = {**section, "items": items, "anchor": anchors.take(section["title"] or name)}
+    for section in arranged.values():
         for item in section["items"]:
-            if item["kind"] == "absent":
-                absent.append(item["text"])
-                continue
             if item["kind"] in numbers:
                 numbers[item["kind"]] += 1
-                item = {**item, "number": numbers[item["kind"]]}
-            items.append(item)
-        if items or "failed" in section:
-            arranged[name] = {**section, "items": items}
+                item |= {"number": numbers[item["kind"]], "anchor": anchors.take(f"{item['kind']} {item['name']}")}
+            elif item.get("heading"):
+                item["anchor"] = anchors.take(f"{section['anchor']} {item['heading']}")
+    _resolve_findings(arranged)
     if absent:
-        listed = [{"kind": "text", "heading": "", "text": line, "plain": True} for line in absent]
-        arranged["absent"] = {"title": "Not in this report", "items": listed}
+        arranged["absent"] = {"title": "Not in this report", "items": absent, "anchor": anchors.take("absent")}
     return arranged
+
+
+def _resolve_findings(sections):
+    """Give each finding its figure and that figure's section, if this report has them; list the small figures."""
+    shown = {
+        item["name"]: (item, section)
+        for section in sections.values() for item in section["items"] if item["kind"] == "figure"
+    }  # fmt: skip
+    for section in sections.values():
+        for item in section["items"]:
+            if item["kind"] == "findings":
+                found = [(finding["text"], *shown.get(finding["figure"], (None, None))) for finding in item["findings"]]
+                item["findings"] = [dict(zip(("text", "figure", "section"), one, strict=True)) for one in found]
+                small = {figure["name"]: {"figure": figure, "section": of} for _, figure, of in found if figure}
+                item["figures"] = list(small.values())[:SMALL_FIGURES]

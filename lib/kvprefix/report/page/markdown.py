@@ -1,19 +1,24 @@
 """Write a report's sections as one Markdown page."""
 
+from collections import Counter
+
 from kvprefix.files.escape import escape_markdown
+from kvprefix.report.page.anchors import make_anchor
 from kvprefix.report.tables import table_markdown
+from kvprefix.report.words import say
 
 
 def render_markdown(title, sections):
     """Return the page: of a title (plain text) and of the sections that `join.arrange` returns."""
     parts, failed = [f"# {escape_markdown(title)}"], list_failed(sections)
+    addresses = _address(title, sections)
     if failed:
         parts.append(f"> {say_incomplete(failed)}")
     for name, section in sections.items():
         parts.append(f"## {escape_markdown(section['title'])}")
         if "failed" in section:
             parts.append(f"> {explain_failure(name, section)}")
-        parts += [RENDER[item["kind"]](item) for item in section["items"]]
+        parts += [_RENDER[item["kind"]](item, addresses) for item in section["items"]]
     return "\n\n".join(parts) + "\n"
 
 
@@ -24,36 +29,14 @@ def list_failed(sections):
 
 def say_incomplete(failed):
     """Return the sentence (Markdown) at the top of a report that is not complete."""
-    listed = ", ".join(map(escape_markdown, failed))
-    return f"**This report is not complete.** Failed: {listed}. The reasons stand in their sections."
+    return say("incomplete.md", {"failed": failed})
 
 
 def explain_failure(name, section):
     """Return why the notebook of a section failed, in Markdown."""
-    kept = "What follows was made before that." if section["items"] else "It has made nothing before that."
-    where = f"The notebook {escape_markdown(name)} stopped at {escape_markdown(section['failed'])}"
-    return f"**This section failed.** {where}{'' if where.endswith(('.', '…')) else '.'} {kept}"
-
-
-def render_text(item):
-    """Return a text under its heading."""
-    text = escape_markdown(item["text"]) if item.get("plain") else item["text"]
-    return f"### {escape_markdown(item['heading'])}\n\n{text}" if item["heading"] else text
-
-
-def _render_figure(item):
-    caption = escape_markdown(item["caption"])
-    return f"![{caption}](figures/{item['name']}.png)\n\n*{name_item(item)}.* {caption}"
-
-
-def _render_table(item):
-    return f"*{name_item(item)}.* {escape_markdown(item['caption'])}\n\n{table_markdown(item)}"
-
-
-def _render_findings(item):
-    sentences = "\n".join(f"{k}. {one['text']}" for k, one in enumerate(item["findings"], start=1))
-    following = f"**Next.** {item['next']}" if item["next"] else ""
-    return "\n\n".join(filter(None, [sentences, following, "\n".join(f"- {one}" for one in item["caveats"])]))
+    reason = section["failed"]
+    facts = {"name": name, "reason": reason, "ended": reason.endswith((".", "…")), "shown": bool(section["items"])}
+    return say("failed_section.md", facts)
 
 
 def name_item(item):
@@ -65,4 +48,60 @@ def name_item(item):
     return f"{item['kind'].capitalize()} {item['number']}, {item['name']}"
 
 
-RENDER = {"text": render_text, "figure": _render_figure, "table": _render_table, "findings": _render_findings}
+def _address(title, sections):
+    """Return where GitHub's page has a section, by its anchor; of equal headings each after the first has a number."""
+    seen, addresses = Counter([make_anchor(title)]), {}
+    for section in sections.values():
+        anchor = make_anchor(section["title"])
+        addresses[section["anchor"]] = f"#{anchor}-{seen[anchor]}" if seen[anchor] else f"#{anchor}"
+        seen.update([anchor, *(make_anchor(item["heading"]) for item in section["items"] if item.get("heading"))])
+    return addresses
+
+
+def _render_text(item, _):
+    text = escape_markdown(item["text"]) if item.get("plain") else item["text"]
+    return f"### {escape_markdown(item['heading'])}\n\n{text}" if item["heading"] else text
+
+
+def _render_figure(item, _):
+    return f"{_picture(item, 'figures/{}.png')}\n\n*{name_item(item)}.* {escape_markdown(item['caption'])}"
+
+
+def _render_table(item, _):
+    return f"*{name_item(item)}.* {escape_markdown(item['caption'])}\n\n{table_markdown(item)}"
+
+
+def _render_absent(item, _):
+    return f"- {escape_markdown(item['text'])}"
+
+
+def _render_findings(item, addresses):
+    """Return page one: sentences with where they are shown, the small figures in two columns, and what follows."""
+    said = [_render_finding(k, finding, addresses) for k, finding in enumerate(item["findings"], start=1)]
+    cells = [f"{_picture(one['figure'], 'paper/{}-column.png')}<br>{_place(one, addresses)}" for one in item["figures"]]
+    rows = [f"| {' | '.join((cells + ['']) [k : k + 2])} |" for k in range(0, len(cells), 2)]
+    table = "\n".join(["| | |", "|:-:|:-:|", *rows]) if cells else ""
+    caveats = "\n".join(f"- {text}" for text in item["caveats"])
+    next_step = f"> **Do this next.** {item['next']}" if item["next"] else ""
+    return "\n\n".join(part for part in (item["lead"], "\n".join(said), next_step, caveats, table) if part)
+
+
+def _render_finding(number, finding, addresses):
+    return f"{number}. {finding['text']}{f' ({_place(finding, addresses)})' if finding['figure'] else ''}"
+
+
+def _place(one, addresses):
+    """Return links to a section and to a figure of it."""
+    figure, section = one["figure"], one["section"]
+    title = escape_markdown(section["title"])
+    return f"[{title}]({addresses[section['anchor']]}), [{name_item(figure)}](figures/{figure['name']}.png)"
+
+
+def _picture(item, path):
+    return f"![{name_item(item)}]({path.format(item['name'])})"
+
+
+_RENDER = {
+    "text": _render_text, "figure": _render_figure, "table": _render_table, "absent": _render_absent,
+    "findings": _render_findings,
+}  # fmt: skip

@@ -1,0 +1,48 @@
+"""Put the pictures of a report folder into its page: only those of the report's own folders, and small."""
+
+import base64
+import io
+import re
+
+from PIL import Image
+
+from kvprefix.files.paths import InputError
+from kvprefix.report.plots.axes import STYLE
+
+_OWN = re.compile(r"(figures|paper)/[\w-][\w.-]*\.png")
+SHOWN_DPI = 150  # of a page at its full width
+
+
+def embed_picture(folder, source):
+    """Return a picture as an image element needs it, `src`, `width` and `height`; None if the report has none such.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The report's.
+    source : str
+        Its place in the folder, below `figures/` or `paper/`.
+
+    Raises
+    ------
+    InputError
+        If the file is no picture.
+
+    Notes
+    -----
+    Its colours are reduced to 256, of which a figure has few more: a third of the bytes, no difference to the eye.
+    """
+    path = folder / source
+    if not _OWN.fullmatch(source) or path.is_symlink() or not path.is_file():
+        return None
+    file = io.BytesIO()
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            drawn = picture.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"{path}: is no PNG; make the report again") from error
+    palette = drawn.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette.save(file, "PNG", optimize=True)
+    encoded = base64.b64encode(file.getvalue()).decode("ascii")
+    width, height = (size * SHOWN_DPI // STYLE["savefig.dpi"] for size in drawn.size)
+    return {"src": f"data:image/png;base64,{encoded}", "width": width, "height": height}
