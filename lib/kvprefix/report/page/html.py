@@ -75,7 +75,7 @@ def _environment(folder):
     }
     environment.globals |= {
         "fold_table": fold_table, "names_rows": names_rows, "name_item": name_item, "explain": explain_failure,
-        "files_of": lambda item: _files_of(item, folder), "picture": lambda source: embed_picture(folder, source),
+        "files_of": lambda item: _files_of(item, folder), "picture": lambda *which: embed_picture(folder, *which),
     }  # fmt: skip
     return environment
 

@@ -13,7 +13,7 @@ _OWN = re.compile(r"(figures|paper)/[\w-][\w.-]*\.png")
 SHOWN_DPI = 150  # of a page at its full width
 
 
-def embed_picture(folder, source):
+def embed_picture(folder, source, narrower_than=None):
     """Return a picture as an image element needs it, `src`, `width` and `height`; None if the report has none such.
 
     Parameters
@@ -22,6 +22,8 @@ def embed_picture(folder, source):
         The report's.
     source : str
         Its place in the folder, below `figures/` or `paper/`.
+    narrower_than : int, optional
+        A width; a picture that is as wide is none such.
 
     Raises
     ------
@@ -30,19 +32,20 @@ def embed_picture(folder, source):
 
     Notes
     -----
-    Its colours are reduced to 256, of which a figure has few more: a third of the bytes, no difference to the eye.
+    Its colours are reduced to 256, of which a figure has few more: a third of the bytes, and no difference to the eye.
     """
     path = folder / source
     if not _OWN.fullmatch(source) or path.is_symlink() or not path.is_file():
         return None
-    file = io.BytesIO()
     try:
         with Image.open(path, formats=["PNG"]) as picture:
-            drawn = picture.convert("RGB")
+            width, height = (size * SHOWN_DPI // STYLE["savefig.dpi"] for size in picture.size)
+            if narrower_than is not None and width >= narrower_than:
+                return None
+            palette = picture.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE)
     except (OSError, SyntaxError) as error:
         raise InputError(f"{path}: is no PNG; make the report again") from error
-    palette = drawn.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette.save(file, "PNG", optimize=True)
+    file = io.BytesIO()
+    palette.save(file, "PNG")
     encoded = base64.b64encode(file.getvalue()).decode("ascii")
-    width, height = (size * SHOWN_DPI // STYLE["savefig.dpi"] for size in drawn.size)
     return {"src": f"data:image/png;base64,{encoded}", "width": width, "height": height}
