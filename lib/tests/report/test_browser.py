@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from chromium import CHROMIUM, open_chromium
 from places import PROJECT
 
 from kvprefix.report.notebooks import execute_notebooks
@@ -16,7 +17,6 @@ from kvprefix.report.section_files import mark_failed
 from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
@@ -26,14 +26,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser():
-    from playwright.sync_api import sync_playwright
-
-    switches = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-    switches += ["--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=switches)
+    with open_chromium() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def test_sections_join_in_order_and_the_page_holds_its_pictures(tmp_path):
     ]
     assert order == sorted(order)
     assert page.count("data:image/png;base64,") == 1 and "figures/20-line.png" not in page
-    assert "http" not in page and "5 &lt; 6" in page
+    assert "://" not in page and "5 &lt; 6" in page
     assert {"20-line.png", "20-line.pdf", "20-line.csv", "20-line.txt"} == {
         p.name for p in (tmp_path / "figures").iterdir()
     }
