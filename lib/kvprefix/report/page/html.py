@@ -36,7 +36,8 @@ def render_html(title, sections, folder):
     fronts = [name for name, one in sections.items() if any(item["kind"] == "findings" for item in one["items"])]
     return _environment(folder).get_template("report.html.j2").render(
         title=title, sections=sections, fronts=fronts, style=Markup(style), script=Markup(script),
-        digests={"style": _digest(style), "script": _digest(script)}, incomplete=say_incomplete(failed) if failed else None,
+        digests={"style": _digest(style), "script": _digest(script)},
+        incomplete=say_incomplete(failed) if failed else None,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def _render_findings(item, addresses):
     """Return page one: sentences with where they are shown, the small figures in two columns, and what follows."""
     said = [_render_finding(k, finding, addresses) for k, finding in enumerate(item["findings"], start=1)]
     cells = [f"{_picture(one['figure'], 'paper/{}-column.png')}<br>{_place(one, addresses)}" for one in item["figures"]]
-    rows = [f"| {' | '.join((cells + ['']) [k : k + 2])} |" for k in range(0, len(cells), 2)]
+    rows = [f"| {' | '.join([*cells, ''][k : k + 2])} |" for k in range(0, len(cells), 2)]
     table = "\n".join(["| | |", "|:-:|:-:|", *rows]) if cells else ""
     caveats = "\n".join(f"- {text}" for text in item["caveats"])
     next_step = f"> **Do this next.** {item['next']}" if item["next"] else ""
