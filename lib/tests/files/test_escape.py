@@ -10,7 +10,7 @@ from drawn import draw_line
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
-from places import PROJECT
+from places import LIB, PROJECT
 from samples import record, save_small_tokenizer
 
 from kvprefix.files.escape import code_markdown, escape_latex, escape_markdown, one_line, plain_label
@@ -119,8 +119,38 @@ def test_only_the_report_s_own_figures_are_embedded(tmp_path):
     page = write_report(folder, "T <i> {{ body }}").read_text()
     assert page.count("<img ") == page.count("data:image/png;base64,") == 1
     assert "c2VjcmV0" not in page and page.count("[no figure of this report: pic &lt;u&gt;]") == len(sources)
-    assert not re.search(r"<(script|b|i|u)>", page) and page.count("<h1>") == 1 and page.count("<h2 ") == 2
+    tags = re.findall(r"<(\w+)", without_own(page))
+    assert not {"script", "i", "u"} & set(tags) and [tags.count(one) for one in ("h1", "h2", "b")] == [1, 2, 1]
     assert "<title>T &lt;i&gt; {{ body }}</title>" in page
+
+
+def without_own(page):
+    """Return a page without its own style and script, which are those of the library's files."""
+    for kind, tag in (("css", "style"), ("js", "script")):
+        own = f"<{tag}>{(LIB / f'kvprefix/report/page/report.{kind}').read_text()}</{tag}>"
+        assert page.count(own) == 1
+        page = page.replace(own, "")
+    return page
+
+
+def test_page_one_embeds_the_report_s_own_small_figures_only(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"secret" * 20)
+    front, back = Section("00-answer", "One", tmp_path / "out"), Section("10-a", "A", tmp_path / "out")
+    for slug in ("own", "link"):
+        back.show_figure(slug, "Caption <i>.", draw_line)
+    for name in ("figures/10-link.png", "paper/10-link-column.png"):
+        (tmp_path / "out" / name).unlink()
+        (tmp_path / "out" / name).symlink_to(tmp_path / "secret.png")
+    text = f"<b> ![x]({tmp_path / 'secret.png'}) ![y](paper/10-own-column.png)"
+    findings = [{"text": text, "figure": name} for name in ("10-own", "10-link", "../../secret")]
+    front.record("findings", {"kind": "findings", "findings": findings, "next": text, "caveats": [text]})
+    page = write_report(tmp_path / "out", "T").read_text()
+    assert "c2VjcmV0" not in page and page.count("[no figure of this report: x]") == 5
+    assert page.count("[no figure of this report: Figure 2, 10-link]") == 2
+    assert page.count("<img ") == page.count("data:image/png;base64,") == 5 + 2  # texts; itself and small
+    known = {*STRUCTURE, "section", "h2", "ol", "ul", "li", "span", "a", "div", "figure", "picture", "img"}
+    known |= {"figcaption"}
+    assert set(re.findall(r"<(\w+)", without_own(page).partition("</header>")[2].partition("<nav")[0])) <= known
 
 
 def test_what_a_server_says_is_shown_as_it_is(tmp_path, monkeypatch):
@@ -161,11 +191,15 @@ def test_a_hostile_log_is_text_in_the_whole_report(tmp_path):
     assert execute_notebooks(sources, parameters, tmp_path / "out", jobs=2) == 0
 
     page, markdown = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
-    body = page.partition("</nav>")[2]
+    body = without_own(page).partition("</nav>")[2]
     figures = sorted(path.name for path in (tmp_path / "out/figures").glob("*.png"))
-    assert body.count("<img ") == body.count("data:image/png;base64,") == len(figures) > 10
+    assert body.count("<img ") == len(figures) > 10
+    assert body.count("data:image/png;base64,") == body.count("<img ") + body.count("<source ")
     assert "c2VjcmV0" not in page
-    known = {*STRUCTURE, "h2", "h3", "em", "strong", "code", "ul", "li", "img"}
+    known = {*STRUCTURE, "h2", "h3", "em", "strong", "code", "ul", "li", "img", "picture", "source", "figure", "b", "a"}
+    known |= {"figcaption", "caption", "span", "div", "section", "details", "summary"}
+    links = re.findall(r'<a[^>]* href="([^"]*)"', page)
+    assert len(links) > 50 and all(link[0] == "#" or (tmp_path / "out" / link).is_file() for link in links)
     assert set(re.findall(r"<(\w+)", body)) <= known
     text = html.unescape(re.sub(r"<[^>]*>", "", body))
     for shown in (str(data), str(tokenizer), str(stamps), data.name, f"model {odd}"):

@@ -29,6 +29,7 @@ def make_report(folder, fails=True):
     )  # fmt: skip
     figures = ["40-lru-curve", "40-reuse", None, "50-policies", "40-lru-curve"]
     findings = [{"text": f"Sentence {k} says **{k}.5 %**.", "figure": name} for k, name in enumerate(figures, start=1)]
+    findings[2]["notebook"], findings[3]["notebook"] = "40-cache-size", "50-eviction"
     page_one.record("findings", {
         "kind": "findings", "lead": "The **lead**.", "findings": findings, "next": "Run `make report`.",
         "caveats": ["First caveat.", "Second caveat.", "Third caveat."],

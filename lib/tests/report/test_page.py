@@ -144,7 +144,7 @@ def test_page_one_is_sentences_with_their_places_the_next_step_caveats_and_small
     figure = "Cache size · Figure 1, 40-lru-curve"
     assert [words(node) for node in findings.iter("li")] == [
         f"Sentence 1 says 1.5 %. {figure}", "Sentence 2 says 2.5 %. Cache size · Figure 2, 40-reuse",
-        "Sentence 3 says 3.5 %.", "Sentence 4 says 4.5 %.", f"Sentence 5 says 5.5 %. {figure}",
+        "Sentence 3 says 3.5 %. Cache size", "Sentence 4 says 4.5 %. Eviction", f"Sentence 5 says 5.5 %. {figure}",
     ]  # fmt: skip
     links = [link.get("href") for link in next(findings.iter("li")).iter("a")]
     assert links == ["#cache-size", "#figure-40-lru-curve"]
@@ -162,7 +162,7 @@ def test_page_one_in_markdown(report):
     small = [f"![Figure {k}, {name}](paper/{name}-column.png)<br>[Cache size](#cache-size), [Figure {k}, {name}]"
              f"(figures/{name}.png)" for k, name in ((1, "40-lru-curve"), (2, "40-reuse"))]  # fmt: skip
     assert f"## The answer\n\nThe **lead**.\n\n1. Sentence 1 says **1.5 %**. ({place})\n2. " in markdown
-    assert "\n3. Sentence 3 says **3.5 %**.\n4. " in markdown
+    assert "\n3. Sentence 3 says **3.5 %**. ([Cache size](#cache-size))\n4. " in markdown
     assert "> **Do this next.** Run `make report`.\n\n- First caveat.\n- Second" in markdown
     assert f"| | |\n|:-:|:-:|\n| {small[0]} | {small[1]} |\n\n## Method" in markdown
 
@@ -304,7 +304,7 @@ def test_what_is_left_out_is_one_line_at_the_end(report, tree):
     assert (report.parent / "report.md").read_text().endswith(end)
 
 
-def test_a_finding_of_a_failed_section_has_no_place_and_the_rest_is_joined(tree):
+def test_a_failed_section_is_a_box_and_its_figure_is_not_missed(tree):
     boxes = [words(node) for node in tree.iter("aside")]
     assert boxes == [
         "This report is not complete. Failed: 50-eviction. The reasons stand in their sections.",
@@ -312,6 +312,17 @@ def test_a_finding_of_a_failed_section_has_no_place_and_the_rest_is_joined(tree)
         "It has made nothing before that.",
     ]  # fmt: skip
     assert "50-policies" not in words(tree)
+
+
+def test_a_finding_without_a_section_and_a_page_one_without_findings_are_shown(tmp_path):
+    findings = [{"text": "Alone.", "figure": "10-none", "notebook": "10-none"}]
+    for name, item in (("00-answer", {"findings": findings}), ("00-b", {"findings": []})):
+        item |= {"kind": "findings", "next": "", "caveats": []}
+        Section(name, f"Title {name}", tmp_path).record("findings", item)
+    page = parse(write_report(tmp_path, "T").read_text())
+    fronts = [words(node) for node in page.iter("section")]
+    assert fronts == ["Title 00-answer # Alone.", "Title 00-b #"]
+    assert "## Title 00-answer\n\n1. Alone.\n\n## Title 00-b\n" in (tmp_path / "report.md").read_text()
 
 
 def test_text_from_outside_is_text_wherever_it_stands(tmp_path):

@@ -69,15 +69,15 @@ def arrange(sections):
 
 
 def _resolve_findings(sections):
-    """Give each finding its figure and that figure's section, if this report has them; list the small figures."""
+    """Give each finding its figure and its section, None if this report has none; list the small figures."""
     shown = {
         item["name"]: (item, section)
         for section in sections.values() for item in section["items"] if item["kind"] == "figure"
     }  # fmt: skip
-    for section in sections.values():
-        for item in section["items"]:
-            if item["kind"] == "findings":
-                found = [(finding["text"], *shown.get(finding["figure"], (None, None))) for finding in item["findings"]]
-                item["findings"] = [dict(zip(("text", "figure", "section"), one, strict=True)) for one in found]
-                small = {figure["name"]: {"figure": figure, "section": of} for _, figure, of in found if figure}
-                item["figures"] = list(small.values())[:SMALL_FIGURES]
+    for item in [item for section in sections.values() for item in section["items"] if item["kind"] == "findings"]:
+        findings = []
+        for finding in item["findings"]:
+            figure, section = shown.get(finding["figure"], (None, sections.get(finding.get("notebook"))))
+            findings.append({"text": finding["text"], "figure": figure, "section": section})
+        small = {one["figure"]["name"]: one for one in findings if one["figure"]}
+        item |= {"lead": item.get("lead", ""), "findings": findings, "figures": list(small.values())[:SMALL_FIGURES]}

@@ -87,14 +87,14 @@ def _render_findings(item, addresses):
 
 
 def _render_finding(number, finding, addresses):
-    return f"{number}. {finding['text']}{f' ({_place(finding, addresses)})' if finding['figure'] else ''}"
+    return f"{number}. {finding['text']}{f' ({_place(finding, addresses)})' if finding['section'] else ''}"
 
 
 def _place(one, addresses):
-    """Return links to a section and to a figure of it."""
+    """Return links to a section and, if there is one, to a figure of it."""
     figure, section = one["figure"], one["section"]
-    title = escape_markdown(section["title"])
-    return f"[{title}]({addresses[section['anchor']]}), [{name_item(figure)}](figures/{figure['name']}.png)"
+    place = f"[{escape_markdown(section['title'])}]({addresses[section['anchor']]})"
+    return f"{place}, [{name_item(figure)}](figures/{figure['name']}.png)" if figure else place
 
 
 def _picture(item, path):
