@@ -239,7 +239,7 @@ def test_a_failed_section_is_a_box_and_the_rest_is_a_report(tmp_path):
     assert ": ZeroDivisionError: division by zero." in kept
     assert "What follows was made before that." in kept and "figures/40-lru-curve.png" in kept
     assert page.count('<aside class="failed" role="note">') == 3 and page.count("<script") == 1
-    assert "handed over no numbers" in markdown and "### Method" in markdown and "### Data" not in markdown
+    assert "could be shared if nothing" not in markdown and "### Method" in markdown and "### Data" not in markdown
     conclusion = markdown.partition("### Conclusion\n\n")[2].partition("\n### ")[0]
     assert "multi-turn prompt tokens are cached" not in conclusion and "LRU reaches half" not in conclusion
     assert "better eviction wins at most" in conclusion or "Eviction decides nothing" in conclusion
