@@ -79,7 +79,7 @@ def test_a_table_of_hostile_text_is_that_text_in_every_form(tmp_path):
 def read_latex(text):
     """Return what LaTeX prints of escaped text; any special character that is not escaped is an error."""
     said, rest = "", text
-    named = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^"}
+    named = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "textasciigrave": "`"}
     named |= {"textless": "<", "textgreater": ">", "textbar": "|"}
     while rest:
         match = re.match(r"\\(text\w+)\{\}|\\([&%$#_{}])|(\{\})|([^\\&%$#_{}~^<>|])", rest)

@@ -1,0 +1,40 @@
+r"""Plain text as LaTeX prints it in a narrow column: escaped, with units that stay with their numbers.
+
+A long name, path or checksum may break: `\allowbreak` stands where.
+"""
+
+import re
+
+from kvprefix.files.escape import escape_latex, one_line
+
+MOST_LETTERS = 16  # of a piece that does not break
+_PIECES = re.compile(rf"[^_/.:=,@-]{{1,{MOST_LETTERS}}}[_/.:=,@-]{{0,4}}|[_/.:=,@-]{{1,4}}")
+
+
+def split_word(word):
+    """Return the pieces of a word between which a line may break.
+
+    >>> split_word("two-column"), split_word("ShareGPT_V3_unfiltered_cleaned_split.json")
+    (['two-column'], ['ShareGPT_', 'V3_', 'unfiltered_', 'cleaned_', 'split.', 'json'])
+    """
+    return [word] if len(word) <= MOST_LETTERS else _PIECES.findall(word)
+
+
+def print_text(text):
+    r"""Return plain text as LaTeX.
+
+    >>> print(print_text('"62.2 %" of −0.5'))
+    ``62.2\,\%'' of $-$0.5
+    """
+    line = re.sub(r'"(?=\w)(?<![\w.,;:!?)%]")', "“", one_line(text)).replace('"', "”")
+    words = (r"\allowbreak{}".join(map(escape_latex, split_word(word))) for word in line.split(" "))
+    return re.sub(r"(?<=\d) \\%", r"\\,\\%", " ".join(words))
+
+
+def print_code(text):
+    r"""Return text as LaTeX's typewriter type.
+
+    >>> print(print_code("a_b"))
+    \texttt{a\_b}
+    """
+    return rf"\texttt{{{print_text(text)}}}"
