@@ -8,7 +8,7 @@ import unicodedata
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\textasciigrave{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "`": r"\`{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
 _SYMBOLS = {

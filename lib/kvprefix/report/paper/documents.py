@@ -18,6 +18,7 @@ _PREAMBLE = r"""% Compile it in this folder: pdflatex all (twice), or `make pape
 \renewcommand{\dbltopfraction}{0.95}\renewcommand{\dblfloatpagefraction}{0.6}\setcounter{dbltopnumber}{4}
 \renewcommand{\floatpagefraction}{0.6}
 \setlength{\emergencystretch}{3em}\raggedbottom
+\renewcommand{\labelitemi}{$\bullet$}
 \input{numbers}
 \begin{document}"""
 
