@@ -55,7 +55,15 @@ def list_floats(sections):
     return [item for section in sections.values() for item in section["items"] if item["kind"] in KINDS]
 
 
+def say_findings(item):
+    """Return page one in Markdown: the findings, the next step, the caveats."""
+    lines = [f"{number}. {one['text']}" for number, one in enumerate(item["findings"], start=1)]
+    return "\n".join([*lines, "", item["next"], "", *(f"- {caveat}" for caveat in item["caveats"])])
+
+
 def _write_item(item, floats):
+    if item["kind"] == "findings":
+        return write_prose(say_findings(item))
     if item["kind"] == "text":
         head = [rf"\subsection*{{{print_text(item['heading'])}}}"] if item["heading"] else []
         return "\n".join([*head, print_text(item["text"]) if item.get("plain") else write_prose(item["text"])])
@@ -105,4 +113,12 @@ def _show_table(item):
     return [_show_caption(item), table_markdown(item["narrow"]), *notes]
 
 
-_SHOW = {"text": lambda item: [render_text(item)], "figure": _show_figure, "table": _show_table}
+def _show_text(item):
+    return [render_text(item)]
+
+
+def _show_findings(item):
+    return [say_findings(item)]
+
+
+_SHOW = {"text": _show_text, "findings": _show_findings, "figure": _show_figure, "table": _show_table}

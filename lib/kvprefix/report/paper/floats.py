@@ -42,7 +42,7 @@ def write_table(item, place="column"):
     for number, rows in enumerate(_cut(table["rows"], layout)):
         parts += [
             rf"\begin{{table{star}}}", *([r"\addtocounter{table}{-1}"] if number else []),
-            *_write_caption(item, place, number), r"\centering",
+            *_write_caption(item, place, number), r"\par\smallskip\centering",
             *write_tabular(layout, rows, table["numeric"], width),
             *_write_notes(table.get("notes", [])), rf"\end{{table{star}}}",
         ]  # fmt: skip
