@@ -26,11 +26,13 @@ def fine_percent(share):
 def seconds(value):
     """Return a time in the unit that reads best, a dash for None.
 
-    >>> seconds(0.83), seconds(113), seconds(5400)
-    ('0.83 s', '113 s', '90 min')
+    >>> seconds(0.83), seconds(113), seconds(5400), seconds(0.00042)
+    ('0.83 s', '113 s', '90 min', '0.42 ms')
     """
     if value is None:
         return "–"
+    if 0 < value < 0.001:
+        return f"{1000 * value:.2g} ms"
     return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
 
 

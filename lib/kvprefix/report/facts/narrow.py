@@ -6,11 +6,12 @@ An estimate and its interval share a cell, percent stands in a heading, and what
 import numpy as np
 import pandas as pd
 
+from kvprefix.report.facts.sharing import ACCOUNTINGS
 from kvprefix.report.rounding import number, points
 from kvprefix.report.tables import Narrow
 
 MOST_CAPACITIES = 4
-MARKS = {"better": " ↑", "higher": " ↑", "worse": " ↓", "lower": " ↓", "equal": " ="}
+MARKS = {"better": "↑ ", "higher": "↑ ", "worse": "↓ ", "lower": "↓ "}
 BRACKETS = "In brackets: 95 % interval over resampled conversations."
 
 
@@ -30,7 +31,7 @@ class Estimate(float):
 
 
 def show_estimate(form, factor=1):
-    """Return a function that shows an `Estimate` in a format: `50.0 [45.0, 56.0]`, `50.0 ± 0.4` or `50.0 ↑`.
+    """Return a function that shows an `Estimate` in a format: `50.0 [45.0, 56.0]`, `50.0 ± 0.4` or `↑ 50.0`.
 
     >>> show_estimate(".1f", 100)(Estimate(0.5, 0.45, 0.56)), show_estimate(".1f")(Estimate(1, half=0.25))
     ('50.0 [45.0, 56.0]', '1.0 ± 0.2')
@@ -39,18 +40,14 @@ def show_estimate(form, factor=1):
     def show(value):
         shown = [number(None if one is None else factor * one, form) for one in (value, value.low, value.high)]
         text = f"{shown[0]} [{shown[1]}, {shown[2]}]" if value.low is not None else shown[0]
-        return f"{text}{'' if value.half is None else f' ± {number(factor * value.half, form)}'}{value.mark}"
+        return f"{value.mark}{text}{'' if value.half is None else f' ± {number(factor * value.half, form)}'}"
 
     return show
 
 
-def _rate(value):
-    return number(100 * value, ".1f")
-
-
 def _difference(value):
     """Show a difference in points, with its interval if it has one."""
-    return points(value) + (f" [{points(value.low)}, {points(value.high)}]" if value.low is not None else "")
+    return points(value) + (f" [{number(value.low, '.2f')}, {number(value.high, '.2f')}]" if value.low is not None else "")
 
 
 def _estimates(frame, value, low=None, high=None, half=None):
@@ -105,9 +102,12 @@ def narrow_accountings(frame):
 
 
 def narrow_differences(frame):
-    """Narrow a table of differences: `what`, `against`, `rate`, and the difference with its interval."""
-    table = frame[["what", "against", "rate"]].assign(difference=_estimates(frame, "difference", "low", "high"))
-    return Narrow(table, {"difference": _difference}, (BRACKETS,))
+    """Narrow a table of differences: what is compared, which rate, and the difference with its interval."""
+    usual = ACCOUNTINGS[""].label
+    against = frame["against"].map(lambda name: "" if name == usual else f" against {name}")
+    table = pd.DataFrame({"what": frame["what"] + against, "rate": frame["rate"]})
+    table["difference"] = _estimates(frame, "difference", "low", "high")
+    return Narrow(table, {"difference": _difference}, (f"What is against nothing named is against {usual}.", BRACKETS))
 
 
 def narrow_block_sizes(frame):
@@ -222,6 +222,6 @@ def _cross(frame, row, column, said):
         table[f"{size:,}"] = pd.Series([*cells, None], dtype=object)[:-1]
     left_out = ", ".join(f"{size:,}" for size in sizes if size not in kept)
     notes = [f"Token hit rate in percent; columns: {column.replace('pool (blocks)', 'blocks of the pool')}."]
-    notes += [f"↑ and ↓: {said}, 95 % interval and all seeds. The others are not separated."]
+    notes += [f"↑, ↓: {said}; the 95 % interval excludes zero and all seeds agree."]
     notes += [f"Not shown: {left_out} blocks."] if left_out else []
     return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), tuple(notes))

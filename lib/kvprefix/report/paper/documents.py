@@ -14,7 +14,8 @@ _PREAMBLE = r"""% Compile it in this folder: pdflatex all (twice), or `make pape
 \usepackage[letterpaper,textwidth=7in,textheight=9in,columnsep=0.2in]{geometry}
 \ifdefined\pdftrailerid \pdftrailerid{}\pdfsuppressptexinfo=-1 \pdfinfoomitdate=1 \fi % equal input, equal bytes
 \extrafloats{500}\maxdeadcycles=1000 % there is little text between the floats
-\makeatletter\def\fps@figure{!htbp}\def\fps@table{!htbp}\makeatother
+\makeatletter\def\fps@figure{!htbp}\def\fps@table{!htbp}
+\@fptop=0pt\@dblfptop=0pt\@fpsep=20pt\@dblfpsep=20pt\makeatother
 \renewcommand{\dbltopfraction}{0.95}\renewcommand{\dblfloatpagefraction}{0.6}\setcounter{dbltopnumber}{4}
 \renewcommand{\floatpagefraction}{0.6}
 \setlength{\emergencystretch}{3em}\raggedbottom

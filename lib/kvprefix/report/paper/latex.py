@@ -10,6 +10,9 @@ from kvprefix.files.escape import escape_latex, one_line
 MOST_LETTERS = 16  # of a piece that does not break
 _PIECES = re.compile(rf"[^_/.:=,@-]{{1,{MOST_LETTERS}}}[_/.:=,@-]{{0,4}}|[_/.:=,@-]{{1,4}}")
 
+_IN_CODE = {r"\textbackslash{}": 92, r"\{": 123, r"\}": 125, r"\textless{}": 60, r"\textgreater{}": 62,
+            r"\textbar{}": 124}  # typewriter type has these marks itself
+
 
 def split_word(word):
     """Return the pieces of a word between which a line may break.
@@ -28,7 +31,9 @@ def print_text(text):
     """
     line = re.sub(r'"(?=\w)(?<![\w.,;:!?)%]")', "“", one_line(text)).replace('"', "”")
     words = (r"\allowbreak{}".join(map(escape_latex, split_word(word))) for word in line.split(" "))
-    return re.sub(r"(?<=\d) \\%", r"\\,\\%", " ".join(words))
+    first, *more = (word.replace("{}[", "[").replace("{}*", "*") for word in words)
+    guard = "{}" if first[:1] in ("[", "*") else ""
+    return guard + re.sub(r"(?<=\d) \\%", r"\\,\\%", " ".join([first, *more]))
 
 
 def print_code(text):
@@ -37,4 +42,7 @@ def print_code(text):
     >>> print(print_code("a_b"))
     \texttt{a\_b}
     """
-    return rf"\texttt{{{print_text(text)}}}"
+    printed = print_text(text)
+    for command, number in _IN_CODE.items():
+        printed = printed.replace(command, rf"\char{number}{{}}")
+    return rf"\texttt{{{printed}}}"
