@@ -6,7 +6,6 @@ An estimate and its interval share a cell, percent stands in a heading, and what
 import numpy as np
 import pandas as pd
 
-from kvprefix.report.facts.sharing import ACCOUNTINGS
 from kvprefix.report.rounding import number, points
 from kvprefix.report.tables import Narrow
 
@@ -47,7 +46,9 @@ def show_estimate(form, factor=1):
 
 def _difference(value):
     """Show a difference in points, with its interval if it has one."""
-    return points(value) + (f" [{number(value.low, '.2f')}, {number(value.high, '.2f')}]" if value.low is not None else "")
+    if value.low is None:
+        return points(value)
+    return f"{points(value)} [{number(value.low, '.2f')}, {number(value.high, '.2f')}]"
 
 
 def _estimates(frame, value, low=None, high=None, half=None):
@@ -103,11 +104,10 @@ def narrow_accountings(frame):
 
 def narrow_differences(frame):
     """Narrow a table of differences: what is compared, which rate, and the difference with its interval."""
-    usual = ACCOUNTINGS[""].label
-    against = frame["against"].map(lambda name: "" if name == usual else f" against {name}")
-    table = pd.DataFrame({"what": frame["what"] + against, "rate": frame["rate"]})
-    table["difference"] = _estimates(frame, "difference", "low", "high")
-    return Narrow(table, {"difference": _difference}, (f"What is against nothing named is against {usual}.", BRACKETS))
+    table = frame[["what", "rate"]].assign(difference=_estimates(frame, "difference", "low", "high"))
+    groups = frame.groupby("against", sort=False)["what"].unique()
+    notes = [f"Against {against}: {'; '.join(names)}." for against, names in groups.items()]
+    return Narrow(table, {"difference": _difference}, (*notes, BRACKETS))
 
 
 def narrow_block_sizes(frame):

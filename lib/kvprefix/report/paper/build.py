@@ -33,10 +33,11 @@ def build_paper(folder):
     InputError
         If the folder holds no paper kit, or a program fails on it.
     """
-    paper = Path(folder) / "paper"
+    folder = Path(folder)
+    paper = folder / "paper"
     for name in ("all.tex", "all.md"):
         if not (paper / name).is_file():
-            raise InputError(f"{paper / name}: is not there; make the report first: make report NAME={paper.parent.name}")
+            raise InputError(f"{paper / name}: is not there; make the report first: make report NAME={folder.name}")
     made, notes = [], []
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch) / "paper"

@@ -1,13 +1,13 @@
 """All of a report as one article in two columns, in LaTeX and in Markdown: what a paper's floats look like in place."""
 
 from kvprefix.files.escape import escape_markdown
-from kvprefix.report.page.markdown import explain_failure, list_failed, name_item, render_text, say_incomplete
+from kvprefix.report.page.markdown import RENDER, explain_failure, list_failed, name_item, say_incomplete
 from kvprefix.report.paper.floats import KINDS, name_float
 from kvprefix.report.paper.latex import print_code, print_text
 from kvprefix.report.paper.prose import write_prose
 from kvprefix.report.tables import table_markdown
 
-_PREAMBLE = r"""% Compile it in this folder: pdflatex all (twice), or `make paper NAME=...`. A paper takes single files of it:
+_PREAMBLE = r"""% Compile it in this folder: pdflatex all (twice), or `make paper NAME=...`. A paper takes single files:
 % \input{numbers}, \input{fig-NAME}, \input{tab-NAME}.
 \documentclass[10pt,twocolumn]{article}
 \usepackage{array,booktabs,graphicx}
@@ -41,14 +41,14 @@ def write_article(title, sections, floats, headlines):
     if failed := list_failed(sections):
         parts.append(rf"\begin{{quote}}{write_prose(say_incomplete(failed))}\end{{quote}}")
     for name, section in sections.items():
-        parts.append(rf"\section{{{print_text(section['title'])}}}")
+        parts.append(rf"\section{{\raggedright {print_text(section['title'])}}}")
         if "failed" in section:
             parts.append(rf"\begin{{quote}}{write_prose(explain_failure(name, section))}\end{{quote}}")
         parts += [_write_item(item, floats) for item in section["items"]]
     parts += [*_list_macros(headlines), *_list_floats(sections, floats)]
     wide = [name_float(item, "page") for item in list_floats(sections)]
     put_in = [rf"\input{{{name}}}" for name in wide if name in floats]
-    return "\n\n".join([*parts, r"\clearpage\section{At the width of a page}", *put_in, r"\end{document}", ""])
+    return "\n\n".join([*parts, r"\onecolumn\section{At the width of a page}", *put_in, r"\end{document}", ""])
 
 
 def list_floats(sections):
@@ -56,17 +56,11 @@ def list_floats(sections):
     return [item for section in sections.values() for item in section["items"] if item["kind"] in KINDS]
 
 
-def say_findings(item):
-    """Return page one in Markdown: the findings, the next step, the caveats."""
-    lines = [f"{number}. {one['text']}" for number, one in enumerate(item["findings"], start=1)]
-    return "\n".join([*lines, "", item["next"], "", *(f"- {caveat}" for caveat in item["caveats"])])
-
-
 def _write_item(item, floats):
     if item["kind"] == "findings":
-        return write_prose(say_findings(item))
+        return write_prose(RENDER["findings"](item))
     if item["kind"] == "text":
-        head = [rf"\subsection*{{{print_text(item['heading'])}}}"] if item["heading"] else []
+        head = [rf"\subsection*{{\raggedright {print_text(item['heading'])}}}"] if item["heading"] else []
         return "\n".join([*head, print_text(item["text"]) if item.get("plain") else write_prose(item["text"])])
     name = name_float(item)
     return rf"\input{{{name}}}" if name in floats else f"% {name}.tex is missing: make the report again"
@@ -97,7 +91,7 @@ def write_markdown(title, sections):
         if "failed" in section:
             parts.append(f"> {explain_failure(name, section)}")
         for item in section["items"]:
-            parts += _SHOW[item["kind"]](item)
+            parts += _SHOW[item["kind"]](item) if item["kind"] in _SHOW else [RENDER[item["kind"]](item)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,12 +108,4 @@ def _show_table(item):
     return [_show_caption(item), table_markdown(item["narrow"]), *notes]
 
 
-def _show_text(item):
-    return [render_text(item)]
-
-
-def _show_findings(item):
-    return [say_findings(item)]
-
-
-_SHOW = {"text": _show_text, "findings": _show_findings, "figure": _show_figure, "table": _show_table}
+_SHOW = {"figure": _show_figure, "table": _show_table}

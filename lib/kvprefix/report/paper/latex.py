@@ -9,7 +9,7 @@ from kvprefix.files.escape import escape_latex, one_line
 
 MOST_LETTERS = 16  # of a piece that does not break
 _PIECES = re.compile(rf"[^_/.:=,@-]{{1,{MOST_LETTERS}}}[_/.:=,@-]{{0,4}}|[_/.:=,@-]{{1,4}}")
-
+_UNIT = re.compile(r"(?<=\d) (?=\\%|/s\b|(?:GiB|KiB|MiB|ms|s|min|h)\b)")  # a unit stays with its number
 _IN_CODE = {r"\textbackslash{}": 92, r"\{": 123, r"\}": 125, r"\textless{}": 60, r"\textgreater{}": 62,
             r"\textbar{}": 124}  # typewriter type has these marks itself
 
@@ -26,14 +26,14 @@ def split_word(word):
 def print_text(text):
     r"""Return plain text as LaTeX.
 
-    >>> print(print_text('"62.2 %" of −0.5'))
-    ``62.2\,\%'' of $-$0.5
+    >>> print(print_text('"62.2 %" of −0.5 s'))
+    ``62.2\,\%'' of $-$0.5\,s
     """
     line = re.sub(r'"(?=\w)(?<![\w.,;:!?)%]")', "“", one_line(text)).replace('"', "”")
     words = (r"\allowbreak{}".join(map(escape_latex, split_word(word))) for word in line.split(" "))
     first, *more = (word.replace("{}[", "[").replace("{}*", "*") for word in words)
     guard = "{}" if first[:1] in ("[", "*") else ""
-    return guard + re.sub(r"(?<=\d) \\%", r"\\,\\%", " ".join([first, *more]))
+    return guard + _UNIT.sub(r"\\,", " ".join([first, *more]))
 
 
 def print_code(text):

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from kvprefix.report.paper.latex import print_text
-from kvprefix.report.rounding import number, percent, points, seconds
+from kvprefix.report.rounding import number, percent, seconds
 
 PREFIX = "KV"
 
@@ -32,8 +32,13 @@ def whole(value):
 
 
 def gib(value):
-    """Return GiB without decimals from ten on."""
-    return number(value, ",.1f" if value is not None and value < 10 else ",.0f", " GiB")
+    """Return GiB with one decimal."""
+    return number(value, ",.1f", " GiB")
+
+
+def gain(value):
+    """Return points that can only be gained, so without a sign."""
+    return number(value, ".1f")
 
 
 def as_it_is(value):
@@ -48,7 +53,7 @@ HEADLINES = (
     Headline("Requests", _SHARING, "sharing.requests", whole, "multi-turn requests"),
     Headline("TokenHitRate", _SHARING, "sharing.token_hit_rate", percent, "multi-turn token hit rate, unbounded"),
     Headline("TokenHitRateWithReplies", _SHARING, "sharing.with_generated", percent, "the same, replies cached too"),
-    Headline("TokenHitRateSingleTurn", _SHARING, "sharing.single_token_hit_rate", percent, "single-turn token hit rate"),
+    Headline("TokenHitRateSingleTurn", _SHARING, "sharing.single_token_hit_rate", percent, "single-turn, the same"),
     Headline("TokenHitRateBare", _SHARING, "sharing.bare_token_hit_rate", percent, "single-turn, without the template"),
     Headline("SharingMean", _SHARING, "sharing.sharing_mean", percent, "multi-turn mean sharing fraction"),
     Headline("SharingMedian", _SHARING, "sharing.sharing_median", percent, "multi-turn median sharing fraction"),
@@ -69,7 +74,7 @@ HEADLINES = (
     Headline("SmallCache", _EVICTION, "policies.capacities[0].blocks", whole, "smallest capacity of the policies"),
     Headline("SmallCacheLRU", _EVICTION, "policies.capacities[0].lru", percent, "LRU's token hit rate there"),
     Headline("SmallCacheOPT", _EVICTION, "policies.capacities[0].opt", percent, "the optimum's"),
-    Headline("SmallCacheHeadroom", _EVICTION, "policies.capacities[0].points", points, "points between them"),
+    Headline("SmallCacheHeadroom", _EVICTION, "policies.capacities[0].points", gain, "points between them"),
     Headline("PoliciesTried", _EVICTION, "policies.tried", whole, "policies beside LRU and OPT"),
     Headline("NaiveClock", _TIMING, "clocks.naive", as_it_is, "the naive clock"),
     Headline("NaiveRate", _TIMING, "clocks.naive_token_hit_rate", percent, "token hit rate it promises"),
@@ -79,7 +84,7 @@ HEADLINES = (
     Headline("FastRate", _TIMING, "rates.last", as_it_is, "highest arrival rate"),
     Headline("Engine", _ENGINES, "chain.engine", as_it_is, "the engine"),
     Headline("SmallPool", _ENGINES, "chain.pools[0].blocks", whole, "smallest pool, blocks"),
-    Headline("SmallPoolRate", _ENGINES, "chain.overlap[0].token_hit_rate", percent, "the engine's token hit rate there"),
+    Headline("SmallPoolRate", _ENGINES, "chain.overlap[0].token_hit_rate", percent, "the engine's rate there"),
     Headline("LargePool", _ENGINES, "chain.pools[-1].blocks", whole, "largest pool, blocks"),
     Headline("LargePoolRate", _ENGINES, "chain.overlap[-1].token_hit_rate", percent, "the engine's rate there"),
 )
@@ -128,7 +133,7 @@ def _choose(entries, choice):
 
 def write_numbers(shown, missing):
     r"""Return `numbers.tex`: a macro per headline, a comment for each that this run has not."""
-    lines = [r"% Numbers of this report, as it says them. Write \KVTokenHitRate{} with the braces: a space follows then."]
+    lines = [r"% Numbers of this report, as it says them. Write \KVTokenHitRate{}: without braces no space follows."]
     for one, text in shown:
         lines += [rf"\newcommand{{\{PREFIX}{one.macro}}}{{{print_text(text)}}} % {print_text(one.what)}"]
     lines += [rf"% no \{PREFIX}{one.macro}: this report has no {one.path} of {one.notebook}" for one in missing]

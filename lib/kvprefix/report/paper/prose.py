@@ -42,7 +42,7 @@ def write_prose(markdown):
 
 def _write_token(token):
     if token.type == "inline":
-        return _join([one for one in token.children or []])
+        return _join(token.children or [])
     return _MARKS[token.type]
 
 

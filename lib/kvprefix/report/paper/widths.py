@@ -12,7 +12,7 @@ from matplotlib.ft2font import FT2Font, LoadFlags
 from kvprefix.files.latex_characters import print_character
 
 PT_PER_IN = 72.27  # TeX's points
-COLUMN_PT, PAGE_PT = 3.33 * PT_PER_IN, 6.9 * PT_PER_IN  # the narrowest columns and pages of the usual two-column classes
+COLUMN_PT, PAGE_PT = 3.33 * PT_PER_IN, 6.9 * PT_PER_IN  # the narrowest of the usual two-column classes
 SIZES = {  # LaTeX's command: (points of type, width relative to the 10-point letters, points from line to line)
     "footnotesize": (8, 1.063, 9.5),
     "scriptsize": (7, 1.14, 8),
