@@ -66,7 +66,7 @@ def _cut(rows, layout):
     """Cut rows into parts that each fit a page; there is always one."""
     parts, height = [[]], 0
     for row, lines in zip(rows, layout.count_lines(rows), strict=True):
-        points = (lines + 0.3) * line_height(layout)
+        points = (lines + 0.05) * line_height(layout)
         if parts[-1] and height + points > MOST_PT:
             parts, height = [*parts, []], 0
         parts[-1].append(row)

@@ -3,6 +3,7 @@
 import contextlib
 
 from kvprefix.files.paths import write_bytes
+from kvprefix.report.paper.build import PACKAGES
 from kvprefix.report.paper.documents import list_floats, write_article, write_markdown
 from kvprefix.report.paper.floats import PLACES, name_float, write_figure, write_table
 from kvprefix.report.paper.numbers import PREFIX, show_headlines, write_numbers
@@ -10,9 +11,9 @@ from kvprefix.report.section_files import read_run_facts
 
 
 def write_paper(folder, sections, title):
-    """Write `paper/` of a report folder: floats, `numbers.tex`, `all.tex` and `all.md`; remove floats of earlier runs.
+    """Write `paper/` of a report folder: floats, `numbers.tex`, `all.tex` and `all.md`.
 
-    A figure whose drawing is missing has no float.
+    Other floats there, and what an earlier run was compiled to, are removed. A figure without its drawing has no float.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def write_paper(folder, sections, title):
     texts |= {"all.tex": write_article(title, sections, set(floats), headlines)}
     for name, text in texts.items():
         write_bytes(paper / name, text)
-    for path in paper.glob("*.tex"):
+    for path in (*paper.glob("*.tex"), *(paper / name for name, _ in PACKAGES.values())):
         if path.name not in texts:
             with contextlib.suppress(OSError):
                 path.unlink()
