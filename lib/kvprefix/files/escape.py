@@ -3,6 +3,7 @@
 `report.sections` makes HTML of the Markdown and escapes it there.
 """
 
+import itertools
 import re
 import unicodedata
 
@@ -78,19 +79,22 @@ def escape_latex(text):
     >>> print(escape_latex("−0.5 ≥ x², naïve --all 中文"))
     $-$0.5 $\geq$ x$^{2}$, na\"{\i}ve -{}-all [U+4E2D U+6587]
     """
-    line = unicodedata.normalize("NFC", one_line(text))
-    parts, unknown = [], []
-    for character in [*line, ""]:
-        printed = print_character(character) if character else ""
-        if printed is None:
-            unknown.append(f"U+{ord(character):04X}")
-            continue
-        if unknown:
-            parts.append(f"[{' '.join(unknown)}]")
-            unknown = []
-        parts.append(printed)
-    printed = _keep_apart(parts)
+    printed = _keep_apart(map(print_character, spell_unknown(text)))
     return f"{{}}{printed}" if printed[:1] in ("[", "*") else printed
+
+
+def spell_unknown(text):
+    """Return text on one line in which what pdfLaTeX has no letter for is spelt by its number in Unicode.
+
+    >>> spell_unknown("naïve 中文 ≥")
+    'naïve [U+4E2D U+6587] ≥'
+    """
+    line = unicodedata.normalize("NFC", one_line(text))
+    runs = itertools.groupby(line, lambda character: print_character(character) is None)
+    spelt = (
+        f"[{' '.join(f'U+{ord(one):04X}' for one in run)}]" if is_unknown else "".join(run) for is_unknown, run in runs
+    )
+    return "".join(spelt)
 
 
 def _keep_apart(parts):

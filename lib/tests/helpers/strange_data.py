@@ -193,7 +193,10 @@ WRONG = {
 def find_faults(folder):
     """Yield what is wrong in a report's texts and tables."""
     for path in (folder / "report.md", *folder.glob("tables/*.tex"), *folder.glob("figures/*.txt")):
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        text = path.read_text()
+        if path.suffix == ".tex":
+            text = text.replace("--", "–").replace("{}", "")
+        for number, line in enumerate(text.splitlines(), start=1):
             for what, pattern in WRONG.items():
                 for match in pattern.finditer(line):
                     around = line[max(match.start() - 60, 0) : match.end() + 40]

@@ -4,6 +4,7 @@ r"""A figure or a table as a float of LaTeX, ready to `\input`: caption, label, 
 class.
 """
 
+from kvprefix.files.escape import spell_unknown
 from kvprefix.report.paper.latex import print_text
 from kvprefix.report.paper.tabular import fit_table, line_height, write_tabular
 from kvprefix.report.paper.widths import COLUMN_PT, PAGE_PT
@@ -37,9 +38,10 @@ def write_table(item, place="column"):
     """Return a table's float, or several if it is long: its narrow form in a column, the whole table on a page."""
     star, width, points = PLACES[place]
     table = item["narrow"] if place == "column" else item
-    layout = fit_table(table["head"], table["rows"], table["numeric"], points)
+    head, *spelt = ([spell_unknown(cell) for cell in row] for row in [table["head"], *table["rows"]])
+    layout = fit_table(head, spelt, table["numeric"], points)
     parts = [r"% needs \usepackage{array,booktabs}" + ("" if layout.fits else r" and \usepackage{graphicx}")]
-    for number, rows in enumerate(_cut(table["rows"], layout)):
+    for number, rows in enumerate(_cut(spelt, layout)):
         parts += [
             rf"\begin{{table{star}}}", *([r"\addtocounter{table}{-1}"] if number else []),
             *_write_caption(item, place, number), r"\par\smallskip\centering",

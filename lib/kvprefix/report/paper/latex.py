@@ -5,7 +5,7 @@ A long name, path or checksum may break: `\allowbreak` stands where.
 
 import re
 
-from kvprefix.files.escape import escape_latex, one_line
+from kvprefix.files.escape import escape_latex, spell_unknown
 
 MOST_LETTERS = 16  # of a piece that does not break
 _PIECES = re.compile(rf"[^_/.:=,@-]{{1,{MOST_LETTERS}}}[_/.:=,@-]{{0,4}}|[_/.:=,@-]{{1,4}}")
@@ -29,7 +29,7 @@ def print_text(text):
     >>> print(print_text('"62.2 %" of −0.5 s'))
     ``62.2\,\%'' of $-$0.5\,s
     """
-    line = re.sub(r'"(?=\w)(?<![\w.,;:!?)%]")', "“", one_line(text)).replace('"', "”")
+    line = re.sub(r'"(?=\w)(?<![\w.,;:!?)%]")', "“", spell_unknown(text)).replace('"', "”")
     words = (r"\allowbreak{}".join(map(escape_latex, split_word(word))) for word in line.split(" "))
     first, *more = (word.replace("{}[", "[").replace("{}*", "*") for word in words)
     guard = "{}" if first[:1] in ("[", "*") else ""

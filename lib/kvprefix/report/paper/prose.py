@@ -2,6 +2,7 @@
 
 from markdown_it import MarkdownIt
 
+from kvprefix.files.escape import spell_unknown
 from kvprefix.report.paper.latex import print_code, print_text
 from kvprefix.report.paper.tabular import fit_table, write_tabular
 from kvprefix.report.paper.widths import COLUMN_PT
@@ -67,7 +68,7 @@ def _print_inside(text):
 
 def _write_grid(tokens):
     cells = [
-        "".join(child.content for child in tokens[k + 1].children or [])
+        spell_unknown("".join(child.content for child in tokens[k + 1].children or []))
         for k, token in enumerate(tokens) if token.type in ("th_open", "td_open")
     ]  # fmt: skip
     wide = sum(token.type == "th_open" for token in tokens)

@@ -9,8 +9,6 @@ from pathlib import Path
 import matplotlib
 from matplotlib.ft2font import FT2Font, LoadFlags
 
-from kvprefix.files.latex_characters import print_character
-
 PT_PER_IN = 72.27  # TeX's points
 COLUMN_PT, PAGE_PT = 3.33 * PT_PER_IN, 6.9 * PT_PER_IN  # the narrowest of the usual two-column classes
 SIZES = {  # LaTeX's command: (points of type, width relative to the 10-point letters, points from line to line)
@@ -18,12 +16,15 @@ SIZES = {  # LaTeX's command: (points of type, width relative to the 10-point le
     "scriptsize": (7, 1.15, 8),
 }
 _OTHER_EM = 0.75  # of a letter that the font lacks
-_EM = {"−": 0.778, "≥": 0.778, "≤": 0.778, "±": 0.778, "×": 0.778, "–": 0.5, "—": 1.0, "%": 0.834, "…": 1.2, "→": 1.0, "↑": 0.5, "↓": 0.5,
-       "·": 0.278, "<": 0.778, ">": 0.778, "|": 0.3, "\\": 0.5, "_": 0.35, "{": 0.5, "}": 0.5, " ": 1 / 3}  # fmt: skip
+_EM = {
+    "−": 0.778, "≥": 0.778, "≤": 0.778, "±": 0.778, "×": 0.778, "–": 0.5, "—": 1.0, "%": 0.834, "…": 1.2, "→": 1.0,
+    "↑": 0.5, "↓": 0.5, "·": 0.278, "<": 0.778, ">": 0.778, "|": 0.3, "\\": 0.5, "_": 0.35, "{": 0.5, "}": 0.5,
+    " ": 1 / 3,
+}  # fmt: skip
 
 
 def measure_text(text, size="footnotesize"):
-    """Return the width of plain text in points, as `files.escape.escape_latex` prints it.
+    """Return the width in points of plain text whose letters LaTeX has (see `files.escape.spell_unknown`).
 
     >>> round(measure_text("0123456789", "footnotesize"), 1)  # cmr8: a digit is 0.531 of 8 points
     42.6
@@ -37,8 +38,6 @@ def _measure_em(character):
     """Return a character's width in em of 10-point type."""
     if character in _EM:
         return _EM[character]
-    if print_character(character) is None:
-        return sum(map(_measure_em, f"[U+{ord(character):04X}] "))
     font = _load_font()
     if not character.isascii() or not font.get_char_index(ord(character)):
         return _OTHER_EM
