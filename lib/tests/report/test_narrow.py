@@ -120,7 +120,7 @@ def test_the_rest_is_chosen_columns_in_percent():
                         "points off": [-0.03], "assumption": ["does not hold"]})  # fmt: skip
     made = narrow.narrow_characteristic(che)
     assert show(made) == [["2 /s", "392", "7.0", "4.7", "−0.03"]]
-    assert made.notes == ("The assumption does not hold for 2 /s with 392.",)
+    assert made.notes == ("The assumption does not hold for 2 /s with 392 blocks.",)
     lengths = pd.DataFrame({"mode": ["multi-turn"], "tokens": ["prompt"], "total": [5000], "mean": [230.4], "p5": [1],
                             "median": [54], "p95": [1040], "p99": [3], "max": [4]})  # fmt: skip
     assert show(narrow.narrow_lengths(lengths)) == [["multi-turn, prompt", "5,000", "230", "54", "1,040"]]

@@ -6,12 +6,15 @@ An estimate and its interval share a cell, percent stands in a heading, and what
 import numpy as np
 import pandas as pd
 
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.report.facts.plain import make_plain
 from kvprefix.report.rounding import number, points
 from kvprefix.report.tables import Narrow
+from kvprefix.report.words import WORDS
 
 MOST_CAPACITIES = 4
 MARKS = {"better": "↑ ", "higher": "↑ ", "worse": "↓ ", "lower": "↓ "}
-BRACKETS = "In brackets: 95 % interval over resampled conversations."
+NOTES = ("half", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "sources", "never_fit")
 
 
 class Estimate(float):
@@ -27,6 +30,15 @@ class Estimate(float):
         made = super().__new__(cls, value)
         made.low, made.high, made.half, made.mark = low, high, half, mark
         return made
+
+
+def say_notes(**facts):
+    """Return the notes under a table, what the template `words/notes.txt` says of `NOTES`, as a tuple.
+
+    >>> say_notes(interval=True, left_out=[40, 1000])
+    ('In brackets: 95 % interval over resampled conversations.', 'Not shown: 40, 1,000 blocks.')
+    """
+    return tuple(WORDS.say_each("notes.txt", dict.fromkeys(NOTES) | {"against": []} | make_plain(facts)))
 
 
 def show_estimate(form, factor=1):
@@ -75,7 +87,7 @@ def narrow_comparison(frame, formats):
     table = pd.DataFrame({"measure": frame["measure"]})
     for mode in frame.columns[1::2]:
         table[mode] = _estimates(frame, mode, half=f"± {mode}")
-    return Narrow(table, [_beside(form) for form in formats], ("±: half of the 95 % interval.",))
+    return Narrow(table, [_beside(form) for form in formats], say_notes(half=True))
 
 
 def _beside(form):
@@ -98,16 +110,16 @@ def narrow_accountings(frame):
         "median (%)": 100 * frame["median sharing fraction"],
         "token hit rate (%)": _estimates(frame, "token hit rate", half="± rate"),
     })  # fmt: skip
-    shown = show_estimate(".1f", 100)
-    return Narrow(table, {"sharing, mean (%)": shown, "token hit rate (%)": shown, "median (%)": "{:.1f}"})
+    formats = dict.fromkeys(["sharing, mean (%)", "token hit rate (%)"], show_estimate(".1f", 100))
+    return Narrow(table, formats | {"median (%)": "{:.1f}"}, say_notes(half=True))
 
 
 def narrow_differences(frame):
     """Narrow a table of differences: what is compared, which rate, and the difference with its interval."""
     table = frame[["what", "rate"]].assign(difference=_estimates(frame, "difference", "low", "high"))
     groups = frame.groupby("against", sort=False)["what"].unique()
-    notes = [f"Against {against}: {'; '.join(names)}." for against, names in groups.items()]
-    return Narrow(table, {"difference": _difference}, (*notes, BRACKETS))
+    against = [{"base": base, "names": list(names)} for base, names in groups.items()]
+    return Narrow(table, {"difference": _difference}, say_notes(against=against, interval=True))
 
 
 def narrow_block_sizes(frame):
@@ -127,7 +139,7 @@ def narrow_equal_memory(frame):
         ends = frame[f"95 %, {size.removesuffix(' tokens')}"].str.split("–", expand=True).astype(float) / 100
         both = pd.DataFrame({"rate": frame[name], "low": ends[0], "high": ends[1]})
         table[size] = _estimates(both, "rate", "low", "high")
-    notes = ("LRU's token hit rate in percent at equal memory.", BRACKETS)
+    notes = say_notes(columns="memory", interval=True)
     return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), notes)
 
 
@@ -139,7 +151,7 @@ def narrow_needs(frame):
         "blocks [range]": _estimates(frame, "blocks: mean", "least", "most"),
         "tokens": frame["tokens: mean"], gib: frame[gib],
     })  # fmt: skip
-    return Narrow(table, {"blocks [range]": show_estimate(",.0f"), gib: "{:,.1f}"}, ("In brackets: range over seeds.",))
+    return Narrow(table, {"blocks [range]": show_estimate(",.0f"), gib: "{:,.1f}"}, say_notes(range=True))
 
 
 def narrow_margin(frame):
@@ -150,20 +162,21 @@ def narrow_margin(frame):
         "token hit rate (%)": _estimates(frame, "token hit rate", "95 % low", "95 % high"),
         "points per further GiB": frame["points per further GiB"],
     })  # fmt: skip
-    return Narrow(table, {gib: "{:,.1f}", "token hit rate (%)": show_estimate(".1f", 100)}, (BRACKETS,))
+    formats = {gib: "{:,.1f}", "token hit rate (%)": show_estimate(".1f", 100)}
+    return Narrow(table, formats, say_notes(interval=True))
 
 
 def narrow_models(frame):
     """Narrow the table of models; their sources are notes."""
     page = r"https://huggingface\.co/(.+)/blob/main/config\.json"
-    sources = ", ".join(frame["source"].astype(str).str.replace(page, r"\1", regex=True))
+    sources = frame["source"].astype(str).str.replace(page, r"\1", regex=True).tolist()
     table = frame[["model", "attention", "bytes per token", "GiB for 95 %"]]
-    return Narrow(table, {"GiB for 95 %": "{:,.1f}"}, (f"Sources (config.json at huggingface.co): {sources}.",))
+    return Narrow(table, {"GiB for 95 %": "{:,.1f}"}, say_notes(sources=sources))
 
 
 def narrow_policies(frame):
     """Narrow the table of policies to a matrix of rates in percent: a row per policy, a column per capacity."""
-    return _cross(frame, "policy", "blocks", "above or below LRU")
+    return _cross(frame, "policy", "blocks", LRU.label)
 
 
 def narrow_variants(frame):
@@ -172,7 +185,7 @@ def narrow_variants(frame):
     table = frame[["blocks", "variant"]].assign(**{
         "rate (%)": 100 * frame["token hit rate"], f"{against} (points)": _estimates(frame, against, "low", "high"),
     })  # fmt: skip
-    return Narrow(table, {"rate (%)": "{:.1f}", f"{against} (points)": _difference}, (BRACKETS,))
+    return Narrow(table, {"rate (%)": "{:.1f}", f"{against} (points)": _difference}, say_notes(interval=True))
 
 
 def narrow_characteristic(frame):
@@ -181,20 +194,19 @@ def narrow_characteristic(frame):
         "time (s)": frame["characteristic time (s)"], "simulated (%)": 100 * frame["simulated"],
         "points off": frame["points off"],
     })  # fmt: skip
-    broken = frame[frame["assumption"] != "holds"]
-    cases = ", ".join(f"{row['variant']} with {row['blocks']:,}" for row in broken.to_dict("records"))
-    notes = (f"The assumption does not hold for {cases}.",) if cases else ()
-    return Narrow(table, {"time (s)": "{:,.1f}", "simulated (%)": "{:.1f}", "points off": points}, notes)
+    broken = frame.loc[frame["assumption"] != "holds", ["variant", "blocks"]].to_dict("records")
+    formats = {"time (s)": "{:,.1f}", "simulated (%)": "{:.1f}", "points off": points}
+    return Narrow(table, formats, say_notes(broken=broken))
 
 
 def narrow_chain(frame):
     """Narrow the table of causes to a matrix of rates in percent: a row per cause, a column per pool."""
-    return _cross(frame, "case", "pool (blocks)", "above or below the row before")
+    return _cross(frame, "case", "pool (blocks)", "the row before")
 
 
 def narrow_engines(frame):
     """Narrow the table of engines to a matrix of rates in percent: a row per engine, a column per pool."""
-    return _cross(frame, "case", "pool (blocks)", f"above or below {frame['case'].iloc[0]}")
+    return _cross(frame, "case", "pool (blocks)", frame["case"].iloc[0])
 
 
 def narrow_waits(frame):
@@ -205,12 +217,11 @@ def narrow_waits(frame):
         "preemptions": frame["preemptions"],
     })  # fmt: skip
     formats = {"waited (%)": "{:.1f}", "preemptions": "{:,.0f}"}
-    never = ", ".join(f"{count:,.0f}" for count in frame["prompts that never fit"])
-    notes = (f"Prompts that never fit, by pool: {never}.",)
+    notes = say_notes(never_fit=list(frame["prompts that never fit"]))
     return Narrow(table, formats | dict.fromkeys(["mean wait (s)", "99 % wait less (s)"], "{:.2f}"), notes)
 
 
-def _cross(frame, row, column, said):
+def _cross(frame, row, column, base):
     """Return a matrix of token hit rates in percent; an arrow says whether a rate is separated from its base."""
     sizes = frame[column].unique()
     kept = sizes[np.unique(np.linspace(0, len(sizes) - 1, MOST_CAPACITIES).round().astype(int))]
@@ -220,8 +231,6 @@ def _cross(frame, row, column, said):
         marks = one["verdict"].map(lambda verdict: MARKS.get(verdict, ""))
         cells = [Estimate(one["token hit rate"][name], mark=marks[name]) for name in table[row]]
         table[f"{size:,}"] = pd.Series([*cells, None], dtype=object)[:-1]
-    left_out = ", ".join(f"{size:,}" for size in sizes if size not in kept)
-    notes = [f"Token hit rate in percent; columns: {column.replace('pool (blocks)', 'blocks of the pool')}."]
-    notes += [f"↑, ↓: {said}; the 95 % interval excludes zero and all seeds agree."]
-    notes += [f"Not shown: {left_out} blocks."] if left_out else []
-    return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), tuple(notes))
+    left_out = [size for size in sizes if size not in kept]
+    notes = say_notes(columns=column.replace("pool (blocks)", "blocks of the pool"), arrows=base, left_out=left_out)
+    return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), notes)

@@ -75,5 +75,5 @@ def _write_grid(tokens):
     head, *rows = (cells[k : k + wide] for k in range(0, len(cells), wide))
     numeric = ["right" in str(token.attrs.get("style", "")) for token in tokens if token.type == "th_open"]
     layout = fit_table(head, rows, numeric, COLUMN_PT)
-    body = "\n".join(write_tabular(layout, rows, numeric, r"\columnwidth"))
-    return f"\\par\\medskip\\noindent{{%\n{body}\\par}}\\medskip\n\n"
+    size, *body = write_tabular(layout, rows, numeric, r"\columnwidth")
+    return "\n".join([rf"\par\medskip{{{size}\noindent", *body, r"\par}\medskip", "\n"])
