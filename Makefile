@@ -6,7 +6,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report make-report quick engine-check make-engine-check test lab data-full docs bench lint lock clean \
+.PHONY: help env report make-report quick paper engine-check make-engine-check test lab data-full docs bench lint lock clean \
     FORCE
 
 # ---- Variables. Those of a report stand in the library's table of parameters, with their defaults; make only hands on
@@ -180,6 +180,10 @@ $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
 $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
 	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
 	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(GUARD) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
+
+# What is pasted from: the report makes paper/, and this compiles it. Without pdflatex or pandoc the command ends with 3.
+paper: .venv/.ready ## compile reports/NAME/paper/ to all.pdf (needs pdflatex) and all.docx (needs pandoc)
+	@$(RUN) -m kvprefix paper $(OUT)
 
 # A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
 # The notebook that shows the recording is run again by the next report. The command ends with 3 where they differ and 4

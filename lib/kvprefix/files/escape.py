@@ -3,7 +3,11 @@
 `report.sections` makes HTML of the Markdown and escapes it there.
 """
 
+import itertools
 import re
+import unicodedata
+
+from kvprefix.files.latex_characters import print_character
 
 _MARKDOWN = re.compile(
     r"[\\`\[\]|~$]"  # code, links and images, table cells, strike-through, mathematics
@@ -13,11 +17,6 @@ _MARKDOWN = re.compile(
     r"|^(?:[-+](?=\s|$|-)|[#>=])"  # marks of a list, a heading, a rule or a quotation
 )
 _MARKDOWN_NUMBER = re.compile(r"^(\d{1,9})([.)])(?=\s|$)")
-_LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "|": r"\textbar{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}  # fmt: skip
 # Control characters, line separators, bidirectional controls, invisible marks, half surrogates
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
@@ -73,11 +72,38 @@ def code_markdown(text):
 def escape_latex(text):
     r"""Return text so that LaTeX prints it as it is, in a table cell too (`[` and `*` after a row are options there).
 
+    The result is ASCII. What pdfLaTeX has no letter for, as of Chinese or emoji, is shown by its number in Unicode.
+
     >>> print(escape_latex("50 % of a_b\n\\input{x} <$>"), escape_latex("[x]"))
     50 \% of a\_b \textbackslash{}input\{x\} \textless{}\$\textgreater{} {}[x]
+    >>> print(escape_latex("−0.5 ≥ x², naïve --all 中文"))
+    $-$0.5 $\geq$ x$^{2}$, na\"{\i}ve -{}-all [U+4E2D U+6587]
     """
-    line = "".join(_LATEX.get(character, character) for character in one_line(text))
-    return f"{{}}{line}" if line[:1] in ("[", "*") else line
+    printed = _keep_apart(map(print_character, spell_unknown(text)))
+    return f"{{}}{printed}" if printed[:1] in ("[", "*") else printed
+
+
+def spell_unknown(text):
+    """Return text on one line in which what pdfLaTeX has no letter for is spelt by its number in Unicode.
+
+    >>> spell_unknown("naïve 中文 ≥")
+    'naïve [U+4E2D U+6587] ≥'
+    """
+    line = unicodedata.normalize("NFC", one_line(text))
+    runs = itertools.groupby(line, lambda character: print_character(character) is None)
+    spelt = (
+        f"[{' '.join(f'U+{ord(one):04X}' for one in run)}]" if is_unknown else "".join(run) for is_unknown, run in runs
+    )
+    return "".join(spelt)
+
+
+def _keep_apart(parts):
+    """Join parts; an empty group stands between two marks that TeX would join to another one, as two hyphens."""
+    joined = ""
+    for part in parts:
+        meet = joined[-1:] + part[:1]
+        joined += f"{{}}{part}" if meet in ("--", "''", "``", ",,", "?`", "!`") else part
+    return joined
 
 
 def plain_label(text):

@@ -101,6 +101,13 @@ def date_results(folder):
     return known["date"]
 
 
+def read_run_facts(folder):
+    """Return the facts of a report folder's last run, by notebook: those with the parameters of its last notebook."""
+    records = {path.stem: _read(path) for path in sorted((folder / "facts").glob("*.json"))}
+    last = next(reversed(records.values()), {}).get("parameters")
+    return {name: record["facts"] for name, record in records.items() if record["parameters"] == last}
+
+
 def _write(path, content, *, ensure_ascii=False):
     write_bytes(path, json.dumps(content, ensure_ascii=ensure_ascii, indent=1, allow_nan=False) + "\n")
 

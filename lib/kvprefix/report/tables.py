@@ -8,6 +8,7 @@ import pandas as pd
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.escape import escape_latex, escape_markdown, one_line
 from kvprefix.files.paths import write_bytes
+from kvprefix.report.rounding import show_sign
 
 NARROW = 5  # the most columns that fit a column of a paper
 
@@ -68,8 +69,8 @@ def save_table(frame, path, caption, formats=None):
 def show_cells(frame, formats=None):
     """Return a table as it is shown, in plain text: `head`, `rows`, and `numeric`, whether a column holds numbers.
 
-    >>> show_cells(pd.DataFrame({"policy": ["LRU"], "rate": [0.25]}), {"rate": "{:.0%}"})
-    {'head': ['policy', 'rate'], 'rows': [['LRU', '25%']], 'numeric': [False, True]}
+    >>> show_cells(pd.DataFrame({"policy": ["LRU"], "rate": [0.25]}), {"rate": "{:.1f}"})
+    {'head': ['policy', 'rate'], 'rows': [['LRU', '0.2']], 'numeric': [False, True]}
     """
     formats, columns = formats or {}, []
     for column in frame.columns:
@@ -114,16 +115,17 @@ def format_number(value, form=None):
 
     >>> format_number(43824189), format_number(0.41234), format_number(None), format_number("LRU")
     ('43,824,189', '0.412', '–', 'LRU')
-    >>> format_number(0.41234, "{:.1%}")
-    '41.2%'
+    >>> format_number(-0.41234, "{:.2f}")
+    '−0.41'
     """
     if value is None or isinstance(value, float) and math.isnan(value):
         return "–"
     if not _is_number(value):
         return str(value)
-    if form:
-        return form(value) if callable(form) else form.format(value)
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:,.3g}"
+    if callable(form):
+        return form(value)
+    whole = float(value).is_integer()
+    return show_sign(form.format(value) if form else f"{int(value):,}" if whole else f"{value:,.3g}")
 
 
 def _is_number(value):

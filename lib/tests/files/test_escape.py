@@ -79,20 +79,36 @@ def test_a_table_of_hostile_text_is_that_text_in_every_form(tmp_path):
 def read_latex(text):
     """Return what LaTeX prints of escaped text; any special character that is not escaped is an error."""
     said, rest = "", text
-    named = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^"}
+    named = {"textbackslash": "\\", "textasciitilde": "~", "textasciicircum": "^", "`": "`"}
     named |= {"textless": "<", "textgreater": ">", "textbar": "|"}
     while rest:
-        match = re.match(r"\\(text\w+)\{\}|\\([&%$#_{}])|(\{\})|([^\\&%$#_{}~^<>|])", rest)
+        match = re.match(r"\\(text\w+|`)\{\}|\\([&%$#_{}])|(\{\})|([^\\&%$#_{}~^<>|])", rest)
         assert match, f"not escaped: {rest}"
         said += named[match[1]] if match[1] else match[2] or match[4] or ""
         rest = rest[match.end() :]
     return said
 
 
-@given(st.text(max_size=20))
-def test_any_text_is_that_text_in_latex(text):
+@given(st.text(st.characters(max_codepoint=127), max_size=20))
+def test_any_ascii_text_is_that_text_in_latex(text):
     assert read_latex(escape_latex(text)) == one_line(text)
+    assert not re.search("--|''|``|[?!]`|,,", escape_latex(text))  # which TeX would print as one mark
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_ascii_in_latex_and_each_group_and_formula_ends(text):
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", one_line(text))
+    bare = re.sub(r"\\[&%$#_{}]", "", escape_latex(text))
+    assert bare.isascii() and bare.count("{") == bare.count("}") and bare.count("$") % 2 == 0
+
+
+@pytest.mark.parametrize("text, printed", [
+    ("−0.5", "$-$0.5"), ("x²", "x$^{2}$"), ("≥ ≤", r"$\geq$ $\leq$"), ("Łódź", r"\L{}\'{o}d\'{z}"),
+    ("e\u0301", r"\'{e}"), ("中 a", "{}[U+4E2D] a"), ("a😀👍", "a[U+1F600 U+1F44D]"), ("“q”—’", "``q''---'"),
+    ("-–", "-{}--"), ("", ""),
+])  # fmt: skip
+def test_what_latex_has_no_letter_for_is_shown_by_its_number(text, printed):
+    assert escape_latex(text) == printed
 
 
 def test_a_label_of_a_figure_is_no_formula(tmp_path):

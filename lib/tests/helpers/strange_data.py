@@ -46,6 +46,7 @@ def stamps(text):
     return {"arrivals": "stamps:{folder}/stamps.txt", "stamps": text}
 
 
+NAMES = ["95 % 中文数据的字段名称 😀", "\u202eשלום مرحبا\u202c\x07_&#{}", "\\input{x} $a$ ≥ −1", "x" * 90]
 DPI = int(os.environ.get("STRANGE_DPI", 40))
 SAME = record("Hello there, how are you?", "Fine.", "And now?", "Still fine.")
 SHORT = {"block_size": 16, "tokenizer": "fallback"}  # no system prompt of the template's
@@ -85,6 +86,7 @@ CASES = {  # name: (records, parameters)
     "equal stamps": (talks(5, 2), stamps("7\n" * 5)),
     "stamps and constant think time": (talks(5, 3), stamps("0\n10\n20\n30\n40\n") | {"think": "constant"}),
     "fallback template": (talks(6, 2), SHORT),
+    "names in all scripts": ([one | dict.fromkeys(NAMES, 1) for one in talks(4, 2)], {"file": f"{NAMES[0]}.json"}),
     "skipped records": ([{"conversations": []}, record("a", "b", first="gpt"), talk(2, 2), {"x": 1}], {}),
 }  # fmt: skip
 if A12.exists():
@@ -100,8 +102,9 @@ def make_report(name, folder, tokenizers):
     records, parameters = CASES[name]
     folder.mkdir()
     os.environ |= {"KVPREFIX_DERIVED": str(folder / "derived"), "KVPREFIX_SCHEDULER": "here"}
-    data = records if isinstance(records, Path) else write_records(folder / "data.json", records)
     chosen = {"tokenizer": "small", **parameters}
+    name = chosen.pop("file", "data.json")
+    data = records if isinstance(records, Path) else write_records(folder / name, records)
     (folder / "stamps.txt").write_text(chosen.pop("stamps", ""))
     if "arrivals" in chosen:
         chosen["arrivals"] = chosen["arrivals"].format(folder=folder)
@@ -190,7 +193,10 @@ WRONG = {
 def find_faults(folder):
     """Yield what is wrong in a report's texts and tables."""
     for path in (folder / "report.md", *folder.glob("tables/*.tex"), *folder.glob("figures/*.txt")):
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        text = path.read_text()
+        if path.suffix == ".tex":
+            text = text.replace("--", "–").replace("{}", "")
+        for number, line in enumerate(text.splitlines(), start=1):
             for what, pattern in WRONG.items():
                 for match in pattern.finditer(line):
                     around = line[max(match.start() - 60, 0) : match.end() + 40]

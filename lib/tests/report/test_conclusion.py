@@ -65,7 +65,7 @@ def test_a_section_that_failed_adds_nothing(name):
         (("20-prefix-sharing", "sharing", "token_hit_rate"), 0.18, "18.0 % of the multi-turn prompt tokens are cached (by token, "
             "cold start, prompts only). Of the first messages' tokens alone, without the template, 8.6 % are. So prefix"),
         (("20-prefix-sharing", "sharing", "with_generated"), 0.6213, "Keeping generated tokens as well changes nothing."),
-        (("20-prefix-sharing", "sharing", "with_generated"), 0.5, "makes it 50.0 % (-12.1 points)"),
+        (("20-prefix-sharing", "sharing", "with_generated"), 0.5, "makes it 50.0 % (−12.1 points)"),
         (("20-prefix-sharing", "sharing", "bare_token_hit_rate"), None, "prompts only). Keeping"),
         (("20-prefix-sharing", "sharing", "never_reused"), None, "points). Without a bound, blocks"),
         (("20-prefix-sharing", "sharing", "gap_median_s"), 5400, "come within 90 min."),

@@ -86,7 +86,7 @@ def test_the_engines_are_compared_with_vllm():
     names = {name: case.label for name, case in list_engines().items()}
     assert not missing(
         text, f"With ~ 100 ~ blocks {names['vllm']} hits ~ 41.0 %",
-        f"{names['vllm_prompts']} ~ 34.5 % ~ -6.50 ~ points: lower",
+        f"{names['vllm_prompts']} ~ 34.5 % ~ −6.50 ~ points: lower",
         f"{names['vllm_legacy']} ~ 41.4 % ~ +0.40 ~ points: not separated",
         f"{names['sglang_page']} ~ 44.5 % ~ +3.50 ~ points: higher",
         f"{names['sglang_token']} ~ 41.0 % ~ 0.00 ~ points: equal",
@@ -101,11 +101,11 @@ def test_what_each_cause_costs():
     assert not missing(
         text, "61.0 % ~ 60.0 % ~ 62.0 % ~ lie in leading full blocks",
         "With ~ 100 ~ blocks, ~ 61.0 % ~ become ~ 38.5 %",
-        f"{case['last_token']} ~ -1.50 ~ not separated ~ {case['outputs']} ~ +8.50 ~ {case['bounded']} ~ -24.00",
-        f"{case['bounded']} ~ -24.00 ~ {case['vllm']} ~ -3.00 ~ {case['overlap']} ~ -2.50",
+        f"{case['last_token']} ~ −1.50 ~ not separated ~ {case['outputs']} ~ +8.50 ~ {case['bounded']} ~ −24.00",
+        f"{case['bounded']} ~ −24.00 ~ {case['vllm']} ~ −3.00 ~ {case['overlap']} ~ −2.50",
         "With ~ 7,000 ~ blocks, ~ 61.0 % ~ become ~ 63.7 %", f"{case['overlap']} ~ +0.20 ~ not separated",
     )  # fmt: skip
-    assert "-24.00 (" not in text
+    assert "−24.00 (" not in text
 
 
 def test_who_waits():
@@ -148,7 +148,7 @@ def test_the_pools():
 
 def test_points_have_a_sign_but_zero():
     shown = [points(one) for one in (1.234, -1.236, 0.0, -0.004, 0.004, 0.006)]
-    assert shown == ["+1.23", "-1.24", "0.00", "0.00", "0.00", "+0.01"]
+    assert shown == ["+1.23", "−1.24", "0.00", "0.00", "0.00", "+0.01"]
 
 
 def test_facts_are_numbers():

@@ -117,7 +117,7 @@ def test_where_the_approximation_agrees():
     text = said_of(facts_timing.facts_characteristic, frame)
     assert not missing(
         text, "2 ~ of ~ 4 ~ approximated", "lie within ~ 1.5 ~ points", "largest difference is ~ 3.00 ~ points",
-        "A, ~ 10 ~ blocks: ~ +2.00 ~ B, ~ 10 ~ blocks: ~ -3.00", "2 ~ cases ~ reaches ~ 8.00 ~ points",
+        "A, ~ 10 ~ blocks: ~ +2.00 ~ B, ~ 10 ~ blocks: ~ −3.00", "2 ~ cases ~ reaches ~ 8.00 ~ points",
         "off by up to ~ 33.0 ~ points",
     )  # fmt: skip
     assert "1,000 blocks:" not in text

@@ -5,14 +5,23 @@ Alone: `pytest -m strange`; one data set: `-k one_turn`. All take five minutes o
 
 import multiprocessing
 import os
+import re
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+from papers import compile_tex, draw_missing, find_wide_tables, need_program
 from samples import save_small_tokenizer
 from strange_data import CASES, find_faults, look_at, make_report
 
+from kvprefix.report.page.join import arrange
+from kvprefix.report.paper.kit import write_paper
+from kvprefix.report.paper.latex import print_text
+from kvprefix.report.paper.numbers import show_headlines
 from kvprefix.report.plots.axes import add_legend, make_axes, note_if_empty
+from kvprefix.report.section_files import read_run_facts, read_sections
+
+PAPERS = ("names in all scripts", "12 conversations of 3 turns", "one turn, shorter than a block", "no reuse at all")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +41,32 @@ def reports(request, tmp_path_factory):
 @pytest.mark.parametrize("name", CASES, ids=lambda name: name.replace(" ", "_").replace(",", ""))
 def test_every_notebook_runs_and_the_report_means_something(name, reports):
     folder, lacking = reports[name].result()
-    faults = [*lacking, *find_faults(folder)]
+    faults = [*lacking, *find_faults(folder), *find_wide_tables(folder / "paper")]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.strange
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_paper_kit_of_a_report_compiles_without_a_line_too_wide(name, reports):
+    need_program("pdflatex")
+    folder, _ = reports[name].result()
+    sections = arrange(read_sections(folder))
+    draw_missing(folder / "paper", sections)
+    write_paper(folder, sections, "A strange report")
+    assert not compile_tex(folder / "paper")
+
+
+@pytest.mark.strange
+@pytest.mark.parametrize("name", ["12 conversations of 3 turns"])
+def test_every_macro_of_a_paper_prints_what_the_report_says(name, reports):
+    folder, _ = reports[name].result()
+    said = (folder / "report.md").read_text().replace("\\", "")
+    shown, missing = show_headlines(read_run_facts(folder))
+    assert len(shown) > 30 and not missing
+    numbers = (folder / "paper/numbers.tex").read_text()
+    for one, text in shown:
+        assert re.search(rf"(?<![\d.,]){re.escape(text)}(?![\d%])", said), (one.macro, text)
+        assert rf"\newcommand{{\KV{one.macro}}}{{{print_text(text)}}}" in numbers
 
 
 @pytest.mark.parametrize(

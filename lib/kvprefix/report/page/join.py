@@ -8,6 +8,7 @@ from kvprefix.files.paths import resolve_output, write_bytes
 from kvprefix.report.page.anchors import Anchors
 from kvprefix.report.page.html import render_html
 from kvprefix.report.page.markdown import render_markdown
+from kvprefix.report.paper.kit import write_paper
 from kvprefix.report.section_files import read_sections
 
 SMALL_FIGURES = 4  # on page one
@@ -31,6 +32,7 @@ def write_report(folder, title):
     sections = arrange(read_sections(folder))
     write_bytes(folder / "report.md", render_markdown(title, sections))
     write_bytes(folder / "report.html", render_html(title, sections, folder))
+    write_paper(folder, sections, title)
     return folder / "report.html"
 
 

@@ -167,6 +167,5 @@ def rate_axes(axes):
 
 def percent_axes(axes, x=False):
     """Label the y axis in percent, and the x axis if `x` is true."""
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    if x:
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    for axis in (axes.yaxis, axes.xaxis)[: 1 + x]:
+        axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))

@@ -66,6 +66,6 @@ def draw_comparison(comparison):
     axes.barh(places, frame["hit_rate"], height=0.6, color=COLORS[0])
     axes.set_yticks(places, [plain_label(label) for label in frame["result"]])
     axes.set(xlabel="token hit rate", xlim=(0, 1))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.grid(axis="y", visible=False)
     return figure

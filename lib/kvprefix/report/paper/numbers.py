@@ -1,0 +1,140 @@
+r"""The headline numbers of a run as macros of LaTeX: `\KVTokenHitRate{}` prints `62.2\,\%`, as the report says it.
+
+`HEADLINES` is the whole list: a macro's name, the notebook and the path of its fact, how it is shown, and what it is.
+"""
+
+import re
+from typing import NamedTuple
+
+from kvprefix.report.paper.latex import print_text
+from kvprefix.report.rounding import number, percent, seconds
+
+PREFIX = "KV"
+
+
+class Headline(NamedTuple):
+    """A number of the report: where its fact lies, and how it is shown.
+
+    `path` has names between dots; `needs[share=0.9]` is the entry of a list with that value, `capacities[0]` the first,
+    `capacities[-1]` the last.
+    """
+
+    macro: str
+    notebook: str
+    path: str
+    form: callable
+    what: str
+
+
+def whole(value):
+    """Return a count, rounded to a whole number."""
+    return number(None if value is None else round(value))
+
+
+def gib(value):
+    """Return GiB with one decimal."""
+    return number(value, ",.1f", " GiB")
+
+
+def gain(value):
+    """Return points that can only be gained, so without a sign."""
+    return number(value, ".1f")
+
+
+def as_it_is(value):
+    """Return a name or a number as the facts hold it."""
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_SHARING, _SIZES, _MEMORY = "20-prefix-sharing", "30-block-size", "40-cache-size"
+_EVICTION, _TIMING, _ENGINES = "50-eviction", "60-timing", "70-engine-check"
+HEADLINES = (
+    Headline("Conversations", _SHARING, "sharing.conversations", whole, "conversations"),
+    Headline("Requests", _SHARING, "sharing.requests", whole, "multi-turn requests"),
+    Headline("TokenHitRate", _SHARING, "sharing.token_hit_rate", percent, "multi-turn token hit rate, unbounded"),
+    Headline("TokenHitRateWithReplies", _SHARING, "sharing.with_generated", percent, "the same, replies cached too"),
+    Headline("TokenHitRateSingleTurn", _SHARING, "sharing.single_token_hit_rate", percent, "single-turn, the same"),
+    Headline("TokenHitRateBare", _SHARING, "sharing.bare_token_hit_rate", percent, "single-turn, without the template"),
+    Headline("SharingMean", _SHARING, "sharing.sharing_mean", percent, "multi-turn mean sharing fraction"),
+    Headline("SharingMedian", _SHARING, "sharing.sharing_median", percent, "multi-turn median sharing fraction"),
+    Headline("SharingMeanSingleTurn", _SHARING, "sharing.single_sharing_mean", percent, "single-turn mean"),
+    Headline("NeverReused", _SHARING, "sharing.never_reused", percent, "multi-turn blocks accessed once"),
+    Headline("GapMedian", _SHARING, "sharing.gap_median_s", seconds, "median reuse gap, block-weighted"),
+    Headline("OwnHistory", _SHARING, "multi_turn.own", percent, "cached tokens from the conversation's own history"),
+    Headline("SmallBlock", _SIZES, "block_sizes.small", whole, "smallest block, tokens"),
+    Headline("SmallBlockRate", _SIZES, "block_sizes.sizes[0].token_hit_rate", percent, "token hit rate with it"),
+    Headline("LargeBlock", _SIZES, "block_sizes.large", whole, "largest block, tokens"),
+    Headline("LargeBlockRate", _SIZES, "block_sizes.sizes[-1].token_hit_rate", percent, "token hit rate with it"),
+    Headline("Model", _MEMORY, "lru.model", as_it_is, "the model whose memory is counted"),
+    Headline("MemoryForHalf", _MEMORY, "lru.needs[share=0.5].gib", gib, "memory for half of the unbounded rate, LRU"),
+    Headline("MemoryForMost", _MEMORY, "lru.needs[share=0.9].gib", gib, "memory for 90 % of it"),
+    Headline("BlocksForHalf", _MEMORY, "lru.needs[share=0.5].blocks", whole, "blocks for half of the unbounded rate"),
+    Headline("BlocksForMost", _MEMORY, "lru.needs[share=0.9].blocks", whole, "blocks for 90 % of it"),
+    Headline("StackMedian", _MEMORY, "reuse.half_blocks", whole, "median stack distance, blocks"),
+    Headline("SmallCache", _EVICTION, "policies.capacities[0].blocks", whole, "smallest capacity of the policies"),
+    Headline("SmallCacheLRU", _EVICTION, "policies.capacities[0].lru", percent, "LRU's token hit rate there"),
+    Headline("SmallCacheOPT", _EVICTION, "policies.capacities[0].opt", percent, "the optimum's"),
+    Headline("SmallCacheHeadroom", _EVICTION, "policies.capacities[0].points", gain, "points between them"),
+    Headline("PoliciesTried", _EVICTION, "policies.tried", whole, "policies beside LRU and OPT"),
+    Headline("NaiveClock", _TIMING, "clocks.naive", as_it_is, "the naive clock"),
+    Headline("NaiveRate", _TIMING, "clocks.naive_token_hit_rate", percent, "token hit rate it promises"),
+    Headline("CausalRate", _TIMING, "clocks.base_token_hit_rate.mean", percent, "token hit rate under a causal clock"),
+    Headline("ClockBlocks", _TIMING, "clocks.blocks", whole, "blocks of the cache in which both are measured"),
+    Headline("SlowRate", _TIMING, "rates.first", as_it_is, "lowest arrival rate"),
+    Headline("FastRate", _TIMING, "rates.last", as_it_is, "highest arrival rate"),
+    Headline("Engine", _ENGINES, "chain.engine", as_it_is, "the engine"),
+    Headline("SmallPool", _ENGINES, "chain.pools[0].blocks", whole, "smallest pool, blocks"),
+    Headline("SmallPoolRate", _ENGINES, "chain.overlap[0].token_hit_rate", percent, "the engine's rate there"),
+    Headline("LargePool", _ENGINES, "chain.pools[-1].blocks", whole, "largest pool, blocks"),
+    Headline("LargePoolRate", _ENGINES, "chain.overlap[-1].token_hit_rate", percent, "the engine's rate there"),
+)
+
+
+def show_headlines(found):
+    """Return the headlines of a run whose facts are `found` (of `section_files.read_facts`), and what is missing.
+
+    Returns
+    -------
+    shown : list of (Headline, str)
+        Each with its number in plain text.
+    missing : list of Headline
+    """
+    shown, missing = [], []
+    for one in HEADLINES:
+        value = find_fact(found.get(one.notebook), one.path)
+        if value is None:
+            missing.append(one)
+        else:
+            shown.append((one, one.form(value)))
+    return shown, missing
+
+
+def find_fact(facts, path):
+    """Return the fact at a path of `Headline`, None if there is none.
+
+    >>> find_fact({"a": [{"share": 0.5, "gib": 44}]}, "a[share=0.5].gib"), find_fact({}, "a.b")
+    (44, None)
+    """
+    for step in re.findall(r"[^.\[]+(?:\[[^\]]*\])?", path):
+        name, _, choice = step.rstrip("]").partition("[")
+        facts = facts.get(name) if isinstance(facts, dict) else None
+        if choice:
+            facts = _choose(facts or [], choice)
+    return facts
+
+
+def _choose(entries, choice):
+    """Return the entry of a list that a number counts or that has a value (`share=0.5`), None if there is none."""
+    name, equals, value = choice.partition("=")
+    if equals:
+        return next((one for one in entries if str(one.get(name)) == value), None)
+    return entries[int(choice)] if entries else None
+
+
+def write_numbers(shown, missing):
+    r"""Return `numbers.tex`: a macro per headline, a comment for each that this run has not."""
+    lines = [r"% Numbers of this report, as it says them. Write \KVTokenHitRate{}: without braces no space follows."]
+    for one, text in shown:
+        lines += [rf"\newcommand{{\{PREFIX}{one.macro}}}{{{print_text(text)}}} % {print_text(one.what)}"]
+    lines += [rf"% no \{PREFIX}{one.macro}: this report has no {one.path} of {one.notebook}" for one in missing]
+    return "\n".join(lines) + "\n"
