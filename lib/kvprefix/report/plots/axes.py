@@ -4,6 +4,7 @@ Figures are plain `matplotlib.figure.Figure` objects, so that nothing depends on
 """
 
 import io
+import string
 import textwrap
 
 import matplotlib as mpl
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from kvprefix.files.csv_cells import guard_cells
@@ -19,6 +21,8 @@ from kvprefix.files.paths import atomic_path
 from kvprefix.report.plots.styles import style_mode
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
+LEGEND_LINE_IN = 0.145
+STACKED_BELOW_IN = 5.0  # a narrower figure has its panels below each other
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -31,7 +35,20 @@ STYLE = {
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows, whatever its backend."""
+    """A figure that a notebook shows, whatever its backend; labels that are longer than their axes are wrapped."""
+
+    def draw(self, renderer):
+        if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):  # which is off once all is in its place
+            self.lay_out()
+        super().draw(renderer)
+
+    def lay_out(self):
+        """Put the axes in their places, and break labels that are too long for them."""
+        self.get_layout_engine().execute(self)
+        for axes in self.axes:
+            for one in (axes, *axes.child_axes):
+                _wrap(one.xaxis.label, 1.25 * axes.bbox.width, "width")
+                _wrap(one.yaxis.label, 1.1 * axes.bbox.height, "height")
 
     def _repr_png_(self):
         file = io.BytesIO()
@@ -40,13 +57,44 @@ class ShownFigure(Figure):
         return file.getvalue()
 
 
+def _wrap(label, space, side):
+    """Break a label into lines if it needs more than the space, in pixels, along its side."""
+    needs, text = getattr(label.get_window_extent(), side), label.get_text()
+    if needs > space:
+        longest = max(map(len, text.split("\n")))
+        label.set_text(textwrap.fill(" ".join(text.split()), max(int(longest * space / needs), 8)))
+
+
 def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
-    """Return (figure, axes) in the project's style; axes is an array if there is more than one column."""
+    """Make the axes of a figure in the project's style.
+
+    Parameters
+    ----------
+    width_in : float
+        Of the figure. Below STACKED_BELOW_IN its panels stand below each other.
+    height_in : float
+        Of the figure with its panels side by side; if they are stacked, each is three quarters as high.
+    columns : int
+        Panels; more than one are lettered.
+    **options
+        Of `Figure.subplots`; `width_ratios` hold side by side only.
+
+    Returns
+    -------
+    figure, axes
+        `axes` is an array if there is more than one panel.
+    """
+    stacked = columns > 1 and width_in < STACKED_BELOW_IN
+    rows, columns = (columns, 1) if stacked else (1, columns)
+    if stacked:
+        height_in, options = height_in * (0.25 + 0.75 * rows), {**options, "width_ratios": None}
     with mpl.rc_context(STYLE):
         figure = ShownFigure(figsize=(width_in, height_in), layout="constrained")
-        axes = figure.subplots(1, columns, **options)
-        for one in np.atleast_1d(axes):
+        axes = figure.subplots(rows, columns, **options)
+        for letter, one in zip(string.ascii_lowercase, np.atleast_1d(axes), strict=False):
             sns.despine(ax=one)
+            if rows * columns > 1:
+                one.set_title(letter, loc="left", fontweight="bold", pad=3)
     return figure, axes
 
 
@@ -149,14 +197,19 @@ def line_style(mode, note):
 
 
 def add_legend(axes, columns=1):
-    """Put the legend above the axes, where it covers no data; draw none if it has no entries."""
-    handles, labels = axes.get_legend_handles_labels()
-    if not handles:
-        return
-    with mpl.rc_context(STYLE):
-        axes.figure.legend(
-            handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2
-        )
+    """Put the legend above the figure, where it covers no data; draw none if it has no entries.
+
+    It has as many columns as fit the figure's width, `columns` at most; the figure grows by its lines but the first.
+    """
+    figure, handles = axes.figure, axes.get_legend_handles_labels()
+    for n in range(min(columns, len(handles[0])), 0, -1):
+        with mpl.rc_context(STYLE):
+            legend = figure.legend(*handles, loc="outside upper center", ncols=n, handlelength=2.4, columnspacing=1.2)
+        if n == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            lines = legend.get_window_extent().height / figure.dpi / LEGEND_LINE_IN
+            figure.set_figheight(figure.get_figheight() + LEGEND_LINE_IN * max(lines - 1.5, 0))
+            return
+        legend.remove()
 
 
 def rate_axes(axes):
