@@ -205,7 +205,7 @@ def add_legend(axes, columns=1):
     for n in range(min(columns, len(handles[0])), 0, -1):
         with mpl.rc_context(STYLE):
             legend = figure.legend(*handles, loc="outside upper center", ncols=n, handlelength=2.4, columnspacing=1.2)
-        if n == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        if n == 1 or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
             lines = legend.get_window_extent().height / figure.dpi / LEGEND_LINE_IN
             figure.set_figheight(figure.get_figheight() + LEGEND_LINE_IN * max(lines - 1.5, 0))
             return

@@ -3,7 +3,16 @@
 import numpy as np
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
-from kvprefix.report.plots.axes import COLUMN_IN, PAGE_IN, add_legend, log_axes, make_axes, note_if_empty, rate_axes
+from kvprefix.report.plots.axes import (
+    COLUMN_IN,
+    PAGE_IN,
+    STACKED_BELOW_IN,
+    add_legend,
+    log_axes,
+    make_axes,
+    note_if_empty,
+    rate_axes,
+)
 from kvprefix.report.plots.places import label_ends
 from kvprefix.report.plots.styles import WEIGHTINGS, style_ramp
 from kvprefix.stats.intervals import spread_over
@@ -36,7 +45,7 @@ def draw_loss(frame, *, width_in=COLUMN_IN):
     figure, axes = make_axes(width_in)
     sizes = whole["block_size"]
     axes.plot(sizes, whole["lost_tokens"], marker="o", markersize=3, color="#10507A", label="measured")
-    label = f"half a block: (B - {small}) / 2"
+    label = f"half a block: (B − {small}) / 2"
     axes.plot(sizes, (sizes - small) / 2, color="#666666", linestyle=(0, (4, 1.5)), label=label)
     axes.set(ylabel="cached tokens lost per request\n(log scale)")
     note_if_empty(axes, (whole["lost_tokens"] > 0).sum(), "no larger block loses a token")
@@ -57,7 +66,7 @@ def _block_size_axis(axes, sizes):
 
 def _thin(labels, axes):
     """Leave out every other label, from the last one back, if they would touch."""
-    fit = axes.figure.get_figwidth() >= COLUMN_IN + 1 or len(labels) <= 8
+    fit = axes.figure.get_figwidth() >= STACKED_BELOW_IN or len(labels) <= 8
     return labels if fit else [label if k % 2 else "" for k, label in enumerate(labels, len(labels) % 2)]
 
 

@@ -70,7 +70,9 @@ def _find_end(line):
 
 
 def mark_places(axes, marks):
-    """Draw vertical lines at places of the x axis, each with its label along it: at the foot, or at the top if lines are in the way.
+    """Draw vertical lines at places of the x axis, each with its label along it.
+
+    A label stands at the foot of the axes, or at the top if a curve is in its way.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from kvprefix.report.captions import caption_figure
 from kvprefix.report.plots.axes import (
     COLUMN_IN,
     PAGE_IN,
+    STACKED_BELOW_IN,
     add_legend,
     complete_caption,
     compute_ecdf,
@@ -125,7 +126,8 @@ def _draw_bars(axes, results, measures, factor, label):
             )  # fmt: skip
         names = [name.replace("\n", " ") for name in measures]
         frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": known, "low": low, "high": high}))
-    axes.set_xticks(np.arange(len(measures)), measures)
+    names = measures if axes.figure.get_figwidth() >= STACKED_BELOW_IN else [one.replace(" ", "\n") for one in measures]
+    axes.set_xticks(np.arange(len(measures)), names)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     return pd.concat(frames)

@@ -66,7 +66,7 @@ def draw_lengths(traces, *, width_in=PAGE_IN):
         percent_axes(axes)
         note_if_empty(axes, len(frames[-1]), f"no request has {name} tokens")
         log_axes(axes, "x")
-        axes.legend(loc="lower right", fontsize=7, handlelength=2.4, frameon=False)
+        axes.legend(loc="best", fontsize=7, handlelength=2.4, frameon=False)
     left.set_ylabel("share of requests")
     return figure, pd.concat(frames, ignore_index=True)
 
