@@ -21,7 +21,7 @@ from kvprefix.files.paths import atomic_path
 from kvprefix.report.plots.styles import style_mode
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
-LEGEND_LINE_IN = 0.145
+LEGEND_LINE_IN, LETTERS_PER_IN = 0.145, 12  # of a legend: inches of a line, letters of an inch
 STACKED_BELOW_IN = 5.0  # a narrower figure has its panels below each other
 STYLE = {
     **sns.axes_style("ticks"),
@@ -37,6 +37,10 @@ STYLE = {
 class ShownFigure(Figure):
     """A figure that a notebook shows, whatever its backend; labels that are longer than their axes are wrapped."""
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.wrapped = {}  # a label: its text as it was given, and with its lines broken
+
     def draw(self, renderer):
         if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):  # which is off once all is in its place
             self.lay_out()
@@ -44,11 +48,26 @@ class ShownFigure(Figure):
 
     def lay_out(self):
         """Put the axes in their places, and break labels that are too long for them."""
+        self._wrap_labels()  # as it may be, since long labels would leave their axes no room
         self.get_layout_engine().execute(self)
+        self._wrap_labels()
+
+    def _wrap_labels(self):
         for axes in self.axes:
             for one in (axes, *axes.child_axes):
-                _wrap(one.xaxis.label, 1.25 * axes.bbox.width, "width")
-                _wrap(one.yaxis.label, 1.1 * axes.bbox.height, "height")
+                self._wrap(one.xaxis.label, _find_room(axes), "width")
+                self._wrap(one.yaxis.label, 1.1 * axes.bbox.height, "height")
+
+    def _wrap(self, label, space, side):
+        """Break a label into lines if it needs more than the space, in pixels, along its side."""
+        whole, shown = self.wrapped.get(label, ("", ""))
+        whole = whole if label.get_text() == shown else label.get_text()
+        label.set_text(whole)
+        needs = getattr(label.get_window_extent(), side)
+        if needs > space:
+            longest, text = max(map(len, whole.split("\n"))), " ".join(whole.split())
+            label.set_text(textwrap.fill(text, max(int(longest * space / needs), 8)))
+        self.wrapped[label] = whole, label.get_text()
 
     def _repr_png_(self):
         file = io.BytesIO()
@@ -57,12 +76,13 @@ class ShownFigure(Figure):
         return file.getvalue()
 
 
-def _wrap(label, space, side):
-    """Break a label into lines if it needs more than the space, in pixels, along its side."""
-    needs, text = getattr(label.get_window_extent(), side), label.get_text()
-    if needs > space:
-        longest = max(map(len, text.split("\n")))
-        label.set_text(textwrap.fill(" ".join(text.split()), max(int(longest * space / needs), 8)))
+def _find_room(axes):
+    """Return the pixels that a label below the middle of the axes may take, up to halfway to axes beside them."""
+    own, beside = axes.bbox, [one.bbox for one in axes.figure.axes if one is not axes]
+    low = max((one.x1 + own.x0 for one in beside if one.x1 <= own.x0), default=0) / 2
+    high = min((own.x1 + one.x0 for one in beside if one.x0 >= own.x1), default=2 * axes.figure.bbox.width) / 2
+    middle = (own.x0 + own.x1) / 2
+    return 2 * min(middle - low, high - middle)
 
 
 def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
@@ -178,8 +198,8 @@ def complete_caption(caption, figure):
     return " ".join([caption, *(f"{note[0].upper()}{note[1:]}." for note in notes)])
 
 
-def log_axes(axes, names):
-    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade, with a few plain ticks that fit."""
+def log_axes(axes, names, most=4):
+    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade, with at most so many plain ticks."""
     for name in names:
         if not 0 < getattr(axes.dataLim, f"interval{name}")[1] < np.inf:  # nothing to see
             axes.set(**{f"{name}lim": (1, 10)})
@@ -187,7 +207,7 @@ def log_axes(axes, names):
         low, high = getattr(axes, f"get_{name}lim")()
         if high < 10 * low:
             axis = getattr(axes, f"{name}axis")
-            axis.set(major_locator=MaxNLocator(4), minor_locator=NullLocator(), major_formatter="{x:,g}")
+            axis.set(major_locator=MaxNLocator(most), minor_locator=NullLocator(), major_formatter="{x:,g}")
 
 
 def line_style(mode, note):
@@ -201,10 +221,12 @@ def add_legend(axes, columns=1):
 
     It has as many columns as fit the figure's width, `columns` at most; the figure grows by its lines but the first.
     """
-    figure, handles = axes.figure, axes.get_legend_handles_labels()
-    for n in range(min(columns, len(handles[0])), 0, -1):
+    figure, (handles, labels) = axes.figure, axes.get_legend_handles_labels()
+    labels = [textwrap.fill(label, int(LETTERS_PER_IN * figure.get_figwidth())) for label in labels]
+    look = {"loc": "outside upper center", "handlelength": 2.4, "columnspacing": 1.2}
+    for n in range(min(columns, len(handles)), 0, -1):
         with mpl.rc_context(STYLE):
-            legend = figure.legend(*handles, loc="outside upper center", ncols=n, handlelength=2.4, columnspacing=1.2)
+            legend = figure.legend(handles, labels, ncols=n, **look)
         if n == 1 or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
             lines = legend.get_window_extent().height / figure.dpi / LEGEND_LINE_IN
             figure.set_figheight(figure.get_figheight() + LEGEND_LINE_IN * max(lines - 1.5, 0))

@@ -234,7 +234,8 @@ def _capacity_axis(axes, block_size):
 
 def _capacity_axes(axes, block_size, model):
     factor = block_size * model.bytes_per_token / 2**30
-    _capacity_axis(axes, block_size)
+    axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')})")
+    log_axes(axes, "x")
     rate_axes(axes)
     with mpl.rc_context(STYLE):
         top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))

@@ -1,10 +1,12 @@
 """Draw the engine study: the way from the unbounded accounting to an engine, and engines side by side."""
 
+import textwrap
+
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
 from kvprefix.files.words import count
-from kvprefix.report.plots.axes import PAGE_IN, add_legend, log_axes, make_axes, rate_axes
+from kvprefix.report.plots.axes import PAGE_IN, STACKED_BELOW_IN, add_legend, log_axes, make_axes, rate_axes
 from kvprefix.report.plots.places import label_ends
 from kvprefix.report.plots.styles import style_bars, style_lines
 from kvprefix.report.rounding import percent, points
@@ -30,7 +32,7 @@ def draw_chain(frame, pool=None, *, width_in=PAGE_IN):
     frame = frame[frame["case"].isin(CHAIN)]
     figure, (left, right) = make_axes(width_in, 3.0, 2, width_ratios=(1, 1.1))
     _draw_steps(left, frame[frame["pool"] == pool])
-    left.set(xlabel=f"token hit rate, {count(pool, 'block')}")
+    left.set(xlabel=f"token hit rate at {count(pool, 'block')}; steps in points")
     for name, look in style_lines(CHAIN).items():
         spread = spread_over(frame[frame["case"] == name], "pool", "token")
         right.plot(spread.index, spread["mean"], label=CHAIN[name].label, linewidth=1.1, markersize=3, **look)
@@ -38,7 +40,7 @@ def draw_chain(frame, pool=None, *, width_in=PAGE_IN):
     right.axvline(pool, color="#BBBBBB", linewidth=4, zorder=0.5)
     right.set(xlabel="pool (blocks, log scale)", ylabel="token hit rate")
     rate_axes(right)
-    log_axes(right, "x")
+    log_axes(right, "x", most=2)
     label_ends(right)
     return figure, frame
 
@@ -67,9 +69,11 @@ def _draw_steps(axes, frame):
     low, high = move_interval(first["low"].to_numpy(), first["high"].to_numpy(), first["token"].to_numpy(), rates)
     error = np.clip([rates - low, high - rates], 0, None)
     axes.errorbar(rates, places, xerr=error, fmt="|", color="#222222", markersize=7, linewidth=0.8)
-    steps = [f"{points(step)} points, to ".replace("-", "−") for step in 100 * np.diff(rates)]
-    said = zip(CHAIN.values(), ["", *steps], rates, strict=True)
-    axes.set_yticks(places, [f"{case.label}\n{step}{percent(rate)}" for case, step, rate in said])
+    steps = [f"{points(step)} → ".replace("-", "−") for step in 100 * np.diff(rates)]
+    letters = 20 if axes.figure.get_figwidth() < STACKED_BELOW_IN else 40
+    names = [textwrap.fill(case.label, letters) for case in CHAIN.values()]
+    said = zip(names, ["", *steps], rates, strict=True)
+    axes.set_yticks(places, [f"{name}\n{step}{percent(rate)}" for name, step, rate in said])
     axes.set(xlim=(0, None), ylim=(-0.6, len(CHAIN) - 0.4))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.tick_params(axis="y", length=0)
