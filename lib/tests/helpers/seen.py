@@ -2,14 +2,12 @@
 
 from itertools import combinations
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 
 def find_texts(figure):
     """Draw a figure; return each text that shows and its box in pixels, as a list of (str, Bbox)."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    figure.draw_without_rendering()
     texts = [text for legend in figure.legends for text in legend.get_texts()]
     for axes in figure.axes:
         texts += [axes.title, axes._left_title, *axes.texts]
@@ -17,8 +15,7 @@ def find_texts(figure):
         for one in (axes, *axes.child_axes):
             texts += [text for axis in (one.xaxis, one.yaxis) for text in _list_labels(axis)]
     shown = [text for text in texts if text.get_visible() and text.get_text().strip()]
-    renderer = canvas.get_renderer()  # the box of an annotation would hold its line too
-    return [(text.get_text(), Text.get_window_extent(text, renderer)) for text in shown]
+    return [(text.get_text(), Text.get_window_extent(text)) for text in shown]  # that of an annotation holds its line
 
 
 def _list_labels(axis):

@@ -13,7 +13,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.escape import one_line
@@ -204,10 +204,15 @@ def log_axes(axes, names, most=4):
         if not 0 < getattr(axes.dataLim, f"interval{name}")[1] < np.inf:  # nothing to see
             axes.set(**{f"{name}lim": (1, 10)})
         axes.set(**{f"{name}scale": "log"})
-        low, high = getattr(axes, f"get_{name}lim")()
-        if high < 10 * low:
-            axis = getattr(axes, f"{name}axis")
-            axis.set(major_locator=MaxNLocator(most), minor_locator=NullLocator(), major_formatter="{x:,g}")
+        log_ticks(getattr(axes, f"{name}axis"), *getattr(axes, f"get_{name}lim")(), most)
+
+
+def log_ticks(axis, low, high, most=4):
+    """Label the ticks of a logarithmic axis so that they fit: a few plain ones below a decade, else the decades."""
+    if high < 10 * low:
+        axis.set(major_locator=MaxNLocator(most), minor_locator=NullLocator(), major_formatter="{x:,g}")
+    else:
+        axis.set_minor_formatter(NullFormatter())
 
 
 def line_style(mode, note):

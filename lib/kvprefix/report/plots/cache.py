@@ -16,6 +16,7 @@ from kvprefix.report.plots.axes import (
     add_legend,
     compute_ecdf,
     log_axes,
+    log_ticks,
     make_axes,
     note_if_empty,
     percent_axes,
@@ -61,6 +62,7 @@ def draw_lru_curve(curve, ceiling, block_size, model, engine=None, marks=(), *, 
         axes.axhline(frame["unbounded"].mean(), color=GREEN, linestyle=DASH_DOTTED, linewidth=0.7)
         frames = [frame.assign(what="engine")]
     axes.set(ylabel="hit rate (thin: unbounded)")
+    note_if_empty(axes, max(ceiling.values()), "nothing is ever hit")
     _capacity_axes(axes, block_size, model)
     add_legend(axes, 4)
     mark_places(axes, [(plain_label(label), blocks) for label, blocks in marks])
@@ -131,6 +133,7 @@ def draw_policies(frame, ceiling, block_size, model, fine=None, *, width_in=PAGE
             _draw_spread(right, spread_over(lines[name], "capacity_blocks", "points"), look)
     right.axhline(0, label=plain_label(LRU.label), **{**looks[LRU.name], "marker": ""})
     left.axhline(ceiling["token"], color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
+    note_if_empty(left, ceiling["token"], "nothing is ever hit")
     left.set(ylabel="token hit rate")
     right.set(ylabel="points of token hit rate against LRU")
     _capacity_axes(left, block_size, model)
@@ -233,15 +236,21 @@ def _capacity_axis(axes, block_size):
 
 
 def _capacity_axes(axes, block_size, model):
+    """Label the capacity in blocks, in tokens below and in GiB above."""
     factor = block_size * model.bytes_per_token / 2**30
     axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')})")
     log_axes(axes, "x")
     rate_axes(axes)
+    size = f"{plain_label(model.name)} ({model.bytes_per_token / 1024:,.0f} KiB per token)"
+    _add_scale(axes, "top", factor, f"GiB of KV cache, {size}").xaxis.set_major_formatter("{x:,g}")
+    below = _add_scale(axes, "bottom", block_size, "capacity (tokens, log scale)")
+    below.spines["bottom"].set_position(("outward", 30))
+
+
+def _add_scale(axes, place, factor, label):
+    """Add a scale to a logarithmic x axis, whose numbers are those of the axis times a factor."""
     with mpl.rc_context(STYLE):
-        top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
-        name, kib = plain_label(model.name), model.bytes_per_token / 1024
-        top.set_xlabel(f"GiB of KV cache, {name} ({kib:,.0f} KiB per token)")
-        top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        below = axes.secondary_xaxis("bottom", functions=(lambda x: x * block_size, lambda x: x / block_size))
-        below.spines["bottom"].set_position(("outward", 30))
-        below.set_xlabel("capacity (tokens, log scale)")
+        scale = axes.secondary_xaxis(place, functions=(lambda x: x * factor, lambda x: x / factor))
+    scale.set_xlabel(label)
+    log_ticks(scale.xaxis, *np.multiply(axes.get_xlim(), factor), most=3)
+    return scale

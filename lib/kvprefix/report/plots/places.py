@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 SIZE = 7  # points, of a label
-LINE = 1.2 * SIZE / 72  # inches, its height
+LINE, LETTERS_PER_IN = 1.2 * SIZE / 72, 14  # inches, its height; how many of its letters stand in an inch
 
 
 def spread_places(wanted, sizes, low, high):
@@ -87,7 +87,9 @@ def mark_places(axes, marks):
     to_axes, line = axes.transData + axes.transAxes.inverted(), LINE * axes.figure.dpi / axes.bbox.width
     ends = to_axes.transform([(x, 1.0) for _, x in marks] or np.zeros((0, 2)))[:, 0]
     places = spread_places(ends - line / 2, [line] * len(marks), 0, 1)
+    letters = int(axes.bbox.height / axes.figure.dpi * LETTERS_PER_IN)
     for (label, x), place in zip(marks, places, strict=True):
+        label = label if len(label) <= letters else f"{label[: letters - 1]}…"
         axes.axvline(x, color="#444444", linewidth=0.6, linestyle=(0, (2, 1.5)), zorder=1)
         text = axes.text(
             place, 0.02, label, transform=axes.transAxes, rotation=90, ha="center", va="bottom", fontsize=SIZE,

@@ -51,6 +51,7 @@ def _draw_variants(frame, ceiling, block_size, style, width_in):
         spread, first = spread_over(one, "capacity_blocks", "token"), one.dropna(subset="low")
         ends = (first[end].to_numpy() for end in ("low", "high", "token"))
         _draw_band(axes, spread, *move_interval(*ends, spread["mean"].to_numpy()), look)
+    note_if_empty(axes, ceiling, "nothing is ever hit")
     axes.axhline(ceiling, color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     _capacity_axis(axes, block_size)
     axes.set(ylabel="token hit rate")
