@@ -152,7 +152,7 @@ def test_labels_of_equal_ends_are_spread_and_marks_out_of_sight_are_left_out():
     figure, axes = make_axes()
     for k in range(12):
         axes.plot([1, 2], [0, 1], label=f"line {k}")
-    label_ends(axes, bold=["line 3"])
+    label_ends([axes], bold=["line 3"])
     assert len(axes.texts) == 12 and not find_faults(figure)
     assert [text.get_text() for text in axes.texts if text.get_weight() == "bold"] == ["line 3"]
     figure, axes = make_axes()

@@ -33,8 +33,7 @@ def draw_block_sizes(frame, *, width_in=PAGE_IN):
     for axes in (left, right):
         _block_size_axis(axes, whole["block_size"])
         rate_axes(axes)
-    for axes in (left, right):
-        label_ends(axes)
+    label_ends([left, right])
     return figure, frame
 
 

@@ -141,8 +141,7 @@ def draw_policies(frame, ceiling, block_size, model, fine=None, *, width_in=PAGE
     if bounds:
         _shade_headroom(left, *(spread_over(lines[name], "capacity_blocks", "token") for name in (LRU.name, bounds[0])))
     bold = [plain_label(label_policy(name)) for name in looks if _stands_out(name)]
-    for axes in (left, right):
-        label_ends(axes, bold)
+    label_ends([left, right], bold)
     return figure, data
 
 

@@ -41,7 +41,7 @@ def draw_chain(frame, pool=None, *, width_in=PAGE_IN):
     right.set(xlabel="pool (blocks, log scale)", ylabel="token hit rate")
     rate_axes(right)
     log_axes(right, "x", most=2)
-    label_ends(right)
+    label_ends([right])
     return figure, frame
 
 

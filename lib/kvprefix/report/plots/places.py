@@ -42,13 +42,24 @@ def spread_places(wanted, sizes, low, high):
     return placed
 
 
-def label_ends(axes, bold=(), letters=18):
-    """Write the label of each labelled line at its end, right of the axes; where ends are close, labels are spread.
+def label_ends(panels, bold=(), letters=18):
+    """Write the label of each labelled line at its end, right of its axes; where ends are close, labels are spread.
 
-    Labels are broken into lines of so many letters, three at most. The axes must have their limits, and the figure all
-    else.
+    Parameters
+    ----------
+    panels : sequence of Axes
+        With their limits, of a figure that has all else.
+    bold : sequence of str
+        Labels.
+    letters : int
+        Of a line; a label has three lines at most.
     """
-    axes.figure.lay_out()
+    panels[0].figure.lay_out()
+    for axes in panels:
+        _label_ends(axes, bold, letters)
+
+
+def _label_ends(axes, bold, letters):
     lines = [line for line in axes.lines if np.isfinite(line.get_ydata()).any() and line.get_label()[0] != "_"]
     texts = [textwrap.fill(line.get_label(), letters, max_lines=3, placeholder="…") for line in lines]
     ends = [line.get_transform().transform(_find_end(line)) for line in lines]
