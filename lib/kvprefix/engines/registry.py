@@ -101,10 +101,10 @@ ENGINES = {engine.name: engine for engine in (
         name="sglang", label="SGLang", load=_load_sglang,
         definition=f"a tree of pages, the least recently used leaf is evicted first; as in {SGLANG_VERSIONS.newest}",
         variants=(
-            Variant(name="sglang_page", label="SGLang, pages as large", look={"facecolor": "#E08A00", "hatch": ""}),
+            Variant(name="sglang_page", label="SGLang, pages as large", look={"facecolor": "#E08A00", "hatch": "...."}),
             Variant(
                 name="sglang_token", label="SGLang, pages of one token", options={"block_size": 1},
-                look={"facecolor": "#E08A00", "hatch": "////"},
+                look={"facecolor": "#E08A00", "hatch": "xxxx"},
             ),
         ),
     ),

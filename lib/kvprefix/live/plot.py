@@ -12,7 +12,7 @@ _LOOK = {
 }
 
 
-def draw_predicted_measured(frame):
+def draw_predicted_measured(frame, *, width_in=PAGE_IN):
     """Draw each request's predicted and measured cached tokens, and their sums over the requests.
 
     Parameters
@@ -26,7 +26,7 @@ def draw_predicted_measured(frame):
         `data` has the rows that could be compared.
     """
     data = frame[frame["status"].isin(list(_LOOK))].drop(columns="ttft_s").reset_index(drop=True)
-    figure, (left, right) = make_axes(PAGE_IN, 2.6, 2)
+    figure, (left, right) = make_axes(width_in, 2.6, 2)
     predicted, measured = (data[f"{name}_cached_tokens"].fillna(0).to_numpy(int) for name in ("predicted", "measured"))
     most = max(1, predicted.max(initial=0), measured.max(initial=0))
     left.plot([0, most], [0, most], color="#999999", linewidth=0.8)

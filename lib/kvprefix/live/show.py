@@ -15,5 +15,5 @@ def show_recording(section):
     frame, summary = compare_recording(read_recording(path))
     said = {"sentence": describe_comparison(summary), "notes": [*summary["causes"], *summary["warnings"]]}
     section.say("A live server", WORDS.say("live.md", said))
-    caption = "Cached tokens of each request, predicted by the replay and reported by a live server."
+    caption = "Cached tokens predicted by the replay and reported by a live server: (a) of each request, (b) summed up."
     section.show_figure("live", caption, draw_predicted_measured, frame)

@@ -69,6 +69,31 @@ def spread_over(frame, by, column):
     return spread.assign(mean=spread["mean"].clip(spread["min"], spread["max"]))
 
 
+def pair_differences(frame, by, base, over="capacity_blocks"):
+    """Return a frame and its `points`: each token hit rate less the base's of the same seed and place, in points.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        With `seed`, `token` and the columns `by` and `over`; one row for each of them together.
+    by : str
+        The column that holds the base's name.
+    base : str
+    over : str
+        The column of the places.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"seed": 0, "capacity_blocks": 8, "policy": ["lru", "lfu"], "token": [0.25, 0.5]})
+    >>> pair_differences(frame, "policy", "lru")["points"].tolist()
+    [0.0, 25.0]
+    """
+    placed = frame.set_index(["seed", over])
+    of_base = placed[placed[by] == base]["token"].reindex(placed.index)
+    return frame.assign(points=100 * (placed["token"].to_numpy() - of_base.to_numpy()))
+
+
 def move_interval(low, high, first, mean, least=0.0):
     """Return the ends of an interval that was found with the first seed, moved to the mean over seeds.
 

@@ -25,6 +25,7 @@ from kvprefix.files.paths import InputError
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.table import SEEDS, draw, draw_variants, list_seeds, measure_table
 
+FINE_SEEDS = 3  # of the policies that are replayed at many capacities
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 ACCESS_BUDGET = 200_000_000  # the most block accesses of a studied trace; a draw takes about 30 bytes per access
 
@@ -168,6 +169,41 @@ def measure_policies(workload, seed, capacity, policies):
         frame["low"], frame["high"] = interval(draws)
         frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [names.index(LRU.name)]])
     return frame
+
+
+def study_fine(workload, capacities, *, points=17):
+    """Replay the policies whose curve is cheap at more capacities: LRU, those that need no tree, and the bounds.
+
+    Parameters
+    ----------
+    workload : Workload
+    capacities : sequence of int
+        Blocks, which are among those of the curve.
+    points : int
+        Capacities, at equal ratios from the least to the largest of these.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `policy`, `capacity_blocks`, `block`, `token`, `request_mean`.
+    """
+    least, most = min(capacities), max(capacities)
+    capacities = np.union1d(capacities, spread_capacities(most, points, least)).tolist()
+    names = [one.name for one in POLICIES.values() if one is LRU or one.replay_free or one.is_bound]
+    settings = {name: POLICIES[name].default for name in names}
+    seeds, threads = list_seeds(workload, FINE_SEEDS), count_threads(workload)
+    return measure_table(
+        workload, "fine", [FINE_SEEDS, capacities, settings], measure_fine,
+        [(seed, capacities, names) for seed in seeds], at_once=lambda *_: threads,
+    )  # fmt: skip
+
+
+def measure_fine(workload, seed, capacities, names):
+    """Replay policies at all capacities on one draw; the rows of `study_fine` for its seed."""
+    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+    pairs = [(name, capacity) for capacity in capacities for name in names]
+    rates = [rate_hits(accesses, replay(accesses, capacity, name)) for name, capacity in pairs]
+    return pd.DataFrame(pairs, columns=["policy", "capacity_blocks"]).assign(seed=seed).join(pd.DataFrame(rates))
 
 
 def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):

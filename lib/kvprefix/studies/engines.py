@@ -17,6 +17,7 @@ from kvprefix.cache.curve import count_seen
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.registry import ENGINES
 from kvprefix.stats.intervals import bootstrap_rates, interval
+from kvprefix.studies.cache import spread_capacities
 from kvprefix.studies.table import list_seeds, measure_table
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import Trace
@@ -24,6 +25,8 @@ from kvprefix.traces.workload import make_trace
 
 ENGINE_STUDY_VERSION = 3  # raise when the meaning of the table changes
 ENGINE_SEEDS = 5  # draws of the clock; an engine's replay costs more than a policy's
+CURVE_SEEDS = 3  # of the engine's curve, which has many pools
+LEAST_TOKENS = 8192  # of the curve's smallest pool: a usual prompt fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +138,8 @@ def study_engines(workload, pools):
 
 def measure_engines(workload, seed, pools):
     """Measure all cases on one draw of the clock; the frame of `study_engines` for one seed."""
-    parameters = replace(workload.parameters, seed=seed)
-    trace = make_trace(replace(workload, parameters=parameters), "multi_turn")
-    size = parameters.block_size
-    blocks = {outputs: identify_blocks(trace, size, outputs=outputs) for outputs in (False, True)}
-    draw = Draw(trace, parameters, blocks)
+    draw = _draw(workload, seed, (False, True))
+    trace, size = draw.trace, draw.parameters.block_size
     cases = list_engines() | CHAIN  # in a chain a case has another base
     cases = {name: cases[name] for name in [*CHAIN, *cases]}
     counted = {name: case.count(draw) * size for name, case in cases.items() if case.count}
@@ -154,6 +154,53 @@ def measure_engines(workload, seed, pools):
         never_fit = int((replayed["overlap"].hit_tokens < 0).sum())
         frames.append(frame.assign(seed=seed, pool=pool, never_fit=never_fit))
     return pd.concat(frames, ignore_index=True)
+
+
+def study_engine_curve(workload, *, points=12):
+    """Replay the workload through vLLM, replies cached, over the size of its pool.
+
+    Parameters
+    ----------
+    workload : Workload
+    points : int
+        Pools, at equal ratios from LEAST_TOKENS up to all distinct blocks, those of generated tokens among them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `capacity_blocks` (that can hold tokens), `distinct_blocks` (of the trace), `token` (token hit rate),
+        `unbounded` (that of a pool without a bound), `never_fit` (prompts larger than the pool) and, for the first
+        seed, `low` and `high` (95 % interval over resampled conversations).
+    """
+    options = [ENGINE_STUDY_VERSION, CURVE_SEEDS, points, LEAST_TOKENS, next(iter(list_engines().values())).label]
+    seeds = list_seeds(workload, CURVE_SEEDS)
+    return measure_table(workload, "engine-curve", options, measure_engine_curve, [(seed, points) for seed in seeds])
+
+
+def measure_engine_curve(workload, seed, points):
+    """Measure the engine's curve on one draw of the clock; the rows of `study_engine_curve` for its seed."""
+    draw = _draw(workload, seed, (True,))
+    size, blocks, total = draw.parameters.block_size, draw.blocks[True], max(draw.prompts.sum(), 1)
+    pools = spread_capacities(blocks.n_distinct, points, max(LEAST_TOKENS // size, 1))
+    replayed = [_replay(CHAIN["vllm"], draw, int(pool)).hit_tokens for pool in pools]
+    cached = np.maximum(np.column_stack(replayed), 0)
+    frame = pd.DataFrame({
+        "seed": seed, "capacity_blocks": pools, "distinct_blocks": blocks.n_distinct, "token": cached.sum(0) / total,
+        "unbounded": count_hits(blocks, draw.prompts).sum() * size / total,
+        "never_fit": [int((hits < 0).sum()) for hits in replayed], "low": np.nan, "high": np.nan,
+    })  # fmt: skip
+    if seed == workload.parameters.seed:
+        conversations = draw.trace.requests["conversation_index"].to_numpy()
+        frame["low"], frame["high"] = interval(bootstrap_rates(cached, draw.prompts, conversations))
+    return frame
+
+
+def _draw(workload, seed, outputs):
+    """Return the draw of a seed, with its blocks without generated tokens (False), with them (True), or both."""
+    parameters = replace(workload.parameters, seed=seed)
+    trace = make_trace(replace(workload, parameters=parameters), "multi_turn")
+    blocks = {one: identify_blocks(trace, parameters.block_size, outputs=one) for one in outputs}
+    return Draw(trace, parameters, blocks)
 
 
 def _replay(case, draw, pool):

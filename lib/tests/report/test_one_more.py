@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from said import said_of
+from seen import find_faults
 
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.policy import Policy
@@ -15,11 +16,13 @@ from kvprefix.models.memory import load_model
 from kvprefix.report.captions import state_conditions
 from kvprefix.report.facts import engines as facts_engines
 from kvprefix.report.facts.sharing import tabulate_comparison
+from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.plots import engines as plot_replays
 from kvprefix.report.plots import styles as plot_styles
 from kvprefix.report.plots import timing as plot_timing
 from kvprefix.report.plots import workload as plot_workload
+from kvprefix.report.plots.axes import complete_caption
 from kvprefix.report.plots.sharing import FIGURES
 from kvprefix.studies.engines import CHAIN, Case, list_engines
 from kvprefix.studies.sharing import analyse
@@ -61,9 +64,14 @@ def test_a_policy_of_ones_own_is_in_the_figure(more, monkeypatch):
     for name in more:
         monkeypatch.setitem(POLICIES, name, Policy(name=name, label=name.upper(), definition="one's own"))
     figure, _ = plot_cache.draw_policies(spread(POLICIES, "policy"), {"token": 0.6}, 16, MODEL)
-    assert set(entries(figure)) == {policy.label for policy in POLICIES.values()} | {"unbounded"}
-    lines = figure.axes[0].lines
-    assert len(lines) == len(POLICIES) + 1 and len(set(looks(lines))) == len(lines)
+    left, right = figure.axes
+    ends = {text.get_text().replace("\n", " ") for text in left.texts} - {"headroom"}
+    assert ends == {policy.label for policy in POLICIES.values()} | {"unbounded"}
+    assert len(left.lines) == len(POLICIES) + 1 and len(set(looks(left.lines))) == len(left.lines)
+    assert len(right.texts) == len(right.lines) == len(POLICIES) - 1  # the optimum is in the first panel alone
+    bold = {text.get_text() for text in left.texts if text.get_weight() == "bold"}
+    assert bold == {"LRU", "OPT", *(name.upper() for name in more)}
+    assert not find_faults(figure)
 
 
 @pytest.mark.parametrize("n", [1, 4, 9])
@@ -73,11 +81,11 @@ def test_every_memory_is_drawn(n):
     whole = spread([16, 32, 1024], "block_size", [np.nan], "memory_tokens")
     whole = whole[whole["seed"] == 0].assign(lost_tokens=[0.0, 4.0, 9.0], blocks=1.0)
     frame = pd.concat([whole, bounded])
-    figure, _ = plot_cache.draw_block_sizes(frame)
+    figure, _ = plot_sizes.draw_block_sizes(frame)
     left, right = figure.axes
     assert len(right.lines) == len(right.texts) == n and len(set(looks(right.lines))) == n
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["16", "32", "1024"]
-    assert plot_cache.draw_loss(frame)[1]["block_size"].tolist() == [32, 1024]
+    assert plot_sizes.draw_loss(frame)[1]["block_size"].tolist() == [32, 1024]
 
 
 def test_every_window_is_drawn():
@@ -99,9 +107,15 @@ def test_every_variant_is_drawn(n):
     names = [f"{k} /s" for k in range(n)]
     columns = dict.fromkeys(["time_s", "simulated", "approximated", "independent"], 0.5)
     frame = spread(names, "variant").assign(**columns, window_s=9.0, holds=1.0)
-    figure, _ = plot_timing.draw_variants(frame, 0.6, 16)
-    lines = figure.axes[0].lines
-    assert set(entries(figure)) == {*names, "unbounded"} and len(set(looks(lines))) == len(lines) == n + 1
+    for draw in (plot_timing.draw_clocks, plot_timing.draw_rates):
+        figure, _ = draw(frame, 0.6, 16)
+        lines = figure.axes[0].lines
+        assert set(entries(figure)) == {*names, "unbounded"} and len(set(looks(lines))) == len(lines) == n + 1
+    figure, data = plot_timing.draw_differences(frame, 16)
+    assert set(entries(figure)) == set(names) and len(figure.axes[0].lines) == n
+    assert (data["points"] == 0).all()
+    alone = "There is nothing to compare with." in complete_caption("Bursts.", figure)
+    assert alone == (n == 1)
     figure, _ = plot_timing.draw_characteristic(frame, np.array([1.0, 2.0]), 16)
     assert set(entries(figure)) == set(names) and len(figure.axes[0].lines) == n
     figure, _ = plot_timing.draw_approximation(frame, 16)
@@ -123,8 +137,12 @@ def test_every_engine_case_and_pool_is_drawn(monkeypatch):
     assert len(bars) == len(engines) * len(pools)
     assert len({(to_hex(bar.get_facecolor()), bar.get_hatch()) for bar in bars}) == len(engines)
     figure, _ = plot_replays.draw_chain(frame)
-    assert [axes.get_title() for axes in figure.axes] == [f"{pool:,} blocks" for pool in pools]
-    assert [len(axes.patches) for axes in figure.axes] == [len(CHAIN)] * len(pools)
+    left, right = figure.axes
+    assert len([patch for patch in left.patches if abs(patch.get_height() - 0.6) < 1e-9]) == len(CHAIN)
+    assert "at 800 blocks" in left.get_xlabel()  # the middle one
+    lines = {line.get_label(): line for line in right.lines if line.get_label()[0] != "_"}
+    assert list(lines) == [case.label for case in CHAIN.values()]
+    assert all(line.get_xdata().tolist() == pools for line in lines.values())
     assert (facts_engines.tabulate_engines(frame)["case"] == "My engine").sum() == len(pools)
     assert "My engine" in said_of(facts_engines.facts_engines, frame)
     assert "A second tier" in said_of(facts_engines.facts_chain, frame)

@@ -13,6 +13,7 @@ from kvprefix.cache.working_set import count_working_set, rank_reuse
 from kvprefix.models.memory import load_model
 from kvprefix.report.captions import state_study
 from kvprefix.report.facts import cache as facts_cache
+from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.words import say
 from kvprefix.stats.intervals import bootstrap_rates, interval, move_interval
@@ -103,6 +104,26 @@ def test_policies_are_paired_and_opt_is_the_bound(workload):
     assert len(figure.axes[0].lines) == len(POLICIES) + 1
 
 
+def test_cheap_policies_are_replayed_between_the_others_capacities(workload):
+    fine = study.study_fine(workload, [50, 777, 5000], points=5)
+    assert set(fine["policy"]) == {"lru", "fifo_flat", "ttl", "opt"} and set(fine["seed"]) == {0, 1, 2}
+    assert sorted(set(fine["capacity_blocks"])) == [50, 158, 500, 777, 1581, 5000]
+    accesses = dict(study.draw_accesses(workload, 16, seeds=3))[2]
+    row = fine[(fine["seed"] == 2) & (fine["policy"] == "opt") & (fine["capacity_blocks"] == 158)].iloc[0]
+    assert rate_hits(accesses, replay(accesses, 158, "opt")) == row[["block", "token", "request_mean"]].to_dict()
+    replays = study.study_policies(workload, [50, 777, 5000])
+    figure, data = plot_cache.draw_policies(replays, {"token": 0.5}, 16, load_model("Llama-3.1-8B"), fine)
+    left, right = figure.axes
+    lines = {line.get_label(): line for line in left.lines}
+    assert lines["OPT"].get_xdata().tolist() == [50, 158, 500, 777, 1581, 5000]
+    assert lines["OPT"].get_markevery() == [0, 3, 5] and lines["LFU"].get_xdata().tolist() == [50, 777, 5000]
+    mean = replays[replays["policy"].isin(["lfu", "lru"])].groupby(["capacity_blocks", "policy"])["token"].mean()
+    gains = {line.get_label(): line.get_ydata() for line in right.lines}
+    assert gains["LFU"] == pytest.approx(100 * (mean[:, "lfu"] - mean[:, "lru"]).to_numpy()) and "OPT" not in gains
+    assert not data.duplicated(["seed", "policy", "capacity_blocks"]).any()
+    assert len(data) == len(replays) + 3 * 4 * 3  # three seeds of four policies at three more capacities
+
+
 def test_block_sizes_lose_about_half_a_block(workload):
     frame = study.study_block_sizes(workload, [2_000, 20_000], sizes=(1, 4, 16))
     whole = frame[frame["memory_tokens"].isna()].set_index("block_size")
@@ -135,7 +156,7 @@ def test_block_sizes_with_too_many_accesses_are_left_out_and_named(workload, mon
     assert f"1: {accesses[1]:,}; 2: {accesses[2]:,}." in said and f"more than {accesses[4]:,} block accesses" in said
     # half a block of 16 against blocks of 4: (16 - 4) / 2 = 6
     assert facts_cache.tabulate_block_sizes(frame)["half a block"].tolist() == [0, 6]
-    _, data = plot_cache.draw_loss(frame)
+    _, data = plot_sizes.draw_loss(frame)
     assert data["half_a_block"].tolist() == [6]
 
 

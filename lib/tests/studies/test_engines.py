@@ -83,14 +83,41 @@ def test_agreement_is_counted(workload):
 
 
 def test_what_is_drawn_and_said(frame):
-    figure, _ = plot_replays.draw_chain(frame)
-    assert [axes.get_title() for axes in figure.axes] == ["600 blocks", "3,000 blocks"]
+    figure, _ = plot_replays.draw_chain(frame, 3_000)
+    table = facts_engines.tabulate_chain(frame)
+    rates = table[table["pool (blocks)"] == 3_000]["token hit rate"].to_numpy()
+    bars = [patch for patch in figure.axes[0].patches if abs(patch.get_height() - 0.6) < 1e-9]
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
+    assert np.ravel(ends) == pytest.approx(np.column_stack([[0, *rates[:-1]], rates]).ravel())
+    assert figure.axes[0].get_xlabel().startswith("token hit rate at 3,000 blocks")
+    evictions = table[(table["pool (blocks)"] == 3_000) & (table["case"] == "evictions")].iloc[0]
+    step = f"−{-evictions['points']:.2f} → {100 * evictions['token hit rate']:.1f} %"
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][3] == f"evictions\n{step}"
+    assert plot_replays.draw_chain(frame)[0].axes[0].get_xlabel().startswith("token hit rate at 600 blocks")
     plot_replays.draw_engines(frame)
     measures = facts_engines.facts_chain, facts_engines.facts_waits, facts_engines.facts_engines
     texts = [said_of(one, frame) for one in measures]
     assert all("nan" not in text for text in texts)
     assert "With 600 blocks" in texts[0] and "SGLang" in texts[2]
     assert set(facts_engines.tabulate_engines(frame)["verdict"]) <= {"–", "higher", "lower", "equal", "not separated"}
+
+
+def test_the_engine_s_curve_is_of_those_replays(workload):
+    curve = study_engine.study_engine_curve(workload, points=4)
+    assert curve["seed"].nunique() == study_engine.CURVE_SEEDS and len(curve) == 4 * study_engine.CURVE_SEEDS
+    trace = make_trace(replace(workload, parameters=replace(workload.parameters, seed=2)), "multi_turn")
+    own = curve[curve["seed"] == 2]
+    assert own["capacity_blocks"].iloc[0] == 512 and own["capacity_blocks"].iloc[-1] == own["distinct_blocks"].iloc[0]
+    for row in own.itertuples():
+        replayed = VLLM(blocks=row.capacity_blocks + 1).replay(trace)
+        assert row.token == pytest.approx(rate(replayed))
+        assert row.never_fit == (replayed.hit_tokens < 0).sum()
+    whole = VLLM().replay(trace)
+    assert own["unbounded"].to_numpy() == pytest.approx(rate(whole))
+    assert own["distinct_blocks"].iloc[0] == whole.cached_hashes
+    first = curve.dropna(subset="low")
+    assert set(first["seed"]) == {0}
+    assert ((first["low"] <= first["token"]) & (first["token"] <= first["high"])).all()
 
 
 def test_a_table_is_kept(workload, frame, monkeypatch):

@@ -69,7 +69,7 @@ def test_a_table_is_kept(workload, clocks, monkeypatch):
 
 def test_what_is_drawn_and_said_of_rates(workload):
     frame = study_timing.study_timing(workload, study_timing.RATES, points=4)
-    figure, _ = plot_timing.draw_variants(frame, 0.6, 16)
+    figure, _ = plot_timing.draw_rates(frame, 0.6, 16)
     assert len(figure.axes[0].lines) == len(study_timing.RATES) + 1
     figure, data = plot_timing.draw_approximation(frame, 16)
     assert {"simulated", "approximated", "independent"} <= set(data.columns)
@@ -110,7 +110,7 @@ def test_a_caption_states_what_is_varied_and_never_the_workload_s_value_of_it(wo
     )
     bursts = pd.DataFrame({"variant": list(study_timing.BURSTS) * 2, "seed": [4] * 4 + [5] * 4})
     assert state(workload, bursts, study_timing.BURSTS) == (
-        f"{START}, 2 conversations/s, causal clock; varied: arrivals (CV 1, CV 2, CV 5, CV 10); cold start, prompts "
+        f"{START}, 2 conversations/s, causal clock; varied: arrivals (CV 10, CV 5, CV 2, CV 1); cold start, prompts "
         "only; 2 seeds from 4 on."
     )
 

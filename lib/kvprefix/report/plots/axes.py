@@ -4,6 +4,7 @@ Figures are plain `matplotlib.figure.Figure` objects, so that nothing depends on
 """
 
 import io
+import string
 import textwrap
 
 import matplotlib as mpl
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.escape import one_line
@@ -19,6 +21,8 @@ from kvprefix.files.paths import atomic_path
 from kvprefix.report.plots.styles import style_mode
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
+LEGEND_LINE_IN, LETTERS_PER_IN = 0.145, 12  # of a legend: inches of a line, letters of an inch
+STACKED_BELOW_IN = 5.0  # a narrower figure has its panels below each other
 STYLE = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
@@ -31,7 +35,44 @@ STYLE = {
 
 
 class ShownFigure(Figure):
-    """A figure that a notebook shows, whatever its backend."""
+    """A figure that a notebook shows, whatever its backend; labels that are longer than their axes are wrapped."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.wrapped = {}  # a label: its text as it was given, and with its lines broken
+
+    def draw(self, renderer):
+        if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
+            self.lay_out()
+            self.set_layout_engine("none")  # places hold for every resolution, and finding them takes most of the time
+        super().draw(renderer)
+
+    def lay_out(self):
+        """Put the axes in their places, and break labels that are too long for them."""
+        self._wrap_labels()  # as it may be, since long labels would leave their axes no room
+        self.get_layout_engine().execute(self)
+        if self._wrap_labels():
+            self.get_layout_engine().execute(self)
+
+    def _wrap_labels(self):
+        """Break labels where they must be broken; say whether any has changed."""
+        before = list(self.wrapped.values())
+        for axes in self.axes:
+            for one in (axes, *axes.child_axes):
+                self._wrap(one.xaxis.label, _find_room(axes), "width")
+                self._wrap(one.yaxis.label, 1.1 * axes.bbox.height, "height")
+        return before != list(self.wrapped.values())
+
+    def _wrap(self, label, space, side):
+        """Break a label into lines if it needs more than the space, in pixels, along its side."""
+        whole, shown = self.wrapped.get(label, ("", ""))
+        whole = whole if label.get_text() == shown else label.get_text()
+        label.set_text(whole)
+        needs = getattr(label.get_window_extent(), side)
+        if needs > space:
+            longest, text = max(map(len, whole.split("\n"))), " ".join(whole.split())
+            label.set_text(textwrap.fill(text, max(int(longest * space / needs), 8)))
+        self.wrapped[label] = whole, label.get_text()
 
     def _repr_png_(self):
         file = io.BytesIO()
@@ -40,13 +81,45 @@ class ShownFigure(Figure):
         return file.getvalue()
 
 
+def _find_room(axes):
+    """Return the pixels that a label below the middle of the axes may take, up to halfway to axes beside them."""
+    own, beside = axes.bbox, [one.bbox for one in axes.figure.axes if one is not axes]
+    low = max((one.x1 + own.x0 for one in beside if one.x1 <= own.x0), default=0) / 2
+    high = min((own.x1 + one.x0 for one in beside if one.x0 >= own.x1), default=2 * axes.figure.bbox.width) / 2
+    middle = (own.x0 + own.x1) / 2
+    return 2 * min(middle - low, high - middle)
+
+
 def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
-    """Return (figure, axes) in the project's style; axes is an array if there is more than one column."""
+    """Make the axes of a figure in the project's style.
+
+    Parameters
+    ----------
+    width_in : float
+        Of the figure. Below STACKED_BELOW_IN its panels stand below each other.
+    height_in : float
+        Of the figure with its panels side by side; if they are stacked, each is three quarters as high.
+    columns : int
+        Panels; more than one are lettered.
+    **options
+        Of `Figure.subplots`; `width_ratios` hold side by side only.
+
+    Returns
+    -------
+    figure, axes
+        `axes` is an array if there is more than one panel.
+    """
+    stacked = columns > 1 and width_in < STACKED_BELOW_IN
+    rows, columns = (columns, 1) if stacked else (1, columns)
+    if stacked:
+        height_in, options = height_in * (0.25 + 0.75 * rows), {**options, "width_ratios": None}
     with mpl.rc_context(STYLE):
         figure = ShownFigure(figsize=(width_in, height_in), layout="constrained")
-        axes = figure.subplots(1, columns, **options)
-        for one in np.atleast_1d(axes):
+        axes = figure.subplots(rows, columns, **options)
+        for letter, one in zip(string.ascii_lowercase, np.atleast_1d(axes), strict=False):
             sns.despine(ax=one)
+            if rows * columns > 1:
+                one.set_title(letter, loc="left", fontweight="bold", pad=3)
     return figure, axes
 
 
@@ -130,16 +203,21 @@ def complete_caption(caption, figure):
     return " ".join([caption, *(f"{note[0].upper()}{note[1:]}." for note in notes)])
 
 
-def log_axes(axes, names):
-    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade, with a few plain ticks that fit."""
+def log_axes(axes, names, most=4):
+    """Make the axes of these names (`x`, `y` or both) logarithmic; below a decade, with at most so many plain ticks."""
     for name in names:
         if not 0 < getattr(axes.dataLim, f"interval{name}")[1] < np.inf:  # nothing to see
             axes.set(**{f"{name}lim": (1, 10)})
         axes.set(**{f"{name}scale": "log"})
-        low, high = getattr(axes, f"get_{name}lim")()
-        if high < 10 * low:
-            axis = getattr(axes, f"{name}axis")
-            axis.set(major_locator=MaxNLocator(4), minor_locator=NullLocator(), major_formatter="{x:,g}")
+        log_ticks(getattr(axes, f"{name}axis"), *getattr(axes, f"get_{name}lim")(), most)
+
+
+def log_ticks(axis, low, high, most=4):
+    """Label the ticks of a logarithmic axis so that they fit: a few plain ones below a decade, else the decades."""
+    if high < 10 * low:
+        axis.set(major_locator=MaxNLocator(most), minor_locator=NullLocator(), major_formatter="{x:,g}")
+    else:
+        axis.set_minor_formatter(NullFormatter())
 
 
 def line_style(mode, note):
@@ -149,14 +227,21 @@ def line_style(mode, note):
 
 
 def add_legend(axes, columns=1):
-    """Put the legend above the axes, where it covers no data; draw none if it has no entries."""
-    handles, labels = axes.get_legend_handles_labels()
-    if not handles:
-        return
-    with mpl.rc_context(STYLE):
-        axes.figure.legend(
-            handles, labels, loc="outside upper center", ncols=columns, handlelength=2.4, columnspacing=1.2
-        )
+    """Put the legend above the figure, where it covers no data; draw none if it has no entries.
+
+    It has as many columns as fit the figure's width, `columns` at most; the figure grows by its lines but the first.
+    """
+    figure, (handles, labels) = axes.figure, axes.get_legend_handles_labels()
+    labels = [textwrap.fill(label, int(LETTERS_PER_IN * figure.get_figwidth())) for label in labels]
+    look = {"loc": "outside upper center", "handlelength": 2.4, "columnspacing": 1.2}
+    for n in range(min(columns, len(handles)), 0, -1):
+        with mpl.rc_context(STYLE):
+            legend = figure.legend(handles, labels, ncols=n, **look)
+        if n == 1 or legend.get_window_extent().width <= 0.98 * figure.bbox.width:
+            lines = legend.get_window_extent().height / figure.dpi / LEGEND_LINE_IN
+            figure.set_figheight(figure.get_figheight() + LEGEND_LINE_IN * max(lines - 1.5, 0))
+            return
+        legend.remove()
 
 
 def rate_axes(axes):

@@ -3,34 +3,34 @@
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
-from kvprefix.cache.policies import POLICIES, label_policy
+from kvprefix.cache.policies import LIBRARY, POLICIES, label_policy
+from kvprefix.cache.rules.lru import LRU
 from kvprefix.files.escape import plain_label
 from kvprefix.files.words import count
 from kvprefix.report.plots.axes import (
+    COLUMN_IN,
     PAGE_IN,
     STYLE,
     add_legend,
     compute_ecdf,
     log_axes,
+    log_ticks,
     make_axes,
     note_if_empty,
     percent_axes,
     rate_axes,
 )
-from kvprefix.report.plots.styles import style_lines
-from kvprefix.stats.intervals import spread_over
+from kvprefix.report.plots.places import label_ends, mark_places
+from kvprefix.report.plots.styles import DASH_DOTTED, GREEN, WEIGHTINGS, style_lines
+from kvprefix.stats.intervals import pair_differences, spread_over
 
-WEIGHTINGS = {
-    "token": {"label": "by token", "color": "#10507A", "linestyle": "-"},
-    "block": {"label": "by block", "color": "#E08A00", "linestyle": (0, (4, 1.5))},
-    "request_mean": {"label": "mean of requests", "color": "#666666", "linestyle": (0, (1, 1.2))},
-}
+ENGINE_LOOK = {"color": GREEN, "linestyle": DASH_DOTTED, "marker": "D"}
 
 
-def draw_lru_curve(curve, ceiling, block_size, model):
-    """Draw LRU's hit rate over capacity, a line per weighting, with the range over seeds. Returns (figure, data).
+def draw_lru_curve(curve, ceiling, block_size, model, engine=None, marks=(), *, width_in=PAGE_IN):
+    """Draw LRU's hit rate over capacity, a line per weighting, with the range over seeds, and an engine's beside it.
 
     Parameters
     ----------
@@ -41,32 +41,134 @@ def draw_lru_curve(curve, ceiling, block_size, model):
     block_size : int
     model : models.memory.Model
         The upper axis is in GiB of its KV cache.
+    engine : (str, pandas.DataFrame), optional
+        The label of an engine and its curve, of `studies.engines.study_engine_curve`.
+    marks : sequence of (str, float)
+        Labels and capacities in blocks that are marked: the knee, the memory that cards leave.
+
+    Returns
+    -------
+    figure, data
     """
-    figure, axes = make_axes(PAGE_IN, 3.2)
+    figure, axes = make_axes(width_in, 3.4)
+    frames = []
     for name, style in style_lines(ceiling, WEIGHTINGS).items():
-        spread = spread_over(curve, "capacity_blocks", name)
-        axes.plot(spread.index, spread["mean"], **{"label": name.replace("_", " "), **style})
-        axes.fill_between(spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.25, linewidth=0)
+        _draw_spread(axes, spread_over(curve, "capacity_blocks", name), {"label": name.replace("_", " "), **style})
         axes.axhline(ceiling[name], color=style["color"], linestyle=style["linestyle"], linewidth=0.7)
-    axes.set(ylabel="LRU hit rate (thin: unbounded)")
+    if engine:
+        label, frame = engine
+        look = {"label": f"{plain_label(label)}, replies cached, by token", "markersize": 2.5, **ENGINE_LOOK}
+        _draw_spread(axes, spread_over(frame, "capacity_blocks", "token"), look)
+        axes.axhline(frame["unbounded"].mean(), color=GREEN, linestyle=DASH_DOTTED, linewidth=0.7)
+        frames = [frame.assign(what="engine")]
+    axes.set(ylabel="hit rate (thin: unbounded)")
+    note_if_empty(axes, max(ceiling.values()), "nothing is ever hit")
     _capacity_axes(axes, block_size, model)
+    add_legend(axes, 4)
+    mark_places(axes, [(plain_label(label), blocks) for label, blocks in marks])
+    return figure, pd.concat([curve.assign(what="lru"), *frames], ignore_index=True)
+
+
+def draw_normalised(frame, *, width_in=COLUMN_IN):
+    """Draw each trace's hit rate, as a share of its maximum, over the share of its blocks that the cache holds.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Of `studies.normalise.normalise_curves`.
+
+    Returns
+    -------
+    figure, data
+    """
+    figure, axes = make_axes(width_in, 2.8)
+    for trace, look in style_lines(frame["trace"].unique()).items():
+        one = frame[frame["trace"] == trace].sort_values("share_of_blocks")
+        label = f"{plain_label(trace)} (maximum {100 * one['maximum'].iloc[0]:.1f} %)"
+        every = max(len(one) // 10, 1)
+        axes.plot(one["share_of_blocks"], one["share_of_maximum"], label=label, markersize=2.5, markevery=every, **look)
+    axes.set(xlabel="capacity / distinct blocks of the trace (log scale)", ylabel="token hit rate / its maximum")
+    note_if_empty(axes, frame["share_of_maximum"].notna().sum(), "nothing is ever hit")
+    log_axes(axes, "x")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    percent_axes(axes)
+    axes.set_ylim(0, 1.02)
     add_legend(axes, 3)
-    return figure, curve
-
-
-def draw_policies(frame, ceiling, block_size, model):
-    """Draw every policy's token hit rate over capacity, mean and range over seeds. Returns (figure, data)."""
-    figure, axes = make_axes(PAGE_IN, 3.6)
-    for policy, style in style_lines(frame["policy"].unique(), _list_looks()).items():
-        spread = spread_over(frame[frame["policy"] == policy], "capacity_blocks", "token")
-        label = plain_label(label_policy(policy))
-        axes.plot(spread.index, spread["mean"], label=label, markersize=3.5, linewidth=1.1, **style)
-        axes.fill_between(spread.index, spread["min"], spread["max"], color=style["color"], alpha=0.2, linewidth=0)
-    axes.axhline(ceiling["token"], color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
-    axes.set(ylabel="token hit rate")
-    _capacity_axes(axes, block_size, model)
-    add_legend(axes, 5)
     return figure, frame
+
+
+def draw_policies(frame, ceiling, block_size, model, fine=None, *, width_in=PAGE_IN):
+    """Draw the policies' token hit rates over capacity, and what each wins or loses against LRU.
+
+    The optimum, LRU and policies that are not the library's own stand out; what lies between the first two is shaded.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        Of `studies.cache.study_policies`. Marks are its means over seeds, bands their range.
+    ceiling : dict
+        Of `cache.curve.rate_unbounded`.
+    block_size : int
+    model : models.memory.Model
+    fine : pandas.DataFrame, optional
+        Of `studies.cache.study_fine`: the lines of its policies have these capacities, and its seeds.
+
+    Returns
+    -------
+    figure, data
+        `data` has the rows of both frames and `points`, the difference to LRU of the same seed.
+    """
+    data = _join(frame, fine)
+    looks = style_lines(frame["policy"].unique(), _list_looks())
+    figure, (left, right) = make_axes(width_in, max(3.6, 1.4 + 0.125 * len(looks)), 2, width_ratios=(4, 3))
+    lines, bounds = {}, [name for name in looks if name in POLICIES and POLICIES[name].is_bound]
+    for name, look in looks.items():
+        own = data[data["policy"] == name]
+        lines[name] = own if fine is None or name not in set(fine["policy"]) else own[own["seed"].isin(fine["seed"])]
+        look = {**(look if _stands_out(name) else _mute(look)), "label": plain_label(label_policy(name))}
+        marked = lines[name]["capacity_blocks"].drop_duplicates().sort_values().isin(frame["capacity_blocks"])
+        look["markevery"] = np.flatnonzero(marked).tolist()
+        _draw_spread(left, spread_over(lines[name], "capacity_blocks", "token"), look)
+        if name not in (LRU.name, *bounds):
+            _draw_spread(right, spread_over(lines[name], "capacity_blocks", "points"), look)
+    right.axhline(0, label=plain_label(LRU.label), **{**looks[LRU.name], "marker": ""})
+    left.axhline(ceiling["token"], color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
+    note_if_empty(left, ceiling["token"], "nothing is ever hit")
+    left.set(ylabel="token hit rate")
+    right.set(ylabel="points of token hit rate against LRU")
+    _capacity_axes(left, block_size, model)
+    _capacity_axis(right, block_size)
+    if bounds:
+        _shade_headroom(left, *(spread_over(lines[name], "capacity_blocks", "token") for name in (LRU.name, bounds[0])))
+    bold = [plain_label(label_policy(name)) for name in looks if _stands_out(name)]
+    label_ends([left, right], bold)
+    return figure, data
+
+
+def _join(frame, fine):
+    """Return the rows of both frames, each once, and their points against LRU."""
+    joined = frame if fine is None else pd.concat([frame, fine], ignore_index=True)
+    joined = joined.drop_duplicates(["seed", "policy", "capacity_blocks"]).sort_values("capacity_blocks", kind="stable")
+    return pair_differences(joined, "policy", LRU.name)
+
+
+def _stands_out(name):
+    return name == LRU.name or name not in LIBRARY or POLICIES[name].is_bound
+
+
+def _mute(look):
+    return {**look, "color": "#8A8A8A", "linewidth": 0.8, "markersize": 2.5, "zorder": 1.8}
+
+
+def _shade_headroom(axes, lru, bound):
+    """Shade what lies between LRU and its bound, and name it where it is highest."""
+    both = lru.index.intersection(bound.index)
+    low, high = lru.loc[both, "mean"], bound.loc[both, "mean"]
+    axes.fill_between(both, low, high, color="#F4DFA8", alpha=0.6, linewidth=0, zorder=0.5)
+    widest = (high - low).idxmax()
+    if high[widest] > low[widest]:
+        axes.text(widest, (high[widest] + low[widest]) / 2, "headroom", fontsize=7, style="italic", ha="center",
+                  va="center", bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5})  # fmt: skip
 
 
 def _list_looks():
@@ -75,48 +177,9 @@ def _list_looks():
     return {one.name: one.look.as_line() for one in with_look}
 
 
-def draw_block_sizes(frame):
-    """Draw unbounded hit rates, and LRU's at equal memory, over block size. Returns (figure, data)."""
-    figure, (left, right) = make_axes(PAGE_IN, 2.6, 2)
-    whole = frame[frame["memory_tokens"].isna()]
-    for name, style in WEIGHTINGS.items():
-        left.plot(whole["block_size"], whole[name], marker="o", markersize=2.5, **style)
-    left.set(ylabel="hit rate, unbounded")
-    bounded = frame.dropna(subset="memory_tokens")
-    for memory, style in style_lines(np.sort(bounded["memory_tokens"].unique())).items():
-        color, spread = style["color"], spread_over(bounded[bounded["memory_tokens"] == memory], "block_size", "token")
-        right.plot(spread.index, spread["mean"], markersize=2.5, **{**style, "marker": "o"})
-        right.fill_between(spread.index, spread["min"], spread["max"], color=color, alpha=0.25, linewidth=0)
-        right.annotate(f"{_tokens(memory)} tokens", (spread.index[0], spread["mean"].iloc[0]), color=color,
-                       xytext=(2, -8), textcoords="offset points", fontsize=7)  # fmt: skip
-    right.set(ylabel="LRU token hit rate")
-    for axes in (left, right):
-        _block_size_axis(axes, whole["block_size"])
-        rate_axes(axes)
-    add_legend(left, 3)
-    return figure, frame
-
-
-def draw_loss(frame):
-    """Draw the cached tokens that larger blocks lose, beside half a block per request. Returns (figure, data)."""
-    small = frame["block_size"].min()
-    whole = frame[frame["memory_tokens"].isna() & (frame["block_size"] > small)]
-    figure, axes = make_axes()
-    sizes = whole["block_size"]
-    axes.plot(sizes, whole["lost_tokens"], marker="o", markersize=3, color="#10507A", label="measured")
-    label = f"half a block: (B - {small}) / 2"
-    axes.plot(sizes, (sizes - small) / 2, color="#666666", linestyle=(0, (4, 1.5)), label=label)
-    axes.set(ylabel="cached tokens lost per request\n(log scale)")
-    note_if_empty(axes, (whole["lost_tokens"] > 0).sum(), "no larger block loses a token")
-    log_axes(axes, "y")
-    _block_size_axis(axes, sizes)
-    add_legend(axes, 2)
-    return figure, whole.assign(half_a_block=(sizes - small) / 2)[["block_size", "lost_tokens", "half_a_block"]]
-
-
-def draw_working_set(times_s, sizes, block_size, model):
+def draw_working_set(times_s, sizes, block_size, model, *, width_in=PAGE_IN):
     """Draw the working set over time. `sizes` maps a label to its distinct blocks. Returns (figure, data)."""
-    figure, axes = make_axes(PAGE_IN, 2.5)
+    figure, axes = make_axes(width_in, 2.5)
     for label, style in style_lines(sizes).items():
         axes.plot(times_s / 3600, np.maximum(sizes[label], 1), label=label, **{**style, "marker": ""})
     axes.set(xlabel="time (hours)", ylabel="distinct blocks in the window\n(log scale)")
@@ -131,7 +194,7 @@ def draw_working_set(times_s, sizes, block_size, model):
     return figure, pd.DataFrame({"time_s": times_s, **sizes})
 
 
-def draw_reuse(gap_s, distances, reuse):
+def draw_reuse(gap_s, distances, reuse, *, width_in=PAGE_IN):
     """Draw reuse gaps beside stack distances, and how reuse spreads over blocks. Returns (figure, data).
 
     Parameters
@@ -141,7 +204,7 @@ def draw_reuse(gap_s, distances, reuse):
     reuse : (share_of_blocks, share_of_reuse)
         Of `cache.working_set.rank_reuse`.
     """
-    figure, axes = make_axes(PAGE_IN, 2.3, 3)
+    figure, axes = make_axes(width_in, 2.3, 3)
     gap, distance = compute_ecdf(gap_s), compute_ecdf(distances)
     keep = np.unique(np.linspace(0, len(reuse[0]) - 1, 2000).round().astype(int))
     panels = {
@@ -160,29 +223,33 @@ def draw_reuse(gap_s, distances, reuse):
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def _capacity_axes(axes, block_size, model):
-    factor = block_size * model.bytes_per_token / 2**30
+def _draw_spread(axes, spread, look):
+    """Draw a line of means over seeds, and the band of their range."""
+    axes.plot(spread.index, spread["mean"], **{"linewidth": 1.2, "markersize": 3.5, **look})
+    axes.fill_between(spread.index, spread["min"], spread["max"], color=look["color"], alpha=0.2, linewidth=0)
+
+
+def _capacity_axis(axes, block_size):
     axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')}, log scale)")
     log_axes(axes, "x")
+
+
+def _capacity_axes(axes, block_size, model):
+    """Label the capacity in blocks, in tokens below and in GiB above."""
+    factor = block_size * model.bytes_per_token / 2**30
+    axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')})")
+    log_axes(axes, "x")
     rate_axes(axes)
+    size = f"{plain_label(model.name)} ({model.bytes_per_token / 1024:,.0f} KiB per token)"
+    _add_scale(axes, "top", factor, f"GiB of KV cache, {size}").xaxis.set_major_formatter("{x:,g}")
+    below = _add_scale(axes, "bottom", block_size, "capacity (tokens, log scale)")
+    below.spines["bottom"].set_position(("outward", 30))
+
+
+def _add_scale(axes, place, factor, label):
+    """Add a scale to a logarithmic x axis, whose numbers are those of the axis times a factor."""
     with mpl.rc_context(STYLE):
-        top = axes.secondary_xaxis("top", functions=(lambda x: x * factor, lambda x: x / factor))
-        name, kib = plain_label(model.name), model.bytes_per_token / 1024
-        top.set_xlabel(f"GiB of KV cache, {name} ({kib:,.0f} KiB per token, log scale)")
-        top.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        below = axes.secondary_xaxis("bottom", functions=(lambda x: x * block_size, lambda x: x / block_size))
-        below.spines["bottom"].set_position(("outward", 30))
-        below.set_xlabel("capacity (tokens, log scale)")
-
-
-def _block_size_axis(axes, sizes):
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(list(sizes)))
-    axes.xaxis.set_major_formatter(FixedFormatter([str(size) for size in sizes]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel("block size (tokens, log scale)")
-
-
-def _tokens(count):
-    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}K" if count >= 1e3 else f"{count:g}"
+        scale = axes.secondary_xaxis(place, functions=(lambda x: x * factor, lambda x: x / factor))
+    scale.set_xlabel(label)
+    log_ticks(scale.xaxis, *np.multiply(axes.get_xlim(), factor), most=3)
+    return scale

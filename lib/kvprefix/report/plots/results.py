@@ -15,13 +15,12 @@ from kvprefix.report.plots.axes import (
     percent_axes,
     rate_axes,
 )
-from kvprefix.report.plots.cache import WEIGHTINGS
-from kvprefix.report.plots.styles import COLORS, style_lines
+from kvprefix.report.plots.styles import COLORS, WEIGHTINGS, style_lines
 
 
-def draw_sharing(sharing):
+def draw_sharing(sharing, *, width_in=COLUMN_IN):
     """Draw how the sharing fraction spreads over the requests, as a CDF."""
-    figure, axes = make_axes(COLUMN_IN, 2.4)
+    figure, axes = make_axes(width_in, 2.4)
     x, y = compute_ecdf(sharing.sharing_fraction)
     axes.step(x, y, where="post", color=COLORS[0])
     axes.set(xlabel="cached share of the prompt (no bound)", ylabel="requests", xlim=(0, 1), ylim=(0, 1.02))
@@ -29,10 +28,10 @@ def draw_sharing(sharing):
     return figure
 
 
-def draw_curve(curve):
+def draw_curve(curve, *, width_in=PAGE_IN):
     """Draw the LRU hit rate over capacity, a line per weighting."""
     frame = curve.to_frame()
-    figure, axes = make_axes(PAGE_IN, 2.8)
+    figure, axes = make_axes(width_in, 2.8)
     for name, style in WEIGHTINGS.items():
         axes.plot(frame["capacity_blocks"], frame[name], **style)
     size = f" of {curve.block_size} tokens" if curve.block_size else ""
@@ -43,10 +42,10 @@ def draw_curve(curve):
     return figure
 
 
-def draw_sweep(rows):
+def draw_sweep(rows, *, width_in=PAGE_IN):
     """Draw the token hit rate of each policy over capacity."""
     frame = rows.to_frame()
-    figure, axes = make_axes(PAGE_IN, 2.8)
+    figure, axes = make_axes(width_in, 2.8)
     for policy, style in style_lines(frame["policy"].unique()).items():
         line = frame[frame["policy"] == policy].sort_values("capacity_blocks")
         label = plain_label(label_policy(policy))
@@ -58,10 +57,10 @@ def draw_sweep(rows):
     return figure
 
 
-def draw_comparison(comparison):
+def draw_comparison(comparison, *, width_in=COLUMN_IN):
     """Draw each result's token hit rate as a bar."""
     frame = comparison.to_frame()
-    figure, axes = make_axes(COLUMN_IN, 0.7 + 0.35 * len(frame))
+    figure, axes = make_axes(width_in, 0.7 + 0.35 * len(frame))
     places = np.arange(len(frame))[::-1]
     axes.barh(places, frame["hit_rate"], height=0.6, color=COLORS[0])
     axes.set_yticks(places, [plain_label(label) for label in frame["result"]])

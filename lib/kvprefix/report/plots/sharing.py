@@ -5,7 +5,9 @@ import pandas as pd
 
 from kvprefix.report.captions import caption_figure
 from kvprefix.report.plots.axes import (
+    COLUMN_IN,
     PAGE_IN,
+    STACKED_BELOW_IN,
     add_legend,
     complete_caption,
     compute_ecdf,
@@ -23,7 +25,7 @@ from kvprefix.stats.intervals import interval
 from kvprefix.stats.resampling import FRACTIONS, read_rate
 
 
-def draw_sharing_cdf(results):
+def draw_sharing_cdf(results, *, width_in=COLUMN_IN):
     """Draw the distribution of the sharing fraction over requests, a line per mode. Returns (figure, its data)."""
     lines = {
         mode: (
@@ -32,7 +34,7 @@ def draw_sharing_cdf(results):
         )
         for mode, result in results.items()
     }
-    figure, axes = make_axes()
+    figure, axes = make_axes(width_in)
     data = draw_lines(axes, lines, "sharing_fraction", "share_of_requests")
     for mode, result in results.items():
         low, high = interval(result.resampled.cdf)
@@ -45,9 +47,9 @@ def draw_sharing_cdf(results):
     return figure, data
 
 
-def draw_gap_cdf(results):
+def draw_gap_cdf(results, *, width_in=COLUMN_IN):
     """Draw the distribution of reuse gaps, weighted by block and by request. Returns (figure, its data)."""
-    figure, axes = make_axes()
+    figure, axes = make_axes(width_in)
     frames = []
     for mode, (_, sharing, _, _) in results.items():
         for weighting, weights, width in (("block", None, 1.6), ("request", sharing.gap_weights, 0.8)):
@@ -63,9 +65,9 @@ def draw_gap_cdf(results):
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def draw_hit_distribution(results):
+def draw_hit_distribution(results, *, width_in=COLUMN_IN):
     """Draw the share of blocks with at least x accesses, both axes logarithmic. Returns (figure, its data)."""
-    figure, axes = make_axes()
+    figure, axes = make_axes(width_in)
     frames = []
     for mode, (_, sharing, stats, _) in results.items():
         counts, blocks = np.unique(sharing.accesses, return_counts=True)
@@ -81,7 +83,7 @@ def draw_hit_distribution(results):
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def draw_comparison(results):
+def draw_comparison(results, *, width_in=PAGE_IN):
     """Draw both modes' main numbers side by side: rates, and the mean hit count. Returns (figure, its data)."""
     rates = {
         "mean sharing\nfraction": "sharing_fraction.mean",
@@ -91,7 +93,7 @@ def draw_comparison(results):
         "blocks reused\nfraction": "blocks_reused_fraction",
     }
     counts = {"mean block\nhit count": "block_hit_count.mean"}
-    figure, (left, right) = make_axes(PAGE_IN, 2.4, 2, width_ratios=[5, 1.4])
+    figure, (left, right) = make_axes(width_in, 2.4, 2, width_ratios=[5, 1.4])
     data = pd.concat([_draw_bars(left, results, rates, 100, "{:.1f}"), _draw_bars(right, results, counts, 1, "{:.2f}")])
     left.set(ylabel="percent", ylim=(0, max(10, 1.18 * left.dataLim.ymax)))
     right.set(ylabel="accesses per block", ylim=(0, 1.18 * max(1, right.dataLim.ymax)))
@@ -124,7 +126,8 @@ def _draw_bars(axes, results, measures, factor, label):
             )  # fmt: skip
         names = [name.replace("\n", " ") for name in measures]
         frames.append(pd.DataFrame({"mode": mode, "measure": names, "value": known, "low": low, "high": high}))
-    axes.set_xticks(np.arange(len(measures)), measures)
+    names = measures if axes.figure.get_figwidth() >= STACKED_BELOW_IN else [one.replace(" ", "\n") for one in measures]
+    axes.set_xticks(np.arange(len(measures)), names)
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     return pd.concat(frames)

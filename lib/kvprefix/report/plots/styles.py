@@ -2,6 +2,10 @@
 
 import itertools
 
+import numpy as np
+import seaborn as sns
+from matplotlib.colors import to_hex
+
 BLUE, ORANGE, GREY, GREEN = "#10507A", "#E08A00", "#666666", "#2E8B57"
 RED, LIGHT_BLUE, PURPLE = "#B03A2E", "#6FA8C9", "#8C5A9E"
 COLORS = (BLUE, ORANGE, GREY, GREEN, RED, LIGHT_BLUE, PURPLE)
@@ -12,6 +16,11 @@ HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\")
 SERIES = {
     "single_turn": {"label": "single-turn", "color": ORANGE, "linestyle": DASHED, "hatch": "////"},
     "multi_turn": {"label": "multi-turn", "color": BLUE, "linestyle": WHOLE, "hatch": ""},
+}
+WEIGHTINGS = {
+    "token": {"label": "by token", "color": BLUE, "linestyle": WHOLE},
+    "block": {"label": "by block", "color": ORANGE, "linestyle": DASHED},
+    "request_mean": {"label": "mean of requests", "color": GREY, "linestyle": DOTTED},
 }
 
 
@@ -52,6 +61,19 @@ def style_variants(names):
         linestyle=(WHOLE, (0, (2, 1)), DASHED, DASH_DOTTED, DOTTED), marker="ov^DsXP*",
     )  # fmt: skip
     return dict(zip(names, list(itertools.islice(looks, len(names)))[::-1], strict=True))
+
+
+def style_ramp(names):
+    """Return the look of a line for each of some ordered names: from light to dark, a dash and a mark each.
+
+    >>> [look["color"] for look in style_ramp([1, 2, 3]).values()]
+    ['#89bf91', '#2c7e8c', '#2c3172']
+    """
+    names = list(names)
+    shades = map(to_hex, sns.color_palette("crest", as_cmap=True)(np.linspace(1, 0.1, len(names))))
+    parts = zip(shades, itertools.cycle(DASHES), itertools.cycle(MARKS), strict=False)  # the darkest is a whole line
+    looks = [{"color": color, "linestyle": dash, "marker": mark} for color, dash, mark in parts]
+    return dict(zip(names, looks[::-1], strict=True))
 
 
 def style_mode(mode):

@@ -5,6 +5,7 @@ import pandas as pd
 
 from kvprefix.files.words import count
 from kvprefix.report.plots.axes import (
+    COLUMN_IN,
     PAGE_IN,
     add_legend,
     compute_ecdf,
@@ -18,11 +19,11 @@ from kvprefix.report.plots.axes import (
 from kvprefix.report.plots.styles import SERIES
 
 
-def draw_turns_of(requests, cached_tokens):
+def draw_turns_of(requests, cached_tokens, *, width_in=COLUMN_IN):
     """Draw one conversation: cached and computed prompt tokens of each turn. Returns (figure, its data)."""
     computed = requests["prompt_tokens"].to_numpy() - cached_tokens
     turns = np.arange(1, len(requests) + 1)
-    figure, axes = make_axes()
+    figure, axes = make_axes(width_in)
     multi, single = SERIES["multi_turn"], SERIES["single_turn"]
     look = {"width": 0.7, "edgecolor": "white", "linewidth": 0.6} if len(turns) <= 100 else {"width": 1}  # no gaps
     axes.bar(turns, cached_tokens, label="cached", facecolor=multi["color"], **look)
@@ -36,12 +37,12 @@ def draw_turns_of(requests, cached_tokens):
     return figure, pd.DataFrame({"turn": turns, "cached_tokens": cached_tokens, "computed_tokens": computed})
 
 
-def draw_turn_counts(requests):
+def draw_turn_counts(requests, *, width_in=COLUMN_IN):
     """Draw the share of conversations with at least x turns, both axes logarithmic. Returns (figure, its data)."""
     per_conversation = requests.groupby("conversation_index").size()
     turns, conversations = np.unique(per_conversation, return_counts=True)
     share = conversations[::-1].cumsum()[::-1] / conversations.sum()
-    figure, axes = make_axes()
+    figure, axes = make_axes(width_in)
     style = {**line_style("multi_turn", ""), "label": None}
     axes.step(turns, share, where="pre", marker="o", markersize=2, **style)
     axes.set(xlabel="turns of a conversation, x (log scale)",
@@ -50,9 +51,9 @@ def draw_turn_counts(requests):
     return figure, pd.DataFrame({"turns": turns, "conversations": conversations, "share_at_least": share})
 
 
-def draw_lengths(traces):
+def draw_lengths(traces, *, width_in=PAGE_IN):
     """Draw the distributions of prompt tokens (both modes) and of generated tokens. Returns (figure, its data)."""
-    figure, (left, right) = make_axes(PAGE_IN, 2.4, 2, sharey=True)
+    figure, (left, right) = make_axes(width_in, 2.4, 2, sharey=True)
     frames = []
     for axes, column in ((left, "prompt_tokens"), (right, "output_tokens")):
         lines = {}
@@ -65,12 +66,12 @@ def draw_lengths(traces):
         percent_axes(axes)
         note_if_empty(axes, len(frames[-1]), f"no request has {name} tokens")
         log_axes(axes, "x")
-        axes.legend(loc="lower right", fontsize=7, handlelength=2.4, frameon=False)
+        axes.legend(loc="best", fontsize=7, handlelength=2.4, frameon=False)
     left.set_ylabel("share of requests")
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def draw_arrivals(traces, bins=120):
+def draw_arrivals(traces, bins=120, *, width_in=PAGE_IN):
     """Draw the requests per second over time, a line per mode. Returns (figure, its data)."""
     end = max(np.percentile(trace.arrival_s, 99.5) for trace in traces.values()) or 1.0  # 1 s if all arrive at 0
     edges = np.linspace(0, end, bins + 1)
@@ -79,20 +80,20 @@ def draw_arrivals(traces, bins=120):
         counts, _ = np.histogram(trace.arrival_s, edges)
         rate = counts / (edges[1] - edges[0])
         lines[mode] = ((edges[:-1] / 60, rate), count(len(trace), "request"))
-    figure, axes = make_axes(PAGE_IN, 2.2)
+    figure, axes = make_axes(width_in, 2.2)
     data = draw_lines(axes, lines, "minute", "requests_per_s")
     axes.set(xlim=(0, end / 60), ylim=(0, None), xlabel="time (min)", ylabel="requests per second")
     add_legend(axes, 2)
     return figure, data
 
 
-def draw_turn_gaps(requests):
+def draw_turn_gaps(requests, *, width_in=COLUMN_IN):
     """Draw the time between the arrivals of consecutive turns of a conversation. Returns (figure, its data)."""
     gap = (
         requests.sort_values(["conversation_index", "turn"]).groupby("conversation_index")["arrival_s"].diff().dropna()
     )
     x, y = compute_ecdf(np.maximum(gap, 1e-3))
-    figure, axes = make_axes()
+    figure, axes = make_axes(width_in)
     if len(gap):
         axes.step(x, y, where="post", **line_style("multi_turn", f"median {gap.median():,.0f} s"))
         add_legend(axes)

@@ -1,0 +1,174 @@
+"""Every figure can be read at a column's width and at a page's: no text is cut off, none covers another."""
+
+import inspect
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+from places import LIB
+from seen import find_faults
+
+from kvprefix.blocks.prefix_trace import make_prefix_trace
+from kvprefix.blocks.sharing import share
+from kvprefix.cache.curve import lru_curve, measure_distances, rate_unbounded
+from kvprefix.cache.working_set import count_working_set, rank_reuse
+from kvprefix.live import plot as plot_live
+from kvprefix.models.memory import Model, load_model
+from kvprefix.report.plots import block_sizes as plot_sizes
+from kvprefix.report.plots import cache as plot_cache
+from kvprefix.report.plots import engines as plot_engines
+from kvprefix.report.plots import results as plot_results
+from kvprefix.report.plots import sharing as plot_sharing
+from kvprefix.report.plots import timing as plot_timing
+from kvprefix.report.plots import workload as plot_workload
+from kvprefix.report.plots.axes import COLUMN_IN, PAGE_IN, add_legend, draw_lines, make_axes
+from kvprefix.report.plots.places import label_ends, mark_places
+from kvprefix.stats.compare import compare
+from kvprefix.studies import cache as study
+from kvprefix.studies import engines as study_engines
+from kvprefix.studies import timing as study_timing
+from kvprefix.studies.normalise import normalise_curves
+from kvprefix.studies.sharing import analyse
+from kvprefix.studies.sweep import sweep
+
+MODEL = load_model("Llama-3.1-8B")
+LONG = Model("A-model-of-a-maker-whose-names-have-no-end-and-hardly-a-space 405B Instruct", 2**19, "")
+WIDTHS = {"column": COLUMN_IN, "page": PAGE_IN}
+
+
+@pytest.fixture(scope="module")
+def drawn(bundled_workload):
+    """Return the arguments of every figure, by its function, of a small workload."""
+    workload = bundled_workload
+    _, accesses = next(study.draw_accesses(workload, 16, seeds=1))
+    results = analyse(workload)
+    traces = {mode: result.trace for mode, result in results.items()}
+    sharing, ceiling = share(traces["multi_turn"], 16), rate_unbounded(accesses)
+    distances, times_s = measure_distances(accesses), np.linspace(0, accesses.arrival_s[-1], 50)
+    windows = {"last minute": 60, "last ten minutes": 600, "last hour": 3600}
+    sizes = {label: count_working_set(accesses, window_s, times_s) for label, window_s in windows.items()}
+    block_sizes = study.study_block_sizes(workload, [2_000, 20_000, 100_000])
+    capacities = study.spread_capacities(accesses.n_distinct // 3, 3, 50)
+    clocks, rates, bursts = (
+        study_timing.study_timing(workload, changes, points=8)
+        for changes in (study_timing.CLOCKS, study_timing.RATES, study_timing.BURSTS)
+    )
+    engine, replays = study_engines.study_engine_curve(workload), study_engines.study_engines(workload, [600, 3_000])
+    single = make_prefix_trace(traces["single_turn"], 16)
+    requests = traces["multi_turn"].requests
+    one = np.flatnonzero(requests["conversation_index"] == requests["conversation_index"].mode()[0])
+    live = pd.DataFrame({"status": ["agrees", "differs"] * 9, "predicted_cached_tokens": range(0, 18_000, 1000),
+                         "measured_cached_tokens": range(18), "ttft_s": 0.1})  # fmt: skip
+    marks = [("knee", 900.0), ("A card of 24 GB", 1000), ("Another card of 80 GB", 1020), ("out of sight", 1e12)]
+    return {
+        plot_cache.draw_lru_curve: (
+            study.study_lru(workload), ceiling, 16, MODEL, (study_engines.list_engines()["vllm"].label, engine), marks
+        ),
+        plot_cache.draw_normalised: (
+            normalise_curves({"single-turn": single, "multi-turn": accesses}, {"multi-turn, replies cached": engine}),
+        ),
+        plot_cache.draw_policies: (
+            study.study_policies(workload, capacities), ceiling, 16, MODEL, study.study_fine(workload, capacities)
+        ),
+        plot_cache.draw_working_set: (times_s, sizes, 16, MODEL),
+        plot_cache.draw_reuse: (sharing.gap_s, distances[distances > 0], rank_reuse(sharing.accesses)),
+        plot_sizes.draw_block_sizes: (block_sizes,), plot_sizes.draw_loss: (block_sizes,),
+        plot_timing.draw_clocks: (clocks, ceiling["token"], 16), plot_timing.draw_rates: (rates, ceiling["token"], 16),
+        plot_timing.draw_differences: (bursts, 16), plot_timing.draw_characteristic: (rates, sharing.gap_s, 16),
+        plot_timing.draw_approximation: (rates, 16),
+        plot_engines.draw_chain: (replays,), plot_engines.draw_engines: (replays,),
+        **dict.fromkeys(plot_sharing.FIGURES.values(), (results,)),
+        plot_workload.draw_turns_of: (requests.iloc[one], results["multi_turn"].sharing.hit_tokens[one]),
+        plot_workload.draw_turn_counts: (workload.requests,), plot_workload.draw_lengths: (traces,),
+        plot_workload.draw_arrivals: (traces,), plot_workload.draw_turn_gaps: (requests,),
+        plot_live.draw_predicted_measured: (live,),
+        plot_results.draw_sharing: (sharing,), plot_results.draw_curve: (lru_curve(accesses),),
+        plot_results.draw_sweep: (sweep(accesses, ["lru", "opt", "slru"], [100, 1000]),),
+        plot_results.draw_comparison: (compare(sharing, sharing),),
+    }  # fmt: skip
+
+
+def list_draws():
+    """Return the functions that draw a figure."""
+    names = [path.stem for path in (LIB / "kvprefix/report/plots").glob("[a-z]*.py") if path.stem != "axes"]
+    modules = [*(import_module(f"kvprefix.report.plots.{name}") for name in names), plot_live]
+    found = [one for module in modules for _, one in inspect.getmembers(module, inspect.isfunction)]
+    return {one for one in found if one.__name__.startswith("draw_")} - {plot_sharing.draw_figures, draw_lines}
+
+
+def test_every_figure_is_looked_at_here_and_can_be_drawn_anew(drawn):
+    assert set(drawn) == list_draws()
+    for draw in drawn:
+        width = inspect.signature(draw).parameters["width_in"]
+        assert width.kind is width.KEYWORD_ONLY and width.default in (COLUMN_IN, PAGE_IN), draw.__name__
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_text_is_cut_off_or_covers_another(drawn, width):
+    faults = {}
+    for draw, arguments in drawn.items():
+        figure = draw(*arguments, width_in=WIDTHS[width])
+        figure = figure[0] if isinstance(figure, tuple) else figure
+        assert figure.get_size_inches()[0] == WIDTHS[width]
+        name = f"{draw.__module__.rpartition('.')[2]}.{draw.__name__}"
+        faults[name] = find_faults(figure)
+    assert not {name: found for name, found in faults.items() if found}
+
+
+def test_a_fault_is_found():
+    figure, axes = make_axes()
+    axes.text(0.5, 0.5, "one", transform=axes.transAxes)
+    assert not find_faults(figure)
+    axes.text(0.52, 0.5, "other", transform=axes.transAxes)
+    axes.text(0.97, 0.9, "a long one at the edge", transform=axes.transAxes).set_in_layout(False)
+    assert find_faults(figure) == ["'a long one at the edge' leaves the figure", "'one' and 'other' cover each other"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_names_without_end_fit(drawn, width):
+    curve, ceiling, size, _, (_, engine), _ = drawn[plot_cache.draw_lru_curve]
+    marks = [(f"a card {k} of a maker with a long name", 900 + k) for k in range(5)]
+    long = "An engine of a maker with a long name, nightly build"
+    figure, _ = plot_cache.draw_lru_curve(curve, ceiling, size, LONG, (long, engine), marks, width_in=WIDTHS[width])
+    assert not [fault for fault in find_faults(figure) if "of a maker with a long name, nightly" not in fault]
+    replays, ceiling, size, _, fine = drawn[plot_cache.draw_policies]
+    own = replays[replays["policy"] == "slru"].assign(policy="a policy of my own, whose name has no end")
+    figure, _ = plot_cache.draw_policies(pd.concat([replays, own]), ceiling, size, LONG, fine, width_in=WIDTHS[width])
+    assert not find_faults(figure)
+
+
+def test_panels_are_lettered_and_stand_below_each_other_in_a_column():
+    for width_in, places in ((PAGE_IN, [(0, 0), (0, 1), (0, 2)]), (COLUMN_IN, [(0, 0), (1, 0), (2, 0)])):
+        figure, axes = make_axes(width_in, 2.0, 3, width_ratios=(3, 2, 1))
+        spots = [one.get_subplotspec() for one in axes]
+        assert [(spot.rowspan.start, spot.colspan.start) for spot in spots] == places
+        assert [one.get_title(loc="left") for one in axes] == ["a", "b", "c"]
+    assert tuple(figure.get_size_inches()) == (COLUMN_IN, pytest.approx(2.0 * (0.25 + 0.75 * 3)))
+    assert make_axes()[1].get_title(loc="left") == ""
+
+
+def test_labels_of_equal_ends_are_spread_and_marks_out_of_sight_are_left_out():
+    figure, axes = make_axes()
+    for k in range(12):
+        axes.plot([1, 2], [0, 1], label=f"line {k}")
+    label_ends([axes], bold=["line 3"])
+    assert len(axes.texts) == 12 and not find_faults(figure)
+    assert [text.get_text() for text in axes.texts if text.get_weight() == "bold"] == ["line 3"]
+    figure, axes = make_axes()
+    axes.plot([1, 100], [0, 1])
+    mark_places(axes, [("here", 50), ("there", 51), ("nowhere", 1000)])
+    assert {text.get_text() for text in axes.texts} == {"here", "there"} and not find_faults(figure)
+    mark_places(axes, [])
+
+
+def test_the_legend_of_a_column_has_more_lines_and_the_figure_grows():
+    heights = []
+    for width_in in (PAGE_IN, COLUMN_IN):
+        figure, axes = make_axes(width_in)
+        for k in range(6):
+            axes.plot([1, 2], [k, 1], label=f"a line with a name {k}")
+        add_legend(axes, 6)
+        assert not find_faults(figure)
+        heights.append(figure.get_size_inches()[1])
+    assert heights[0] < heights[1]
