@@ -19,7 +19,8 @@ def make_line(parameters):
     "make report NAME=explore-data-my-chats-arrival_rate-5 DATA='my chats.jsonl' ARRIVAL_RATE=5"
     """
     values = parameters.as_dict()
-    given = {name: one.show(values[name]).removesuffix(".0") for name, one in TABLE.items() if values[name] != one.default}
+    changed = [one for name, one in TABLE.items() if values[name] != one.default]
+    given = {one.name: one.show(values[one.name]).removesuffix(".0") for one in changed}
     words = [f"{name.upper()}={shlex.quote(text)}" for name, text in given.items()]
     return " ".join(["make report", *([f"NAME={name_report(given)}", *words] if given else [])])
 

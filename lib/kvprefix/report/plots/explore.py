@@ -1,4 +1,4 @@
-"""Draw the explorer's figure: the present curve, the pinned ones, and the points of a policy. No numbers are made here."""
+"""Draw the explorer's figure: the present curve, the pinned ones, and a policy's points. No numbers are made here."""
 
 from itertools import cycle
 from typing import NamedTuple
