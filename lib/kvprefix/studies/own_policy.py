@@ -93,8 +93,8 @@ def measure_evictions(workload, capacity, policy):
 
 def _count(name, by, values, again):
     values, place = np.unique(round_ages(values) if by == "age" else values, return_inverse=True)
-    counts = {"evictions": np.bincount(place, minlength=len(values)), "again": np.bincount(place[again], minlength=len(values))}
-    return pd.DataFrame({"policy": name, "by": by, "value": values, **counts})
+    every, needed = (np.bincount(chosen, minlength=len(values)) for chosen in (place, place[again]))
+    return pd.DataFrame({"policy": name, "by": by, "value": values, "evictions": every, "again": needed})
 
 
 def round_ages(ages):

@@ -31,33 +31,31 @@ def browser():
 def project_copy(tmp_path_factory):
     """Copy what an interactive user needs, so that the test writes to a `reports/` of its own."""
     copy = tmp_path_factory.mktemp("project")
-    for name in ("notebooks", "data/sample"):
+    for name in ("notebooks", "data/sample", "lib/jupyter"):
         shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copy(PROJECT / "environment.yml", copy)
+    for name in ("environment.yml", "Makefile", "lib/kvprefix/traces/parameters.toml"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / name, copy / name)
     return copy
 
 
 @pytest.fixture(scope="module")
 def lab(browser, project_copy, tmp_path_factory):
+    """Start what `make lab` starts; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("home")
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data")}
     environment["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
-    command = [
-        sys.executable,
-        "-m",
-        "jupyter",
-        "lab",
-        "--no-browser",
-        "--allow-root",
-        f"--port={port}",
-        "--ip=127.0.0.1",
-    ]
-    command += [f"--ServerApp.root_dir={project_copy}", "--IdentityProvider.token=test", "--LabApp.news_url=None"]
+    options = f"ARGS=--no-browser --allow-root --port={port} --ip=127.0.0.1 --IdentityProvider.token=test"
+    said = subprocess.run(["make", "-n", "lab", options], cwd=project_copy, capture_output=True, text=True, check=True)
+    command = said.stdout[said.stdout.index("PATH=") :].replace(".venv/bin/python", sys.executable, 1)
     with open(home / "log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=project_copy)
+        server = subprocess.Popen(
+            ["sh", "-c", f"exec env {command}"], stdout=log, stderr=subprocess.STDOUT, env=environment,
+            cwd=project_copy,
+        )  # fmt: skip
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with socket.socket() as probe:

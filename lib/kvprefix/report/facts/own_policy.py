@@ -49,7 +49,7 @@ def tabulate_evictions(frame):
     """Tabulate what each policy evicts: how much, how much of it in vain, and where the half of it lies."""
     rows = []
     for policy, one in frame.groupby("policy", sort=False):
-        all_by = {by: rows for by, rows in one.groupby("by")}
+        all_by = dict(list(one.groupby("by")))
         total, again = (all_by["depth"][name].sum() if "depth" in all_by else 0 for name in ("evictions", "again"))
         rows.append({
             "policy": label_policy(policy), "evictions": total, "needed again": again / total if total else np.nan,

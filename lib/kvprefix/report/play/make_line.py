@@ -28,4 +28,4 @@ def make_line(parameters):
 def name_report(given):
     """Return a name for a report, of the characters that make allows: what is given, a dict of texts by name."""
     texts = (f"{name}-{Path(text).stem if TABLE[name].kind == 'path' else text}" for name, text in given.items())
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(["explore", *texts]))[:MOST]
+    return re.sub(r"[^A-Za-z0-9._]+", "-", "-".join(["explore", *texts]))[:MOST]

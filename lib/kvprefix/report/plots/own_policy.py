@@ -29,11 +29,13 @@ def draw_evictions(frame, width_in=PAGE_IN):
             x, y = np.append(one["value"].iloc[0], one["value"]) + first, np.append(0, share)
             style = {**styles[policy], "marker": ""}
             axes.step(x, y, where="post", label=plain_label(label_policy(policy)), **style)
-            frames.append(pd.DataFrame({"policy": label_policy(policy), "by": by, "at_or_below": x - first, "share": y}))
+            data = {"policy": label_policy(policy), "by": by, "at_or_below": x - first, "share": y}
+            frames.append(pd.DataFrame(data))
         axes.set(xlabel=label, ylabel="share of evictions", ylim=(0, 1.01))
         percent_axes(axes)
         note_if_empty(axes, (frame["by"] == by).sum(), "nothing is evicted")
         log_axes(axes, "x")
+        axes.xaxis.set_major_formatter("{x:,g}")
     add_legend(next((axes for axes in panels if axes.lines), panels[0]), 3)
     empty = pd.DataFrame(columns=["policy", "by", "at_or_below", "share"])
     return figure, pd.concat(frames, ignore_index=True) if frames else empty
