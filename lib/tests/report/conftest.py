@@ -33,9 +33,7 @@ def project_copy(tmp_path_factory):
     copy = tmp_path_factory.mktemp("project")
     for name in ("notebooks", "data/sample", "lib/jupyter"):
         shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    for name in ("environment.yml", "Makefile", "lib/kvprefix/traces/parameters.toml"):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / name, copy / name)
+    shutil.copy(PROJECT / "environment.yml", copy)
     return copy
 
 
@@ -49,8 +47,9 @@ def lab(browser, project_copy, tmp_path_factory):
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data")}
     environment["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
     options = f"ARGS=--no-browser --allow-root --port={port} --ip=127.0.0.1 --IdentityProvider.token=test"
-    said = subprocess.run(["make", "-n", "lab", options], cwd=project_copy, capture_output=True, text=True, check=True)
-    command = said.stdout[said.stdout.index("PATH=") :].replace(".venv/bin/python", sys.executable, 1)
+    handed = {name: text for name, text in environment.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    said = subprocess.check_output(["make", "-n", "lab", options], cwd=PROJECT, env=handed, text=True)
+    command = said[said.index("PATH=") :].replace(" .venv/bin/python", f" {sys.executable}", 1)
     with open(home / "log", "w") as log:
         server = subprocess.Popen(
             ["sh", "-c", f"exec env {command}"], stdout=log, stderr=subprocess.STDOUT, env=environment,
