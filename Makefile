@@ -119,7 +119,8 @@ FIXED := $(foreach mode,single_turn multi_turn,$(addprefix $(mode)_, \
     stats.json request_metrics.csv block_metrics.csv trace.jsonl))
 FIXED += $(foreach figure,sharing_fraction_cdf block_hit_distribution reuse_gap_cdf comparison, \
     $(figure).png $(figure).pdf) tables figures sections facts parameters.json
-SOURCES := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+TO_PLAY_WITH := notebooks/05-explore.ipynb
+SOURCES := $(filter-out $(TO_PLAY_WITH),$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 LAST := $(OUT)/$(lastword $(SOURCES))
 FIXED += report.html report.md $(SOURCES)
 MISSING := $(filter-out $(wildcard $(addprefix $(OUT)/,$(FIXED))),$(addprefix $(OUT)/,$(FIXED)))
@@ -204,8 +205,9 @@ make-engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)
 test: .venv/.ready ## run the whole test suite
 	cd lib && ../$(RUN) -m pytest $(ARGS)
 
-lab: .venv/.ready ## explore the notebooks in JupyterLab; they write to reports/scratch/
-	PATH="$$PWD/.venv/bin:$$PATH" $(RUN) -m jupyterlab --LabApp.news_url=None $(ARGS)
+lab: .venv/.ready ## explore the notebooks in JupyterLab, from the tour on; they write to reports/scratch/
+	PATH="$$PWD/.venv/bin:$$PATH" JUPYTER_CONFIG_PATH="$$PWD/lib/jupyter" $(RUN) -m jupyterlab \
+	    --LabApp.news_url=None --LabApp.default_url=/lab/tree/notebooks/00-tour.ipynb $(ARGS)
 
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch

@@ -24,17 +24,16 @@ POINTS = 80  # times at which the working set is measured
 
 @dataclass(frozen=True)
 class Gaps:
-    """When each block access happens, and how long before and after it the same block is accessed.
+    """When each block access happens, and how long before it the same block was accessed.
 
     Attributes
     ----------
-    at_s, before_s, after_s : (total,) ndarrays of float64
+    at_s, before_s : (total,) ndarrays of float64
         Seconds, in the order of `PrefixTrace.ids`; infinite if there is no such access.
     """
 
     at_s: np.ndarray
     before_s: np.ndarray
-    after_s: np.ndarray
 
 
 def measure_gaps(accesses):
@@ -51,14 +50,14 @@ def measure_gaps(accesses):
 @njit(cache=True, nogil=True)
 def _measure(ids, offsets, arrival_s, n_distinct):
     last = np.full(n_distinct, -1)
-    at, before, after = np.empty(len(ids)), np.full(len(ids), np.inf), np.full(len(ids), np.inf)
+    at, before = np.empty(len(ids)), np.full(len(ids), np.inf)
     for i in range(len(arrival_s)):
         for k in range(offsets[i], offsets[i + 1]):
             at[k], earlier = arrival_s[i], last[ids[k]]
             if earlier >= 0:
-                before[k] = after[earlier] = at[k] - at[earlier]
+                before[k] = at[k] - at[earlier]
             last[ids[k]] = k
-    return at, before, after
+    return at, before
 
 
 def find_window(accesses):
@@ -89,9 +88,7 @@ def compare_characteristic(accesses, capacities):
     capacities = np.asarray(capacities)
     frame = pd.DataFrame({"capacity_blocks": capacities, "time_s": np.nan, "simulated": np.nan})
     if end > start and inside.any():
-        times_s = np.geomspace((end - start) * 1e-5, max(end, end - start), POINTS)
-        sizes = measure_working_set(gaps, start, end, times_s)
-        frame["time_s"] = np.interp(capacities, sizes, times_s, right=np.nan)
+        frame["time_s"] = find_times(accesses, capacities)
         inner, before = distances[inside], np.sort(gaps.before_s[inside])
         frame["simulated"] = [np.mean((inner > 0) & (inner <= capacity)) for capacity in capacities]
         kept = np.searchsorted(before, frame["time_s"].fillna(np.finfo(float).max), "right")
@@ -102,12 +99,34 @@ def compare_characteristic(accesses, capacities):
     return frame.assign(window_s=end - start, holds=frame["time_s"] <= MOST_OF_WINDOW * (end - start))
 
 
-def measure_working_set(gaps, start, end, times_s):
+def find_times(accesses, capacities):
+    """Find the characteristic time of several capacities.
+
+    Parameters
+    ----------
+    accesses : PrefixTrace
+    capacities : sequence of int
+        Blocks.
+
+    Returns
+    -------
+    (k,) ndarray of float64
+        Seconds; NaN if the window accesses fewer distinct blocks, or if there is no window.
+    """
+    (start, end), capacities = find_window(accesses), np.asarray(capacities)
+    if not end > start:
+        return np.full(len(capacities), np.nan)
+    times_s = np.geomspace((end - start) * 1e-5, max(end, end - start), POINTS)
+    sizes = measure_working_set(accesses, start, end, times_s)
+    return np.interp(capacities, sizes, times_s, right=np.nan)
+
+
+def measure_working_set(accesses, start, end, times_s):
     """Measure the mean number of distinct blocks accessed within the last T seconds, over the moments of a window.
 
     Parameters
     ----------
-    gaps : Gaps
+    accesses : PrefixTrace
     start, end : float
         Seconds.
     times_s : (k,) array_like
@@ -118,21 +137,40 @@ def measure_working_set(gaps, start, end, times_s):
     (k,) ndarray of float64
         A block counts from an access until its next one, but no longer than T (Denning and Schwartz, 1972).
     """
-    return _measure_working_set(gaps.at_s, gaps.after_s, start, end, np.asarray(times_s, float))
+    arrays = accesses.ids, accesses.offsets, accesses.arrival_s, accesses.n_distinct
+    return _measure_working_set(*arrays, start, end, np.asarray(times_s, float))
 
 
 @njit(cache=True, nogil=True)
-def _measure_working_set(at, after, start, end, times_s):
-    sizes = np.zeros(len(times_s))
-    for k in range(len(at)):
-        if at[k] >= end:
-            break
-        begin = max(at[k], start)
-        for j in range(len(times_s)):
-            stay = min(at[k] + min(after[k], times_s[j]), end) - begin
-            if stay > 0:
-                sizes[j] += stay
+def _measure_working_set(ids, offsets, arrival_s, n_distinct, start, end, times_s):
+    """Add up stays by stretch: blocks of a request that the same request accessed last stay equally long."""
+    sizes, last = np.zeros(len(times_s)), np.full(n_distinct, -1, np.int32)
+    left = np.zeros(len(arrival_s), np.int64)  # blocks whose last access is each request's
+    for i in range(len(arrival_s)):
+        k, stop = offsets[i], offsets[i + 1]
+        left[i] = stop - k
+        while k < stop:
+            request, first = last[ids[k]], k
+            while k < stop and last[ids[k]] == request:
+                last[ids[k]] = i
+                k += 1
+            if request >= 0:
+                left[request] -= k - first
+                _add_stays(sizes, k - first, arrival_s[request], arrival_s[i], start, end, times_s)
+    for i in range(len(arrival_s)):
+        _add_stays(sizes, left[i], arrival_s[i], np.inf, start, end, times_s)
     return sizes / (end - start)
+
+
+@njit(cache=True, nogil=True)
+def _add_stays(sizes, blocks, at, until, start, end, times_s):
+    if not blocks or at >= end or until <= start:
+        return
+    begin = max(at, start)
+    for j in range(len(times_s)):
+        stay = min(min(until, at + times_s[j]), end) - begin
+        if stay > 0:
+            sizes[j] += blocks * stay
 
 
 def _approximate_independent(accesses, capacities):

@@ -8,9 +8,12 @@ import hashlib
 import inspect
 import marshal
 import sys
+import threading
+import traceback
 import warnings
 from functools import lru_cache
 from numbers import Real
+from types import CodeType
 from typing import NamedTuple
 
 import numpy as np
@@ -128,7 +131,7 @@ class Call(types.WrapperAddressProtocol):
             raise error
         wrong = "returned nan" if error is None else _describe(error)
         raise InputError(
-            f"{locate(self.name, self.function)} {wrong} for {block}; "
+            f"{locate(self.name, self.function, error)} {wrong} for {block}; "
             "expected a number: the block with the lowest goes first"
         ) from error
 
@@ -151,10 +154,19 @@ def _describe(error):
     return str(error) if isinstance(error, _NoNumber) else f"raised {type(error).__name__} ({error})"
 
 
-def locate(name, function):
-    """Name a user's policy with the file and line of its function."""
+def locate(name, function, error=None):
+    """Name a user's policy with the file, or the notebook's cell, and the line: where it raised an error, if it did."""
     code = function.__code__
-    return f"policy {name!r} ({code.co_filename}, line {code.co_firstlineno})"
+    frames = traceback.walk_tb(error.__traceback__ if error else None)
+    line = ([at for frame, at in frames if frame.f_code.co_filename == code.co_filename] or [code.co_firstlineno])[-1]
+    return f"policy {name!r} ({_name_file(code.co_filename)}, line {line})"
+
+
+def _name_file(path):
+    """Return a path, or the cell of a notebook that it stands for."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cell = shell.compile.format_code_name(path) if shell else None
+    return " ".join(cell) if cell else path
 
 
 def check_function(name, function):
@@ -168,16 +180,31 @@ def check_function(name, function):
 
 
 def fingerprint(function):
-    """Return a text that differs if a function, or what it reads from outside, differs."""
+    """Return a text that differs if a function, or what it reads from outside, differs; not by where it is written."""
     outside = inspect.getclosurevars(function)
     values = repr(sorted({**outside.globals, **outside.nonlocals}.items(), key=lambda item: item[0]))
     defaults = repr((function.__defaults__, function.__kwdefaults__))
-    return hashlib.sha256(marshal.dumps(function.__code__) + (values + defaults).encode()).hexdigest()
+    code = marshal.dumps(_without_place(function.__code__), 2)  # later versions depend on what else is in memory
+    return hashlib.sha256(code + (values + defaults).encode()).hexdigest()
+
+
+def _without_place(code):
+    """Return a code object without its file and line, which differ with every kernel that runs a cell."""
+    inner = tuple(_without_place(one) if isinstance(one, CodeType) else one for one in code.co_consts)
+    return code.replace(co_filename="", co_firstlineno=1, co_consts=inner)
+
+
+_compiling = threading.Lock()
+
+
+def compile_score(name, function):
+    """Compile a user's function as a C function of `Block`'s fields; if numba cannot, say so once and return None."""
+    with _compiling:
+        return _compile(name, function)
 
 
 @lru_cache(maxsize=256)
-def compile_score(name, function):
-    """Compile a user's function as a C function of `Block`'s fields; if numba cannot, say so and return None."""
+def _compile(name, function):
     compiled = njit(function)
 
     def call(now, stored, uses, depth, cost, arrival_s, turn):
@@ -191,9 +218,19 @@ def compile_score(name, function):
             warnings.simplefilter("ignore")
             return cfunc(SIGNATURE)(call)
     except Exception as error:  # numba has many kinds
-        where = locate(name, function)
-        tell(f"note: {where} cannot be compiled and runs as Python, slowly: {_shorten(error)}", sys.stderr)
+        if _works(function):
+            where = locate(name, function)
+            tell(f"note: {where} cannot be compiled and runs as Python, slowly: {_shorten(error)}", sys.stderr)
         return None
+
+
+def _works(function):
+    """Say whether a function scores a first block; if not, the replay says what is wrong, and no compiler need."""
+    try:
+        _score(function, Block(now=0, stored=0, uses=1, depth=0, cost=1.0, arrival_s=0.0, turn=0))
+    except Exception:
+        return False
+    return True
 
 
 def _shorten(error):

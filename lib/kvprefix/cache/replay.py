@@ -114,20 +114,34 @@ class PrefixCache:
 
 def _replay(trace, capacity, policy, setting, hold):
     """Return each request's hit blocks, and the evictions."""
-    capacity = min(check_capacity(capacity), max(trace.n_distinct, 1))
-    setting = check_setting(policy, setting)
     if hold and not policy.holds:
         raise InputError(f"policy {policy.name} is not defined with hold: its requests take no time")
     if policy.replay_free is not None and not hold:
-        hits, evictions = policy.replay_free(trace, capacity, setting)
+        setting = check_setting(policy, setting)
+        hits, evictions = policy.replay_free(trace, limit_capacity(trace, capacity), setting)
         return hits, int(evictions)
+    hits, cache = replay_on_tree(trace, capacity, policy, setting, hold)
+    return hits, int(cache.evicted[0])
+
+
+def replay_on_tree(trace, capacity, policy, setting=None, hold=False, record=False):
+    """Replay on the prefix tree; return each request's hit blocks, and the TreeCache as it was left.
+
+    Arguments are those of `replay`; with `record` the cache lists what it evicted.
+    """
+    setting = check_setting(policy, setting)
     tree = make_tree_trace(trace, hold)
-    cache = make_tree_cache(tree, capacity, policy.queues)
+    cache = make_tree_cache(tree, limit_capacity(trace, capacity), policy.queues, record)
     rule = policy.make_rule(tree, cache, setting)
     hits = np.zeros(len(trace), np.int64)
     run_rule(rule, hits)
     rule.check()
-    return hits, int(cache.evicted[0])
+    return hits, cache
+
+
+def limit_capacity(trace, capacity):
+    """Return a capacity, at most a trace's distinct blocks; raise InputError as `check_capacity`."""
+    return min(check_capacity(capacity), max(trace.n_distinct, 1))
 
 
 def check_capacity(capacity):

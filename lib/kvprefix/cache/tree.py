@@ -45,6 +45,9 @@ class TreeCache(NamedTuple):
         The last block that each request keeps, -1 if none; empty without `hold`.
     resident, evicted, finished : (1,) ndarrays of int64
         Resident blocks; blocks evicted so far; requests finished so far.
+    left : (n, 3) ndarray of int32
+        Of each eviction the block, the request that caused it, and the one that accessed the block last; empty unless
+        evictions are recorded.
     """
 
     leaves: Leaves
@@ -57,6 +60,7 @@ class TreeCache(NamedTuple):
     resident: np.ndarray
     evicted: np.ndarray
     finished: np.ndarray
+    left: np.ndarray
 
 
 def make_tree_trace(trace, hold):
@@ -68,14 +72,15 @@ def make_tree_trace(trace, hold):
     )  # fmt: skip
 
 
-def make_tree_cache(trace, capacity, queues):
-    """Make an empty cache for a TreeTrace."""
+def make_tree_cache(trace, capacity, queues, record=False):
+    """Make an empty cache for a TreeTrace, which may record what it evicts."""
     n, held = len(trace.parent), len(trace.finish_order)
     return TreeCache(
         leaves=make_leaves(queues, capacity, trace.depth), queue_of=np.full(n, -1, np.int8),
         children=np.zeros(n, np.int32), uses=np.zeros(n, np.int32), last=np.full(n, -1, np.int32),
         pins=np.zeros(n if held else 0, np.int32), tails=np.full(held, -1, np.int32), resident=np.zeros(1, np.int64),
         evicted=np.zeros(1, np.int64), finished=np.zeros(1, np.int64),
+        left=np.empty((len(trace.ids) if record else 0, 3), np.int32),
     )  # fmt: skip
 
 
@@ -126,6 +131,9 @@ def evict_leaf(rule, block, now):
     rule.on_evict(block)
     cache.queue_of[block] = -1
     cache.resident[0] -= 1
+    if len(cache.left):
+        of = cache.left[cache.evicted[0]]
+        of[0], of[1], of[2] = block, now, cache.last[block]
     cache.evicted[0] += 1
     if above >= 0:
         cache.children[above] -= 1

@@ -22,7 +22,10 @@ _in_use = {}  # {derived folder: its open lock file}
 
 
 class InputError(ValueError):
-    """A user mistake: the message says what is wrong and what would be right."""
+    """A user mistake: the message says what is wrong and what would be right. A notebook shows nothing else."""
+
+    def _render_traceback_(self):  # IPython calls it
+        return [f"{type(self).__name__}: {plain_text(self)}"]
 
 
 def tell(text, file=None):

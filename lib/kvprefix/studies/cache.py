@@ -76,11 +76,13 @@ def count_threads(workload, block_size=None):
     return max(1, min(os.cpu_count() or 1, ACCESS_BUDGET // max(2 * accesses, 1)))
 
 
-def _measure_seeds(workload, name, options, measure, *more):
+def measure_seeds(workload, name, options, measure, *more, scheduler=None):
     """Return a study's table of `measure(workload, seed, *argument)`, seed after seed, for each of the arguments."""
     arguments = [(seed, *argument) for seed in list_seeds(workload) for argument in more or [()]]
     threads = count_threads(workload)
-    return measure_table(workload, name, options, measure, arguments, at_once=lambda *_: threads)
+    return measure_table(
+        workload, name, options, measure, arguments, at_once=lambda *_: threads, scheduler=scheduler
+    )  # fmt: skip
 
 
 def study_lru(workload, *, points=60):
@@ -92,7 +94,7 @@ def study_lru(workload, *, points=60):
         `seed`, `capacity_blocks`, `block`, `token`, `request_mean` and, for the first seed, `low` and `high`: the 95 %
         interval of the token hit rate over resampled conversations.
     """
-    return _measure_seeds(workload, "lru", [points], measure_lru, (points,))
+    return measure_seeds(workload, "lru", [points], measure_lru, (points,))
 
 
 def measure_lru(workload, seed, points):
@@ -117,7 +119,7 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
     pandas.DataFrame
         `seed`, `share`, `capacity_blocks`.
     """
-    return _measure_seeds(workload, "needs", [list(shares)], measure_needs, (shares,))
+    return measure_seeds(workload, "needs", [list(shares)], measure_needs, (shares,))
 
 
 def measure_needs(workload, seed, shares):
@@ -152,23 +154,32 @@ def study_policies(workload, capacities, policies=None):
     settings = {one.name: one.default if one.score is None else fingerprint(one.score) for one in found}
     handed = tuple(one.name if one.score is None else one for one in found)
     more = [(capacity, handed) for capacity in capacities]
-    return _measure_seeds(workload, "policies", [capacities, settings], measure_policies, *more)
+    return measure_seeds(workload, "policies", [capacities, settings], measure_policies, *more)
 
 
 def measure_policies(workload, seed, capacity, policies):
     """Replay policies at one capacity on one draw; the rows of `study_policies` for both."""
+    return replay_policies(workload, seed, capacity, policies)[0]
+
+
+def replay_policies(workload, seed, capacity, policies):
+    """Return the rows of `measure_policies`, and for the first seed the resampled token hit rates, (draws, policies).
+
+    For any other seed the second is None.
+    """
     accesses = draw(workload, workload.parameters.block_size, seed=seed)
     names = [find_policy(one).name for one in policies]
     hits = {name: replay(accesses, capacity, one) for name, one in zip(names, policies, strict=True)}
     frame = pd.DataFrame({"seed": seed, "policy": names, "capacity_blocks": capacity})
     frame = frame.join(pd.DataFrame([rate_hits(accesses, one) for one in hits.values()]))
     frame[["low", "high", "gain_low", "gain_high"]] = np.nan
-    if seed == workload.parameters.seed:
-        tokens = accesses.hit_tokens(np.column_stack(list(hits.values())))
-        draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
-        frame["low"], frame["high"] = interval(draws)
-        frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [names.index(LRU.name)]])
-    return frame
+    if seed != workload.parameters.seed:
+        return frame, None
+    tokens = accesses.hit_tokens(np.column_stack(list(hits.values())))
+    draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
+    frame["low"], frame["high"] = interval(draws)
+    frame["gain_low"], frame["gain_high"] = interval(draws - draws[:, [names.index(LRU.name)]])
+    return frame, draws
 
 
 def study_fine(workload, capacities, *, points=17):

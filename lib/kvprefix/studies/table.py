@@ -35,7 +35,9 @@ KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tas
 _kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, PrefixTrace)
 
 
-def measure_table(workload, name, options, measure, arguments, *, at_once=None, finish=None, **changes):
+def measure_table(
+    workload, name, options, measure, arguments, *, at_once=None, finish=None, scheduler=None, **changes
+):  # fmt: skip
     """Return a study's table from the derived folder; if it is not there, measure it as tasks, then keep it.
 
     Parameters
@@ -53,6 +55,8 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
         ``at_once(*argument)`` tasks like this one run on this machine at a time; as many as cores if not given.
     finish : callable, optional
         Makes the table of all rows.
+    scheduler : str, optional
+        Where tasks run, as in `open_tasks`: "threads" if what they are given is known to this process alone.
     **changes
         Parameters that do not matter for this table (None), or differ for it.
 
@@ -68,7 +72,7 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
         files = [done / f"{k}.json" for k in range(len(arguments))]
         try:
             with expect_unchanged(*stamps):
-                _run_tasks(workload, name, measure, arguments, at_once, files, stamps)
+                _run_tasks(workload, name, measure, arguments, (scheduler, at_once), files, stamps)
         except ChangedError:
             shutil.rmtree(done, ignore_errors=True)
             raise
@@ -81,13 +85,14 @@ def measure_table(workload, name, options, measure, arguments, *, at_once=None, 
     return make_once(path, lambda: _read(path), make)
 
 
-def _run_tasks(workload, name, measure, arguments, at_once, files, stamps):
+def _run_tasks(workload, name, measure, arguments, where, files, stamps):
     """Run the tasks whose files are missing or not whole."""
+    scheduler, at_once = where
     seen = [(stamp.path.resolve(), stamp.sha256) for stamp in stamps]
     missing = [k for k, file in enumerate(files) if _read(file) is None]
     for n, some in itertools.groupby(missing, lambda k: at_once(*arguments[k]) if at_once else None):
         some = list(some)
-        with open_tasks(at_once=n) as tasks:
+        with open_tasks(scheduler, at_once=n) as tasks:
             tasks.check(_check_files, seen)
             frames = tasks.map(_measure, [(measure, workload, arguments[k]) for k in some], f"studying {name}")
             for k, frame in zip(some, frames, strict=True):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cache_twin import list_distinct, make_random
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.characteristic import compare_characteristic, find_window, measure_gaps, measure_working_set
@@ -12,33 +13,44 @@ def make(prompts, arrival_s):
     return make_prefix_trace(make_trace_of(prompts, arrival_s), 1)
 
 
-def test_gaps_of_each_access_before_and_after():
+def test_the_gap_before_each_access():
     gaps = measure_gaps(make([[1], [2], [1], [1]], [0.0, 1.0, 4.0, 10.0]))
     assert gaps.at_s.tolist() == [0, 1, 4, 10]
     assert gaps.before_s.tolist() == [np.inf, np.inf, 4, 6]
-    assert gaps.after_s.tolist() == [4, np.inf, 6, np.inf]
 
 
 def test_the_working_set_by_hand():
     # Block a at 0 and 4, block b at 1. From 0 to 10, a window of 2 s sees a during [0, 2] and [4, 6], b during [1, 3].
-    gaps = measure_gaps(make([[1], [2], [1]], [0.0, 1.0, 4.0]))
-    assert measure_working_set(gaps, 0, 10, [2])[0] == pytest.approx((2 + 2 + 2) / 10)
+    accesses = make([[1], [2], [1]], [0.0, 1.0, 4.0])
+    assert measure_working_set(accesses, 0, 10, [2])[0] == pytest.approx((2 + 2 + 2) / 10)
     # Without an end to the window: a during [0, 10], b during [1, 10].
-    assert measure_working_set(gaps, 0, 10, [100])[0] == pytest.approx((10 + 9) / 10)
+    assert measure_working_set(accesses, 0, 10, [100])[0] == pytest.approx((10 + 9) / 10)
     # From 2 to 5: a's first access lasts until 2, its second during [4, 5]; b during [2, 3].
-    assert measure_working_set(gaps, 2, 5, [2])[0] == pytest.approx((0 + 1 + 1) / 3)
+    assert measure_working_set(accesses, 2, 5, [2])[0] == pytest.approx((0 + 1 + 1) / 3)
 
 
 def test_the_working_set_equals_a_count_at_many_moments():
     rng = np.random.default_rng(3)
     arrival_s = np.sort(rng.uniform(0, 100, 400))
     ids = rng.integers(0, 40, 400)
-    gaps = measure_gaps(make([[int(one)] for one in ids], arrival_s))
+    accesses = make([[int(one)] for one in ids], arrival_s)
     moments = np.linspace(20, 90, 7001)
     counted = [
         len(set(ids[(arrival_s <= moment) & (arrival_s > moment - 5)].tolist())) for moment in moments
     ]  # fmt: skip
-    assert measure_working_set(gaps, 20, 90, [5.0])[0] == pytest.approx(np.mean(counted), rel=0.01)
+    assert measure_working_set(accesses, 20, 90, [5.0])[0] == pytest.approx(np.mean(counted), rel=0.01)
+
+
+def test_the_working_set_is_that_of_each_block_alone():
+    small = make_random(seed=4)
+    accesses, times_s = small.accesses, np.array([0.5, 3.0, 40.0, 1e6])
+    start, end = 50.0, 300.0
+    stays = np.zeros(len(times_s))
+    for block in list_distinct(small.paths):
+        at = [s for s, path in zip(accesses.arrival_s, small.paths, strict=True) if path.startswith(block)]
+        for since, until in zip(at, [*at[1:], np.inf], strict=True):
+            stays += np.maximum(np.minimum(np.minimum(until, since + times_s), end) - max(since, start), 0)
+    assert measure_working_set(accesses, start, end, times_s) == pytest.approx(stays / (end - start), rel=1e-12)
 
 
 def test_the_window_leaves_out_the_beginning_and_what_follows_the_last_start():

@@ -153,9 +153,22 @@ def test_a_wrong_score_is_named_with_its_line(function, said, compiled, monkeypa
     mine = policy("mine")(function)
     with pytest.raises(InputError) as error:
         replay(make_small(["a", "a"]).accesses, 2, mine)
-    line = function.__code__.co_firstlineno
+    line = function.__code__.co_firstlineno + ("raised" in said)  # a function that raises: where it does
     assert str(error.value).startswith(f"policy 'mine' ({__file__}, line {line}) {said}")
     assert "expected a number" in str(error.value)
+
+
+def test_what_fails_at_once_is_an_error_and_no_note_of_the_compiler(capsys):
+    def misspell(block):
+        weight = 3  # noqa: F841
+        return block.now + wieght  # noqa: F821
+
+    with pytest.raises(InputError) as error:
+        replay(make_small(["a", "a"]).accesses, 2, policy("mine")(misspell))
+    where = f"policy 'mine' ({__file__}, line {misspell.__code__.co_firstlineno + 2})"
+    assert str(error.value).startswith(f"{where} raised NameError (name 'wieght' is not defined) for Block(now=0,")
+    assert capsys.readouterr().err == ""
+    assert error.value._render_traceback_() == [f"InputError: {error.value}"]  # all that a notebook shows
 
 
 def test_an_interrupt_ends_a_replay_in_python(monkeypatch):
@@ -219,6 +232,13 @@ def test_a_functions_fingerprint_is_of_its_code_and_what_it_reads():
 
     assert fingerprint(make(1)) == fingerprint(make(1)) != fingerprint(make(2))
     assert fingerprint(spell_lru) != fingerprint(spell_fifo)
+    text = "def score(block):\n    return max(0, (lambda x: x + 1)(block.now))\n"
+    same = []
+    for place, above in (("/tmp/kernel-1/a.py", ""), ("/tmp/kernel-2/b.py", "\n\n")):  # as two kernels run a cell
+        names = {}
+        exec(compile(above + text, place, "exec"), names)
+        same.append(fingerprint(names["score"]))
+    assert same[0] == same[1]
 
 
 def test_policies_leave_their_process_by_name():

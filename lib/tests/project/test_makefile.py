@@ -87,3 +87,10 @@ def test_another_report_than_the_default_needs_a_name(words, right):
 def test_what_has_a_name_or_changes_nothing_runs(words, folder):
     done = make(*words)
     assert done.returncode == 0 and f"--output-dir {folder} " in done.stdout
+
+
+def test_a_report_runs_every_notebook_but_the_one_to_play_with():
+    (line,) = [line for line in make("report", "NAME=no-such").stdout.splitlines() if "kvprefix notebooks" in line]
+    run = {word for word in line.split() if word.startswith("notebooks/")}
+    written = {f"notebooks/{path.name}" for path in (PROJECT / "notebooks").glob("[0-9]*.ipynb")}
+    assert written - run == {"notebooks/05-explore.ipynb"} and run < written

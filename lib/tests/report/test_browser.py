@@ -1,14 +1,6 @@
 """JupyterLab and the HTML report in a real browser (Chromium, headless). Skipped if there is none."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-
 import pytest
-from chromium import CHROMIUM, open_chromium
 from places import PROJECT
 
 from kvprefix.report.notebooks import execute_notebooks
@@ -17,64 +9,12 @@ from kvprefix.report.section_files import mark_failed
 from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
-    pytest.mark.filterwarnings("default"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_chromium() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def project_copy(tmp_path_factory):
-    """Copy what an interactive user needs, so that the test writes to a `reports/` of its own."""
-    copy = tmp_path_factory.mktemp("project")
-    for name in ("notebooks", "data/sample"):
-        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copy(PROJECT / "environment.yml", copy)
-    return copy
-
-
-@pytest.fixture(scope="module")
-def lab(project_copy, tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
-    environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data")}
-    environment["JUPYTER_RUNTIME_DIR"] = str(home / "runtime")
-    command = [
-        sys.executable,
-        "-m",
-        "jupyter",
-        "lab",
-        "--no-browser",
-        "--allow-root",
-        f"--port={port}",
-        "--ip=127.0.0.1",
-    ]
-    command += [f"--ServerApp.root_dir={project_copy}", "--IdentityProvider.token=test", "--LabApp.news_url=None"]
-    with open(home / "log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=project_copy)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.3)
-    yield f"http://127.0.0.1:{port}/lab/tree/notebooks/20-prefix-sharing.ipynb?token=test"
-    server.terminate()
-    server.wait(20)
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 
 
 def test_notebook_20_runs_in_jupyterlab_and_writes_to_scratch_only(browser, lab, project_copy):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(lab)
+    page.goto(f"{lab}/lab/tree/notebooks/20-prefix-sharing.ipynb?token=test")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
     cell = page.locator(".jp-CodeCell .cm-content").first
     cell.wait_for()

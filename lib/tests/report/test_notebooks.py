@@ -18,6 +18,8 @@ from kvprefix.report.section_files import read_sections
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.table import TABLE
 
+OWN_POLICY = "51-my-policy"  # its policy is a function: the one definition in a notebook
+START = 1000  # conversations of a notebook that somebody runs
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"), key=lambda path: (path.stem != "_template", path.stem))
 
 
@@ -49,8 +51,10 @@ def test_a_notebook_reads_like_an_article(path):
     for cell in code_cells(notebook):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= 20 and max(map(len, lines)) <= 115
-        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
-        assert not kinds & {ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef}
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        assert not {type(node) for node in nodes} & {ast.ClassDef, ast.AsyncFunctionDef}
+        defined = [node.name for node in nodes if isinstance(node, ast.FunctionDef)]
+        assert defined == (["my_policy"] if path.stem == OWN_POLICY and cell.source.startswith("@policy(") else [])
         assert not re.search(r"^\s*[%!]|sys\.path|['\"]/(home|tmp|usr)", cell.source, re.M)
 
 
@@ -63,7 +67,8 @@ def test_the_parameters_cell_holds_literals_that_are_the_library_s_defaults(path
         given[node.targets[0].id] = ast.literal_eval(node.value)
     assert all("#" in line for line in cell.source.splitlines())
     assert given.pop("output_dir") == "reports/scratch"
-    assert Parameters(**given) == Parameters() and read_declared(path) == [*given, *OWN_PARAMETERS]
+    assert Parameters(**given) == Parameters(max_conversations=START)
+    assert read_declared(path) == [*given, *OWN_PARAMETERS] and '"all" for all' in cell.source
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -72,7 +77,7 @@ def test_a_notebook_declares_just_the_parameters_that_it_uses_itself(path):
     nodes = [node for cell in cells[1:] for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Name)]
     assigned = {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
     used = [name for name in TABLE if name not in assigned and any(node.id == name for node in nodes)]
-    assert read_declared(path) == [*used, *OWN_PARAMETERS]
+    assert read_declared(path) == ["max_conversations", *used, *OWN_PARAMETERS]
 
 
 def in_notebook(*cells):
@@ -110,6 +115,41 @@ def test_a_damaged_file_of_parameters_is_refused(tmp_path, text, said):
     (tmp_path / "parameters.json").write_text(text)
     with pytest.raises(InputError, match=said):
         pick_parameters(in_notebook(f"output_dir = {str(tmp_path)!r}"))
+
+
+@pytest.mark.parametrize("given", [None, 9])
+def test_a_report_s_number_of_conversations_is_make_s_and_not_the_notebook_s(tmp_path, given):
+    note = (
+        "from kvprefix.report.parameters import pick_parameters\n"
+        "open(f'{output_dir}/seen', 'w').write(str(pick_parameters(globals()).max_conversations))"
+    )
+    notebook = read(write_notebook(tmp_path / "10-a.ipynb", note))
+    (cell,) = [cell for cell in code_cells(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    cell.source = f"# Parameters: literals\nmax_conversations = {START}  # to start with\n{cell.source}"
+    nbformat.write(notebook, tmp_path / "10-a.ipynb")
+    out = tmp_path / "out"
+    assert execute_notebooks([tmp_path / "10-a.ipynb"], Parameters(max_conversations=given), out) == 0
+    assert (out / "seen").read_text() == str(given)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("return block.nwo", "raised AttributeError"), ('return "high"', "returned 'high'")],
+)
+def test_an_error_in_one_s_own_policy_is_a_line_that_names_it(tmp_path, line, said):
+    (path,) = [path for path in NOTEBOOKS if path.stem == OWN_POLICY]
+    notebook = read(path)
+    (cell,) = [cell for cell in code_cells(notebook) if cell.source.startswith("@policy(")]
+    cell.source = cell.source.rpartition("\n")[0] + f"\n    {line}"
+    at = cell.source.count("\n") + 1 if "raised" in said else 1  # where it is raised, else where the policy begins
+    nbformat.write(notebook, tmp_path / path.name)
+    parameters = Parameters(data=str(SAMPLE), block_size=8)
+    assert execute_notebook(tmp_path / path.name, tmp_path / "done.ipynb", parameters, tmp_path) == FAILED
+    reason = read_sections(tmp_path)[OWN_POLICY]["failed"]
+    assert re.search(rf"InputError: policy 'mine' \(Cell In\[\d+\], line {at}\) {re.escape(said)}", reason)
+    outputs = [output for cell in code_cells(read(tmp_path / "done.failed.ipynb")) for output in cell.outputs]
+    (error,) = [output for output in outputs if output.output_type == "error" and output.ename == "InputError"]
+    assert len(error.traceback) == 1 and not [output for output in outputs if output.output_type == "stream"]
 
 
 def test_a_report_s_parameters_are_written_whole(tmp_path, capsys):
