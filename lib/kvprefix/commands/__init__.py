@@ -3,4 +3,4 @@
 Nothing is measured or drawn here. A module's name is its command's; `NAMES` says in which order help shows them.
 """
 
-NAMES = ("run", "curve", "replay", "check", "convert", "prepare", "notebooks", "fetch", "verify")
+NAMES = ("run", "compare", "curve", "replay", "check", "convert", "prepare", "notebooks", "fetch", "verify")
