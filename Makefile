@@ -6,8 +6,8 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report make-report quick paper engine-check make-engine-check test lab data-full docs bench lint lock clean \
-    FORCE
+.PHONY: help env report make-report quick paper compare engine-check make-engine-check test lab data-full docs bench \
+    lint lock clean FORCE
 
 # ---- Variables. Those of a report stand in the library's table of parameters, with their defaults; make only hands on
 # what is given. Those of the targets stand here: a `##` line and the default, which `make` prints.
@@ -22,13 +22,19 @@ REQUESTS = 200
 TIMING = sequential
 ## with trace: N times as fast
 SPEED = 1
+## the reports that compare lays beside each other: names below reports/, or paths (ARGS=C D: more)
+A =
+## compared with A
+B =
+## the folder that compare writes (default: reports/A-vs-B)
+OUT =
 ## notebooks that run at a time (quick: 2)
 JOBS = 1
 ## where heavy steps run: `local`, or tcp://HOST:PORT, a Dask scheduler (lib/docs/how-to/use-a-cluster.md)
 SCHEDULER = local
 ## true: CSV cells that a spreadsheet would run as formulas begin with an apostrophe
 CSV_SAFE = false
-## more words for the command behind engine-check, test, lab, bench, lint and lock
+## more words for the command behind compare, engine-check, test, lab, bench, lint and lock
 ARGS =
 ## the Python that builds .venv, 3.11 or newer
 PYTHON ?= python3
@@ -114,35 +120,41 @@ lock: ## resolve the dependencies of lib/pyproject.toml, for all Pythons and sys
 # ---- The report. Nothing is run again unless what determines it has changed.
 
 WORK := data/derived/make/$(NAME)
-OUT := reports/$(NAME)
+FOLDER := reports/$(NAME)
 FIXED := $(foreach mode,single_turn multi_turn,$(addprefix $(mode)_, \
     stats.json request_metrics.csv block_metrics.csv trace.jsonl))
 FIXED += $(foreach figure,sharing_fraction_cdf block_hit_distribution reuse_gap_cdf comparison, \
     $(figure).png $(figure).pdf) tables figures sections facts parameters.json
 TO_PLAY_WITH := notebooks/05-explore.ipynb
 SOURCES := $(filter-out $(TO_PLAY_WITH),$(sort $(wildcard notebooks/[0-9]*.ipynb)))
-LAST := $(OUT)/$(lastword $(SOURCES))
+LAST := $(FOLDER)/$(lastword $(SOURCES))
 FIXED += report.html report.md $(SOURCES)
-MISSING := $(filter-out $(wildcard $(addprefix $(OUT)/,$(FIXED))),$(addprefix $(OUT)/,$(FIXED)))
+MISSING := $(filter-out $(wildcard $(addprefix $(FOLDER)/,$(FIXED))),$(addprefix $(FOLDER)/,$(FIXED)))
 # A notebook that failed has no executed copy and is run again. Where all have one, nobody knows which to run.
 LOST := $(if $(filter %.ipynb,$(MISSING)),,$(MISSING))
 
 # One make at a time works on a report; its lock ends with it.
-LOCKED = $(RUN) lib/locked.py $(WORK) $(OUT) $(MAKE) --no-print-directory
+LOCKED = $(RUN) lib/locked.py $(WORK) $(FOLDER) $(MAKE) --no-print-directory
 
 report: .venv/.ready ## write reports/NAME/: all results, figures, tables, report.html and report.md
 	+@$(LOCKED) make-report
 
 make-report: $(LAST)
 	@for file in $(FIXED); do \
-	    [ -e $(OUT)/$$file ] || { echo "$(OUT)/$$file was not written; make report again" >&2; exit 1; }; \
+	    [ -e $(FOLDER)/$$file ] || { echo "$(FOLDER)/$$file was not written; make report again" >&2; exit 1; }; \
 	done
-	@echo 'The report is up to date: $(OUT)/report.html (and report.md, figures/, tables/)'
+	@echo 'The report is up to date: $(FOLDER)/report.html (and report.md, figures/, tables/)'
 
 quick: ## the same for the first 100 conversations, as reports/quick/
 	@$(MAKE) --no-print-directory report JOBS=$(if $(filter JOBS,$(GIVEN)),$(call quoted,JOBS),2) \
 	    NAME=$(if $(filter NAME,$(GIVEN)),$(NAME),quick) \
 	    MAX_CONVERSATIONS=$(if $(filter MAX_CONVERSATIONS,$(GIVEN)),$(call quoted,MAX_CONVERSATIONS),100)
+
+compare: .venv/.ready ## lay reports beside each other: A=... B=..., as reports/A-vs-B/
+	@[ -n $(call quoted,A) ] && [ -n $(call quoted,B) ] || { echo 'give two reports: make compare A=default B=mine' >&2; \
+	    exit 2; }
+	@$(RUN) -m kvprefix compare $(if $(value OUT),--out $(call quoted,OUT)) $(GUARD) -- $(call quoted,A) $(call quoted,B) \
+	    $(ARGS)
 
 write = printf '%s\n' $(foreach p,$1,$p=$(call quoted,$p)) | LC_ALL=C \
     awk '{ equals = index($$0, "="); print tolower(substr($$0, 1, equals)) substr($$0, equals + 1) }'
@@ -179,12 +191,12 @@ $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
 # Where one fails, the others run and the last one's copy stays.
 .PRECIOUS: $(LAST)
 $(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
-	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(OUT) \
+	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(FOLDER) \
 	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(GUARD) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
 
 # What is pasted from: the report makes paper/, and this compiles it. Without pdflatex or pandoc the command ends with 3.
 paper: .venv/.ready ## compile reports/NAME/paper/ to all.pdf (needs pdflatex) and all.docx (needs pandoc)
-	@$(RUN) -m kvprefix paper $(OUT)
+	@$(RUN) -m kvprefix paper $(FOLDER)
 
 # A live server's answers to the report's requests: with the parameters of the report NAME but for those that are given.
 # The notebook that shows the recording is run again by the next report. The command ends with 3 where they differ and 4
@@ -196,9 +208,9 @@ make-engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)
 	@[ -n $(call quoted,URL) ] || { echo 'give the server: make engine-check URL=http://127.0.0.1:8000' >&2; exit 2; }
 	@cp $(WORK)/parameters.txt $(WORK)/check.txt
 	@$(if $(OF_REPORT),$(call write,$(OF_REPORT)) >> $(WORK)/check.txt)
-	@code=0; $(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(OUT) \
+	@code=0; $(RUN) -m kvprefix check --url $(call quoted,URL) --parameters-file $(WORK)/check.txt --output-dir $(FOLDER) \
 	    --max-requests $(call quoted,REQUESTS) --timing $(call quoted,TIMING) --speed $(call quoted,SPEED) $(GUARD) $(ARGS) \
-	    || code=$$?; case $$code in 0|3|4) rm -f $(OUT)/notebooks/70-engine-check.ipynb;; esac; exit $$code
+	    || code=$$?; case $$code in 0|3|4) rm -f $(FOLDER)/notebooks/70-engine-check.ipynb;; esac; exit $$code
 
 # ---- The rest.
 

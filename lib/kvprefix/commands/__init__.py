@@ -3,4 +3,6 @@
 Nothing is measured or drawn here. A module's name is its command's; `NAMES` says in which order help shows them.
 """
 
-NAMES = ("run", "curve", "replay", "check", "convert", "prepare", "notebooks", "paper", "fetch", "verify")
+NAMES = (
+    "run", "compare", "curve", "replay", "check", "convert", "prepare", "notebooks", "paper", "fetch", "verify",
+)  # fmt: skip

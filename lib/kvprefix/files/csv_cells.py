@@ -38,6 +38,17 @@ def _guard(text, is_on):
     return f"'{text}" if is_on and text.startswith(_FORMULA) else text
 
 
+def unguard_cells(column):
+    """Return a column of texts without the apostrophe that the switch puts before a formula.
+
+    >>> import pandas as pd
+    >>> unguard_cells(pd.Series(["'=1+1", "'a", "a"])).tolist()
+    ['=1+1', "'a", 'a']
+    """
+    is_guarded = column.str.startswith(tuple(f"'{first}" for first in _FORMULA))
+    return column.where(~is_guarded, column.str.slice(1))
+
+
 def is_guarding():
     """Say whether the switch is on."""
     given = os.environ.get(VARIABLE, "")

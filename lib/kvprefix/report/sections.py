@@ -8,6 +8,7 @@ the caller escapes text from outside in it (`files.escape.escape_markdown`), or 
 
 from inspect import signature
 
+from IPython import get_ipython
 from IPython.display import Image, Markdown, display
 
 from kvprefix.files.escape import escape_markdown
@@ -46,7 +47,7 @@ class Section:
         """Show and record Markdown (text as it is if `plain`) under a heading, unless the heading is empty."""
         text = escape_markdown(text) if plain else text
         self.record(f"text-{heading}", {"kind": "text", "heading": heading, "text": text})
-        display(Markdown(text))
+        _show(Markdown(text))
 
     def say_facts(self, heading, name, facts):
         """Record facts, and show and record what the template `words/NAME.md` says of them, under a heading."""
@@ -69,14 +70,18 @@ class Section:
         name, caption = f"{self._number()}-{slug}", complete_caption(caption, figure)
         save_figure(figure, data, caption, self.folder / "figures" / name)
         for width, width_in in (("column", COLUMN_IN), ("page", PAGE_IN)):
-            drawn = draw(*arguments, width_in=width_in)[0] if "width_in" in signature(draw).parameters else figure
             suffixes = (".pdf", ".png") if width == "column" else (".pdf",)  # the PNG is for Markdown and page one
-            save_drawing(drawn, self.folder / "paper" / f"{name}-{width}", suffixes)
+            path = self.folder / "paper" / f"{name}-{width}"
+            if "width_in" not in signature(draw).parameters or figure.get_size_inches()[0] == width_in:
+                for suffix in suffixes:
+                    write_bytes(f"{path}{suffix}", (self.folder / "figures" / f"{name}{suffix}").read_bytes())
+            else:
+                save_drawing(draw(*arguments, width_in=width_in)[0], path, suffixes)
         for suffix in (".png", ".pdf") if also else ():
             write_bytes(self.folder / f"{also}{suffix}", (self.folder / "figures" / f"{name}{suffix}").read_bytes())
         self.record(f"figure-{slug}", {"kind": "figure", "name": name, "caption": caption})
         width = int(figure.get_size_inches()[0] * 150)
-        display(Image(self.folder / "figures" / f"{name}.png", width=width), Markdown(f"*{escape_markdown(caption)}*"))
+        _show(Image(self.folder / "figures" / f"{name}.png", width=width), Markdown(f"*{escape_markdown(caption)}*"))
 
     def show_table(self, slug, caption, frame, formats=None, narrow=None):
         """Show, save and record a table as `tables/NN-slug`; `narrow` is its form for a paper (a `tables.Narrow`)."""
@@ -84,12 +89,12 @@ class Section:
         shown = save_table(frame, self.folder / "tables" / name, caption, formats)
         table = {"kind": "table", "name": name, "caption": caption, **shown, "narrow": narrow_cells(shown, narrow)}
         self.record(f"table-{slug}", table)
-        display(Markdown(table_markdown(shown)), Markdown(f"*{escape_markdown(caption)}*"))
+        _show(Markdown(table_markdown(shown)), Markdown(f"*{escape_markdown(caption)}*"))
 
     def leave_out(self, text):
         """Show and record (plain text) that a part has no content: a line at the report's end."""
         self.record(f"absent-{text}", {"kind": "absent", "text": text})
-        display(Markdown(escape_markdown(text)))
+        _show(Markdown(escape_markdown(text)))
 
     def keep(self, name, facts):
         """Record facts by the name of their template, for the conclusion and for readers; return them as plain values.
@@ -117,3 +122,9 @@ class Section:
 
     def _save(self):
         write_section(self.folder, self.name, self.title, self.items.values())
+
+
+def _show(*things):
+    """Show things in a notebook; elsewhere, as in a command, a section is only recorded."""
+    if get_ipython() is not None:
+        display(*things)

@@ -60,11 +60,13 @@ def summarize(values, weights=None):
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
 
 
-def tabulate_requests(trace, sharing):
+def tabulate_requests(trace, sharing, accountings=None):
     """Return the per-request table, in arrival order.
 
     Columns: `request_id conversation_index conversation_id turn arrival_s prompt_tokens output_tokens prompt_blocks
-    hit_blocks cached_tokens sharing_fraction`.
+    hit_blocks cached_tokens sharing_fraction`; with `accountings` (of `measure_accountings`) also
+    `cached_tokens_with_generated`, `prompt_tokens_no_template` and `cached_tokens_no_template`, the latter two without
+    values if the tokenizer does not tell the template's tokens.
     """
     columns = [
         "request_id",
@@ -75,11 +77,19 @@ def tabulate_requests(trace, sharing):
         "prompt_tokens",
         "output_tokens",
     ]
-    return trace.requests[columns].assign(
+    table = trace.requests[columns].assign(
         prompt_blocks=sharing.blocks.prompt_blocks,
         hit_blocks=sharing.hit_blocks,
         cached_tokens=sharing.hit_tokens,
         sharing_fraction=sharing.sharing_fraction,
+    )
+    if accountings is None:
+        return table
+    bare = accountings.get("without_template_tokens.")
+    return table.assign(
+        cached_tokens_with_generated=accountings["with_generated_tokens."].cached_tokens,
+        prompt_tokens_no_template=bare.prompt_tokens if bare else None,
+        cached_tokens_no_template=bare.cached_tokens if bare else None,
     )
 
 

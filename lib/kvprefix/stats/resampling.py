@@ -30,11 +30,14 @@ class Resampled(NamedTuple):
     cdf : (draws, len(FRACTIONS)) ndarray of float64
         Share of the requests whose sharing fraction is at most each of FRACTIONS.
     conversations : int
+    accountings : dict of str to metrics.Accounting, optional
+        What was resampled.
     """
 
     rates: pd.DataFrame
     cdf: np.ndarray
     conversations: int
+    accountings: dict | None = None
 
     def intervals(self):
         """Return the 95 % interval of each rate: a dict of its name to [low, high], None if a draw lacks it."""
@@ -91,7 +94,8 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
     some = [(sums, fraction, group, share, [seed, k]) for k, share in enumerate(shares)]
     with open_tasks() as tasks:
         drawn, cdf, median = map(np.concatenate, zip(*tasks.map(_resample, some, "resampling"), strict=True))
-    return Resampled(_make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median), cdf, n)
+    rates = make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median)
+    return Resampled(rates, cdf, n, accountings)
 
 
 def _resample(task):
@@ -107,7 +111,8 @@ def _resample(task):
     return drawn, cdf, median
 
 
-def _make_rates(sums, accountings, median):
+def make_rates(sums, accountings, median):
+    """Return the rates of draws from their sums: a frame with a row per draw, NaN where a draw has no such rate."""
     with np.errstate(invalid="ignore", divide="ignore"):
         rates = {"sharing_fraction.median": median}
         for name in accountings:

@@ -60,10 +60,10 @@ def write_results(results, workload, folder, *, parquet=False):
         Also write `*_trace.parquet`, the traces with their tokens, as `read_trace` reads them.
     """
     messages = SpilledMessages(_follow(workload), folder)  # reading finds out whether the data changed
-    for mode, (trace, sharing, stats, _) in results.items():
+    for mode, (trace, sharing, stats, resampled) in results.items():
         write_engine_trace(trace, messages, folder / f"{mode}_trace.jsonl")
         with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:
-            _write_requests(tabulate_requests(trace, sharing), temporary)
+            _write_requests(tabulate_requests(trace, sharing, resampled.accountings), temporary)
         with atomic_path(folder / f"{mode}_block_metrics.csv") as temporary:
             _write_blocks(sharing, temporary)
         if parquet:
