@@ -11,7 +11,7 @@ def percent(share):
     >>> percent(0.4059), percent(None)
     ('40.6 %', '–')
     """
-    return number(share if share is None else 100 * share, ".1f", " %")
+    return number(share if share is None else 100 * share, "z.1f", " %")
 
 
 def fine_percent(share):

@@ -83,11 +83,17 @@ def find_distances(frame, policy):
 @gives_facts
 def facts_evictions(frame, policy, capacity):
     """Return what the policies evict, and by what the policy's evictions differ from OPT's, the most first."""
-    names = {"needed again": "again", "not stored": "left_out", **{f"{by}: median": by for by in BY}}
+    policies = []
+    for row in tabulate_evictions(frame).to_dict("records"):
+        depth, age, turn = (int(row[f"{by}: median"]) if row["evictions"] else 0 for by in BY)
+        policies.append({
+            "policy": row["policy"], "evictions": row["evictions"], "again": row["needed again"],
+            "blocks_deep": depth + 1, "age": age, "turn": turn + 1, "left_out": row["not stored"],
+        })  # fmt: skip
     distances = sorted(find_distances(frame, policy).items(), key=lambda item: -item[1])
     return {
         "blocks": capacity,
         "policy": policy.label,
-        "policies": tabulate_evictions(frame).rename(columns=names).to_dict("records"),
+        "policies": policies,
         "differences": [{"by": by, "points": 100 * distance} for by, distance in distances],
     }
