@@ -10,7 +10,6 @@ import textwrap
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, PercentFormatter
@@ -24,7 +23,9 @@ COLUMN_IN, PAGE_IN = 3.4, 7.0
 LEGEND_LINE_IN, LETTERS_PER_IN = 0.145, 12  # of a legend: inches of a line, letters of an inch
 STACKED_BELOW_IN = 5.0  # a narrower figure has its panels below each other
 STYLE = {
-    **sns.axes_style("ticks"),
+    "figure.facecolor": "white", "axes.facecolor": "white", "axes.labelcolor": ".15", "text.color": ".15",
+    "xtick.color": ".15", "ytick.color": ".15", "grid.linestyle": "-", "lines.solid_capstyle": "round",
+    "patch.edgecolor": "w", "patch.force_edgecolor": True, "axes.spines.top": False, "axes.spines.right": False,
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "legend.fontsize": 7,
     "xtick.labelsize": 7, "ytick.labelsize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.4,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4,
@@ -117,7 +118,6 @@ def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
         figure = ShownFigure(figsize=(width_in, height_in), layout="constrained")
         axes = figure.subplots(rows, columns, **options)
         for letter, one in zip(string.ascii_lowercase, np.atleast_1d(axes), strict=False):
-            sns.despine(ax=one)
             if rows * columns > 1:
                 one.set_title(letter, loc="left", fontweight="bold", pad=3)
     return figure, axes

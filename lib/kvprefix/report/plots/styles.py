@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-import seaborn as sns
 from matplotlib.colors import to_hex
 
 BLUE, ORANGE, GREY, GREEN = "#10507A", "#E08A00", "#666666", "#2E8B57"
@@ -69,6 +68,8 @@ def style_ramp(names):
     >>> [look["color"] for look in style_ramp([1, 2, 3]).values()]
     ['#89bf91', '#2c7e8c', '#2c3172']
     """
+    import seaborn as sns  # most of a second, which a figure without a ramp need not wait for
+
     names = list(names)
     shades = map(to_hex, sns.color_palette("crest", as_cmap=True)(np.linspace(1, 0.1, len(names))))
     parts = zip(shades, itertools.cycle(DASHES), itertools.cycle(MARKS), strict=False)  # the darkest is a whole line
