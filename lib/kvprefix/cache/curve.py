@@ -110,7 +110,7 @@ class Curve(Shown):
         """Return the ceiling and the capacities that reach most of it."""
         rates = {"token": "by prompt token", "block": "by block access", "request_mean": "mean over requests"}
         ceilings = ", ".join(f"{show_rate(getattr(self, name)[-1])} {label}" for name, label in rates.items())
-        enough = ", ".join(f"{self.capacity_for(share):,} for {share:.0%} of it" for share in (0.5, 0.9, 1.0))
+        enough = ", ".join(f"{self.capacity_for(share):,} for {100 * share:.0f} % of it" for share in (0.5, 0.9, 1.0))
         size = f" of {self.block_size} tokens" if self.block_size else ""
         return {
             "what": "LRU hit rate at every capacity",
@@ -202,9 +202,9 @@ def describe_warmup(warmup):
     """Say which requests count.
 
     >>> describe_warmup(0.5)
-    'the last 50% of the requests'
+    'the last 50 % of the requests'
     """
-    return f"the last {1 - warmup:.0%} of the requests" if warmup else "all requests, from an empty cache on"
+    return f"the last {100 * (1 - warmup):.0f} % of the requests" if warmup else "all requests, from an empty cache on"
 
 
 def first_counted(accesses, warmup):

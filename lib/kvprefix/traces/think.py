@@ -28,8 +28,8 @@ class Think(Entry):
         times = self.draw_times(n, rng)
         if (times > DAY_S).sum() > MOST_OVER_A_DAY * n:
             raise InputError(
-                f"{(times > DAY_S).mean():.1%} of the think times are longer than a day; expected at most "
-                f"{MOST_OVER_A_DAY:.0%}: choose a smaller think_median_s or think_sigma"
+                f"{100 * (times > DAY_S).mean():.1f} % of the think times are longer than a day; expected at most "
+                f"{100 * MOST_OVER_A_DAY:.0f} %: choose a smaller think_median_s or think_sigma"
             )
         return times
 

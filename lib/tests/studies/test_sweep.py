@@ -86,7 +86,7 @@ def test_the_last_half_is_counted_after_a_warm_up(curve, chat):
     result = json.loads(out)
     assert result["trace"]["warmup"] == 0.5  # of 3 requests the first, rounded down, is not counted
     assert rates(result["unbounded"]) == rates(result["curves"][0]) == pytest.approx([2 / 4, 8 / 14, 8 / 10 / 2])
-    assert "Hit rates of the last 50% of the requests:" in curve(chat, "--block-size", 4, "--warmup", 0.5)[1]
+    assert "Hit rates of the last 50 % of the requests:" in curve(chat, "--block-size", 4, "--warmup", 0.5)[1]
 
 
 def test_every_policy_is_rated_as_its_replay_and_lru_as_its_curve(tmp_path):
