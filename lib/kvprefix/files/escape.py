@@ -1,6 +1,6 @@
 """Escape text from outside (data, file names, templates, servers) for terminals, Markdown, LaTeX and figures.
 
-`report.sections` makes HTML of the Markdown and escapes it there.
+`report.page` makes HTML of plain text and of Markdown, and escapes it there.
 """
 
 import itertools

@@ -17,7 +17,7 @@ from kvprefix.files.paths import InputError
 from kvprefix.report.page.html import FIRST, LONG, fold_table, names_rows
 from kvprefix.report.page.join import arrange, write_report
 from kvprefix.report.page.markdown import render_markdown
-from kvprefix.report.page.pictures import embed_picture
+from kvprefix.report.page.pictures import choose_small, embed_picture
 from kvprefix.report.plots.axes import make_axes
 from kvprefix.report.section_files import read_sections
 from kvprefix.report.sections import Section
@@ -229,6 +229,14 @@ def test_an_embedded_picture_is_small_and_looks_the_same(tmp_path):
     assert embed_picture(tmp_path, "figures/a.png", 510) is None
     assert embed_picture(tmp_path, "figures/a.png", 511) == shown
     assert embed_picture(tmp_path, "figures/b.png") is None
+
+
+@pytest.mark.parametrize(("height_in", "chosen"), [(3.4, "paper/a-column.png"), (5.1, "figures/a.png")])
+def test_a_small_picture_is_the_column_s_unless_its_panels_are_stacked(height_in, chosen, tmp_path):
+    (tmp_path / "paper").mkdir()
+    assert choose_small(tmp_path, "a") == "figures/a.png"
+    make_axes(3.4, height_in)[0].savefig(tmp_path / "paper/a-column.png", dpi=300, facecolor="white")
+    assert choose_small(tmp_path, "a") == chosen
 
 
 def test_a_picture_that_is_none_is_refused(tmp_path):

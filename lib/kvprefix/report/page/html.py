@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from kvprefix.files.escape import one_line
 from kvprefix.report.page.markdown import explain_failure, list_failed, name_item, say_incomplete
-from kvprefix.report.page.pictures import embed_picture
+from kvprefix.report.page.pictures import choose_small, embed_picture
 from kvprefix.report.page.prose import keep_percent, render_blocks, render_words
 
 PAGE = Path(__file__).parent
@@ -78,6 +78,7 @@ def _environment(folder):
     environment.globals |= {
         "fold_table": fold_table, "names_rows": names_rows, "name_item": name_item, "explain": explain_failure,
         "files_of": lambda item: _files_of(item, folder), "picture": lambda *which: embed_picture(folder, *which),
+        "small": lambda name: choose_small(folder, name),
     }  # fmt: skip
     return environment
 

@@ -11,6 +11,7 @@ from kvprefix.report.plots.axes import STYLE
 
 _OWN = re.compile(r"(figures|paper)/[\w-][\w.-]*\.png")
 SHOWN_DPI = 150  # of a page at its full width
+STACKED = 1.3  # times as high as wide: panels on top of each other
 
 
 def embed_picture(folder, source, narrower_than=None):
@@ -49,3 +50,10 @@ def embed_picture(folder, source, narrower_than=None):
     palette.save(file, "PNG")
     encoded = base64.b64encode(file.getvalue()).decode("ascii")
     return {"src": f"data:image/png;base64,{encoded}", "width": width, "height": height}
+
+
+def choose_small(folder, name):
+    """Return the picture of a figure that is still legible when small: for a column, unless its panels are stacked."""
+    column = f"paper/{name}-column.png"
+    shown = embed_picture(folder, column)
+    return column if shown and shown["height"] <= STACKED * shown["width"] else f"figures/{name}.png"
