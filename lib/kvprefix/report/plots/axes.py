@@ -20,7 +20,7 @@ from kvprefix.files.paths import atomic_path
 from kvprefix.report.plots.styles import style_mode
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
-LEGEND_LINE_IN, LETTERS_PER_IN = 0.145, 12  # of a legend: inches of a line, letters of an inch
+LEGEND_LINE_IN, LETTERS_PER_IN = 0.145, 13.5  # of a legend: inches of a line, letters of an inch
 STACKED_BELOW_IN = 5.0  # a narrower figure has its panels below each other
 STYLE = {
     "figure.facecolor": "white", "axes.facecolor": "white", "axes.labelcolor": ".15", "text.color": ".15",
@@ -50,10 +50,11 @@ class ShownFigure(Figure):
 
     def lay_out(self):
         """Put the axes in their places, and break labels that are too long for them."""
-        self._wrap_labels()  # as it may be, since long labels would leave their axes no room
-        self.get_layout_engine().execute(self)
-        if self._wrap_labels():
+        with mpl.rc_context(STYLE):  # of the ticks that are made here
+            self._wrap_labels()  # as it may be, since long labels would leave their axes no room
             self.get_layout_engine().execute(self)
+            if self._wrap_labels():
+                self.get_layout_engine().execute(self)
 
     def _wrap_labels(self):
         """Break labels where they must be broken; say whether any has changed."""

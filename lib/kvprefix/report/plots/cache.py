@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from kvprefix.cache.policies import LIBRARY, POLICIES, label_policy
 from kvprefix.cache.rules.lru import LRU
@@ -90,7 +90,8 @@ def draw_normalised(frame, *, width_in=COLUMN_IN):
     axes.set(xlabel="capacity / distinct blocks of the trace (log scale)", ylabel="token hit rate / its maximum")
     note_if_empty(axes, frame["share_of_maximum"].notna().sum(), "nothing is ever hit")
     log_axes(axes, "x")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+    axes.xaxis.set_major_locator(LogLocator(numticks=5))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     percent_axes(axes)
     axes.set_ylim(0, 1.02)
     add_legend(axes, 3)
@@ -165,8 +166,9 @@ def _shade_headroom(axes, lru, bound):
     both = lru.index.intersection(bound.index)
     low, high = lru.loc[both, "mean"], bound.loc[both, "mean"]
     axes.fill_between(both, low, high, color="#F4DFA8", alpha=0.6, linewidth=0, zorder=0.5)
-    widest = (high - low).idxmax()
-    if high[widest] > low[widest]:
+    inner = (high - low).iloc[1:-1] if len(both) > 2 else high - low  # at the axes' edge there is no room
+    widest = inner.idxmax()
+    if inner[widest] > 0:
         axes.text(widest, (high[widest] + low[widest]) / 2, "headroom", fontsize=7, style="italic", ha="center",
                   va="center", bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5})  # fmt: skip
 
@@ -243,13 +245,14 @@ def _capacity_axes(axes, block_size, model):
     size = f"{plain_label(model.name)} ({model.bytes_per_token / 1024:,.0f} KiB per token)"
     _add_scale(axes, "top", factor, f"GiB of KV cache, {size}").xaxis.set_major_formatter("{x:,g}")
     below = _add_scale(axes, "bottom", block_size, "capacity (tokens, log scale)")
-    below.spines["bottom"].set_position(("outward", 30))
+    with mpl.rc_context(STYLE):  # it makes the ticks anew
+        below.spines["bottom"].set_position(("outward", 30))
 
 
 def _add_scale(axes, place, factor, label):
     """Add a scale to a logarithmic x axis, whose numbers are those of the axis times a factor."""
     with mpl.rc_context(STYLE):
         scale = axes.secondary_xaxis(place, functions=(lambda x: x * factor, lambda x: x / factor))
-    scale.set_xlabel(label)
-    log_ticks(scale.xaxis, *np.multiply(axes.get_xlim(), factor), most=3)
+        scale.set_xlabel(label)
+        log_ticks(scale.xaxis, *np.multiply(axes.get_xlim(), factor), most=3)
     return scale

@@ -75,7 +75,7 @@ def _draw_steps(axes, frame):
     said = zip(names, ["", *steps], rates, strict=True)
     axes.set_yticks(places, [f"{name}\n{step}{percent(rate)}" for name, step, rate in said])
     axes.set(xlim=(0, None), ylim=(-0.6, len(CHAIN) - 0.4))
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
 

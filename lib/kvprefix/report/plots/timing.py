@@ -129,7 +129,7 @@ def draw_characteristic(frame, gap_s, block_size, *, width_in=PAGE_IN):
         right.set_ylabel("reuse gap (s, log scale)")
     note_if_empty(right, len(gap_s), "no block is accessed twice")
     right.set_xlim(0, 1)
-    right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    right.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     gap_s = gap_s[gap_s > 0]
     usual = np.percentile(gap_s, [25, 100]) if len(gap_s) else [0.75, 10.0]  # the shortest gaps may be cut off
     ends = np.concatenate([known["time_s"], usual])
