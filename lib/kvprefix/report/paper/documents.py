@@ -57,8 +57,8 @@ def list_floats(sections):
 
 
 def _write_item(item, floats):
-    if item["kind"] == "findings":
-        return write_prose(RENDER["findings"](item))
+    if item["kind"] in ("findings", "absent"):
+        return write_prose(RENDER[item["kind"]](item))
     if item["kind"] == "text":
         head = [rf"\subsection*{{\raggedright {print_text(item['heading'])}}}"] if item["heading"] else []
         return "\n".join([*head, print_text(item["text"]) if item.get("plain") else write_prose(item["text"])])
