@@ -195,10 +195,11 @@ def test_an_address_in_markdown_is_the_one_that_github_gives():
 def test_a_figure_has_its_number_its_caption_and_its_files(tree):
     figure = named(tree, "figure-40-lru-curve")
     (caption,) = figure.iter("figcaption")
-    text = "Figure 1, 40-lru-curve. Hit rate over capacity; 5 % and more. CSV PDF column PDF #"
+    text = "Figure 1, 40-lru-curve. Hit rate over capacity; 5 % and more. CSV PDF column PDF TeX #"
     assert words(caption) == text and "5\N{NO-BREAK SPACE}%" in "".join(caption.itertext())
     assert [link.get("href") for link in caption.iter("a")] == [
-        "figures/40-lru-curve.csv", "figures/40-lru-curve.pdf", "paper/40-lru-curve-column.pdf", "#figure-40-lru-curve",
+        "figures/40-lru-curve.csv", "figures/40-lru-curve.pdf", "paper/40-lru-curve-column.pdf",
+        "paper/fig-40-lru-curve.tex", "#figure-40-lru-curve",
     ]  # fmt: skip
     (image,) = figure.iter("img")
     (source,) = figure.iter("source")  # a phone shows what was drawn for a column
@@ -210,9 +211,9 @@ def test_a_file_that_is_not_there_is_not_linked(tmp_path):
     section = Section("10-a", "A", tmp_path)
     section.show_figure("f", "F.", draw_line)
     (tmp_path / "figures/10-f.csv").unlink()
-    (tmp_path / "paper/10-f.tex").touch()
-    assert ">PDF</a> " in (page := write_report(tmp_path, "T").read_text()) and ">CSV</a>" not in page
-    assert 'href="paper/10-f.tex"' in page
+    (tmp_path / "paper/10-f-column.pdf").unlink()  # so its float is not made
+    page = parse(write_report(tmp_path, "T").read_text())
+    assert [words(link) for link in page.iter("a") if not link.get("href").startswith("#")] == ["PDF"]
 
 
 def test_an_embedded_picture_is_small_and_looks_the_same(tmp_path):
@@ -256,7 +257,8 @@ def test_a_table_has_its_number_its_caption_heads_and_files(tree):
         ("col", "share"), ("col", "blocks"), ("row", "50 %"), ("row", "90 %")
     ]  # fmt: skip
     assert [link.get("href") for link in table.iter("a")] == [
-        "tables/40-needs.csv", "tables/40-needs.md", "tables/40-needs.tex", "#table-40-needs"
+        "tables/40-needs.csv", "tables/40-needs.md", "tables/40-needs.tex", "paper/tab-40-needs.tex",
+        "#table-40-needs",
     ]  # fmt: skip
     assert not list(table.iter("details"))
 

@@ -23,9 +23,9 @@ SHORT = 24  # letters; names of rows up to here stay on one line
 FIRST = 8  # rows that stand for a folded table without a narrow form that is shorter
 FILES = {
     "figure": {"CSV": "figures/{}.csv", "PDF": "figures/{}.pdf", "column PDF": "paper/{}-column.pdf",
-               "TeX": "paper/{}.tex"},
+               "TeX": "paper/fig-{}.tex"},
     "table": {"CSV": "tables/{}.csv", "Markdown": "tables/{}.md", "TeX": "tables/{}.tex",
-              "column TeX": "paper/{}.tex"},
+              "column TeX": "paper/tab-{}.tex"},
 }  # fmt: skip
 
 

@@ -31,8 +31,8 @@ def write_report(folder, title):
     folder = resolve_output(folder)
     sections = arrange(read_sections(folder))
     write_bytes(folder / "report.md", render_markdown(title, sections))
-    write_bytes(folder / "report.html", render_html(title, sections, folder))
     write_paper(folder, sections, title)
+    write_bytes(folder / "report.html", render_html(title, sections, folder))  # which links what is in `paper/`
     return folder / "report.html"
 
 

@@ -18,7 +18,7 @@ def render_markdown(title, sections):
         parts.append(f"## {escape_markdown(section['title'])}")
         if "failed" in section:
             parts.append(f"> {explain_failure(name, section)}")
-        parts += [_RENDER[item["kind"]](item, addresses) for item in section["items"]]
+        parts += [RENDER[item["kind"]](item, addresses) for item in section["items"]]
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,27 +58,31 @@ def _address(title, sections):
     return addresses
 
 
-def _render_text(item, _):
+def _render_text(item, _=None):
     text = escape_markdown(item["text"]) if item.get("plain") else item["text"]
     return f"### {escape_markdown(item['heading'])}\n\n{text}" if item["heading"] else text
 
 
-def _render_figure(item, _):
+def _render_figure(item, _=None):
     return f"{_picture(item, 'figures/{}.png')}\n\n*{name_item(item)}.* {escape_markdown(item['caption'])}"
 
 
-def _render_table(item, _):
+def _render_table(item, _=None):
     return f"*{name_item(item)}.* {escape_markdown(item['caption'])}\n\n{table_markdown(item)}"
 
 
-def _render_absent(item, _):
+def _render_absent(item, _=None):
     return f"- {escape_markdown(item['text'])}"
 
 
-def _render_findings(item, addresses):
-    """Return page one: sentences with where they are shown, the small figures in two columns, and what follows."""
+def _render_findings(item, addresses=None):
+    """Return page one: sentences, the next step, caveats, and the small figures in two columns.
+
+    Without addresses, outside a report, there are neither links to its places nor small figures.
+    """
     said = [_render_finding(k, finding, addresses) for k, finding in enumerate(item["findings"], start=1)]
-    cells = [f"{_picture(one['figure'], 'paper/{}-column.png')}<br>{_place(one, addresses)}" for one in item["figures"]]
+    small = item["figures"] if addresses else []
+    cells = [f"{_picture(one['figure'], 'paper/{}-column.png')}<br>{_place(one, addresses)}" for one in small]
     rows = [f"| {' | '.join([*cells, ''][k : k + 2])} |" for k in range(0, len(cells), 2)]
     table = "\n".join(["| | |", "|:-:|:-:|", *rows]) if cells else ""
     caveats = "\n".join(f"- {text}" for text in item["caveats"])
@@ -87,7 +91,7 @@ def _render_findings(item, addresses):
 
 
 def _render_finding(number, finding, addresses):
-    return f"{number}. {finding['text']}{f' ({_place(finding, addresses)})' if finding['section'] else ''}"
+    return f"{number}. {finding['text']}{f' ({_place(finding, addresses)})' if addresses and finding['section'] else ''}"
 
 
 def _place(one, addresses):
@@ -101,7 +105,7 @@ def _picture(item, path):
     return f"![{name_item(item)}]({path.format(item['name'])})"
 
 
-_RENDER = {
+RENDER = {
     "text": _render_text, "figure": _render_figure, "table": _render_table, "absent": _render_absent,
     "findings": _render_findings,
 }  # fmt: skip

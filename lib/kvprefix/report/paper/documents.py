@@ -1,13 +1,12 @@
 """All of a report as one article in two columns, in LaTeX and in Markdown: what a paper's floats look like in place."""
 
 from kvprefix.files.escape import escape_markdown
-from kvprefix.report.page.markdown import explain_failure, list_failed, name_item, say_incomplete
+from kvprefix.report.page.markdown import RENDER, explain_failure, list_failed, name_item, say_incomplete
 from kvprefix.report.paper.floats import KINDS, name_float
 from kvprefix.report.paper.latex import print_code, print_text
 from kvprefix.report.paper.prose import write_prose
 from kvprefix.report.tables import table_markdown
 
-_PLAIN = ("absent",)  # kinds whose text is plain
 _PREAMBLE = r"""% Compile it in this folder: pdflatex all (twice), or `make paper NAME=...`. A paper takes single files:
 % \input{numbers}, \input{fig-NAME}, \input{tab-NAME}.
 \documentclass[10pt,twocolumn]{article}
@@ -58,10 +57,8 @@ def list_floats(sections):
 
 
 def _write_item(item, floats):
-    if item["kind"] == "findings":
-        return write_prose(_say_findings(item))
-    if item["kind"] in _PLAIN:
-        return print_text(item["text"])
+    if item["kind"] in ("findings", "absent"):
+        return write_prose(RENDER[item["kind"]](item))
     if item["kind"] == "text":
         head = [rf"\subsection*{{\raggedright {print_text(item['heading'])}}}"] if item["heading"] else []
         return "\n".join([*head, print_text(item["text"]) if item.get("plain") else write_prose(item["text"])])
@@ -94,7 +91,7 @@ def write_markdown(title, sections):
         if "failed" in section:
             parts.append(f"> {explain_failure(name, section)}")
         for item in section["items"]:
-            parts += _SHOW[item["kind"]](item)
+            parts += _SHOW[item["kind"]](item) if item["kind"] in _SHOW else [RENDER[item["kind"]](item)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -111,22 +108,4 @@ def _show_table(item):
     return [_show_caption(item), table_markdown(item["narrow"]), *notes]
 
 
-def _show_text(item):
-    said = escape_markdown(item["text"]) if item.get("plain") or item["kind"] in _PLAIN else item["text"]
-    return [f"### {escape_markdown(item['heading'])}", said] if item.get("heading") else [said]
-
-
-def _say_findings(item):
-    """Return page one in Markdown: its sentences, the next step and the caveats."""
-    findings = "\n".join(f"{number}. {one['text']}" for number, one in enumerate(item["findings"], start=1))
-    caveats = "\n".join(f"- {caveat}" for caveat in item["caveats"])
-    return "\n\n".join(part for part in (item.get("lead"), findings, item["next"], caveats) if part)
-
-
-def _show_findings(item):
-    return [_say_findings(item)]
-
-
-_SHOW = {
-    "text": _show_text, "absent": _show_text, "findings": _show_findings, "figure": _show_figure, "table": _show_table,
-}  # fmt: skip
+_SHOW = {"figure": _show_figure, "table": _show_table}
