@@ -91,7 +91,8 @@ def _render_findings(item, addresses=None):
 
 
 def _render_finding(number, finding, addresses):
-    return f"{number}. {finding['text']}{f' ({_place(finding, addresses)})' if addresses and finding['section'] else ''}"
+    place = f" ({_place(finding, addresses)})" if addresses and finding["section"] else ""
+    return f"{number}. {finding['text']}{place}"
 
 
 def _place(one, addresses):
