@@ -34,6 +34,7 @@ from kvprefix.studies.sweep import sweep
 
 MODEL = load_model("Llama-3.1-8B")
 LONG = Model("A-model-of-a-maker-whose-names-have-no-end-and-hardly-a-space 405B Instruct", 2**19, "")
+OTHERS = {"comparison", "explore", "own_policy"}  # modules whose figures need more than a workload: not looked at here
 WIDTHS = {"column": COLUMN_IN, "page": PAGE_IN}
 
 
@@ -91,7 +92,8 @@ def drawn(bundled_workload):
 
 def list_draws():
     """Return the functions that draw a figure."""
-    names = [path.stem for path in (LIB / "kvprefix/report/plots").glob("[a-z]*.py") if path.stem != "axes"]
+    files = (LIB / "kvprefix/report/plots").glob("[a-z]*.py")
+    names = [path.stem for path in files if path.stem not in OTHERS | {"axes"}]
     modules = [*(import_module(f"kvprefix.report.plots.{name}") for name in names), plot_live]
     found = [one for module in modules for _, one in inspect.getmembers(module, inspect.isfunction)]
     return {one for one in found if one.__name__.startswith("draw_")} - {plot_sharing.draw_figures, draw_lines}

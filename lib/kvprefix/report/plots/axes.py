@@ -62,7 +62,7 @@ class ShownFigure(Figure):
         for axes in self.axes:
             for one in (axes, *axes.child_axes):
                 self._wrap(one.xaxis.label, _find_room(axes), "width")
-                self._wrap(one.yaxis.label, 1.1 * axes.bbox.height, "height")
+                self._wrap(one.yaxis.label, axes.bbox.height, "height")
         return before != list(self.wrapped.values())
 
     def _wrap(self, label, space, side):

@@ -136,7 +136,7 @@ def draw_policies(frame, ceiling, block_size, model, fine=None, *, width_in=PAGE
     left.axhline(ceiling["token"], color="#333333", linewidth=0.7, linestyle=(0, (2, 2)), label="unbounded")
     note_if_empty(left, ceiling["token"], "nothing is ever hit")
     left.set(ylabel="token hit rate")
-    right.set(ylabel="points of token hit rate against LRU")
+    right.set(ylabel="against LRU (points)")
     _capacity_axes(left, block_size, model)
     _capacity_axis(right, block_size)
     if bounds:
