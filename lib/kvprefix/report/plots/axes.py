@@ -46,24 +46,22 @@ class ShownFigure(Figure):
         if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
             self.lay_out()
             self.set_layout_engine("none")  # places hold for every resolution, and finding them takes most of the time
-        super().draw(renderer)
+        with mpl.rc_context(STYLE):  # of ticks that are made here
+            super().draw(renderer)
 
     def lay_out(self):
         """Put the axes in their places, and break labels that are too long for them."""
         with mpl.rc_context(STYLE):  # of the ticks that are made here
             self._wrap_labels()  # as it may be, since long labels would leave their axes no room
-            self.get_layout_engine().execute(self)
-            if self._wrap_labels():
+            for _ in range(2):  # axes of another size have other ticks
                 self.get_layout_engine().execute(self)
+                self._wrap_labels()
 
     def _wrap_labels(self):
-        """Break labels where they must be broken; say whether any has changed."""
-        before = list(self.wrapped.values())
         for axes in self.axes:
             for one in (axes, *axes.child_axes):
                 self._wrap(one.xaxis.label, _find_room(axes), "width")
                 self._wrap(one.yaxis.label, axes.bbox.height, "height")
-        return before != list(self.wrapped.values())
 
     def _wrap(self, label, space, side):
         """Break a label into lines if it needs more than the space, in pixels, along its side."""
