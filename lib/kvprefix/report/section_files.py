@@ -12,12 +12,13 @@ import json
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import InputError, explain_os_errors, resolve_output, tell, write_bytes
 
+FORM = 2  # of a section's file; raise when it changes
 SHARING = "20-prefix-sharing"  # the notebook that writes the data files
 
 
 def write_section(folder, name, title, items):
     """Write what a notebook shows: its title (plain text) and its items (dicts with their `kind`, see `sections`)."""
-    _write(folder / "sections" / f"{name}.json", {"title": title, "items": list(items)})
+    _write(folder / "sections" / f"{name}.json", {"form": FORM, "title": title, "items": list(items)})
 
 
 def write_facts(folder, name, facts, parameters):
@@ -39,14 +40,24 @@ def mark_failed(folder, name, title, reason):
     `title` is used if the notebook failed before it recorded one.
     """
     path = folder / "sections" / f"{name}.json"
-    record = _read(path) if path.exists() else {"title": title, "items": []}
+    record = _read(path) if path.exists() else {"form": FORM, "title": title, "items": []}
     begin_section(folder, name)
     _write(path, {**record, "failed": one_line(reason)})
 
 
 def read_sections(folder):
-    """Return the sections of a report folder, by name in order: mappings with `title`, `items` and perhaps `failed`."""
-    return {path.stem: _read(path) for path in sorted((folder / "sections").glob("*.json"))}
+    """Return the sections of a report folder, by name in order: mappings with `title`, `items` and perhaps `failed`.
+
+    A section of another form, as another version of the library has left it, is skipped with a note.
+    """
+    found = {}
+    for path in sorted((folder / "sections").glob("*.json")):
+        record = _read(path)
+        if record.get("form") == FORM:
+            found[path.stem] = record
+        else:
+            tell(f"{path}: is of another version and left out; run its notebook again, or remove it if there is none")
+    return found
 
 
 def read_stats(folder, parameters):

@@ -244,7 +244,7 @@ def test_a_reason_is_one_line_and_a_dead_kernel_has_one(tmp_path, capsys):
     assert sections["10-loud"]["failed"].startswith("cell 3: ValueError: a [31m<b>ccc")
     assert len(sections["10-loud"]["failed"]) == 301
     assert sections["20-dead"] == {
-        "title": "20-dead", "items": [], "failed": "cell 3: its kernel died, as it does if memory runs out"
+        "form": 2, "title": "20-dead", "items": [], "failed": "cell 3: its kernel died, as it does if memory runs out"
     }  # fmt: skip
     assert capsys.readouterr().err.splitlines()[4:] == [
         "2 of 2 notebooks failed: 10-loud, 20-dead; the next run is of these and the last one"

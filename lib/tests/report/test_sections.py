@@ -18,7 +18,7 @@ from kvprefix.report.facts.sharing import (
 )
 from kvprefix.report.facts.workload import check_parameters, facts_causality
 from kvprefix.report.page.join import write_report
-from kvprefix.report.section_files import read_stats
+from kvprefix.report.section_files import read_sections, read_stats
 from kvprefix.report.sections import Section
 from kvprefix.report.tables import save_table, table_markdown
 from kvprefix.studies.sharing import analyse, write_results
@@ -112,3 +112,12 @@ def test_the_naive_clocks_are_called_out(shared_derived):
     with pytest.warns(UserWarning, match="for comparison only"):
         trace = make_trace(workload, "multi_turn")
     assert "for comparison only" in said_of(facts_causality, trace, parameters.make("clock"))
+
+
+def test_a_section_of_another_version_is_left_out_and_said(tmp_path, capsys):
+    make_report(tmp_path)
+    old = tmp_path / "sections/15-old.json"
+    old.write_text('{"title": "Old", "items": ["### Markdown"]}')
+    assert list(read_sections(tmp_path)) == ["00-front", "20-x", "90-z"]
+    assert f"{old}: is of another version and left out" in capsys.readouterr().out
+    assert write_report(tmp_path, "Title").is_file()
