@@ -224,7 +224,7 @@ def test_any_number_of_reports_is_written_whole_and_again_the_same(reports, tmp_
         assert len(next(csv.reader(file))) <= 5
     assert {one["values"].keys() >= set("ab") for one in found["rates"]} == {False}
     pictures = len(list((path / "figures").glob("*.png")))
-    assert (path / "report.html").read_text().count("data:image/png;base64,") == pictures
+    assert (path / "report.html").read_text().count("<img ") == pictures
 
 
 def test_a_changed_value_changes_its_sentence(reports):
