@@ -321,7 +321,7 @@ def test_tables_of_two_and_of_more_reports_show_what_was_found():
     assert list(wide.index) == ["measure", "a", "b", "difference", "95 % low", "95 % high", "verdict"]
     narrow = narrow_table([two], percent)
     assert show_cells(narrow.frame, narrow.formats)["rows"] == [
-        ["rate", "50.0 %", "40.0 %", "-10.00 (-11.00, -9.00)", "lower"]
+        ["rate", "50.0 %", "40.0 %", "−10.00 (−11.00, −9.00)", "lower"]
     ]
     assert tabulate([more]).iloc[0]["c: difference"] == pytest.approx(-10)
     narrow = narrow_table([more], percent)
