@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from samples import save_small_tokenizer
 
+from kvprefix.cache.policies import POLICIES
 from kvprefix.conversations.load import iterate_conversations, locate_data
 from kvprefix.tokens.template import load_chat
 from kvprefix.tokens.tokenizer import find_tokenizer
@@ -25,6 +26,15 @@ def shared_derived(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KVPREFIX_DERIVED", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_policies():
+    """Forget the policies that a test adds."""
+    known = dict(POLICIES)
+    yield
+    for name in set(POLICIES) - set(known):
+        del POLICIES[name]
 
 
 @pytest.fixture

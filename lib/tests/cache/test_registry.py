@@ -48,7 +48,7 @@ def test_the_command_knows_a_new_entry(dummy, tmp_path, capsys):
     code = main(["curve", str(path), "--block-size", "4", "--policy", "dummy", "--format", "json"])
     assert code == 0 and {row["policy"] for row in json.loads(capsys.readouterr().out)["curves"]} == {"dummy"}
     assert main(["curve", str(path), "--policy", "mru"]) == 2
-    assert f"known: {', '.join(POLICIES)}\n" in capsys.readouterr().err and "dummy" in POLICIES
+    assert f"known: {', '.join(POLICIES)}; did you mean lru?\n" in capsys.readouterr().err and "dummy" in POLICIES
     with pytest.raises(SystemExit):
         main(["curve", "--help"])
     assert " ".join(capsys.readouterr().out.split()).count(f"(default: lru,opt); known: {', '.join(POLICIES)} --") == 1

@@ -92,7 +92,7 @@ def test_no_message_leaves_another_way():
                 others.append(f"{source.name}: {call}({ast.unparse(node.args[0]).partition('(')[0]})")
     assert others == [
         "interrupts.py: print(LINE)", "locks.py: print(plain_text)", "paths.py: tqdm.write(plain_text)",
-        "table.py: sys.stdout.write(format_help)",
+        "words.py: sys.stdout.write(guess)", "table.py: sys.stdout.write(format_help)",
     ]  # fmt: skip
 
 

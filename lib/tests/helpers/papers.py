@@ -25,7 +25,8 @@ def draw_missing(paper, sections):
         for item in section["items"]:
             for place in ("column", "page") if item["kind"] == "figure" else ():
                 path = paper / f"{item['name']}-{place}"
-                if not path.with_name(f"{path.name}.pdf").exists():
+                pdf = path.with_name(f"{path.name}.pdf")
+                if not pdf.exists() or not pdf.stat().st_size:
                     save_drawing(make_axes()[0], path)
 
 

@@ -78,7 +78,7 @@ def test_the_next_step_is_what_gains_most(tmp_path):
     assert missing(said, "eviction policy ~ 14,393 blocks LFU wins +20.5 ~ 41,129 blocks, +18.8") == []
     flat = [{"blocks": blocks, "lru": 0.3, "opt": 0.9} for blocks in (1000, 9000)]
     found = change("50-eviction", "policies", "capacities", to=flat)
-    assert missing(show(tmp_path, found)["next"], "share more ~ 1,000 blocks ~ +0.0 points ~ +0.0 ~ 62.1 %") == []
+    assert missing(show(tmp_path, found)["next"], "share more ~ 1,000 blocks ~ 0.0 points ~ 0.0 ~ 62.1 %") == []
     assert choose_next(change("50-eviction", "policies", "capacities", to=flat[:1])) is None
 
 

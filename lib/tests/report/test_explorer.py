@@ -54,10 +54,10 @@ def read_line(explorer):
         ({}, {"survival_s": np.nan},
          "40 GiB: 21.3 %, +0.4 points per GiB, a block survives longer than this trace can show."),
         ({"gib": 2000.0}, {"capacity_blocks": 10**6, "lru_next": 0.213},
-         "2,000 GiB: 21.3 %, +0.0 points per GiB, nothing is evicted."),
+         "2,000 GiB: 21.3 %, 0.0 points per GiB, nothing is evicted."),
         ({"gib": 0.001, "block_size": 512}, {"capacity_blocks": 0}, "0.001 GiB: no block of 512 tokens fits."),
         ({"policy": "s3fifo"}, {"rate": 0.19},
-         "40 GiB: 19.0 % with S3-FIFO, -2.3 points against LRU (21.3 %). "
+         "40 GiB: 19.0 % with S3-FIFO, −2.3 points against LRU (21.3 %). "
          "Under LRU: +0.4 points per GiB, a block survives 38 s."),
     ],
 )  # fmt: skip
