@@ -31,12 +31,14 @@ def main():
 
 def compile_accounting(workload):
     """Compile what notebooks 00 to 60 run."""
+    from kvprefix.cache.curve import lru_curve
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import count_working_set, rank_reuse
     from kvprefix.studies.cache import measure_block_size, measure_lru, measure_policies
     from kvprefix.studies.sharing import analyse
     from kvprefix.studies.table import draw
     from kvprefix.studies.timing import RATES, measure_timing
+    from kvprefix.traces.workload import MODES, make_trace
 
     result = analyse(workload)["multi_turn"]
     result.trace.prompt(0)
@@ -45,6 +47,8 @@ def compile_accounting(workload):
     measure_lru(workload, 0, 5)
     measure_block_size(workload, 32, 0, [1024])
     measure_policies(workload, 0, 20, tuple(POLICIES))
+    for mode in MODES:
+        lru_curve(make_trace(workload, mode).blocks(16))
     compile_held(draw(workload, 16))
     measure_timing(workload, 0, RATES, 5)
 
