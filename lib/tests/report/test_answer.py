@@ -53,6 +53,7 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         (("50-eviction", "policies", "capacities", 1, "opt"), 0.33, "33.0 % ~ at most 10.0 points"),
         (("50-eviction", "policies", "better"), [better("a_b_", 14393, 1.5)], "7 policies ~ a_b\\_ ~ 1.5"),
         (("60-timing", "clocks", "naive_token_hit_rate"), 0.7, "70.0 %"),
+        (("60-timing", "clocks", "naive_token_hit_rate"), 0.0541, "2,468 blocks ~ both give 5.4 %"),
         (("60-timing", "rates", "capacities", 1, "last_rate"), 0.3, "20 /s 30.0 %"),
     ],
 )  # fmt: skip

@@ -160,6 +160,8 @@ def test_lru_at_equal_memory_equals_the_curves_own_numbers(reports):
         curves = {}
         with open(reports[name] / "figures/40-lru-curve.csv", newline="") as file:
             for row in csv.DictReader(file):
+                if row["what"] != "lru":
+                    continue
                 curves.setdefault(row["seed"], []).append((int(row["capacity_blocks"]) * size, float(row["token"])))
         for one in found["lru"]:
             rates = []

@@ -79,4 +79,5 @@ def test_traces_in_one_frame():
     assert not missing(
         text, "A & b ~ 5,000 ~ distinct blocks ~ 1 ~ % of them reaches ~ 40.0 % ~ 10 ~ % of them reaches ~ 60.0 % ~ "
         "maximum, ~ 60.0 %", "D (~ 9 ~ distinct blocks): nothing is ever hit",
+        "C (~ 70 ~ distinct blocks): a cache of 10 % of them reaches 60.0 % of the maximum",
     )  # fmt: skip

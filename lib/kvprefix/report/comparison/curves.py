@@ -37,7 +37,7 @@ class Study:
     frames: list[pd.DataFrame]
 
 
-def read_study(reports, notebook, slug, *, capacity="capacity_blocks", name=None):
+def read_study(reports, notebook, slug, *, capacity="capacity_blocks", name=None, what=None):
     """Return a Study of the reports that have the figure; None if fewer than two have.
 
     Parameters
@@ -49,10 +49,14 @@ def read_study(reports, notebook, slug, *, capacity="capacity_blocks", name=None
         The column of capacities, in blocks.
     name : str, optional
         The column of what is compared at each capacity.
+    what : str, optional
+        The rows that are read, by the column `what`, of a figure that shows several things.
     """
-    columns = ["seed", "token", "low", "high", capacity, *([name] if name else [])]
+    columns = ["seed", "token", "low", "high", capacity, *([name] if name else []), *(["what"] if what else [])]
     found = [(one, one.read_figure(notebook, slug, columns)) for one in reports]
     found = [(one, frame) for one, frame in found if frame is not None and len(frame)]
+    if what:
+        found = [(one, frame[frame["what"] == what]) for one, frame in found]
     if len(found) < 2:
         return None
     frames = [

@@ -71,7 +71,7 @@ def compare(reports):
     measures, pairs = compare_rates(reports)
     same = {one["report"] for one in pairs["multi_turn"] if not one["conversations_only_in_first"]
             and not one["conversations_only_in_report"]}  # fmt: skip
-    lru = curves.read_study(reports, "40-cache-size", "lru-curve")
+    lru = curves.read_study(reports, "40-cache-size", "lru-curve", what="lru")
     policies = curves.read_study(reports, "50-eviction", "policies", name="policy")
     engines = curves.read_study(reports, "70-engine-check", "engines", capacity="pool", name="case")
     bounded = [curves.compare_at(lru, curves.choose_memories(lru), same) if lru else []]
