@@ -40,7 +40,7 @@ def mark_failed(folder, name, title, reason):
     `title` is used if the notebook failed before it recorded one.
     """
     path = folder / "sections" / f"{name}.json"
-    record = _read(path) if path.exists() else {"form": FORM, "title": title, "items": []}
+    record = read_json(path) if path.exists() else {"form": FORM, "title": title, "items": []}
     begin_section(folder, name)
     _write(path, {**record, "failed": one_line(reason)})
 
@@ -52,7 +52,7 @@ def read_sections(folder):
     """
     found = {}
     for path in sorted((folder / "sections").glob("*.json")):
-        record = _read(path)
+        record = read_json(path)
         if record.get("form") == FORM:
             found[path.stem] = record
         else:
@@ -78,7 +78,7 @@ def read_stats(folder, parameters):
         path = folder / f"{mode}_stats.json"
         if not path.exists():
             raise InputError(f"{path}: is not there yet; run notebook {SHARING} with the same output_dir first")
-        stats[mode] = _read(path)
+        stats[mode] = read_json(path)
     return stats
 
 
@@ -89,7 +89,7 @@ def read_facts(folder, parameters):
     """
     found = {}
     for path in sorted((folder / "facts").glob("*.json")):
-        record = _read(path)
+        record = read_json(path)
         if record["parameters"] == parameters.as_dict():
             found[path.stem] = record["facts"]
         else:
@@ -105,7 +105,7 @@ def date_results(folder):
     files = sorted(path for part in ("sections", "facts") for path in (folder / part).glob("*.json"))
     checksum = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
     path = folder / "made.json"
-    known = _read(path) if path.exists() else {}
+    known = read_json(path) if path.exists() else {}
     if known.get("results") != checksum:
         known = {"date": datetime.date.today().isoformat(), "results": checksum}
         _write(path, known)
@@ -114,7 +114,7 @@ def date_results(folder):
 
 def read_run_facts(folder):
     """Return the facts of a report folder's last run, by notebook: those with the parameters of its last notebook."""
-    records = {path.stem: _read(path) for path in sorted((folder / "facts").glob("*.json"))}
+    records = {path.stem: read_json(path) for path in sorted((folder / "facts").glob("*.json"))}
     last = next(reversed(records.values()), {}).get("parameters")
     return {name: record["facts"] for name, record in records.items() if record["parameters"] == last}
 
@@ -123,11 +123,12 @@ def _write(path, content, *, ensure_ascii=False):
     write_bytes(path, json.dumps(content, ensure_ascii=ensure_ascii, indent=1, allow_nan=False) + "\n")
 
 
-def _read(path):
+def read_json(path, then="remove it and run its notebook again"):
+    """Return the content of a JSON file of a report; `then` says what to do if it is none."""
     try:
         with explain_os_errors(path):
             return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: is no valid JSON; remove it and run its notebook again") from error
+        raise InputError(f"{path}: is no valid JSON; {then}") from error

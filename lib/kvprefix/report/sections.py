@@ -6,8 +6,6 @@ Titles, headings, captions and tables are plain text, which is escaped where it 
 the caller escapes text from outside in it (`files.escape.escape_markdown`), or says all of it as `plain`.
 """
 
-from inspect import signature
-
 from IPython import get_ipython
 from IPython.display import Image, Markdown, display
 
@@ -72,7 +70,7 @@ class Section:
         for width, width_in in (("column", COLUMN_IN), ("page", PAGE_IN)):
             suffixes = (".pdf", ".png") if width == "column" else (".pdf",)  # the PNG is for Markdown and page one
             path = self.folder / "paper" / f"{name}-{width}"
-            if "width_in" not in signature(draw).parameters or figure.get_size_inches()[0] == width_in:
+            if figure.get_size_inches()[0] == width_in:
                 for suffix in suffixes:
                     write_bytes(f"{path}{suffix}", (self.folder / "figures" / f"{name}{suffix}").read_bytes())
             else:

@@ -1,6 +1,5 @@
 """Read a report's folder for a comparison, and refuse one that is not whole: nothing in it is measured again."""
 
-import json
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -13,7 +12,7 @@ from pyarrow import csv
 from kvprefix.files.csv_cells import unguard_cells
 from kvprefix.files.paths import InputError, explain_os_errors
 from kvprefix.report.comparison.folders import RESULT
-from kvprefix.report.section_files import SHARING
+from kvprefix.report.section_files import SHARING, read_json
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.workload import MODES
 
@@ -154,7 +153,7 @@ def read_path(content, path):
 
 
 def _read_stats(path, mode, label):
-    stats = _read_json(path, label)
+    stats = read_json(path, f"make report NAME={label} again")
     lacking = [name for name in _KEYS if not _has(stats, name)]
     if lacking:
         raise _refuse_old(path, lacking, label)
@@ -169,16 +168,6 @@ def _has(stats, path):
     except KeyError:
         return False
     return True
-
-
-def _read_json(path, label):
-    try:
-        with explain_os_errors(path):
-            return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: is no valid JSON; make report NAME={label} again") from error
 
 
 def _read_table(path, columns, label, more=()):
@@ -228,7 +217,7 @@ def _read_facts(folder, parameters):
     """Return the facts of the notebooks that ran with the report's parameters, by notebook in order."""
     found = {}
     for path in sorted((folder / "facts").glob("*.json")):
-        record = _read_json(path, folder.name)
+        record = read_json(path, f"make report NAME={folder.name} again")
         if not isinstance(record, dict) or not {"parameters", "facts"} <= record.keys():
             raise InputError(f"{path}: holds no facts; make report NAME={folder.name} again")
         if all(parameters.get(name) == value for name, value in record["parameters"].items()):
