@@ -157,6 +157,7 @@ def describe_mode(trace, sharing, accountings=None, resampled=None):
         "data_sha256": info["dataset"]["sha256"],
         "tokenizer_sha256": info["tokenizer"]["sha256"],
         "tokenizer_has_template": info["tokenizer"]["has_template"],
+        "tokenizer_encoder": info["tokenizer"]["encoder"],
         "versions": list_versions(),
     }
     return {

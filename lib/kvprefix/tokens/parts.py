@@ -4,7 +4,6 @@ A part's name is a key of its conversations and a checksum of its bytes, so a ki
 part twice. `store` joins the parts.
 """
 
-import functools
 import hashlib
 import io
 import json
@@ -23,7 +22,8 @@ from kvprefix.tasks.runner import open_tasks
 from kvprefix.tokens.tokenizer import check_unchanged
 
 PART_CONVERSATIONS = 1024
-PART_VERSION = 6  # raise when the meaning or the form of a part changes
+PART_VERSION = 7  # raise when the meaning or the form of a part changes
+_chats = {}  # of this process, by their source
 
 
 def is_whole(file):
@@ -71,7 +71,7 @@ def make_parts(chats, size, source, folder, *, progress=True):
         tasks.check(_check_tokenizer, source)
         for name in tasks.map(_make_part, find_missing()):
             parts[missing.popleft()] = name
-    _load_chat.cache_clear()
+    _chats.clear()
     if not parts:
         raise InputError(_describe_nothing_usable(chats.path or chats.name, counts))
     return {"parts": parts, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
@@ -99,14 +99,18 @@ def _check_tokenizer(source):
 
 def _make_part(task):
     part, source, stem = task
-    return _encode_part(part, _load_chat(source), stem)
+    return _encode_part(part, _load_chat(source, part), stem)
 
 
-@functools.lru_cache(maxsize=1)
-def _load_chat(source):
-    from kvprefix.tokens.template import load_chat
+def _load_chat(source, part):
+    """Load a tokenizer with its fastest encoder, once for all parts of a process; the first part helps to prove it."""
+    if source not in _chats:
+        from kvprefix.tokens.template import load_chat, speed_up
 
-    return load_chat(source)
+        texts = [message.text for conversation in part for message in conversation.messages]
+        _chats.clear()
+        _chats[source] = speed_up(load_chat(source), source, texts)
+    return _chats[source]
 
 
 def _encode_part(part, chat, stem):
@@ -114,7 +118,8 @@ def _encode_part(part, chat, stem):
     from kvprefix.tokens.encode import encode_conversations
 
     table, refused = encode_conversations(part, chat)
-    note = {**_split_refused(part, table, refused), "conversations": len(part), "has_template": chat.has_template}
+    note = {**_split_refused(part, table, refused), "conversations": len(part)}
+    note |= {"has_template": chat.has_template, "encoder": chat.encoder.name}
     table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
     content = io.BytesIO()
     feather.write_feather(table, content, compression="lz4")

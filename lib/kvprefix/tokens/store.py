@@ -25,7 +25,7 @@ from kvprefix.tokens.arrays import flat_lists
 
 ARRAYS = {"own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32}
 ROWS = "rows.arrow"
-VERSION = 1  # raise when the meaning or the form of the files changes
+VERSION = 2  # raise when the meaning or the form of the files changes
 
 
 class Joined(NamedTuple):
@@ -41,7 +41,7 @@ class Joined(NamedTuple):
     note : dict
         `conversations`; `refused`, the number of conversations that the chat template refused, and `first_refused`
         (index, reason); `late_turns`, the number of turns lost in conversations of which earlier turns are kept, and
-        `first_late` (index, turn, turns lost, reason); `has_template`.
+        `first_late` (index, turn, turns lost, reason); `has_template`; `encoders`, the names of those that encoded.
     """
 
     rows: pa.Table
@@ -101,7 +101,7 @@ def _map(place, note):
 
 
 def _append_parts(folder, parts, files, progress):
-    rows, refused, late, n_conversations, has_template = [], {}, [], 0, True
+    rows, refused, late, n_conversations, has_template, encoders = [], {}, [], 0, True, set()
     bar = show_progress(len(parts), "joining parts", " parts", shown=progress)
     with bar:
         for name in parts:
@@ -114,6 +114,7 @@ def _append_parts(folder, parts, files, progress):
             late += [[n_conversations + index, *rest] for index, *rest in note["late"]]
             n_conversations += note["conversations"]
             has_template = has_template and note["has_template"]
+            encoders.add(note["encoder"])
             bar.update()
     content = io.BytesIO()
     feather.write_feather(pa.concat_tables(rows).combine_chunks(), content, compression="uncompressed")
@@ -121,6 +122,7 @@ def _append_parts(folder, parts, files, progress):
     first = next(iter(refused.items()), None)
     return {
         "conversations": n_conversations, "refused": len(refused), "first_refused": first, "has_template": has_template,
+        "encoders": sorted(encoders),
         "late_turns": sum(lost for _, _, lost, _ in late), "first_late": late[0] if late else None,
     }  # fmt: skip
 

@@ -6,16 +6,15 @@ text between fences is a *piece*. `encode` encodes conversations.
 
 import contextlib
 import functools
+import itertools
 import re
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from kvprefix.files.limits import bounded
 from kvprefix.files.paths import InputError
+from kvprefix.tokens.encoder import Encoder, choose_encoder, refer
 from kvprefix.tokens.tokenizer import load_tokenizer
 
-_BATCH = 16384  # texts encoded together
 _MOST_WRITTEN = 2**20  # characters that a template may write beside the messages
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
@@ -58,6 +57,7 @@ class Chat:
         True if no piece holds two messages, so that each message is encoded once.
     name : str
         The tokenizer's name, for error messages.
+    encoder : Encoder
     """
 
     tokenizer: object
@@ -67,6 +67,7 @@ class Chat:
     constants: frozenset = frozenset()
     is_fenced: bool = True
     name: str = ""
+    encoder: Encoder | None = None
 
     def render(self, conversations):
         """Return the prompt text of each message list, ready for the model's reply."""
@@ -132,12 +133,8 @@ class Chat:
 
     def encode(self, texts):
         """Return the token ids of each text, as int32 arrays."""
-        if self.tokenizer.is_fast:
-            encode = self.tokenizer.backend_tokenizer.encode_batch_fast
-            batches = [texts[k : k + _BATCH] for k in range(0, len(texts), _BATCH)]
-            return [np.fromiter(one.ids, np.int32) for b in batches for one in encode(b, add_special_tokens=False)]
-        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-        return [np.array(one, np.int32) for one in ids]
+        ids, stops = self.encoder.encode(texts)
+        return [ids[start:stop] for start, stop in itertools.pairwise(stops.tolist())]
 
     def encode_with_offsets(self, texts):
         """Return the `tokenizers.Encoding` of each text: ids, and the characters that each token covers."""
@@ -200,8 +197,18 @@ def load_chat(source):
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    chat = Chat(tokenizer, has_template, {}, name=source.name)
+    chat = Chat(tokenizer, has_template, {}, name=source.name, encoder=refer(tokenizer))
     return _learn_template(replace(chat, fences=_find_fences(chat)))
+
+
+def speed_up(chat, source, texts):
+    """Return a chat with the fastest encoder that gives its tokenizer's ids (`encoder.choose_encoder`).
+
+    A template without fences needs the places of tokens in the text, which only the reference gives.
+    """
+    if not chat.is_fenced:
+        return chat
+    return replace(chat, encoder=choose_encoder(chat.tokenizer, source.fingerprint, texts))
 
 
 def _find_fences(chat):

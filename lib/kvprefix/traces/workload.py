@@ -293,6 +293,7 @@ def _assemble(manifest, joined, source, path, chats):
         "name": source.tokenizer,
         "sha256": manifest["tokenizer_sha256"],
         "has_template": joined.note["has_template"],
+        "encoder": " and ".join(joined.note["encoders"]),
     }
     dataset = count_refused(manifest["dataset"], joined.note)
     return Workload(*make_requests(joined), dataset, tokenizer, source, path, chats)
