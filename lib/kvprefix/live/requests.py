@@ -47,14 +47,10 @@ def take_requests(workload, n, *, messages=False):
 
 def _read_messages(workload, indexes):
     """Return the messages of some conversations, as the chat interface takes them, by index."""
-    texts, left = {}, set(indexes)
-    for index, messages in workload.iterate_messages():
-        if index in left:
-            texts[index] = [{"role": one.role, "content": one.text} for one in messages]
-            left.discard(index)
-            if not left:
-                break
-    return texts
+    chosen = set(indexes)
+    return {
+        index: [{"role": one.role, "content": one.text} for one in workload.messages.read(index)] for index in chosen
+    }
 
 
 def read_request_file(path, n):

@@ -10,7 +10,7 @@ from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.paths import atomic_path, resolve_input, write_bytes
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import expect_unchanged, stamp_file
-from kvprefix.formats.engine_trace import SpilledMessages, write_engine_trace
+from kvprefix.formats.engine_trace import write_engine_trace
 from kvprefix.stats.metrics import describe_mode, measure_accountings, tabulate_blocks, tabulate_requests
 from kvprefix.stats.resampling import Resampled, resample_mode
 from kvprefix.traces.parquet import write_trace
@@ -54,14 +54,12 @@ def write_results(results, workload, folder, *, parquet=False):
     ----------
     results : dict of str to Result
     workload : Workload
-        Its data file is read again for the messages.
     folder : pathlib.Path
     parquet : bool
         Also write `*_trace.parquet`, the traces with their tokens, as `read_trace` reads them.
     """
-    messages = SpilledMessages(_follow(workload), folder)  # reading finds out whether the data changed
     for mode, (trace, sharing, stats, resampled) in results.items():
-        write_engine_trace(trace, messages, folder / f"{mode}_trace.jsonl")
+        write_engine_trace(trace, workload.messages, folder / f"{mode}_trace.jsonl")
         with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:
             _write_requests(tabulate_requests(trace, sharing, resampled.accountings), temporary)
         with atomic_path(folder / f"{mode}_block_metrics.csv") as temporary:
@@ -69,15 +67,6 @@ def write_results(results, workload, folder, *, parquet=False):
         if parquet:
             write_trace(trace, folder / f"{mode}_trace.parquet")
         write_bytes(folder / f"{mode}_stats.json", json.dumps(stats, indent=2, allow_nan=False) + "\n")
-
-
-def _follow(workload):
-    """Yield the messages of every conversation, with a progress bar."""
-    total = int(workload.requests["conversation_index"].iloc[-1]) + 1
-    with show_progress(total, "reading messages", " conversations") as bar:
-        for _, messages in workload.iterate_messages():
-            yield messages
-            bar.update()
 
 
 def _write_requests(frame, path):

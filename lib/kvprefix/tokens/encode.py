@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kvprefix.tokens.messages import make_text
 from kvprefix.tokens.template import TemplateRefusal
 
 PART_SCHEMA = pa.schema(
@@ -23,6 +24,8 @@ PART_SCHEMA = pa.schema(
         ("own_tokens", pa.list_(pa.int32())),  # the prompt's tokens after those
         ("own_is_template", pa.list_(pa.bool_())),  # True if the template, not a message, wrote the token
         ("output_tokens", pa.list_(pa.int32())),  # the reply, ended by the end-of-turn token
+        ("said", pa.list_(pa.uint8())),  # in a first turn: all messages of the conversation, see `messages.Messages`
+        ("said_lengths", pa.list_(pa.int32())),  # bytes of each of them
     ]
 )
 
@@ -61,7 +64,7 @@ def encode_conversations(conversations, chat):
     ids, masks = _encode_pieces(prompts, conversations, chat)
     end_of_turn = chat.tokenizer.eos_token_id
     end = [] if end_of_turn is None else [np.array([end_of_turn], np.int32)]
-    shared, own, templates, outputs = [], _Lists(), _Lists(), _Lists()
+    shared, own, templates, outputs, said, said_lengths = [], *(_Lists() for _ in range(5))
     previous, stops = [], [0]
     for prompt in prompts:
         kept, within = _count_shared(previous if prompt.turn else [], prompt, ids)
@@ -71,6 +74,9 @@ def encode_conversations(conversations, chat):
         own.append([ids[added[0]][within:], *[ids[piece] for piece in added[1:]]])
         templates.append([masks[added[0]][within:], *[masks[piece] for piece in added[1:]]])
         outputs.append([] if prompt.reply is None else [_reply_ids(prompt, ids, chat), *end])
+        texts = [] if prompt.turn else [make_text(m) for m in conversations[prompt.conversation].messages]
+        said.append([np.frombuffer(b"".join(texts), np.uint8)])
+        said_lengths.append([np.array([len(text) for text in texts], np.int32)])
         for piece in added:
             stops.append(stops[-1] + len(ids[piece]))
         previous = prompt.pieces
@@ -83,6 +89,8 @@ def encode_conversations(conversations, chat):
         own,
         templates,
         outputs,
+        said,
+        said_lengths,
     ]
     arrays = [_column(values, field.type) for values, field in zip(columns, PART_SCHEMA, strict=True)]
     return pa.table(arrays, schema=PART_SCHEMA), refused

@@ -23,7 +23,10 @@ from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import read_folder, seal_folder, seal_key
 from kvprefix.tokens.arrays import flat_lists
 
-ARRAYS = {"own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32}
+ARRAYS = {
+    "own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32, "said": np.uint8,
+    "said_lengths": np.int32,
+}  # fmt: skip
 ROWS = "rows.arrow"
 VERSION = 2  # raise when the meaning or the form of the files changes
 
@@ -35,7 +38,7 @@ class Joined(NamedTuple):
     ----------
     rows : pyarrow.Table
         One row per request: `conversation`, `conversation_id`, `turn`, `messages`, `shared_tokens`, and the lengths
-        `own_tokens` and `output_tokens`.
+        `own_tokens` and `output_tokens`, and in `said_lengths` the number of messages.
     arrays : dict of str to ndarray
         ARRAYS, mapped: the lists of all rows, one after the other.
     note : dict
@@ -130,8 +133,9 @@ def _append_parts(folder, parts, files, progress):
 def _describe_rows(table, n_before):
     """Return a part's rows with lengths in place of lists, and conversations numbered from `n_before` on."""
     index = pa.compute.add(table["conversation"], pa.scalar(n_before, pa.int32()))
-    table = table.set_column(0, "conversation", index).drop_columns("own_is_template").replace_schema_metadata()
-    for name in ("own_tokens", "output_tokens"):
+    table = table.set_column(0, "conversation", index).drop_columns(["own_is_template", "said"])
+    table = table.replace_schema_metadata()
+    for name in ("own_tokens", "output_tokens", "said_lengths"):
         lengths = pa.compute.list_value_length(table[name])
         table = table.set_column(table.column_names.index(name), name, lengths)
     return table

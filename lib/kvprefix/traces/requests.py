@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 
 from kvprefix.tokens.arrays import Tokens
+from kvprefix.tokens.messages import Messages, add_up
 
 
 def count_refused(dataset, note):
@@ -32,7 +33,7 @@ def count_refused(dataset, note):
 
 
 def make_requests(joined):
-    """Return (DataFrame of requests, their Tokens), row for row."""
+    """Return (DataFrame of requests, their Tokens, row for row, and the Messages of their conversations)."""
     rows = {name: joined.rows[name].to_numpy() for name in joined.rows.column_names if name != "conversation_id"}
     turn, index = rows["turn"].astype(np.int64), rows["conversation"].astype(np.int64)
     own_offsets, output_offsets = (
@@ -53,7 +54,9 @@ def make_requests(joined):
         "output_tokens": np.diff(output_offsets),
         "messages": rows["messages"].astype(np.int64),
     })  # fmt: skip
-    return requests, tokens
+    counts = np.zeros(int(index.max(initial=-1)) + 1, np.int64)
+    counts[index[turn == 0]] = rows["said_lengths"][turn == 0]
+    return requests, tokens, Messages(arrays["said"], add_up(arrays["said_lengths"]), add_up(counts))
 
 
 def _name_requests(conversation, turn):

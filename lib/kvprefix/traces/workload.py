@@ -18,7 +18,6 @@ import pandas as pd
 from kvprefix.conversations.chats import Conversations, read_conversations
 from kvprefix.files.paths import InputError, derived_folder
 from kvprefix.files.sealed import (
-    ChangedError,
     expect_unchanged,
     make_once,
     read_sealed,
@@ -27,6 +26,7 @@ from kvprefix.files.sealed import (
 )
 from kvprefix.files.shown import Shown
 from kvprefix.tokens.arrays import Tokens
+from kvprefix.tokens.messages import Messages
 from kvprefix.tokens.parts import PART_VERSION, is_whole, make_parts
 from kvprefix.tokens.store import join_parts, open_joined
 from kvprefix.tokens.tokenizer import find_tokenizer
@@ -65,6 +65,8 @@ class Workload(Shown):
         One row per multi-turn request, by conversation and turn: REQUEST_COLUMNS without `arrival_s`.
     tokens : Tokens
         Their tokens, row for row, in files that are mapped.
+    messages : Messages
+        Those of every conversation, by `conversation_index`, in files that are mapped.
     dataset : dict
         Name, checksum and counts of the data (`LoadCounts.as_dict`).
     tokenizer : dict
@@ -72,17 +74,15 @@ class Workload(Shown):
     source : Source
     manifest : pathlib.Path
         The file that lists its parts. A workload is pickled as this path, and another process maps the same files.
-    chats : Conversations or None
-        The messages; None in another process, which opens the workload by its manifest.
     """
 
     requests: pd.DataFrame
     tokens: Tokens
+    messages: Messages
     dataset: dict
     tokenizer: dict
     source: Source
     manifest: Path
-    chats: Conversations | None
 
     def __reduce__(self):
         return _open_workload, (str(self.manifest.resolve()), self.dataset, self.tokenizer, self.source)
@@ -132,21 +132,6 @@ class Workload(Shown):
         given = {**asdict(self.source), **timing, "seed": seed}
         info = {"mode": mode, "parameters": given, "dataset": self.dataset, "tokenizer": self.tokenizer}
         return Trace(requests.reset_index(drop=True), chosen.index.to_numpy()[order], self.tokens, info)
-
-    def iterate_messages(self):
-        """Yield (`conversation_index`, messages) pairs, read again from the data file.
-
-        Raises
-        ------
-        ChangedError
-            If the file differs from the one that the tokens were made from, or changes meanwhile (then at the end).
-        """
-        stamp = self.chats.stamp()
-        if stamp and stamp.sha256 != self.dataset["sha256"]:
-            raise ChangedError(f"{stamp.path}: changed since its tokens were made; run again")
-        with expect_unchanged(*filter(None, [stamp])):
-            for index, conversation in enumerate(self.chats):
-                yield index, conversation.messages
 
 
 @dataclass(frozen=True, repr=False)
@@ -262,12 +247,12 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
 
     manifest, joined = make_once(folder, read, make)
     manifest["dataset"] = {"name": chats.name, **manifest["dataset"]}
-    return _assemble(manifest, joined, source, manifest_path, chats)
+    return _assemble(manifest, joined, source, manifest_path)
 
 
 def _open_workload(manifest, dataset, tokenizer, source):
     """Open a workload that another process made or found whole, without data file and tokenizer."""
-    return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, source, Path(manifest), None)
+    return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, source, Path(manifest))
 
 
 def _open_experiment(*workload_and_parameters):
@@ -284,7 +269,7 @@ def _map_requests(manifest):
     return make_requests(joined)
 
 
-def _assemble(manifest, joined, source, path, chats):
+def _assemble(manifest, joined, source, path):
     """Make a workload from its joined parts."""
     if not len(joined.rows):
         reason = joined.note["first_refused"][1]
@@ -296,4 +281,4 @@ def _assemble(manifest, joined, source, path, chats):
         "encoder": " and ".join(joined.note["encoders"]),
     }
     dataset = count_refused(manifest["dataset"], joined.note)
-    return Workload(*make_requests(joined), dataset, tokenizer, source, path, chats)
+    return Workload(*make_requests(joined), dataset, tokenizer, source, path)

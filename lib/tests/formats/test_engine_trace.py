@@ -1,12 +1,11 @@
 import json
 
 import numpy as np
-import pytest
 from samples import conversation
 
-from kvprefix.files.paths import InputError
 from kvprefix.formats import engine_trace as enginetrace
-from kvprefix.formats.engine_trace import SpilledMessages, write_engine_trace
+from kvprefix.formats.engine_trace import write_engine_trace
+from kvprefix.tokens.messages import make_messages
 from kvprefix.traces.trace import Trace, make_trace_of
 
 
@@ -16,7 +15,7 @@ def test_engine_trace_holds_what_a_server_needs(tmp_path):
     requests = requests.assign(conversation_index=4, conversation_id="x", turn=[0, 1], messages=[2, 4])
     trace = Trace(requests, np.arange(2), make_trace_of([[1, 2], [1, 2, 3]]).tokens, {})
     others = [conversation("another", "one").messages] * 4
-    write_engine_trace(trace, SpilledMessages([*others, messages], tmp_path), tmp_path / "trace.jsonl")
+    write_engine_trace(trace, make_messages([*others, messages]), tmp_path / "trace.jsonl")
     lines = (tmp_path / "trace.jsonl").read_bytes().decode().split("\n")
     assert lines.pop() == ""
     as_json = [{"role": role, "content": text} for role, text in messages]
@@ -32,7 +31,7 @@ def test_engine_trace_holds_what_a_server_needs(tmp_path):
 
 def test_lines_do_not_depend_on_how_many_are_made_at_a_time(tmp_path, monkeypatch):
     conversations = [conversation(*[f"{k}.{m}" for m in range(1 + k % 3)]).messages for k in range(9)]
-    trace, messages = make_trace_of([[k] for k in range(9)]), SpilledMessages(conversations, tmp_path)
+    trace, messages = make_trace_of([[k] for k in range(9)]), make_messages(conversations)
     write_engine_trace(trace, messages, tmp_path / "whole.jsonl")
     monkeypatch.setattr(enginetrace, "LINES_AT_A_TIME", 2)
     write_engine_trace(trace, messages, tmp_path / "pieces.jsonl")
@@ -42,7 +41,7 @@ def test_lines_do_not_depend_on_how_many_are_made_at_a_time(tmp_path, monkeypatc
 
 def test_spilled_messages_are_the_first_ones_of_each_conversation(tmp_path):
     conversations = [[("user", f"question {k}"), ("assistant", "answer \u00e9"), ("user", "more")] for k in range(5)]
-    messages = SpilledMessages(conversations, tmp_path)
+    messages = make_messages(conversations)
     for k in (3, 0, 4):
         for count in (1, 2, 3):
             said = json.loads(b"[" + messages.first(k, count) + b"]")
@@ -51,16 +50,5 @@ def test_spilled_messages_are_the_first_ones_of_each_conversation(tmp_path):
 
 def test_no_messages_at_all(tmp_path):
     trace = make_trace_of([])
-    write_engine_trace(trace, SpilledMessages([], tmp_path), tmp_path / "trace.jsonl")
+    write_engine_trace(trace, make_messages([]), tmp_path / "trace.jsonl")
     assert (tmp_path / "trace.jsonl").read_bytes() == b""
-
-
-def test_spilling_leaves_no_file(tmp_path):
-    messages = SpilledMessages([[("user", "x" * 100_000)]], tmp_path)
-    assert len(messages.first(0, 1)) > 100_000 and not list(tmp_path.iterdir())
-
-
-def test_folder_that_cannot_be_made_is_an_input_error(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/derived"):
-        SpilledMessages([], tmp_path / "file" / "derived")

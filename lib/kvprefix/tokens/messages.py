@@ -1,0 +1,70 @@
+"""The messages of many conversations as JSON text, in flat arrays that may lie in files."""
+
+import json
+from dataclasses import dataclass
+from json.encoder import encode_basestring
+
+import numpy as np
+
+from kvprefix.conversations.records import Message
+from kvprefix.files.mapped import release
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Messages as JSON objects with `role` and `content`, one after the other with a comma and a space between.
+
+    Attributes
+    ----------
+    content : ndarray of uint8
+        UTF-8; a comma and a space follow every message.
+    stops : (n_messages + 1,) ndarray of int64
+        Message k is ``content[stops[k]:stops[k + 1] - 2]``.
+    firsts : (n_conversations + 1,) ndarray of int64
+        Conversation c has the messages from ``firsts[c]`` up to ``firsts[c + 1]``; none if the template refused it.
+    """
+
+    content: np.ndarray
+    stops: np.ndarray
+    firsts: np.ndarray
+
+    def first(self, conversation, count):
+        """Return a conversation's first `count` messages, comma-separated, as bytes."""
+        first = self.firsts[conversation]
+        return self.content[self.stops[first] : self.stops[first + count] - 2].tobytes()
+
+    def read(self, conversation):
+        """Return a conversation's messages, as `Message` tuples."""
+        count = int(self.firsts[conversation + 1] - self.firsts[conversation])
+        return [Message(one["role"], one["content"]) for one in json.loads(b"[%b]" % self.first(conversation, count))]
+
+    def release(self):
+        """Let go of the memory of what was read so far; when it is needed again, it is read again."""
+        release(self.content)
+
+
+def make_text(message):
+    """Return a (role, text) pair as a JSON object in UTF-8, with the comma and the space that follow it.
+
+    >>> make_text(("user", "caf\u00e9")).decode()
+    '{"role": "user", "content": "caf\u00e9"}, '
+    """
+    role, text = message
+    return f'{{"role": {encode_basestring(role)}, "content": {encode_basestring(text)}}}, '.encode()
+
+
+def make_messages(conversations):
+    """Return the Messages of conversations in memory, sequences of (role, text)."""
+    texts = [make_text(message) for messages in conversations for message in messages]
+    return Messages(
+        np.frombuffer(b"".join(texts), np.uint8), add_up([len(text) for text in texts]), add_up(map(len, conversations))
+    )
+
+
+def add_up(lengths):
+    """Return where things of these lengths begin, one after the other, and where the last one ends: int64.
+
+    >>> add_up([2, 3]).tolist()
+    [0, 2, 5]
+    """
+    return np.concatenate(([0], np.cumsum(np.asarray(list(lengths), np.int64))))
