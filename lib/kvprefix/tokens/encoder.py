@@ -140,7 +140,8 @@ def list_odd_texts(tokenizer):
     special += [token[: len(token) // 2] for token in added] + [f"{token}{token.upper()}" for token in added]
     white = [f"a{gap}b{gap}" for one in " \n\t\r\u00a0\u3000\u2028" for n in (1, 2, 3, 7, 80) for gap in (one * n,)]
     plain = [
-        "", "a" * 2000, "ab" * 1500, " " * 1000, "1234567890" * 30, "don't WON'T I'Ll x'S", "\r\n\r\n a\n\n b \n", "0x1F,600",
-        "\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f3fd", "\u1100\u1161\u11a8", "e\u0301" * 50, "\x00\x01\x7f\x85",
+        "", "a" * 2000, "ab" * 1500, " " * 1000, "1234567890" * 30, "don't WON'T I'Ll x'S", "\r\n\r\n a\n\n b \n",
+        "0x1F,600", "\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f3fd", "\u1100\u1161\u11a8", "e\u0301" * 50,
+        "\x00\x01\x7f\x85",
     ]  # fmt: skip
     return [*plain, *white, *special, *forms, *runs, *marked]

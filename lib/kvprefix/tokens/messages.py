@@ -31,7 +31,7 @@ class Messages:
     def first(self, conversation, count):
         """Return a conversation's first `count` messages, comma-separated, as bytes."""
         first = self.firsts[conversation]
-        return self.content[self.stops[first] : self.stops[first + count] - 2].tobytes()
+        return self.content[self.stops[first] : max(self.stops[first + count] - 2, self.stops[first])].tobytes()
 
     def read(self, conversation):
         """Return a conversation's messages, as `Message` tuples."""
