@@ -54,7 +54,7 @@ def make_requests(joined):
         "output_tokens": np.diff(output_offsets),
         "messages": rows["messages"].astype(np.int64),
     })  # fmt: skip
-    counts = np.zeros(int(index.max(initial=-1)) + 1, np.int64)
+    counts = np.zeros(joined.note["conversations"], np.int64)
     counts[index[turn == 0]] = rows["said_lengths"][turn == 0]
     return requests, tokens, Messages(arrays["said"], add_up(arrays["said_lengths"]), add_up(counts))
 

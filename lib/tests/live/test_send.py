@@ -147,9 +147,8 @@ def test_the_trace_is_sent_in_order_with_the_messages_of_each_request(fake, url,
     record_check(Check(url, api="chat"), requests, tmp_path / "chat.jsonl", "test", progress=False)
     texts = [[one["content"] for one in body["messages"]] for body in fake.asked]
     assert all(body["messages"][-1]["role"] == "user" for body in fake.asked)
-    conversations = dict(workload.iterate_messages())
     for request, said in zip(requests, texts, strict=True):
-        assert said == [one.text for one in conversations[request.conversation]][: len(said)]
+        assert said == [one.text for one in workload.messages.read(request.conversation)][: len(said)]
 
 
 def take_ids(workload):

@@ -23,7 +23,7 @@ RECORDS = [
     record(*[f"Question {k}.{m} about blocks" if m % 2 == 0 else f"Answer {k}.{m}" for m in range(1 + k % 5)])
     for k in range(12)
 ]
-FILES = [".seal", "output_tokens", "own_is_template", "own_tokens", "rows.arrow"]
+FILES = [".seal", "output_tokens", "own_is_template", "own_tokens", "rows.arrow", "said", "said_lengths"]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 import samples
 from samples import record, write_records
 
+from kvprefix.conversations.chats import read_conversations
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
 from kvprefix.files.sealed import SEAL
 from kvprefix.tokens import parts as parts_module
@@ -87,7 +88,7 @@ def test_counts_add_up(bundled_workload):
     assert dataset["records_read"] == 300 + sum(dataset["skipped"].values())
     requests = bundled_workload.requests
     assert requests["conversation_index"].unique().tolist() == list(range(300))
-    messages = dict(bundled_workload.iterate_messages())
+    messages = {index: bundled_workload.messages.read(index) for index in range(300)}
     for index, count in zip(requests["conversation_index"], requests["messages"], strict=True):
         assert messages[index][count - 1].role == "user"
     n_user = sum(message.role == "user" for index in messages for message in messages[index])
@@ -110,7 +111,7 @@ def test_modes_of_one_workload(bundled_workload):
 
 
 def test_a_workload_has_no_clock_and_any_makes_a_trace(bundled_workload):
-    workload = tokenize(bundled_workload.chats, progress=False)
+    workload = tokenize(read_conversations("bundled", max_conversations=300), progress=False)
     assert type(workload) is Workload and not hasattr(workload, "parameters")
     for made, mode in (
         (workload.single_turn(Poisson(2.0), seed=0), "single_turn"),
@@ -131,7 +132,7 @@ def test_a_workload_has_no_clock_and_any_makes_a_trace(bundled_workload):
 
 
 def test_a_workload_travels_as_the_path_of_its_files(bundled_workload):
-    workload = tokenize(bundled_workload.chats, progress=False)
+    workload = tokenize(read_conversations("bundled", max_conversations=300), progress=False)
     for one in (workload, bundled_workload):
         copy = pickle.loads(pickle.dumps(one))
         assert type(copy) is type(one) and copy.source == one.source and copy.requests.equals(one.requests)
@@ -346,7 +347,8 @@ def test_refused_conversations_are_skipped_and_counted(derived, tmp_path):
     )
     # the index counts the usable ones, so that the refused keep theirs: 4 and 7
     assert loaded.requests["conversation_index"].unique().tolist() == [0, 1, 2, 3, 5, 6]
-    messages = dict(loaded.iterate_messages())
+    messages = {index: loaded.messages.read(index) for index in range(8)}
+    assert messages[4] == messages[7] == []
     ids = dict(zip(loaded.requests["conversation_index"], loaded.requests["conversation_id"], strict=True))
     assert {ids[k]: messages[k][0].text for k in ids} == {
         f"r{k}": f"Question {k}.0 about blocks" for k in range(6)
