@@ -28,8 +28,8 @@ A =
 B =
 ## the folder that compare writes (default: reports/A-vs-B)
 OUT =
-## notebooks that run at a time (quick: 2)
-JOBS = 1
+## notebooks that run at a time
+JOBS = 2
 ## where heavy steps run: `local`, or tcp://HOST:PORT, a Dask scheduler (lib/docs/how-to/use-a-cluster.md)
 SCHEDULER = local
 ## true: CSV cells that a spreadsheet would run as formulas begin with an apostrophe

@@ -53,15 +53,19 @@ class ShownFigure(Figure):
         """Put the axes in their places, and break labels that are too long for them."""
         with mpl.rc_context(STYLE):  # of the ticks that are made here
             self._wrap_labels()  # as it may be, since long labels would leave their axes no room
-            for _ in range(2):  # axes of another size have other ticks
+            self.get_layout_engine().execute(self)
+            if self._wrap_labels():  # others than before, which need other room
                 self.get_layout_engine().execute(self)
                 self._wrap_labels()
 
     def _wrap_labels(self):
+        """Break long labels; return whether one now has other lines than before."""
+        before = list(self.wrapped.values())
         for axes in self.axes:
             for one in (axes, *axes.child_axes):
                 self._wrap(one.xaxis.label, _find_room(axes), "width")
                 self._wrap(one.yaxis.label, axes.bbox.height, "height")
+        return before != list(self.wrapped.values())
 
     def _wrap(self, label, space, side):
         """Break a label into lines if it needs more than the space, in pixels, along its side."""
@@ -170,13 +174,14 @@ def save_figure(figure, data, caption, path):
 
 
 def save_drawing(figure, path, suffixes=(".png", ".pdf")):
-    """Save a figure as files that say nothing of time or program; all have the layout of the first."""
+    """Save a figure as files that say nothing of time or program; all have one layout, found before they are drawn."""
     without = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
     with mpl.rc_context(STYLE):
+        figure.lay_out()
+        figure.set_layout_engine("none")  # else Matplotlib draws once more, for the layout alone
         for suffix in suffixes:
             with atomic_path(f"{path}{suffix}") as temporary:
                 figure.savefig(temporary, metadata=without[suffix], facecolor="white")
-            figure.set_layout_engine("none")  # the layout is found once, which is half of the work
 
 
 def draw_lines(axes, lines, x_name, y_name):
