@@ -23,7 +23,8 @@ from kvprefix.cache.replay import replay
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.files.paths import InputError
 from kvprefix.stats.intervals import bootstrap_rates, interval
-from kvprefix.studies.table import SEEDS, draw, draw_variants, list_seeds, measure_table
+from kvprefix.studies.draws import SEEDS, is_known, is_settled, list_rounds
+from kvprefix.studies.table import draw, draw_variants, measure_table
 
 FINE_SEEDS = 3  # of the policies that are replayed at many capacities
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -54,7 +55,8 @@ def round_size(size):
 
 def draw_accesses(workload, block_size, seeds=SEEDS):
     """Yield (seed, PrefixTrace) of the multi-turn requests under several draws of the clock, its own first."""
-    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in list_seeds(workload, seeds)})
+    first = workload.parameters.seed
+    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in range(first, first + seeds)})
 
 
 def count_accesses(workload, block_size):
@@ -76,13 +78,16 @@ def count_threads(workload, block_size=None):
     return max(1, min(os.cpu_count() or 1, ACCESS_BUDGET // max(2 * accesses, 1)))
 
 
-def measure_seeds(workload, name, options, measure, *more, scheduler=None):
-    """Return a study's table of `measure(workload, seed, *argument)`, seed after seed, for each of the arguments."""
-    arguments = [(seed, *argument) for seed in list_seeds(workload) for argument in more or [()]]
+def measure_seeds(workload, name, options, measure, *more, enough, scheduler=None):
+    """Return a study's table of `measure(workload, seed, *argument)`, seed after seed, for each of the arguments.
+
+    `enough` says whether a table's draws are enough, see `draws`.
+    """
+    rounds = [[(seed, *one) for seed in seeds for one in more or [()]] for seeds in list_rounds(workload)]
     threads = count_threads(workload)
     return measure_table(
-        workload, name, options, measure, arguments, at_once=lambda *_: threads, scheduler=scheduler
-    )  # fmt: skip
+        workload, name, options, measure, rounds, enough=enough, at_once=lambda *_: threads, scheduler=scheduler
+    )
 
 
 def study_lru(workload, *, points=60):
@@ -94,7 +99,9 @@ def study_lru(workload, *, points=60):
         `seed`, `capacity_blocks`, `block`, `token`, `request_mean` and, for the first seed, `low` and `high`: the 95 %
         interval of the token hit rate over resampled conversations.
     """
-    return measure_seeds(workload, "lru", [points], measure_lru, (points,))
+    return measure_seeds(
+        workload, "lru", [points], measure_lru, (points,), enough=lambda table: is_settled(table, ["capacity_blocks"])
+    )
 
 
 def measure_lru(workload, seed, points):
@@ -119,7 +126,10 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
     pandas.DataFrame
         `seed`, `share`, `capacity_blocks`.
     """
-    return measure_seeds(workload, "needs", [list(shares)], measure_needs, (shares,))
+    return measure_seeds(
+        workload, "needs", [list(shares)], measure_needs, (shares,),
+        enough=lambda table: is_known(table, ["share"], "capacity_blocks"),
+    )  # fmt: skip
 
 
 def measure_needs(workload, seed, shares):
@@ -154,7 +164,20 @@ def study_policies(workload, capacities, policies=None):
     settings = {one.name: one.default if one.score is None else fingerprint(one.score) for one in found}
     handed = tuple(one.name if one.score is None else one for one in found)
     more = [(capacity, handed) for capacity in capacities]
-    return measure_seeds(workload, "policies", [capacities, settings], measure_policies, *more)
+    return measure_seeds(
+        workload, "policies", [capacities, settings], measure_policies, *more, enough=has_settled_gains
+    )
+
+
+def has_settled_gains(table):
+    """Say whether the draws are enough for each policy's rate, and for its difference from LRU's."""
+    keys = ["capacity_blocks", "policy"]
+
+    def find_lru(rows):
+        rates = rows[rows["policy"] == LRU.name].set_index("capacity_blocks")["token"]
+        return rows["capacity_blocks"].map(rates)
+
+    return is_settled(table, keys) and is_settled(table, keys, "gain_low", "gain_high", find_lru)
 
 
 def measure_policies(workload, seed, capacity, policies):
@@ -202,11 +225,11 @@ def study_fine(workload, capacities, *, points=17):
     capacities = np.union1d(capacities, spread_capacities(most, points, least)).tolist()
     names = [one.name for one in POLICIES.values() if one is LRU or one.replay_free or one.is_bound]
     settings = {name: POLICIES[name].default for name in names}
-    seeds, threads = list_seeds(workload, FINE_SEEDS), count_threads(workload)
+    rounds = [[(seed, capacities, names) for seed in seeds] for seeds in list_rounds(workload, FINE_SEEDS)]
+    threads = count_threads(workload)
     return measure_table(
-        workload, "fine", [FINE_SEEDS, capacities, settings], measure_fine,
-        [(seed, capacities, names) for seed in seeds], at_once=lambda *_: threads,
-    )  # fmt: skip
+        workload, "fine", [FINE_SEEDS, capacities, settings], measure_fine, rounds, at_once=lambda *_: threads
+    )
 
 
 def measure_fine(workload, seed, capacities, names):
@@ -237,13 +260,14 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
         cached tokens per request than with the first size).
     """
     memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
-    arguments = [(size, seed, memories) for size in sizes for seed in list_seeds(workload)]
+    rounds = [[(size, seed, memories) for size in sizes for seed in seeds] for seeds in list_rounds(workload)]
 
     def at_once(size, *_):
         return 1 if size < 4 else count_threads(workload, size)
 
     return measure_table(
-        workload, "block-sizes", [sizes, memories], measure_block_size, arguments, at_once=at_once,
+        workload, "block-sizes", [sizes, memories], measure_block_size, rounds, at_once=at_once,
+        enough=lambda table: is_settled(table, ["block_size", "memory_tokens"]),
         finish=_compare_sizes, block_size=None,
     )  # fmt: skip
 
@@ -266,6 +290,7 @@ def measure_block_size(workload, size, seed, memories):
 
 
 def _compare_sizes(frame):
-    """Turn each size's cached tokens per request into what it loses against the first size."""
+    """Put the rows of each size together, and turn its cached tokens per request into what it loses against the first."""
+    frame = frame.iloc[np.argsort(pd.factorize(frame["block_size"])[0], kind="stable")].reset_index(drop=True)
     cached = frame["lost_tokens"].dropna()
     return frame.assign(lost_tokens=cached.iloc[0] - frame["lost_tokens"]) if len(cached) else frame

@@ -18,13 +18,14 @@ from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.registry import ENGINES
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import spread_capacities
-from kvprefix.studies.table import list_seeds, measure_table
+from kvprefix.studies.draws import is_settled, list_rounds
+from kvprefix.studies.table import measure_table
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import make_trace
 
 ENGINE_STUDY_VERSION = 3  # raise when the meaning of the table changes
-ENGINE_SEEDS = 5  # draws of the clock; an engine's replay costs more than a policy's
+ENGINE_SEEDS = 6  # the most draws of the clock; an engine's replay costs more than a policy's
 CURVE_SEEDS = 3  # of the engine's curve, which has many pools
 LEAST_TOKENS = 8192  # of the curve's smallest pool: a usual prompt fits
 
@@ -132,8 +133,20 @@ def study_engines(workload, pools):
     """
     pools = [int(pool) for pool in pools]
     engines = [[case.name, case.engine, sorted(case.options.items())] for case in list_engines().values()]
-    options, seeds = [ENGINE_STUDY_VERSION, ENGINE_SEEDS, pools, engines], list_seeds(workload, ENGINE_SEEDS)
-    return measure_table(workload, "engines", options, measure_engines, [(seed, pools) for seed in seeds])
+    options = [ENGINE_STUDY_VERSION, ENGINE_SEEDS, pools, engines]
+    rounds = [[(seed, pools) for seed in seeds] for seeds in list_rounds(workload, ENGINE_SEEDS)]
+    return measure_table(workload, "engines", options, measure_engines, rounds, enough=_has_settled_steps)
+
+
+def _has_settled_steps(table):
+    """Say whether the draws are enough for each case's rate, and for its difference from its base's."""
+    bases, keys = {name: case.base or name for name, case in (list_engines() | CHAIN).items()}, ["pool", "case"]
+
+    def find_bases(rows):
+        rates = rows.set_index(keys)["token"]
+        return rates[list(zip(rows["pool"], rows["case"].map(bases), strict=True))]
+
+    return is_settled(table, keys) and is_settled(table, keys, "step_low", "step_high", find_bases)
 
 
 def measure_engines(workload, seed, pools):
@@ -173,8 +186,8 @@ def study_engine_curve(workload, *, points=12):
         seed, `low` and `high` (95 % interval over resampled conversations).
     """
     options = [ENGINE_STUDY_VERSION, CURVE_SEEDS, points, LEAST_TOKENS, next(iter(list_engines().values())).label]
-    seeds = list_seeds(workload, CURVE_SEEDS)
-    return measure_table(workload, "engine-curve", options, measure_engine_curve, [(seed, points) for seed in seeds])
+    rounds = [[(seed, points) for seed in seeds] for seeds in list_rounds(workload, CURVE_SEEDS)]
+    return measure_table(workload, "engine-curve", options, measure_engine_curve, rounds)
 
 
 def measure_engine_curve(workload, seed, points):

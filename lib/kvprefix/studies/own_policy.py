@@ -12,7 +12,7 @@ from kvprefix.cache.policies import find_policy
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
 from kvprefix.stats.intervals import interval
-from kvprefix.studies.cache import measure_seeds, replay_policies
+from kvprefix.studies.cache import has_settled_gains, measure_seeds, replay_policies
 from kvprefix.studies.table import draw, measure_table
 
 BY = ("depth", "age", "turn")  # attributes of `cache.evictions.Evictions`
@@ -38,8 +38,9 @@ def study_own_policy(workload, capacities, policy):
     capacities, mine = [int(capacity) for capacity in capacities], find_policy(policy)
     more = [(capacity, mine) for capacity in capacities]
     return measure_seeds(
-        workload, "own-policy", [capacities, *_identify(mine)], measure_own_policy, *more, scheduler="threads"
-    )
+        workload, "own-policy", [capacities, *_identify(mine)], measure_own_policy, *more, enough=has_settled_gains,
+        scheduler="threads",
+    )  # fmt: skip
 
 
 def measure_own_policy(workload, seed, capacity, policy):
@@ -75,7 +76,7 @@ def study_evictions(workload, capacity, policy):
     capacity, mine = int(capacity), find_policy(policy)
     options = [capacity, *_identify(mine)]
     return measure_table(
-        workload, "evictions", options, measure_evictions, [(capacity, mine)], at_once=lambda *_: 1,
+        workload, "evictions", options, measure_evictions, [[(capacity, mine)]], at_once=lambda *_: 1,
         scheduler="threads",
     )  # fmt: skip
 

@@ -25,18 +25,18 @@ from kvprefix.files.sealed import (
     stamp_file,
     write_sealed,
 )
+from kvprefix.studies.draws import FIRST_DRAWS, SEEDS, STEP
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import make_trace
 
-SEEDS = 10  # draws of the arrival process
-STUDY_VERSION = 3  # raise when the meaning of a table changes; tables of version 2 may lack rows
+STUDY_VERSION = 4  # raise when the meaning of a table changes, or the rule by which it has its draws
 KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
 _kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, PrefixTrace)
 
 
 def measure_table(
-    workload, name, options, measure, arguments, *, at_once=None, finish=None, scheduler=None, **changes
+    workload, name, options, measure, rounds, *, enough=None, at_once=None, finish=None, scheduler=None, **changes
 ):  # fmt: skip
     """Return a study's table from the derived folder; if it is not there, measure it as tasks, then keep it.
 
@@ -49,8 +49,10 @@ def measure_table(
         JSON values that, with the workload and its parameters, determine the table.
     measure : callable
         A function of a module: ``measure(workload, *argument)`` is a DataFrame, some of the table's rows.
-    arguments : sequence of tuple
-        One per task, in the order of the rows.
+    rounds : sequence of sequence of tuple
+        The arguments of each round's tasks, in the order of the rows.
+    enough : callable, optional
+        ``enough(table)`` says whether the rounds so far are enough; all are made if not given.
     at_once : callable, optional
         ``at_once(*argument)`` tasks like this one run on this machine at a time; as many as cores if not given.
     finish : callable, optional
@@ -68,15 +70,22 @@ def measure_table(
     path = _find_path(workload, name, options, changes, stamps)
 
     def make():
-        done = path.with_suffix("")
-        files = [done / f"{k}.json" for k in range(len(arguments))]
+        done, files = path.with_suffix(""), []
         try:
             with expect_unchanged(*stamps):
-                _run_tasks(workload, name, measure, arguments, (scheduler, at_once), files, stamps)
+                for k, arguments in enumerate(rounds):
+                    more = [done / f"{k}-{n}.json" for n in range(len(arguments))]
+                    _run_tasks(workload, name, measure, arguments, (scheduler, at_once), more, stamps)
+                    files += more
+                    table = pd.concat([_read_whole(file) for file in files], ignore_index=True)
+                    if enough and enough(table):
+                        break
         except ChangedError:
             shutil.rmtree(done, ignore_errors=True)
             raise
-        table = pd.concat([_read_whole(file) for file in files], ignore_index=True)
+        finally:
+            with _lock:
+                _kept.clear()
         table = finish(table) if finish else table
         _write(table, path)
         shutil.rmtree(done, ignore_errors=True)
@@ -97,8 +106,6 @@ def _run_tasks(workload, name, measure, arguments, where, files, stamps):
             frames = tasks.map(_measure, [(measure, workload, arguments[k]) for k in some], f"studying {name}")
             for k, frame in zip(some, frames, strict=True):
                 _write(frame, files[k])
-    with _lock:
-        _kept.clear()
 
 
 def _read_whole(file):
@@ -106,11 +113,6 @@ def _read_whole(file):
     if frame is None:
         raise InputError(f"{file}: was removed or altered while other tasks of its study ran; run again")
     return frame
-
-
-def list_seeds(workload, n=SEEDS):
-    """Return the seeds of the draws, the workload's own first."""
-    return range(workload.parameters.seed, workload.parameters.seed + n)
 
 
 def draw(workload, block_size, **changes):
@@ -175,7 +177,7 @@ def _find_path(workload, name, options, changes, stamps):
     known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
     known.pop("kv_model", None)
     known["files"] = [stamp.sha256 for stamp in stamps]
-    key = seal_key([STUDY_VERSION, SEEDS, name, known, workload.tokenizer["sha256"], options])
+    key = seal_key([STUDY_VERSION, SEEDS, FIRST_DRAWS, STEP, name, known, workload.tokenizer["sha256"], options])
     return derived_folder() / f"study-{name}-{key}.json"
 
 

@@ -13,7 +13,8 @@ from kvprefix.cache.characteristic import compare_characteristic
 from kvprefix.cache.curve import count_hits_at, measure_distances, rate_hits
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import count_threads, spread_capacities
-from kvprefix.studies.table import draw, list_seeds, measure_table
+from kvprefix.studies.draws import is_settled, list_rounds
+from kvprefix.studies.table import draw, measure_table
 
 TIMING_STUDY_VERSION = 1  # raise when the meaning of a table changes
 CLOCKS = {
@@ -44,14 +45,25 @@ def study_timing(workload, changes, *, points=24):
         interval over resampled conversations), `base_low` and `base_high` (of the difference from the last variant),
         and the columns of `cache.characteristic.compare_characteristic` (`holds` as 0 or 1).
     """
-
-    threads, arguments = count_threads(workload), [(seed, changes, points) for seed in list_seeds(workload)]
+    rounds = [[(seed, changes, points) for seed in seeds] for seeds in list_rounds(workload)]
+    threads = count_threads(workload)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # that is what is studied
         return measure_table(
-            workload, "timing", [TIMING_STUDY_VERSION, list(changes.items()), points], measure_timing, arguments,
-            at_once=lambda *_: threads,
+            workload, "timing", [TIMING_STUDY_VERSION, list(changes.items()), points], measure_timing, rounds,
+            at_once=lambda *_: threads, enough=_has_settled_changes,
         )  # fmt: skip
+
+
+def _has_settled_changes(table):
+    """Say whether the draws are enough for each variant's rates, and for their differences from the last variant's."""
+    keys = ["variant", "capacity_blocks"]
+
+    def find_last(rows):
+        rates = rows[rows["variant"] == rows["variant"].iloc[-1]].set_index("capacity_blocks")["token"]
+        return rows["capacity_blocks"].map(rates)
+
+    return is_settled(table, keys) and is_settled(table, keys, "base_low", "base_high", find_last)
 
 
 def measure_timing(workload, seed, changes, points):
