@@ -290,7 +290,7 @@ def measure_block_size(workload, size, seed, memories):
 
 
 def _compare_sizes(frame):
-    """Put the rows of each size together, and turn its cached tokens per request into what it loses against the first."""
+    """Put the rows of each size together, and turn its cached tokens into what it loses against the first."""
     frame = frame.iloc[np.argsort(pd.factorize(frame["block_size"])[0], kind="stable")].reset_index(drop=True)
     cached = frame["lost_tokens"].dropna()
     return frame.assign(lost_tokens=cached.iloc[0] - frame["lost_tokens"]) if len(cached) else frame

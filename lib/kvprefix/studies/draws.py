@@ -1,8 +1,8 @@
 """How many draws of the clock a study makes: as many as its printed intervals need.
 
-A printed rate is of one draw, with its 95 % interval over resampled conversations. The first FIRST_DRAWS draws are
-always made. STEP more follow, up to the study's most, until for each rate the 95 % interval of the mean over draws is no
-wider than the printed one. The same holds for each printed difference, unless its sign lies beyond both intervals
+A printed rate has a 95 % interval over resampled conversations, from the first draw. FIRST_DRAWS draws are always made.
+STEP more follow, up to the study's most, until for each rate the 95 % interval of the mean over draws is no wider than
+the printed one. The same holds for each printed difference, unless its sign lies beyond both intervals
 together. Half-widths below TOLERANCE, half of the last printed digit, are never too wide.
 """
 

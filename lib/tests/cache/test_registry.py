@@ -19,7 +19,7 @@ from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
 from kvprefix.report.facts import cache as facts_cache
 from kvprefix.report.plots import cache as plot_cache
-from kvprefix.studies import table
+from kvprefix.studies import draws
 from kvprefix.studies.cache import study_policies
 from kvprefix.studies.sweep import sweep
 
@@ -55,8 +55,7 @@ def test_the_command_knows_a_new_entry(dummy, tmp_path, capsys):
 
 
 def test_the_study_the_figure_and_the_tables_have_a_new_entry(dummy, bundled_workload, derived, monkeypatch):
-    monkeypatch.setattr(table, "SEEDS", 2)
-    monkeypatch.setattr(table.list_seeds, "__defaults__", (2,))
+    monkeypatch.setattr(draws.list_rounds, "__defaults__", (2,))
     own = policy("own", "Own & new")(lambda block: block.stored)
     frame = study_policies(bundled_workload, [50])
     assert list(frame["policy"].unique()) == list(POLICIES) and {"dummy", "own"} < set(POLICIES)
