@@ -187,12 +187,12 @@ $(WORK)/workload.stamp: $(WORK)/parameters.txt $(WORK)/inputs.txt .venv/.ready \
 	@$(RUN) -m kvprefix prepare --parameters-file $(WORK)/parameters.txt $(ON_CLUSTER)
 	@touch $@
 
-# A notebook that was executed after its source and the workload changed is left out, unless a fixed file is missing.
-# Where one fails, the others run and the last one's copy stays.
+# A notebook whose executed copy was made of equal content is left out, unless a fixed file is missing: the command knows.
+# If one fails, the others run and the last one's copy stays.
 .PRECIOUS: $(LAST)
-$(LAST): $(SOURCES) $(WORK)/workload.stamp $(if $(MISSING),FORCE)
+$(LAST): $(SOURCES) $(WORK)/workload.stamp FORCE
 	@$(RUN) -m kvprefix notebooks $(SOURCES) --parameters-file $(WORK)/parameters.txt --output-dir $(FOLDER) \
-	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(GUARD) $(if $(LOST),,--newer-than $(WORK)/workload.stamp)
+	    --jobs $(call quoted,JOBS) $(ON_CLUSTER) $(GUARD) $(if $(LOST),,--only-stale)
 
 # What is pasted from: the report makes paper/, and this compiles it. Without pdflatex or pandoc the command ends with 3.
 paper: .venv/.ready ## compile reports/NAME/paper/ to all.pdf (needs pdflatex) and all.docx (needs pandoc)

@@ -15,7 +15,7 @@ def add_options(parser):
     add_parameters(parser)
     parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder")
     parser.add_argument("--jobs", default="1", help="notebooks at a time (default: %(default)s)")
-    parser.add_argument("--newer-than", type=read_path, help="skip notebooks executed after this file changed")
+    parser.add_argument("--only-stale", action="store_true", help="skip notebooks executed of the same content")
     add_csv_safe(parser)
 
 
@@ -29,5 +29,5 @@ def call(options):
     parameters = read_parameters(options)
     with hold_folder(options.output_dir):
         return execute_notebooks(
-            options.sources, parameters, options.output_dir, jobs=jobs, newer_than=options.newer_than
+            options.sources, parameters, options.output_dir, jobs=jobs, only_stale=options.only_stale
         )

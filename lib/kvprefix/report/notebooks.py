@@ -3,26 +3,31 @@
 If one fails, the others still run, and its section of the report says why it failed.
 """
 
+import json
 import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
 from kvprefix.conversations.load import locate_data
+from kvprefix.files.csv_cells import VARIABLE as CSV_SAFE
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import InputError, check_output_file, explain_os_errors, plain_text, resolve_input, tell
-from kvprefix.files.sealed import expect_unchanged, stamp_file
+from kvprefix.files.sealed import expect_unchanged, seal_key, stamp_file
 from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
 from kvprefix.report.section_files import begin_section, mark_failed
+from kvprefix.report.sources import hash_sources
 
 FAILED = 2  # what the command returns then
+MADE_OF = "made_of"  # in the metadata of an executed copy
 
 
-def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=None):
+def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=False):
     """Execute notebooks, several at a time; the last one when the others are done.
 
     Parameters
@@ -34,13 +39,14 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     output_dir : pathlib.Path
     jobs : int
         Notebooks at a time.
-    newer_than : pathlib.Path, optional
-        Skip a notebook executed after this file and the notebook itself changed; the last one only if all are skipped.
+    only_stale : bool
+        Skip a notebook whose executed copy was made of the same: its text, the library's files that it is made of (see
+        `sources`), the parameters, the data, the packages' versions. The last one is skipped only if all are.
 
     Returns
     -------
     int
-        0, or FAILED if a notebook failed; the next call with `newer_than` runs that one and the last again.
+        0, or FAILED if a notebook failed; the next call with `only_stale` runs that one and the last again.
 
     Raises
     ------
@@ -49,20 +55,23 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, newer_than=Non
     """
     targets = {source: output_dir / "notebooks" / source.name for source in sources}
     *others, last = sources
-    stale = [source for source in others if _is_stale(source, targets[source], newer_than)]
-    if not stale and not _is_stale(last, targets[last], newer_than):
+    files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
+    stamps = [stamp_file(file) for file in files]  # all notebooks must see the same files
+    known = [parameters.as_dict(), [stamp.sha256 for stamp in stamps], os.environ.get(CSV_SAFE), _list_versions()]
+    made_of = {source: seal_key([hash_sources(source), *known]) for source in sources}
+    stale = [one for one in others if not only_stale or _read_made_of(targets[one]) != made_of[one]]
+    if not stale and only_stale and _read_made_of(targets[last]) == made_of[last]:
         return 0
     start_preloading()
     for source in (*stale, last):
         read_declared(source)
     write_parameters(output_dir, parameters)
 
-    files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
-    stamps = [stamp_file(file) for file in files]  # all notebooks must see the same files
-
     def execute(source):
         alone = jobs == 1 or source == last
-        return execute_notebook(source, targets[source], parameters, output_dir, in_turn=alone)
+        return execute_notebook(
+            source, targets[source], parameters, output_dir, in_turn=alone, made_of=made_of[source]
+        )
 
     failed = _execute_in_turn(execute, stale, last, jobs, stamps)
     if failed:
@@ -95,13 +104,20 @@ def _execute_in_turn(execute, others, last, jobs, stamps):
     return failed
 
 
-def _is_stale(source, target, newer_than):
-    if newer_than is None or not target.exists():
-        return True
-    return target.stat().st_mtime < max(source.stat().st_mtime, newer_than.stat().st_mtime)
+def _list_versions():
+    """Return the versions of Python and of all installed packages."""
+    return [sys.version, *sorted(f"{one.name} {one.version}" for one in metadata.distributions())]
 
 
-def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
+def _read_made_of(target):
+    """Return what an executed copy says that it was made of; None if there is no whole one."""
+    try:
+        return json.loads(target.read_text(encoding="utf-8"))["metadata"].get(MADE_OF)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return None
+
+
+def execute_notebook(source, target, parameters, output_dir, *, in_turn=True, made_of=None):
     """Execute a notebook; return 0, or FAILED if a cell failed or the kernel died.
 
     Parameters
@@ -115,6 +131,8 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
         The report folder, passed as `output_dir`.
     in_turn : bool
         Whether no other notebook runs at the same time; then a bar of its cells is shown.
+    made_of : str, optional
+        Written into the executed copy, for the next call.
 
     Raises
     ------
@@ -132,6 +150,7 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     tell(f"{source.name}: running")
     reason = _run_papermill(source, failed, chosen, shows=in_turn and sys.stderr.isatty())
     if reason is None:
+        _write_made_of(failed, made_of)
         os.replace(failed, target)
         tell(f"{source.name}: done")
         return 0
@@ -139,6 +158,12 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True):
     tell(f"error: {source.name}: {reason[:1000]}", sys.stderr)
     tell(f"the partly executed notebook is {failed}", sys.stderr)
     return FAILED
+
+
+def _write_made_of(path, made_of):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"][MADE_OF] = made_of
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _choose_values(source, parameters, output_dir):

@@ -236,7 +236,7 @@ def test_a_model_s_sizes_are_whole_numbers_in_range(field, value):
     ["prepare", "--data="], ["prepare", "--scheduler="], ["curve", ""], ["replay", "", "--out", "x"],
     ["replay", "x", "--out", ""], ["convert", "", "x", "--to", "mooncake"], ["convert", "x", "", "--to", "mooncake"],
     ["notebooks", "", "--output-dir", "x"], ["notebooks", "x", "--output-dir", ""], 
-    ["check", "--url=", "--output-dir=x"], ["notebooks", "x", "--output-dir", "x", "--newer-than", ""],
+    ["check", "--url=", "--output-dir=x"], ["notebooks", "x", "--output-dir", "x", "--jobs", ""],
     ["check", "--url=http://127.0.0.1:9", "--output-dir="],
     ["check", "--url=http://127.0.0.1:9", "--output-dir=x", "--requests="],
 ])  # fmt: skip

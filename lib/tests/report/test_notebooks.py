@@ -12,6 +12,7 @@ from samples import write_notebook
 
 from kvprefix.files.paths import InputError
 from kvprefix.files.sealed import ChangedError
+from kvprefix.report import sources
 from kvprefix.report.notebooks import FAILED, execute_notebook, execute_notebooks, read_declared
 from kvprefix.report.parameters import OWN_PARAMETERS, pick_parameters, write_parameters
 from kvprefix.report.section_files import read_sections
@@ -172,33 +173,74 @@ def test_every_notebook_runs_on_the_sample_and_the_report_is_whole(tmp_path):
         assert (tmp_path / target).exists()
 
 
-def test_only_what_is_stale_is_executed_and_then_the_last_one(tmp_path, capsys):
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A library of two modules, a template that one of them names, and another that none does."""
+    package = tmp_path / "library"
+    (package / "words").mkdir(parents=True)
+    for name, text in {
+        "__init__.py": "", "one.py": "def f():\n    from library import two", "two.py": "say('said')", "three.py": "",
+        "words/said.md.j2": "so", "words/other.md.j2": "so",
+    }.items():  # fmt: skip
+        (package / name).write_text(text)
+    monkeypatch.setattr(sources, "PACKAGE", package)
+    clear_sources()
+    yield package
+    clear_sources()
+
+
+def clear_sources():
+    for kept in (sources._read, sources._hash, sources._list_others, sources._list_imported):
+        kept.cache_clear()
+
+
+def test_only_what_was_made_of_other_content_is_executed_and_then_the_last_one(tmp_path, library, capsys):
     note = "open(f'{output_dir}/log', 'a').write(%r)"
-    sources = [write_notebook(tmp_path / f"{name}.ipynb", note % name) for name in ("10-a", "20-b", "90-z")]
-    stamp, out = tmp_path / "stamp", tmp_path / "out"
-    stamp.touch()
+    imports = {"10-a": "if 0: from library import one\n", "20-b": "", "90-z": ""}
+    notebooks = [write_notebook(tmp_path / f"{name}.ipynb", imports[name] + note % name) for name in imports]
+    out, parameters = tmp_path / "out", {"seed": 0}
 
     def run():
+        clear_sources()
         (out / "log").unlink(missing_ok=True)
-        assert execute_notebooks(sources, Parameters(), out, newer_than=stamp) == 0
+        assert execute_notebooks(notebooks, Parameters(**parameters), out, only_stale=True) == 0
         return (out / "log").read_text() if (out / "log").exists() else ""
 
     assert run() == "10-a20-b90-z" and run() == ""
-    later = (out / "notebooks/20-b.ipynb").stat().st_mtime + 1
-    os.utime(sources[1], (later, later))
+    for file in (*notebooks, *library.rglob("*.*")):
+        os.utime(file, (2e9, 2e9))  # another time is no other content
+    assert run() == ""
+    for name, executed in (
+        ("one.py", "10-a90-z"), ("two.py", "10-a90-z"), ("words/said.md.j2", "10-a90-z"), ("three.py", ""),
+        ("words/other.md.j2", ""),
+    ):  # fmt: skip
+        (library / name).write_text((library / name).read_text() + "\n# changed")
+        os.utime(library / name, (1, 1))  # that it is newer is not the reason
+        assert (name, run()) == (name, executed)
+    write_notebook(notebooks[1], note % "20-b" + "  # changed")
     assert run() == "20-b90-z"
     (out / "notebooks/10-a.ipynb").unlink()
-    os.utime(sources[1], (1, 1))
     assert run() == "10-a90-z"
-    os.utime(stamp, (later + 1e6, later + 1e6))
-    assert run() == "10-a20-b90-z"
+    (out / "notebooks/20-b.ipynb").write_text("{")
+    assert run() == "20-b90-z"
+    parameters["seed"] = 1
+    assert run() == "10-a20-b90-z" and run() == ""
+
+
+def test_a_notebook_of_the_project_is_made_of_its_modules_and_their_words():
+    text = {one.stem: "\n".join(cell["source"] for cell in nbformat.read(one, 4).cells if cell["cell_type"] == "code")
+            for one in NOTEBOOKS}  # fmt: skip
+    made_of = {name: {one.relative_to(sources.PACKAGE).as_posix() for one in sources.list_sources(code)}
+               for name, code in text.items()}  # fmt: skip
+    assert {"cache/rules/slru.py", "report/words/policies.md.j2", "models/models.json"} <= made_of["50-eviction"]
+    assert not {"engines/sglang.py", "report/words/survival.md.j2", "report/notebooks.py"} & made_of["50-eviction"]
+    assert {"report/words/answer_memory.md.j2", "report/page/report.css"} <= made_of["90-report"]
 
 
 def test_after_a_failed_notebook_the_others_run_and_the_next_time_just_what_failed(tmp_path, capsys):
     note = "open(f'{output_dir}/log', 'a').write(%r)"
     sources = [write_notebook(tmp_path / f"{name}.ipynb", note % name) for name in ("10-a", "20-b", "30-c", "90-z")]
-    stamp, out = tmp_path / "stamp", tmp_path / "out"
-    stamp.touch()
+    out = tmp_path / "out"
     assert execute_notebooks(sources, Parameters(), out) == 0  # once all was well
     write_notebook(sources[1], "1 / 0")
 
@@ -209,10 +251,9 @@ def test_after_a_failed_notebook_the_others_run_and_the_next_time_just_what_fail
     assert run() == (FAILED, "10-a30-c90-z")
     kept = sorted(path.name for path in (out / "notebooks").iterdir())
     assert kept == ["10-a.ipynb", "20-b.failed.ipynb", "30-c.ipynb", "90-z.ipynb"]
-    assert run(newer_than=stamp) == (FAILED, "90-z")
+    assert run(only_stale=True) == (FAILED, "90-z")
     write_notebook(sources[1], note % "20-b")
-    os.utime(sources[1], (1, 1))  # that it is newer is not the reason
-    assert run(newer_than=stamp) == (0, "20-b90-z")
+    assert run(only_stale=True) == (0, "20-b90-z")
     assert "20-b" not in read_sections(out)
     assert sorted(path.name for path in (out / "notebooks").iterdir()) == [f"{s.stem}.ipynb" for s in sources]
 
