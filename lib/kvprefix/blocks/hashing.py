@@ -56,7 +56,7 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     needed = np.ones(len(n_blocks), bool) if needed is None else needed
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
     firsts = find_firsts(n_blocks, n_known, needed)
-    return HashedBlocks(*_hash(*map(_read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
+    return HashedBlocks(*_hash(*map(read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
 
 
 def sort_by_range(found):
@@ -95,7 +95,7 @@ def number_keys(keys):
     table, known = np.full(_table_size(total), -1, np.int32), np.empty((total, 2), np.uint64)
     numbers, done, n_distinct = np.empty(total, np.int32), 0, 0
     for part in keys:
-        n_distinct = _number(_read_only(part), table, known, n_distinct, numbers[done : done + len(part)])
+        n_distinct = _number(read_only(part), table, known, n_distinct, numbers[done : done + len(part)])
         done += len(part)
     return numbers, n_distinct
 
@@ -113,7 +113,18 @@ def find_firsts(n_blocks, n_known, needed):
     return np.concatenate(([0], np.cumsum(np.where(needed, n_blocks - n_known, 0))))
 
 
-def _read_only(array):
+@njit(cache=True, nogil=True)
+def mark_needed(rows, parent, n_known):
+    """Mark the rows of a trace and the rows whose blocks they continue."""
+    needed = np.zeros(len(parent), np.bool_)
+    for row in rows:
+        while row >= 0 and not needed[row]:
+            needed[row] = True
+            row = parent[row] if n_known[row] > 0 else -1
+    return needed
+
+
+def read_only(array):
     """Return a read-only view: arrays in memory and in files then share one compiled function."""
     array = array.view()
     array.flags.writeable = False

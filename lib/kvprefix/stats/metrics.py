@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 import kvprefix
-from kvprefix.blocks.sharing import measure_hits_with_outputs, share
+from kvprefix.blocks.sharing import find_trace_reuse, limit_hits, measure_hits_with_outputs
 from kvprefix.stats.resampling import resample_mode
 from kvprefix.traces.clock import count_early_turns
 
@@ -78,7 +78,7 @@ def tabulate_requests(trace, sharing, accountings=None):
         "output_tokens",
     ]
     table = trace.requests[columns].assign(
-        prompt_blocks=sharing.blocks.prompt_blocks,
+        prompt_blocks=sharing.prompt_blocks,
         hit_blocks=sharing.hit_blocks,
         cached_tokens=sharing.hit_tokens,
         sharing_fraction=sharing.sharing_fraction,
@@ -103,7 +103,7 @@ def tabulate_blocks(sharing, start=0, stop=None):
     gap = (last_s - first_s) / np.maximum(accesses - 1, 1)
     return pa.table({
         "block_id": np.arange(start, start + len(accesses)),
-        "depth": sharing.blocks.depth[some],
+        "depth": sharing.depth[some],
         "accesses": accesses,
         "first_access_s": first_s,
         "last_access_s": last_s,
@@ -130,16 +130,22 @@ def measure_accountings(trace, sharing):
     Prompts only (no prefix); with generated tokens, which stay cached too; without the template's own tokens. The last
     is left out if the tokenizer does not tell which tokens these are.
     """
-    size, prompt_tokens = sharing.blocks.block_size, sharing.prompt_tokens
+    size, prompt_tokens = sharing.block_size, sharing.prompt_tokens
     with_outputs = measure_hits_with_outputs(trace, size) * size
     found = {
         "": Accounting(prompt_tokens, sharing.hit_tokens),
         "with_generated_tokens.": Accounting(prompt_tokens, with_outputs),
     }
     if trace.tokens.own_is_template.any():
-        bare = share(trace.without_template(), size)
-        found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.hit_tokens, bare.block_reuse_rate)
+        found["without_template_tokens."] = _account_without_template(trace.without_template(), size)
     return found
+
+
+def _account_without_template(bare, size):
+    reuse, prompt_tokens = find_trace_reuse(bare, size), np.asarray(bare.requests["prompt_tokens"])
+    accesses = int(reuse.blocks.sum())
+    rate = float(reuse.reused.sum() / accesses) if accesses else None
+    return Accounting(prompt_tokens, limit_hits(reuse.reused, prompt_tokens, size) * size, rate)
 
 
 def describe_mode(trace, sharing, accountings=None, resampled=None):
@@ -177,7 +183,7 @@ def describe_mode(trace, sharing, accountings=None, resampled=None):
         "token_hit_rate": sharing.token_hit_rate,
         "block_reuse_rate": sharing.block_reuse_rate,
         "blocks_reused_fraction": sharing.blocks_reused_fraction,
-        "blocks": {"accesses": int(sharing.accesses.sum()), "distinct": sharing.blocks.n_distinct},
+        "blocks": {"accesses": sharing.n_accesses, "distinct": sharing.n_distinct},
         "with_generated_tokens": _describe_accounting(accountings["with_generated_tokens."]),
         "without_template_tokens": _describe_without_template(accountings.get("without_template_tokens.")),
         "intervals": resampled.intervals(),

@@ -71,14 +71,13 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
     """
     _, group = np.unique(trace.requests["conversation_index"], return_inverse=True)
     n = int(group.max(initial=-1)) + 1
-    new = sharing.blocks.prompt_blocks - sharing.request_gaps
-    stored_by = np.repeat(np.arange(len(group)), new)  # blocks are numbered by their first access
+    new, runs = sharing.prompt_blocks - sharing.request_gaps, sharing.block_runs
     columns = {
         "requests": np.ones(len(group)),
-        "blocks": sharing.blocks.prompt_blocks,
+        "blocks": sharing.prompt_blocks,
         "reused": sharing.request_gaps,
         "new": new,
-        "new_reused": np.bincount(stored_by, sharing.accesses > 1, len(group)),
+        "new_reused": np.bincount(runs.first, runs.lengths * (runs.accesses > 1), len(group)),
     }
     for name, one in accountings.items():
         columns |= {

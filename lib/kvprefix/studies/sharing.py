@@ -79,7 +79,7 @@ def _write_requests(frame, path):
 
 def _write_blocks(sharing, path):
     """Write the block table as CSV, with full precision; nulls are empty. Millions of rows per second."""
-    n = sharing.blocks.n_distinct
+    n = sharing.n_distinct
     with open(path, "wb") as file, show_progress(n, "writing blocks", " blocks") as bar:
         for start in range(0, max(n, 1), ROWS_AT_A_TIME):
             table = tabulate_blocks(sharing, start, start + ROWS_AT_A_TIME)

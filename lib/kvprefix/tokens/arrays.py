@@ -132,6 +132,12 @@ class MessageTokens:
             yield start, strip_template(part)
 
 
+def check_parents(tokens):
+    """Raise ValueError if a row continues one that is not before it."""
+    if (tokens.parent >= np.arange(len(tokens.parent))).any():
+        raise ValueError("a row of the tokens continues itself or a later row; expected an earlier one")
+
+
 def strip_template(tokens):
     """Return the tokens of one part without those that the chat template wrote, in memory."""
     keep = ~tokens.own_is_template
