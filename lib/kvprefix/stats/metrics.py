@@ -14,13 +14,14 @@ import pyarrow as pa
 import kvprefix
 from kvprefix.blocks.sharing import find_trace_reuse, limit_hits, measure_hits_with_outputs
 from kvprefix.stats.resampling import resample_mode
+from kvprefix.stats.runs import add_runs, cumulate_runs, find_percentiles
 from kvprefix.traces.clock import count_early_turns
 
 _QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
 _PACKAGES = ("numba", "numpy", "pandas", "pyarrow", "tokenizers", "transformers")
 
 
-def summarize(values, weights=None):
+def summarize(values, weights=None, lengths=None):
     """Summarise numbers: mean, standard deviation (of the population), extremes and quantiles.
 
     Parameters
@@ -29,6 +30,8 @@ def summarize(values, weights=None):
     weights : (n,) array_like, optional
         Without them quantiles interpolate linearly (numpy's default); with them a quantile is the least value at which
         the weighted distribution reaches it.
+    lengths : (n,) array_like of int, optional
+        How often each value, with its weight, stands in a row; once if not given.
 
     Returns
     -------
@@ -41,21 +44,26 @@ def summarize(values, weights=None):
     (2.5, None)
     >>> summarize([1, 2, 3], weights=[1, 1, 8])["median"]
     3.0
+    >>> summarize([1, 5], lengths=[3, 1])["mean"]
+    2.0
     """
     values = np.asarray(values, float)
+    lengths = np.ones(len(values), np.int64) if lengths is None else np.asarray(lengths)
     names = ["mean", "std", "min", *_QUANTILES, "max"]
     if not len(values):
         return dict.fromkeys(names)
+    percents, order = list(_QUANTILES.values()), np.argsort(values, kind="stable")
     if weights is None:
-        quantiles = np.percentile(values, list(_QUANTILES.values()))
-        mean, variance = values.mean(), values.var()
+        quantiles = find_percentiles(values[order], lengths[order], percents)
+        total, weights = int(lengths.sum()), np.ones(1)
     else:
-        order = np.argsort(values, kind="stable")
-        reached = np.cumsum(np.asarray(weights, float)[order])
-        targets = np.array(list(_QUANTILES.values())) / 100 * reached[-1]
+        weights = np.asarray(weights, float)
+        reached = cumulate_runs(weights[order], lengths[order])
+        targets = np.array(percents) / 100 * reached[-1]
         quantiles = values[order][np.minimum(np.searchsorted(reached, targets), len(values) - 1)]
-        mean = np.average(values, weights=weights)
-        variance = np.average((values - mean) ** 2, weights=weights)
+        total = add_runs(weights, lengths)
+    mean = add_runs(values * weights, lengths) / total
+    variance = add_runs((values - mean) ** 2 * weights, lengths) / total
     numbers = [mean, np.sqrt(variance), values.min(), *quantiles, values.max()]
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
 
@@ -158,6 +166,7 @@ def describe_mode(trace, sharing, accountings=None, resampled=None):
     accountings = accountings or measure_accountings(trace, sharing)
     resampled = resampled or resample_mode(trace, sharing, accountings)
     requests, info = trace.requests, trace.info
+    gap_s, lengths = sharing.run_gap_s, sharing.gap_runs.lengths
     parameters = {
         **info["parameters"],
         "data_sha256": info["dataset"]["sha256"],
@@ -177,9 +186,9 @@ def describe_mode(trace, sharing, accountings=None, resampled=None):
         "prompt_tokens": _summarize_with_total(requests["prompt_tokens"]),
         "output_tokens": _summarize_with_total(requests["output_tokens"]),
         "sharing_fraction": summarize(sharing.sharing_fraction),
-        "block_hit_count": summarize(sharing.accesses),
-        "reuse_gap_s": summarize(sharing.gap_s),
-        "reuse_gap_s_request_weighted": summarize(sharing.gap_s, sharing.gap_weights),
+        "block_hit_count": summarize(sharing.block_runs.accesses, lengths=sharing.block_runs.lengths),
+        "reuse_gap_s": summarize(gap_s, lengths=lengths),
+        "reuse_gap_s_request_weighted": summarize(gap_s, sharing.run_weights, lengths),
         "token_hit_rate": sharing.token_hit_rate,
         "block_reuse_rate": sharing.block_reuse_rate,
         "blocks_reused_fraction": sharing.blocks_reused_fraction,
