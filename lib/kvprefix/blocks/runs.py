@@ -32,6 +32,33 @@ class BlockRuns(NamedTuple):
     last: np.ndarray
 
 
+class TimedRuns(NamedTuple):
+    """Some of these runs with their times: what a table of their blocks needs.
+
+    Attributes
+    ----------
+    before : int
+        Blocks before the first of these runs.
+    lengths, depth, accesses : (n_runs,) ndarray of int64
+        As in BlockRuns.
+    first_access_s, last_access_s : (n_runs,) ndarray of float64
+        Seconds.
+    """
+
+    before: int
+    lengths: np.ndarray
+    depth: np.ndarray
+    accesses: np.ndarray
+    first_access_s: np.ndarray
+    last_access_s: np.ndarray
+
+    def number_blocks(self):
+        """Return the number and the depth of each block, (n_blocks,) int64 each."""
+        starts = np.cumsum(self.lengths) - self.lengths
+        numbers = np.arange(self.lengths.sum())
+        return self.before + numbers, numbers - np.repeat(starts - self.depth, self.lengths)
+
+
 class GapRuns(NamedTuple):
     """Reuses in the order of the later access, as (n_runs,) ndarrays.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.reuse import Reuse, find_reuse, reuse_of
-from kvprefix.blocks.runs import BlockRuns, GapRuns, find_block_runs, find_gap_runs
+from kvprefix.blocks.runs import BlockRuns, GapRuns, TimedRuns, find_block_runs, find_gap_runs
 from kvprefix.files.checks import check_type
 from kvprefix.files.shown import Shown
 from kvprefix.traces.trace import Trace
@@ -77,12 +77,11 @@ class Sharing(Shown):
         """Number of gaps that end at each request, (n_requests,) int64."""
         return self.reuse.reused
 
-    @property
-    def depth(self):
-        """Position of each block within its prompts, 0-based, (n_distinct,) int64."""
-        runs = self.block_runs
-        starts = np.cumsum(runs.lengths) - runs.lengths
-        return np.arange(self.n_distinct) - np.repeat(starts - runs.depth, runs.lengths)
+    def time_block_runs(self, start=0, stop=None):
+        """Return the TimedRuns of some of `block_runs`: all, or those from `start` to `stop`."""
+        runs = BlockRuns(*(field[start:stop] for field in self.block_runs))
+        times = self.trace.arrival_s[runs.first], self.trace.arrival_s[runs.last]
+        return TimedRuns(int(self.block_runs.lengths[:start].sum()), *runs[:3], *times)
 
     @property
     def accesses(self):

@@ -101,21 +101,25 @@ def tabulate_requests(trace, sharing, accountings=None):
     )
 
 
-def tabulate_blocks(sharing, start=0, stop=None):
-    """Return the per-block table (pyarrow) in order of first access: all blocks, or those from `start` to `stop`.
+def tabulate_blocks(runs):
+    """Return the per-block table (pyarrow) of some TimedRuns, in order of first access.
 
     Columns: `block_id depth accesses first_access_s last_access_s mean_reuse_gap_s` (null for a block accessed once).
     """
-    some = slice(start, stop)
-    accesses, first_s, last_s = sharing.accesses[some], sharing.first_access_s[some], sharing.last_access_s[some]
-    gap = (last_s - first_s) / np.maximum(accesses - 1, 1)
+    numbers, depth = runs.number_blocks()
+    once = runs.accesses <= 1
+    gap = (runs.last_access_s - runs.first_access_s) / np.maximum(runs.accesses - 1, 1)
+    accesses, first_s, last_s, gap, once = (
+        np.repeat(column, runs.lengths)
+        for column in (runs.accesses, runs.first_access_s, runs.last_access_s, gap.round(6), once)
+    )
     return pa.table({
-        "block_id": np.arange(start, start + len(accesses)),
-        "depth": sharing.depth[some],
+        "block_id": numbers,
+        "depth": depth,
         "accesses": accesses,
         "first_access_s": first_s,
         "last_access_s": last_s,
-        "mean_reuse_gap_s": pa.array(gap.round(6), mask=accesses <= 1),
+        "mean_reuse_gap_s": pa.array(gap, mask=once),
     })  # fmt: skip
 
 
