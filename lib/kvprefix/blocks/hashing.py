@@ -177,16 +177,17 @@ def _hash(
                 before = parent[before]
             last = ids[firsts[before] + block - n_known[before]]
             a, b = keys[last, 0], keys[last, 1]
-        prompt = copy_prompt(row, n_known[row] * block_size, parent, shared, own_offsets, own)
-        position = 0
+        tokens = copy_prompt(row, n_known[row] * block_size, parent, shared, own_offsets, own)
+        if (firsts[row + 1] - firsts[row]) * block_size > len(tokens):
+            tokens = np.concatenate((tokens, output[output_offsets[row] : output_offsets[row + 1]]))
+        stop = 0
         for k in range(firsts[row], firsts[row + 1]):
-            for _ in range(block_size):
-                if position < len(prompt):
-                    token = prompt[position]
-                else:
-                    token = output[output_offsets[row] + position - len(prompt)]
-                a, b = _mix(a, token, mult_a), _mix(b, token, mult_b)
-                position += 1
+            start, stop = stop, stop + block_size
+            for i in range(start, stop - 1, 2):  # two tokens at a time
+                pair = np.uint64(tokens[i]) | np.uint64(tokens[i + 1]) << np.uint64(32)
+                a, b = _mix(a, pair, mult_a), _mix(b, pair, mult_b)
+            if block_size % 2:
+                a, b = _mix(a, tokens[stop - 1], mult_a), _mix(b, tokens[stop - 1], mult_b)
             a, b = _mix(a, 0x5851F42D4C957F2D, mult_b), _mix(b, 0x14057B7EF767814F, mult_a)
             slot = _find_slot(a, b, table, keys)
             if table[slot] < 0:

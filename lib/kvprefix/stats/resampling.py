@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
 from kvprefix.stats.intervals import DRAWS, interval, resample_groups
 from kvprefix.tasks.runner import open_tasks
@@ -104,10 +105,31 @@ def _resample(task):
     drawn, cdf, median = np.zeros((draws, sums.shape[1])), np.zeros((draws, len(FRACTIONS))), np.zeros(draws)
     for k, counts in enumerate(resample_groups(len(sums), draws, seed)):
         drawn[k] = counts @ sums
-        reached = np.concatenate(([0.0], np.cumsum(counts[group])))
-        cdf[k] = reached[stops] / reached[-1]
-        median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
+        place = _rank(counts.astype(np.int64), group, stops, cdf[k])
+        median[k] = fraction[place]
     return drawn, cdf, median
+
+
+@njit(cache=True, nogil=True)
+def _rank(counts, group, stops, shares):
+    """Fill in the share of the drawn requests before each of the stops; return the place of their median.
+
+    `group` are the requests' conversations, sorted by what is ranked.
+    """
+    reached, total, place = np.empty(len(stops), np.int64), 0, 0
+    for k in range(len(stops)):
+        while place < stops[k]:
+            total += counts[group[place]]
+            place += 1
+        reached[k] = total
+    for k in range(place, len(group)):
+        total += counts[group[k]]
+    shares[:] = reached / total
+    place, before = 0, counts[group[0]]
+    while 2 * before < total:
+        place += 1
+        before += counts[group[place]]
+    return place
 
 
 def make_rates(sums, accountings, median):
