@@ -19,8 +19,8 @@ from kvprefix.tasks.runner import open_tasks
 from kvprefix.tokens.arrays import PART_TOKENS, MessageTokens, check_parents, strip_template
 
 IN_MEMORY = 2**24  # blocks; more go through files, whose memory the system may take back
-RANGE_BLOCKS = 2**22  # about the number of keys in a range
-LEAST_RANGES = 16
+RANGE_BLOCKS = 2**19  # about the number of keys in a range: a table of so many stays in a processor's cache
+RANGES = 16, 512  # at least, and at most
 
 
 class Reuse(NamedTuple):
@@ -89,7 +89,7 @@ def find_reuse(tokens, rows, block_size, *, outputs=False):
     source, strip = (tokens.source, True) if isinstance(tokens, MessageTokens) else (tokens, False)
     n_tokens = len(source.own) + len(source.output) * outputs
     in_memory = n_tokens // block_size <= IN_MEMORY
-    n_ranges = max(LEAST_RANGES, 2 ** int(n_tokens // block_size // RANGE_BLOCKS).bit_length())
+    n_ranges = min(max(RANGES[0], 2 ** (n_tokens // block_size // RANGE_BLOCKS).bit_length()), RANGES[1])
     place = "here" if n_tokens <= 2 * PART_TOKENS else None
     positions = []
     with open_tasks(place) as tasks, open_exchange(tasks.share_memory and in_memory) as folder:
