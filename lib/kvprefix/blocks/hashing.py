@@ -56,7 +56,7 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     needed = np.ones(len(n_blocks), bool) if needed is None else needed
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
     firsts = find_firsts(n_blocks, n_known, needed)
-    return HashedBlocks(*_hash(*map(_read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
+    return HashedBlocks(*_hash(*map(read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
 
 
 def sort_by_range(found):
@@ -95,7 +95,7 @@ def number_keys(keys):
     table, known = np.full(_table_size(total), -1, np.int32), np.empty((total, 2), np.uint64)
     numbers, done, n_distinct = np.empty(total, np.int32), 0, 0
     for part in keys:
-        n_distinct = _number(_read_only(part), table, known, n_distinct, numbers[done : done + len(part)])
+        n_distinct = _number(read_only(part), table, known, n_distinct, numbers[done : done + len(part)])
         done += len(part)
     return numbers, n_distinct
 
@@ -113,7 +113,18 @@ def find_firsts(n_blocks, n_known, needed):
     return np.concatenate(([0], np.cumsum(np.where(needed, n_blocks - n_known, 0))))
 
 
-def _read_only(array):
+@njit(cache=True, nogil=True)
+def mark_needed(rows, parent, n_known):
+    """Mark the rows of a trace and the rows whose blocks they continue."""
+    needed = np.zeros(len(parent), np.bool_)
+    for row in rows:
+        while row >= 0 and not needed[row]:
+            needed[row] = True
+            row = parent[row] if n_known[row] > 0 else -1
+    return needed
+
+
+def read_only(array):
     """Return a read-only view: arrays in memory and in files then share one compiled function."""
     array = array.view()
     array.flags.writeable = False
@@ -166,16 +177,17 @@ def _hash(
                 before = parent[before]
             last = ids[firsts[before] + block - n_known[before]]
             a, b = keys[last, 0], keys[last, 1]
-        prompt = copy_prompt(row, n_known[row] * block_size, parent, shared, own_offsets, own)
-        position = 0
+        tokens = copy_prompt(row, n_known[row] * block_size, parent, shared, own_offsets, own)
+        if (firsts[row + 1] - firsts[row]) * block_size > len(tokens):
+            tokens = np.concatenate((tokens, output[output_offsets[row] : output_offsets[row + 1]]))
+        stop = 0
         for k in range(firsts[row], firsts[row + 1]):
-            for _ in range(block_size):
-                if position < len(prompt):
-                    token = prompt[position]
-                else:
-                    token = output[output_offsets[row] + position - len(prompt)]
-                a, b = _mix(a, token, mult_a), _mix(b, token, mult_b)
-                position += 1
+            start, stop = stop, stop + block_size
+            for i in range(start, stop - 1, 2):  # two tokens at a time
+                pair = np.uint64(tokens[i]) | np.uint64(tokens[i + 1]) << np.uint64(32)
+                a, b = _mix(a, pair, mult_a), _mix(b, pair, mult_b)
+            if block_size % 2:
+                a, b = _mix(a, tokens[stop - 1], mult_a), _mix(b, tokens[stop - 1], mult_b)
             a, b = _mix(a, 0x5851F42D4C957F2D, mult_b), _mix(b, 0x14057B7EF767814F, mult_a)
             slot = _find_slot(a, b, table, keys)
             if table[slot] < 0:

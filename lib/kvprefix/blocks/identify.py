@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.hashing import count_blocks, find_firsts
+from kvprefix.blocks.hashing import count_blocks, find_firsts, mark_needed
 from kvprefix.blocks.partition import identify_parts
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.paths import InputError
+from kvprefix.tokens.arrays import check_parents
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,9 @@ def identify_rows(tokens, rows, block_size, *, outputs=False, contexts=None):
     of each part, and one id per block access.
     """
     block_size = check_block_size(block_size)
-    if (tokens.parent >= np.arange(len(tokens.parent))).any():
-        raise ValueError("a row of the tokens continues itself or a later row; expected an earlier one")
+    check_parents(tokens)
     n_blocks, n_known = count_blocks(tokens, block_size, outputs)
-    needed = _mark_needed(rows, tokens.parent, n_known)
+    needed = mark_needed(rows, tokens.parent, n_known)
     firsts = find_firsts(n_blocks, n_known, needed)
     if firsts[-1] >= 2**31:
         raise InputError(f"{firsts[-1]} blocks of {block_size} tokens are more than one trace can hold (2**31)")
@@ -100,17 +100,6 @@ def identify_rows(tokens, rows, block_size, *, outputs=False, contexts=None):
         ids, n_distinct = _separate(ids, n_distinct, np.repeat(contexts, np.diff(offsets)))
     parent, depth = _number(ids, offsets, n_distinct)
     return Blocks(block_size, ids, offsets, tokens.prompt_lengths()[rows] // block_size, parent, depth)
-
-
-@njit(cache=True, nogil=True)
-def _mark_needed(rows, parent, n_known):
-    """Mark the rows of a trace and the rows whose blocks they continue."""
-    needed = np.zeros(len(parent), np.bool_)
-    for row in rows:
-        while row >= 0 and not needed[row]:
-            needed[row] = True
-            row = parent[row] if n_known[row] > 0 else -1
-    return needed
 
 
 @njit(cache=True, nogil=True)

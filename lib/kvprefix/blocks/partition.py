@@ -53,14 +53,14 @@ def identify_parts(tokens, block_size, *, outputs, needed, total):
     source, strip = (tokens.source, True) if isinstance(tokens, MessageTokens) else (tokens, False)
     n_tokens = len(source.own) + len(source.output)
     place = "here" if n_tokens <= 2 * PART_TOKENS else None
-    with open_tasks(place) as tasks, _open_exchange(tasks.share_memory) as folder:
+    with open_tasks(place) as tasks, open_exchange(tasks.share_memory) as folder:
         parts = (
-            (part, strip, block_size, outputs, needed[start : start + len(part.shared)], _name(folder, f"part-{start}"))
+            (part, strip, block_size, outputs, needed[start : start + len(part.shared)], name_file(folder, f"part-{start}"))
             for start, part in source.parts()
         )
         found = list(tasks.map(_hash_part, parts, "hashing blocks", total=n_tokens // PART_TOKENS + 1))
         ranges = (
-            ([part.keys[part.bounds[k] : part.bounds[k + 1]] for part in found], _name(folder, f"range-{k}"))
+            ([part.keys[part.bounds[k] : part.bounds[k + 1]] for part in found], name_file(folder, f"range-{k}"))
             for k in range(RANGES)
         )
         numbers = list(tasks.map(_number_range, ranges, "identifying blocks", total=RANGES))
@@ -71,13 +71,13 @@ def _hash_part(task):
     part, strip, block_size, outputs, needed, name = task
     part = strip_template(part) if strip else part
     keys, bounds, ids = sort_by_range(hash_blocks(part, block_size, outputs=outputs, needed=needed))
-    return _Found(_keep(keys, name, "keys"), bounds, _keep(ids, name, "ids"))
+    return _Found(keep(keys, name, "keys"), bounds, keep(ids, name, "ids"))
 
 
 def _number_range(task):
     keys, name = task
     numbers, n_distinct = number_keys(keys)
-    return _keep(numbers, name, "numbers"), n_distinct
+    return keep(numbers, name, "numbers"), n_distinct
 
 
 def _join(found, numbers, total):
@@ -97,8 +97,8 @@ def _join(found, numbers, total):
 
 
 @contextlib.contextmanager
-def _open_exchange(share_memory):
-    """Yield a folder in which tasks of other processes exchange arrays; None if memory is shared."""
+def open_exchange(share_memory):
+    """Yield a folder in which tasks exchange arrays, removed afterwards; None if they share memory."""
     if share_memory:
         yield None
         return
@@ -115,12 +115,13 @@ def _open_exchange(share_memory):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _name(folder, name):
+def name_file(folder, name):
+    """Return the path by which `keep` puts a task's arrays into files; None if they stay in memory."""
     return None if folder is None else folder / name
 
 
-def _keep(array, path, suffix):
-    """Return the array; with a path, write it to a file and return it mapped."""
+def keep(array, path, suffix):
+    """Return the array; with a path (see `name_file`), write it to a file and return it mapped."""
     if path is None:
         return array
     path = path.with_suffix(f".{suffix}")

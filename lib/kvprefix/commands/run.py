@@ -20,8 +20,8 @@ def call(options):
     """Analyse a workload and write its files and figures."""
     parameters = read_parameters(options)
     from kvprefix.files.paths import check_output_folder
-    from kvprefix.studies.sharing import analyse, write_results
-    from kvprefix.traces.workload import load_workload
+    from kvprefix.studies.sharing import analyse_mode, stamp_timing, write_mode
+    from kvprefix.traces.workload import MODES, load_workload
 
     check_output_folder(options.output_dir)
     if not options.skip_visualization:
@@ -29,8 +29,13 @@ def call(options):
     workload = load_workload(parameters)
     tell_counts(workload)
     with hold_folder(options.output_dir):
-        results = analyse(workload)
-        write_results(results, workload, options.output_dir, parquet=options.parquet)
+        results, stamps = {}, stamp_timing(workload)
+        for mode in MODES:
+            result = analyse_mode(workload, mode, stamps)
+            write_mode(result, workload, options.output_dir, parquet=options.parquet)
+            if not options.skip_visualization:
+                results[mode] = result
+            del result
         if not options.skip_visualization:
             from kvprefix.report.plots.sharing import draw_figures
 

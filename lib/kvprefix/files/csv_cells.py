@@ -26,7 +26,10 @@ def guard_cells(frame):
     guarded, is_on = frame.copy(deep=False), is_guarding()
     for k, kind in enumerate(frame.dtypes):
         if kind.kind == "O":
-            cells = [_guard(cell, is_on) if isinstance(cell, str) else cell for cell in frame.iloc[:, k]]
+            cells = frame.iloc[:, k].tolist()
+            if not is_on and "\r" not in "".join(cell for cell in cells if isinstance(cell, str)):
+                continue  # as most columns are
+            cells = [_guard(cell, is_on) if isinstance(cell, str) else cell for cell in cells]
             import numpy as np
 
             guarded.isetitem(k, np.array([*cells, None], object)[:-1])

@@ -12,15 +12,16 @@ import pandas as pd
 import pyarrow as pa
 
 import kvprefix
-from kvprefix.blocks.sharing import measure_hits_with_outputs, share
+from kvprefix.blocks.sharing import find_trace_reuse, limit_hits, measure_hits_with_outputs
 from kvprefix.stats.resampling import resample_mode
+from kvprefix.stats.runs import add_runs, cumulate_runs, find_percentiles
 from kvprefix.traces.clock import count_early_turns
 
 _QUANTILES = {"p5": 5, "p25": 25, "median": 50, "p75": 75, "p95": 95, "p99": 99}
 _PACKAGES = ("numba", "numpy", "pandas", "pyarrow", "tokenizers", "transformers")
 
 
-def summarize(values, weights=None):
+def summarize(values, weights=None, lengths=None):
     """Summarise numbers: mean, standard deviation (of the population), extremes and quantiles.
 
     Parameters
@@ -29,6 +30,8 @@ def summarize(values, weights=None):
     weights : (n,) array_like, optional
         Without them quantiles interpolate linearly (numpy's default); with them a quantile is the least value at which
         the weighted distribution reaches it.
+    lengths : (n,) array_like of int, optional
+        How often each value, with its weight, stands in a row; once if not given.
 
     Returns
     -------
@@ -41,21 +44,26 @@ def summarize(values, weights=None):
     (2.5, None)
     >>> summarize([1, 2, 3], weights=[1, 1, 8])["median"]
     3.0
+    >>> summarize([1, 5], lengths=[3, 1])["mean"]
+    2.0
     """
     values = np.asarray(values, float)
+    lengths = np.ones(len(values), np.int64) if lengths is None else np.asarray(lengths)
     names = ["mean", "std", "min", *_QUANTILES, "max"]
     if not len(values):
         return dict.fromkeys(names)
+    percents, order = list(_QUANTILES.values()), np.argsort(values, kind="stable")
     if weights is None:
-        quantiles = np.percentile(values, list(_QUANTILES.values()))
-        mean, variance = values.mean(), values.var()
+        quantiles = find_percentiles(values[order], lengths[order], percents)
+        total, weights = int(lengths.sum()), np.ones(1)
     else:
-        order = np.argsort(values, kind="stable")
-        reached = np.cumsum(np.asarray(weights, float)[order])
-        targets = np.array(list(_QUANTILES.values())) / 100 * reached[-1]
+        weights = np.asarray(weights, float)
+        reached = cumulate_runs(weights[order], lengths[order])
+        targets = np.array(percents) / 100 * reached[-1]
         quantiles = values[order][np.minimum(np.searchsorted(reached, targets), len(values) - 1)]
-        mean = np.average(values, weights=weights)
-        variance = np.average((values - mean) ** 2, weights=weights)
+        total = add_runs(weights, lengths)
+    mean = add_runs(values * weights, lengths) / total
+    variance = add_runs((values - mean) ** 2 * weights, lengths) / total
     numbers = [mean, np.sqrt(variance), values.min(), *quantiles, values.max()]
     return {name: float(number) for name, number in zip(names, numbers, strict=True)}
 
@@ -78,7 +86,7 @@ def tabulate_requests(trace, sharing, accountings=None):
         "output_tokens",
     ]
     table = trace.requests[columns].assign(
-        prompt_blocks=sharing.blocks.prompt_blocks,
+        prompt_blocks=sharing.prompt_blocks,
         hit_blocks=sharing.hit_blocks,
         cached_tokens=sharing.hit_tokens,
         sharing_fraction=sharing.sharing_fraction,
@@ -93,21 +101,25 @@ def tabulate_requests(trace, sharing, accountings=None):
     )
 
 
-def tabulate_blocks(sharing, start=0, stop=None):
-    """Return the per-block table (pyarrow) in order of first access: all blocks, or those from `start` to `stop`.
+def tabulate_blocks(runs):
+    """Return the per-block table (pyarrow) of some TimedRuns, in order of first access.
 
     Columns: `block_id depth accesses first_access_s last_access_s mean_reuse_gap_s` (null for a block accessed once).
     """
-    some = slice(start, stop)
-    accesses, first_s, last_s = sharing.accesses[some], sharing.first_access_s[some], sharing.last_access_s[some]
-    gap = (last_s - first_s) / np.maximum(accesses - 1, 1)
+    numbers, depth = runs.number_blocks()
+    once = runs.accesses <= 1
+    gap = (runs.last_access_s - runs.first_access_s) / np.maximum(runs.accesses - 1, 1)
+    accesses, first_s, last_s, gap, once = (
+        np.repeat(column, runs.lengths)
+        for column in (runs.accesses, runs.first_access_s, runs.last_access_s, gap.round(6), once)
+    )
     return pa.table({
-        "block_id": np.arange(start, start + len(accesses)),
-        "depth": sharing.blocks.depth[some],
+        "block_id": numbers,
+        "depth": depth,
         "accesses": accesses,
         "first_access_s": first_s,
         "last_access_s": last_s,
-        "mean_reuse_gap_s": pa.array(gap.round(6), mask=accesses <= 1),
+        "mean_reuse_gap_s": pa.array(gap, mask=once),
     })  # fmt: skip
 
 
@@ -130,16 +142,22 @@ def measure_accountings(trace, sharing):
     Prompts only (no prefix); with generated tokens, which stay cached too; without the template's own tokens. The last
     is left out if the tokenizer does not tell which tokens these are.
     """
-    size, prompt_tokens = sharing.blocks.block_size, sharing.prompt_tokens
+    size, prompt_tokens = sharing.block_size, sharing.prompt_tokens
     with_outputs = measure_hits_with_outputs(trace, size) * size
     found = {
         "": Accounting(prompt_tokens, sharing.hit_tokens),
         "with_generated_tokens.": Accounting(prompt_tokens, with_outputs),
     }
     if trace.tokens.own_is_template.any():
-        bare = share(trace.without_template(), size)
-        found["without_template_tokens."] = Accounting(bare.prompt_tokens, bare.hit_tokens, bare.block_reuse_rate)
+        found["without_template_tokens."] = _account_without_template(trace.without_template(), size)
     return found
+
+
+def _account_without_template(bare, size):
+    reuse, prompt_tokens = find_trace_reuse(bare, size), np.asarray(bare.requests["prompt_tokens"])
+    accesses = int(reuse.blocks.sum())
+    rate = float(reuse.reused.sum() / accesses) if accesses else None
+    return Accounting(prompt_tokens, limit_hits(reuse.reused, prompt_tokens, size) * size, rate)
 
 
 def describe_mode(trace, sharing, accountings=None, resampled=None):
@@ -152,6 +170,7 @@ def describe_mode(trace, sharing, accountings=None, resampled=None):
     accountings = accountings or measure_accountings(trace, sharing)
     resampled = resampled or resample_mode(trace, sharing, accountings)
     requests, info = trace.requests, trace.info
+    gap_s, lengths = sharing.run_gap_s, sharing.gap_runs.lengths
     parameters = {
         **info["parameters"],
         "data_sha256": info["dataset"]["sha256"],
@@ -171,13 +190,13 @@ def describe_mode(trace, sharing, accountings=None, resampled=None):
         "prompt_tokens": _summarize_with_total(requests["prompt_tokens"]),
         "output_tokens": _summarize_with_total(requests["output_tokens"]),
         "sharing_fraction": summarize(sharing.sharing_fraction),
-        "block_hit_count": summarize(sharing.accesses),
-        "reuse_gap_s": summarize(sharing.gap_s),
-        "reuse_gap_s_request_weighted": summarize(sharing.gap_s, sharing.gap_weights),
+        "block_hit_count": summarize(sharing.block_runs.accesses, lengths=sharing.block_runs.lengths),
+        "reuse_gap_s": summarize(gap_s, lengths=lengths),
+        "reuse_gap_s_request_weighted": summarize(gap_s, sharing.run_weights, lengths),
         "token_hit_rate": sharing.token_hit_rate,
         "block_reuse_rate": sharing.block_reuse_rate,
         "blocks_reused_fraction": sharing.blocks_reused_fraction,
-        "blocks": {"accesses": int(sharing.accesses.sum()), "distinct": sharing.blocks.n_distinct},
+        "blocks": {"accesses": sharing.n_accesses, "distinct": sharing.n_distinct},
         "with_generated_tokens": _describe_accounting(accountings["with_generated_tokens."]),
         "without_template_tokens": _describe_without_template(accountings.get("without_template_tokens.")),
         "intervals": resampled.intervals(),

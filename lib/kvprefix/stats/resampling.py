@@ -6,16 +6,19 @@ path in the statistics, as in ``sharing_fraction.mean``.
 """
 
 from functools import reduce
+from itertools import islice
 from operator import getitem
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numba import njit
 
 from kvprefix.stats.intervals import DRAWS, interval, resample_groups
 from kvprefix.tasks.runner import open_tasks
 
 TASKS = 8  # the draws are split among them
+AT_ONCE = 8  # draws
 UNIT = 2**26  # sharing fractions are summed in whole 1/UNIT, so that no sum depends on its order
 FRACTIONS = np.linspace(0, 1, 101)  # at which the band of the sharing fraction's distribution is computed
 
@@ -71,14 +74,13 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
     """
     _, group = np.unique(trace.requests["conversation_index"], return_inverse=True)
     n = int(group.max(initial=-1)) + 1
-    new = sharing.blocks.prompt_blocks - sharing.request_gaps
-    stored_by = np.repeat(np.arange(len(group)), new)  # blocks are numbered by their first access
+    new, runs = sharing.prompt_blocks - sharing.request_gaps, sharing.block_runs
     columns = {
         "requests": np.ones(len(group)),
-        "blocks": sharing.blocks.prompt_blocks,
+        "blocks": sharing.prompt_blocks,
         "reused": sharing.request_gaps,
         "new": new,
-        "new_reused": np.bincount(stored_by, sharing.accesses > 1, len(group)),
+        "new_reused": np.bincount(runs.first, runs.lengths * (runs.accesses > 1), len(group)),
     }
     for name, one in accountings.items():
         columns |= {
@@ -86,29 +88,88 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
             f"{name}cached": one.cached_tokens,
             f"{name}fraction": np.rint(UNIT * one.sharing_fraction),
         }
-    sums = np.column_stack([np.bincount(group, column, n) for column in columns.values()])
-    fraction = accountings[""].sharing_fraction
-    order = np.argsort(fraction, kind="stable")
-    fraction, group = fraction[order], group[order]
+    sums = np.column_stack([np.bincount(group, column, n).astype(np.int64) for column in columns.values()])
     shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]
-    some = [(sums, fraction, group, share, [seed, k]) for k, share in enumerate(shares)]
+    ranked = _rank(accountings[""].sharing_fraction, group, n)
+    some = [(sums, ranked, share, [seed, k]) for k, share in enumerate(shares)]
     with open_tasks() as tasks:
         drawn, cdf, median = map(np.concatenate, zip(*tasks.map(_resample, some, "resampling"), strict=True))
     rates = make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median)
     return Resampled(rates, cdf, n, accountings)
 
 
+class _Ranked(NamedTuple):
+    """The requests of a trace by their sharing fraction.
+
+    Attributes
+    ----------
+    values : (n_requests,) ndarray of float64
+        Ascending.
+    groups : (n_requests,) ndarray of int64
+        Their conversations.
+    stops : (len(FRACTIONS),) ndarray of int64
+        How many are at most each of FRACTIONS.
+    bins : (n_requests,) ndarray of uint8
+        Conversation after conversation, the first of FRACTIONS that is not below each request's.
+    firsts : (n_conversations + 1,) ndarray of int64
+        Where each conversation begins in `bins`.
+    """
+
+    values: np.ndarray
+    groups: np.ndarray
+    stops: np.ndarray
+    bins: np.ndarray
+    firsts: np.ndarray
+
+
+def _rank(fraction, group, n):
+    order, by_group = np.argsort(fraction, kind="stable"), np.argsort(group, kind="stable")
+    values, bins = fraction[order], np.searchsorted(FRACTIONS, fraction[by_group]).astype(np.uint8)
+    stops = np.searchsorted(values, FRACTIONS, "right")
+    return _Ranked(values, group[order], stops, bins, np.searchsorted(group[by_group], np.arange(n + 1)))
+
+
 def _resample(task):
     """Return some draws: the sums of what is counted, the distribution of the sharing fraction and its median."""
-    sums, fraction, group, draws, seed = task
-    stops = np.searchsorted(fraction, FRACTIONS, "right")
+    sums, ranked, draws, seed = task
     drawn, cdf, median = np.zeros((draws, sums.shape[1])), np.zeros((draws, len(FRACTIONS))), np.zeros(draws)
-    for k, counts in enumerate(resample_groups(len(sums), draws, seed)):
-        drawn[k] = counts @ sums
-        reached = np.concatenate(([0.0], np.cumsum(counts[group])))
-        cdf[k] = reached[stops] / reached[-1]
-        median[k] = fraction[np.searchsorted(reached[1:], reached[-1] / 2)]
+    every = iter(resample_groups(len(sums), draws, seed))
+    start = 0
+    while some := [counts.astype(np.int32) for counts in islice(every, AT_ONCE)]:
+        stop = start + len(some)
+        drawn[start:stop], cdf[start:stop], median[start:stop] = _draw(np.array(some), sums, *ranked)
+        start = stop
     return drawn, cdf, median
+
+
+@njit(cache=True, nogil=True)
+def _draw(counts, sums, values, groups, stops, bins, firsts):
+    """Go through the conversations once for some draws; the largest array, `sums`, is then read once for all of them.
+
+    The median is the value at which the requests so far, by value, are half of those drawn.
+    """
+    drawn = np.zeros((len(counts), sums.shape[1]), np.int64)
+    reached, median = np.zeros((len(counts), len(stops)), np.int64), np.empty(len(counts))
+    for group in range(len(sums)):
+        for k in range(len(counts)):
+            times = np.int64(counts[k, group])
+            if times:
+                for column in range(sums.shape[1]):
+                    drawn[k, column] += times * sums[group, column]
+                for request in range(firsts[group], firsts[group + 1]):
+                    reached[k, bins[request]] += times
+    for k in range(len(counts)):
+        for bin in range(1, len(stops)):
+            reached[k, bin] += reached[k, bin - 1]
+        bin = np.searchsorted(2 * reached[k], reached[k, -1])
+        place, before = (stops[bin - 1], reached[k, bin - 1]) if bin else (0, 0)
+        while values[place] != values[stops[bin] - 1]:  # the last value of the bin needs no count
+            before += counts[k, groups[place]]
+            if 2 * before >= reached[k, -1]:
+                break
+            place += 1
+        median[k] = values[place]
+    return drawn, reached / reached[:, -1:], median
 
 
 def make_rates(sums, accountings, median):

@@ -3,21 +3,17 @@
 import json
 from typing import NamedTuple
 
-from pyarrow import csv
-
 from kvprefix.blocks.sharing import Sharing, share
-from kvprefix.files.csv_cells import guard_cells
-from kvprefix.files.paths import atomic_path, resolve_input, write_bytes
+from kvprefix.files.paths import resolve_input, write_bytes
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import expect_unchanged, stamp_file
 from kvprefix.formats.engine_trace import write_engine_trace
-from kvprefix.stats.metrics import describe_mode, measure_accountings, tabulate_blocks, tabulate_requests
+from kvprefix.stats.metrics import describe_mode, measure_accountings, tabulate_requests
 from kvprefix.stats.resampling import Resampled, resample_mode
+from kvprefix.studies.sharing_tables import write_blocks, write_requests
 from kvprefix.traces.parquet import write_trace
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, make_trace
-
-ROWS_AT_A_TIME = 2**18  # of a CSV file
 
 
 class Result(NamedTuple):
@@ -31,59 +27,54 @@ class Result(NamedTuple):
 
 def analyse(workload):
     """Make the trace of each mode and account it: a dict of mode to Result, single-turn first."""
-    results, steps = {}, 4
-    timing = [stamp_file(resolve_input(file)) for file in workload.parameters.timing_files()]
-    with expect_unchanged(*timing), show_progress(steps * len(MODES), "accounting", " steps") as bar:
-        for mode in MODES:
-            trace = make_trace(workload, mode)
-            bar.update()
-            sharing = share(trace, workload.parameters.block_size)
-            bar.update()
-            accountings = measure_accountings(trace, sharing)
-            bar.update()
-            resampled = resample_mode(trace, sharing, accountings)
-            results[mode] = Result(trace, sharing, describe_mode(trace, sharing, accountings, resampled), resampled)
-            bar.update()
-    return results
+    stamps = stamp_timing(workload)
+    return {mode: analyse_mode(workload, mode, stamps) for mode in MODES}
+
+
+def stamp_timing(workload):
+    """Return the state of the files that arrivals and think times are read from."""
+    return [stamp_file(resolve_input(file)) for file in workload.parameters.timing_files()]
+
+
+def analyse_mode(workload, mode, stamps=()):
+    """Make the trace of one mode and account it: a Result. With `stamps` of `stamp_timing`, these files may not change.
+    """
+    with expect_unchanged(*stamps), show_progress(4, f"accounting {mode}", " steps") as bar:
+        trace = make_trace(workload, mode)
+        bar.update()
+        sharing = share(trace, workload.parameters.block_size)
+        bar.update()
+        accountings = measure_accountings(trace, sharing)
+        bar.update()
+        resampled = resample_mode(trace, sharing, accountings)
+        stats = describe_mode(trace, sharing, accountings, resampled)
+        bar.update()
+    return Result(trace, sharing, stats, resampled)
 
 
 def write_results(results, workload, folder, *, parquet=False):
-    """Write the eight data files: for each mode its statistics, request table, block table and trace.
+    """Write the data files of each mode of `results`, a dict of mode to Result; for the rest see `write_mode`."""
+    for result in results.values():
+        write_mode(result, workload, folder, parquet=parquet)
+
+
+def write_mode(result, workload, folder, *, parquet=False):
+    """Write the four data files of a mode: its statistics, request table, block table and trace.
 
     Parameters
     ----------
-    results : dict of str to Result
+    result : Result
     workload : Workload
     folder : pathlib.Path
     parquet : bool
-        Also write `*_trace.parquet`, the traces with their tokens, as `read_trace` reads them.
+        Also write the tables as Parquet, in parts, and the trace with its tokens, as `read_trace` reads it.
     """
-    for mode, (trace, sharing, stats, resampled) in results.items():
-        write_engine_trace(trace, workload.messages, folder / f"{mode}_trace.jsonl")
-        with atomic_path(folder / f"{mode}_request_metrics.csv") as temporary:
-            _write_requests(tabulate_requests(trace, sharing, resampled.accountings), temporary)
-        with atomic_path(folder / f"{mode}_block_metrics.csv") as temporary:
-            _write_blocks(sharing, temporary)
-        if parquet:
-            write_trace(trace, folder / f"{mode}_trace.parquet")
-        write_bytes(folder / f"{mode}_stats.json", json.dumps(stats, indent=2, allow_nan=False) + "\n")
-
-
-def _write_requests(frame, path):
-    with show_progress(len(frame), "writing requests", " requests") as bar:
-        for start in range(0, max(len(frame), 1), ROWS_AT_A_TIME):
-            some = frame.iloc[start : start + ROWS_AT_A_TIME]
-            guard_cells(some).to_csv(path, mode="a", header=start == 0, index=False, lineterminator="\n")
-            bar.update(len(some))
-
-
-def _write_blocks(sharing, path):
-    """Write the block table as CSV, with full precision; nulls are empty. Millions of rows per second."""
-    n = sharing.blocks.n_distinct
-    with open(path, "wb") as file, show_progress(n, "writing blocks", " blocks") as bar:
-        for start in range(0, max(n, 1), ROWS_AT_A_TIME):
-            table = tabulate_blocks(sharing, start, start + ROWS_AT_A_TIME)
-            if not start:
-                file.write((",".join(table.column_names) + "\n").encode())
-            csv.write_csv(table, file, csv.WriteOptions(include_header=False))
-            bar.update(len(table))
+    trace, sharing, stats, resampled = result
+    mode = stats["mode"]
+    write_engine_trace(trace, workload.messages, folder / f"{mode}_trace.jsonl")
+    requests = tabulate_requests(trace, sharing, resampled.accountings)
+    write_requests(requests, folder / f"{mode}_request_metrics.csv", parquet=parquet)
+    write_blocks(sharing, folder / f"{mode}_block_metrics.csv", parquet=parquet)
+    if parquet:
+        write_trace(trace, folder / f"{mode}_trace.parquet")
+    write_bytes(folder / f"{mode}_stats.json", json.dumps(stats, indent=2, allow_nan=False) + "\n")

@@ -132,15 +132,19 @@ class MessageTokens:
             yield start, strip_template(part)
 
 
+def check_parents(tokens):
+    """Raise ValueError if a row continues one that is not before it."""
+    if (tokens.parent >= np.arange(len(tokens.parent))).any():
+        raise ValueError("a row of the tokens continues itself or a later row; expected an earlier one")
+
+
 def strip_template(tokens):
     """Return the tokens of one part without those that the chat template wrote, in memory."""
-    keep = ~tokens.own_is_template
-    kept_before = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))
-    shared = _kept_in_shared(tokens.parent, tokens.shared, tokens.own_offsets, kept_before)
+    shared = _kept_in_shared(tokens.parent, tokens.shared, tokens.own_offsets, tokens.own_is_template)
+    own_offsets, own = _keep_messages(tokens.own_offsets, tokens.own, tokens.own_is_template)
     return Tokens(
-        tokens.parent, shared, kept_before[tokens.own_offsets], tokens.own[keep], tokens.own_is_template[keep],
-        tokens.output_offsets, tokens.output,
-    )  # fmt: skip
+        tokens.parent, shared, own_offsets, own, np.zeros(len(own), bool), tokens.output_offsets, tokens.output
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -158,15 +162,31 @@ def copy_prompt(row, start, parent, shared, own_offsets, own):
     return out
 
 
-@njit(cache=True)
-def _kept_in_shared(parent, shared, own_offsets, kept_before):
+@njit(cache=True, nogil=True)
+def _keep_messages(own_offsets, own, is_template):
+    """Return (offsets, tokens) of what no template wrote."""
+    offsets, kept, count = np.empty_like(own_offsets), np.empty_like(own), 0
+    for row in range(len(offsets) - 1):
+        offsets[row] = count
+        for k in range(own_offsets[row], own_offsets[row + 1]):
+            kept[count] = own[k]
+            count += not is_template[k]
+    offsets[-1] = count
+    return offsets, kept[:count].copy()
+
+
+@njit(cache=True, nogil=True)
+def _kept_in_shared(parent, shared, own_offsets, is_template):
+    """Return how many tokens of what each row shares no template wrote, (n,) int64."""
     kept = np.zeros(len(shared), np.int64)
     for child in range(len(shared)):
         stop, row = shared[child], parent[child]
         while stop > 0:
             if stop > shared[row]:
                 first = own_offsets[row]
-                kept[child] += kept_before[first + stop - shared[row]] - kept_before[first]
+                kept[child] += stop - shared[row]
+                for k in range(first, first + stop - shared[row]):
+                    kept[child] -= is_template[k]
                 stop = shared[row]
             row = parent[row]
     return kept

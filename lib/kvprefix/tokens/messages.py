@@ -33,6 +33,13 @@ class Messages:
         first = self.firsts[conversation]
         return self.content[self.stops[first] : max(self.stops[first + count] - 2, self.stops[first])].tobytes()
 
+    def first_of(self, conversations, counts):
+        """Yield views of the bytes of `first` for each conversation and its number of messages."""
+        starts = self.stops[first := self.firsts[conversations]]
+        ends, content = np.maximum(self.stops[first + counts] - 2, starts), memoryview(self.content)
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            yield content[start:end]
+
     def read(self, conversation):
         """Return a conversation's messages, as `Message` tuples."""
         count = int(self.firsts[conversation + 1] - self.firsts[conversation])

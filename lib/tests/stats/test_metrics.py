@@ -34,7 +34,7 @@ def test_summarize_nothing_is_null():
 def test_request_and_block_tables_have_the_fixed_columns_and_add_up():
     trace = make_trace_of([[1, 2, 3, 4, 5], [1, 2, 3, 4, 6], [1, 2]], arrival_s=[0.0, 1.5, 4.0])
     sharing = share(trace, 2)
-    requests, blocks = tabulate_requests(trace, sharing), tabulate_blocks(sharing).to_pandas()
+    requests, blocks = tabulate_requests(trace, sharing), tabulate_blocks(sharing.time_block_runs()).to_pandas()
     assert list(requests) == [
         "request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens",
         "prompt_blocks", "hit_blocks", "cached_tokens", "sharing_fraction",

@@ -18,7 +18,7 @@ PROMPTS = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=9), min_size
 def test_blocks_stored_by_each_request_are_those_of_the_replay(prompts, size, at_once):
     trace = make_trace_of(prompts, arrival_s=[float(k // 3 if at_once else k) for k in range(len(prompts))])
     sharing = share(trace, size)
-    requests, blocks = tabulate_requests(trace, sharing), tabulate_blocks(sharing).to_pandas()
+    requests, blocks = tabulate_requests(trace, sharing), tabulate_blocks(sharing.time_block_runs()).to_pandas()
     new, reused = count_blocks(requests, blocks["accesses"].to_numpy(), blocks["first_access_s"].to_numpy(), size)
     expected = sharing.blocks.prompt_blocks - sharing.request_gaps
     assert new.sum() == len(blocks) and reused.sum() == (blocks["accesses"] > 1).sum()

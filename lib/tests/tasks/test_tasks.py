@@ -1,5 +1,6 @@
 """Tasks run alike in this process, in others and on a real Dask cluster, whose workers and scheduler are killed."""
 
+import io
 import json
 import math
 import os
@@ -15,16 +16,19 @@ from types import SimpleNamespace
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from samples import record, write_records
 from task_samples import break_down, die, die_once, fail, first_of, run_inside
 
 from kvprefix.__main__ import main
 from kvprefix.blocks import partition as blocktasks
+from kvprefix.blocks import reuse
 from kvprefix.blocks.identify import Blocks, identify_blocks
 from kvprefix.files.mapped import map_array
 from kvprefix.files.paths import InputError
 from kvprefix.studies import cache as study
+from kvprefix.studies import sharing_tables
 from kvprefix.tasks import processes
 from kvprefix.tasks import runner as tasks
 from kvprefix.tasks.cluster import Cluster
@@ -64,6 +68,28 @@ if KIND == "blind":
     def answer_mark(mark):
         return Path(mark.replace("derived", "other-disk")).read_text()
     workers.answer_mark = answer_mark
+"""
+
+
+# A run that is killed when the second task of a kind is done.
+KILLED = """
+import os, signal, sys
+import pytest
+from kvprefix.__main__ import main
+from kvprefix.tasks.runner import Tasks
+from test_tasks import make_parts_small
+
+usual = Tasks.map
+
+def map_until(self, function, arguments, *rest, **options):
+    for k, one in enumerate(usual(self, function, arguments, *rest, **options)):
+        if function.__name__ == "{step}" and k == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield one
+
+Tasks.map = map_until
+make_parts_small(pytest.MonkeyPatch())
+main(sys.argv[1:])
 """
 
 
@@ -231,8 +257,12 @@ def parameters(tmp_path_factory, small_folder):
 def make_parts_small(patch):
     """Have parts of 3 conversations, hashed 200 tokens at a time, so that there are several of each."""
     patch.setattr(parts, "PART_CONVERSATIONS", 3)
-    for module in (tokens, blocktasks):
+    for module in (tokens, blocktasks, reuse):
         patch.setattr(module, "PART_TOKENS", 200)
+    patch.setattr(reuse, "RANGE_BLOCKS", 20)
+    patch.setattr(reuse, "IN_MEMORY", 0)
+    patch.setattr(sharing_tables, "REQUESTS", 9)
+    patch.setattr(sharing_tables, "BLOCKS", 50)
 
 
 @pytest.fixture(autouse=True)
@@ -286,6 +316,47 @@ def test_a_cluster_that_loses_workers_writes_the_same_bytes(cluster, parameters,
     run_studies(parameters, cluster.address)
     assert cluster.obeyed("die-in-_measure") and len(cluster.list_alive()) == 1
     assert read_all(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize("step", ["_hash_part", "_find_firsts", "_join_part", "_format_requests", "_format_blocks"])
+def test_the_main_job_writes_the_same_bytes_when_a_worker_is_lost(
+    cluster, parameters, derived, undisturbed, tmp_path, step
+):
+    cluster.have("usual", "usual").order(f"die-in-{step}")
+    run_command(parameters, tmp_path / "out", cluster.address)
+    assert cluster.obeyed(f"die-in-{step}") and len(cluster.list_alive()) == 1
+    written = read_all(tmp_path)
+    assert len(written) > 8 and written.items() <= undisturbed.items()
+    assert not [name for name in os.listdir(derived) if name.startswith(".exchange")]
+
+
+@pytest.mark.parametrize("step", ["_join_part", "_format_requests", "_format_blocks"])
+def test_a_killed_main_job_continues_to_the_same_bytes(cluster, parameters, derived, undisturbed, tmp_path, step):
+    cluster.have("usual", "usual")
+    (tmp_path / "killed.py").write_text(KILLED.format(step=step))
+    arguments = ["run", "--data-path", parameters.data, "--tokenizer", parameters.tokenizer, "--block-size", "4"]
+    arguments += ["--output-dir", str(tmp_path / "out"), "--skip-visualization", "--parquet"]
+    arguments += ["--scheduler", cluster.address]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    killed = subprocess.run([sys.executable, tmp_path / "killed.py", *arguments], env=environment, capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    left = list((tmp_path / "out").glob(".*.partial"))
+    run_command(parameters, tmp_path / "out", cluster.address)
+    written = read_all(tmp_path)  # a killed run's temporary file is removed by a run that comes 2 s later
+    written = {name: data for name, data in written.items() if name.startswith("out") and "/." not in name}
+    whole = {name: data for name, data in undisturbed.items() if name.startswith("out")}
+    assert written == whole and (left or step == "_join_part")
+
+
+def test_tables_in_parquet_parts_hold_what_the_csv_files_hold(undisturbed):
+    for mode in ("single_turn", "multi_turn"):
+        for table in ("request", "block"):
+            name = f"out/{mode}_{table}_metrics"
+            parts = {one: data for one, data in undisturbed.items() if one.startswith(f"{name}.parquet/")}
+            assert len(parts) > 1
+            found = pd.concat([pd.read_parquet(io.BytesIO(data)) for _, data in sorted(parts.items())])
+            expected = pd.read_csv(io.BytesIO(undisturbed[f"{name}.csv"]), dtype={"conversation_id": str})
+            pd.testing.assert_frame_equal(found.reset_index(drop=True), expected, check_dtype=False)
 
 
 @pytest.mark.parametrize("step", ["_hash_part", "_number_range"])

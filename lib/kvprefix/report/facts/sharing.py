@@ -75,7 +75,7 @@ def facts_multi_turn(result):
     fraction, prompt, cached = sharing.sharing_fraction, sharing.prompt_tokens, sharing.hit_tokens
     own = None
     if cached.any():
-        own = count_history_hits(trace, sharing).sum() * sharing.blocks.block_size / cached.sum()
+        own = count_history_hits(trace, sharing).sum() * sharing.block_size / cached.sum()
     return {
         "later": later.mean(),
         "later_tokens": prompt[later].sum() / prompt.sum(),
@@ -95,7 +95,7 @@ def facts_single_turn(result):
     most_common = int(np.bincount(hits).argmax())
     return {
         "common_blocks": most_common,
-        "common_tokens": most_common * sharing.blocks.block_size,
+        "common_tokens": most_common * sharing.block_size,
         "hit_common": (hits == most_common).mean(),
         "hit_more": (hits > most_common).mean(),
         "prompt_median": stats["prompt_tokens"]["median"],
@@ -112,7 +112,7 @@ def facts_single_turn(result):
 def facts_gaps(result):
     """Return what the reuse gaps mean for eviction: how soon blocks return, and how much arrives in between."""
     _, sharing, stats, _ = result
-    gap, size = sharing.gap_s, sharing.blocks.block_size
+    gap, size = sharing.gap_s, sharing.block_size
     if not len(gap):
         return {"gaps": 0}
     half, most = np.percentile(sharing.gap_new_blocks, [50, 95])

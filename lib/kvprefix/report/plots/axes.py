@@ -18,6 +18,7 @@ from kvprefix.files.csv_cells import guard_cells
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import atomic_path
 from kvprefix.report.plots.styles import style_mode
+from kvprefix.stats.runs import cumulate_runs
 
 COLUMN_IN, PAGE_IN = 3.4, 7.0
 LEGEND_LINE_IN, LETTERS_PER_IN = 0.145, 13.5  # of a legend: inches of a line, letters of an inch
@@ -126,7 +127,7 @@ def make_axes(width_in=COLUMN_IN, height_in=2.5, columns=1, **options):
     return figure, axes
 
 
-def compute_ecdf(values, weights=None, points=2000):
+def compute_ecdf(values, weights=None, points=2000, lengths=None):
     """Compute an empirical distribution function, thinned for drawing.
 
     Parameters
@@ -135,6 +136,8 @@ def compute_ecdf(values, weights=None, points=2000):
     weights : (n,) array_like, optional
     points : int
         Keep about this many steps, always the first and the last.
+    lengths : (n,) array_like of int, optional
+        How often each value, with its weight, stands in a row; once if not given.
 
     Returns
     -------
@@ -151,7 +154,8 @@ def compute_ecdf(values, weights=None, points=2000):
         return np.zeros(0), np.zeros(0)
     order = np.argsort(values, kind="stable")
     x = values[order]
-    reached = np.arange(1, len(x) + 1) if weights is None else np.cumsum(np.asarray(weights, float)[order])
+    lengths = np.ones(len(x), np.int64) if lengths is None else np.asarray(lengths)[order]
+    reached = np.cumsum(lengths) if weights is None else cumulate_runs(np.asarray(weights, float)[order], lengths)
     last_of_value = np.append(x[1:] != x[:-1], True)
     x, y = x[last_of_value], reached[last_of_value] / reached[-1]
     if len(x) > points:

@@ -52,8 +52,8 @@ def draw_gap_cdf(results, *, width_in=COLUMN_IN):
     figure, axes = make_axes(width_in)
     frames = []
     for mode, (_, sharing, _, _) in results.items():
-        for weighting, weights, width in (("block", None, 1.6), ("request", sharing.gap_weights, 0.8)):
-            x, y = compute_ecdf(sharing.gap_s, weights)
+        for weighting, weights, width in (("block", None, 1.6), ("request", sharing.run_weights, 0.8)):
+            x, y = compute_ecdf(sharing.run_gap_s, weights, lengths=sharing.gap_runs.lengths)
             style = line_style(mode, f"by {weighting}")
             axes.step(np.maximum(x, 1e-3), y, where="post", **{**style, "linewidth": width})
             frames.append(pd.DataFrame({"mode": mode, "weighting": weighting, "reuse_gap_s": x, "share": y}))
@@ -70,7 +70,8 @@ def draw_hit_distribution(results, *, width_in=COLUMN_IN):
     figure, axes = make_axes(width_in)
     frames = []
     for mode, (_, sharing, stats, _) in results.items():
-        counts, blocks = np.unique(sharing.accesses, return_counts=True)
+        counts, at = np.unique(sharing.block_runs.accesses, return_inverse=True)
+        blocks = np.bincount(at, sharing.block_runs.lengths, len(counts)).astype(np.int64)
         share = blocks[::-1].cumsum()[::-1] / max(blocks.sum(), 1)
         mean = stats["block_hit_count"]["mean"]
         style = line_style(mode, "none" if mean is None else f"mean {mean:.2f}")
