@@ -1,5 +1,7 @@
 """The optimum, which knows the future: the bound of all other policies."""
 
+import heapq
+
 import numpy as np
 from numba import njit
 
@@ -41,6 +43,73 @@ def find_next_uses(ids, offsets, n_distinct):
     return next_use
 
 
+def replay_opt(trace, capacity, setting):
+    """Replay OPT without a tree: the blocks that a later request is the next to access are a stretch of its path."""
+    runs = list_runs(trace.ids, trace.offsets, find_next_uses(trace.ids, trace.offsets, trace.n_distinct))
+    return _replay_runs(*runs, capacity)
+
+
+@njit(cache=True, nogil=True)
+def list_runs(ids, offsets, next_use):
+    """Return, request by request, the runs of blocks with one next use: where each request's runs start, uses, lengths.
+
+    An ancestor is accessed whenever its descendants are, so next uses never come earlier down a path.
+    """
+    starts = np.zeros(len(offsets), np.int64)
+    uses, lengths = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
+    n = 0
+    for i in range(len(offsets) - 1):
+        for k in range(offsets[i], offsets[i + 1]):
+            if k == offsets[i] or next_use[k] != uses[n - 1]:
+                uses[n], lengths[n] = next_use[k], 0
+                n += 1
+            lengths[n - 1] += 1
+        starts[i + 1] = n
+    return starts, uses[:n].copy(), lengths[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _replay_runs(starts, uses, lengths, capacity):
+    """Keep how many blocks each later request will hit; make room from the farthest one's tail, from dead ones first.
+
+    No block that makes room is of the request being served: those before a missing block are accessed no later than it.
+    """
+    n = len(starts) - 1
+    held, hits = np.zeros(n, np.int32), np.zeros(n, np.int64)
+    farthest = [0 for _ in range(0)]  # a heap of the requests, negative, for which blocks are held, or were
+    room, dead, evicted = capacity, 0, 0
+    for i in range(n):
+        hit = hits[i] = held[i]
+        held[i] = 0
+        for run in range(starts[i], starts[i + 1]):
+            use, length = uses[run], lengths[run]
+            known = min(length, hit)
+            hit -= known
+            if use == NEVER:
+                dead += known
+                break
+            stored = min(length, known + room)
+            room -= stored - known
+            while stored < length:
+                freed = min(dead, length - stored)
+                dead -= freed
+                if not freed:
+                    while farthest and not held[-farthest[0]]:
+                        heapq.heappop(farthest)
+                    if not farthest or -farthest[0] <= use:
+                        break
+                    freed = min(held[-farthest[0]], length - stored)
+                    held[-farthest[0]] -= freed
+                stored += freed
+                evicted += freed
+            if stored and not held[use]:
+                heapq.heappush(farthest, -use)
+            held[use] += stored
+            if stored < length:
+                break
+    return hits, evicted
+
+
 OPT = Policy(
     name="opt",
     label="OPT",
@@ -52,4 +121,5 @@ OPT = Policy(
     is_bound=True,
     holds=False,
     make_rule=Opt.make,
+    replay_free=replay_opt,
 )
