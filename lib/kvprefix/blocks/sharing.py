@@ -12,7 +12,7 @@ from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.reuse import Reuse, find_reuse, reuse_of
 from kvprefix.blocks.runs import BlockRuns, GapRuns, TimedRuns, find_block_runs, find_gap_runs
 from kvprefix.files.checks import check_type
-from kvprefix.files.shown import Shown
+from kvprefix.files.shown import Shown, show_rate
 from kvprefix.traces.trace import Trace
 
 

@@ -21,7 +21,7 @@ def call(options):
     parameters = read_parameters(options)
     from kvprefix.files.paths import check_output_folder
     from kvprefix.studies.sharing import analyse_mode, stamp_timing, write_mode
-    from kvprefix.traces.workload import MODES, load_workload
+    from kvprefix.traces.workload import MODES, load_workload, make_trace
 
     check_output_folder(options.output_dir)
     if not options.skip_visualization:
@@ -30,6 +30,8 @@ def call(options):
     tell_counts(workload)
     with hold_folder(options.output_dir):
         results, stamps = {}, stamp_timing(workload)
+        for mode in MODES:  # what is wrong with its times shows up before anything is written
+            make_trace(workload, mode)
         for mode in MODES:
             result = analyse_mode(workload, mode, stamps)
             write_mode(result, workload, options.output_dir, parquet=options.parquet)

@@ -90,6 +90,7 @@ def _run_kernel(arguments, folder, environment):
     multiprocessing.set_start_method(None, force=True)  # what a notebook itself starts is started as usual
     from ipykernel.kernelapp import IPKernelApp
 
+    os.environ.clear()
     os.environ.update(environment)  # as it is now: the parent process is older
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.chdir(folder)

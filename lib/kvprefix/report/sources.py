@@ -14,10 +14,18 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def hash_sources(notebook):
-    """Return the SHA-256 of a notebook's cells and of each file that it is made of, in hexadecimal."""
-    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    cells = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
-    files = list_sources("\n".join(text for kind, text in cells if kind == "code"))
+    """Return the SHA-256 of a notebook's cells and of each file that it is made of, in hexadecimal.
+
+    Of what is no notebook, or not Python, it is that of the bytes: running it says what is wrong.
+    """
+    try:
+        cells = json.loads(Path(notebook).read_bytes())["cells"]
+        cells = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+        files = list_sources("\n".join(text for kind, text in cells if kind == "code"))
+    except OSError:
+        return ""
+    except (ValueError, LookupError, TypeError, SyntaxError):
+        return _hash(Path(notebook))
     listed = [[file.relative_to(PACKAGE).as_posix(), _hash(file)] for file in files]
     return hashlib.sha256(json.dumps([cells, listed]).encode()).hexdigest()
 

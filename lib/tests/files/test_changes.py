@@ -123,7 +123,7 @@ def test_timing_file_that_changes_is_said_and_no_table_is_kept(derived, paramete
     with pytest.raises(ChangedError, match=f"^{stamps}: changed while it was read"):
         study.study_needs(workload, (0.7,))
     assert not list(derived.glob("study-*"))
-    assert len(study.study_needs(workload, (0.7,))) == 10
+    assert len(study.study_needs(workload, (0.7,))) == 4
     with monkeypatch.context() as patch, pytest.raises(ChangedError, match=f"^{stamps}: changed while it was read"):
         patch.setattr("kvprefix.studies.sharing.make_trace", lambda *_: append(stamps))
         analyse(workload)
