@@ -55,9 +55,12 @@ def identify_parts(tokens, block_size, *, outputs, needed, total):
     place = "here" if n_tokens <= 2 * PART_TOKENS else None
     with open_tasks(place) as tasks, open_exchange(tasks.share_memory) as folder:
         parts = (
-            (part, strip, block_size, outputs, needed[start : start + len(part.shared)], name_file(folder, f"part-{start}"))
+            (
+                part, strip, block_size, outputs, needed[start : start + len(part.shared)],
+                name_file(folder, f"part-{start}"),
+            )
             for start, part in source.parts()
-        )
+        )  # fmt: skip
         found = list(tasks.map(_hash_part, parts, "hashing blocks", total=n_tokens // PART_TOKENS + 1))
         ranges = (
             ([part.keys[part.bounds[k] : part.bounds[k + 1]] for part in found], name_file(folder, f"range-{k}"))

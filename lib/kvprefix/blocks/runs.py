@@ -127,7 +127,8 @@ def _find_gap_runs(blocks, reused, source):
                 path = np.concatenate((path, np.empty_like(path)))
             path[k] = owner
             k, owner = k + 1, source[owner]
-        for k in range(k - 1, -1, -1):
+        while k:
+            k -= 1
             owner, start = path[k], reused[path[k]]
             limit = reused[path[k - 1]] if k else blocks[i]
             if start == limit:  # it stores nothing

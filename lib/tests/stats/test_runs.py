@@ -13,7 +13,8 @@ def repeated(draw):
     """Draw values, and how often each stands in a row: up to some thousands in all."""
     n = draw(st.integers(1, 40))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    return rng.lognormal(sigma=3, size=n).round(draw(st.integers(0, 6))), rng.integers(1, 1 + draw(st.integers(1, 400)), n)
+    values = rng.lognormal(sigma=3, size=n).round(draw(st.integers(0, 6)))
+    return values, rng.integers(1, 1 + draw(st.integers(1, 400)), n)
 
 
 @given(repeated(), st.sampled_from([128, 1000, 2**16]))
@@ -37,7 +38,8 @@ def monkeypatch_piece():
 def test_percentiles_equal_numpy_s_bit_for_bit(some):
     values, lengths = np.sort(some[0]), some[1]
     percents = [0, 5, 25, 37.3, 50, 75, 95, 99, 100]
-    assert find_percentiles(values, lengths, percents).tolist() == np.percentile(np.repeat(values, lengths), percents).tolist()
+    expected = np.percentile(np.repeat(values, lengths), percents)
+    assert find_percentiles(values, lengths, percents).tolist() == expected.tolist()
 
 
 @given(repeated(), st.booleans())
