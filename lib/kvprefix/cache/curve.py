@@ -259,11 +259,16 @@ def count_seen(ids, offsets):
 
 
 def _rates(accesses, start, block, token, share):
-    tokens = accesses.prompt_tokens[start:]
-    counted = np.count_nonzero(tokens)
+    accessed = accesses.offsets[-1] - accesses.offsets[start]
+    return make_rates(accesses.prompt_tokens[start:], accessed, block, token, share)
+
+
+def make_rates(prompt_tokens, accessed, block, token, share):
+    """Return hit blocks over accessed ones, hit tokens over all, and the mean over requests of hit shares, by name."""
+    counted = np.count_nonzero(prompt_tokens)
     return {
-        "block": block / max(accesses.offsets[-1] - accesses.offsets[start], 1),
-        "token": token / max(tokens.sum(), 1),
+        "block": block / max(accessed, 1),
+        "token": token / max(prompt_tokens.sum(), 1),
         "request_mean": share / max(counted, 1),
     }
 

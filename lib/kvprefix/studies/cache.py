@@ -9,22 +9,16 @@ import os
 import numpy as np
 import pandas as pd
 
-from kvprefix.cache.curve import (
-    count_hits_at,
-    count_seen,
-    lru_curve,
-    measure_distances,
-    rate_hits,
-    rate_unbounded,
-)
+from kvprefix.cache.curve import rate_hits
 from kvprefix.cache.own import fingerprint
 from kvprefix.cache.policies import POLICIES, find_policy
+from kvprefix.cache.recency import count_hits, count_seen, lru_curve, measure_recency
 from kvprefix.cache.replay import replay
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.files.paths import InputError
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.draws import SEEDS, is_known, is_settled, list_rounds
-from kvprefix.studies.table import draw, draw_variants, measure_table
+from kvprefix.studies.table import draw, draw_stretches, measure_table
 
 FINE_SEEDS = 3  # of the policies that are replayed at many capacities
 BLOCK_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -56,7 +50,8 @@ def round_size(size):
 def draw_accesses(workload, block_size, seeds=SEEDS):
     """Yield (seed, PrefixTrace) of the multi-turn requests under several draws of the clock, its own first."""
     first = workload.parameters.seed
-    yield from draw_variants(workload, block_size, {seed: {"seed": seed} for seed in range(first, first + seeds)})
+    for seed in range(first, first + seeds):
+        yield seed, draw(workload, block_size, seed=seed)
 
 
 def count_accesses(workload, block_size):
@@ -106,13 +101,13 @@ def study_lru(workload, *, points=60):
 
 def measure_lru(workload, seed, points):
     """Measure LRU on one draw; the rows of `study_lru` for its seed."""
-    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+    accesses = draw_stretches(workload, workload.parameters.block_size, seed=seed)
     capacities = spread_capacities(accesses.n_distinct, points)
-    distances = measure_distances(accesses)
-    rates = lru_curve(accesses, distances).at(capacities)
+    recency = measure_recency(accesses)
+    rates = lru_curve(accesses, recency).at(capacities)
     frame = pd.DataFrame({"seed": seed, "capacity_blocks": capacities, **rates, "low": np.nan, "high": np.nan})
     if seed == workload.parameters.seed:
-        hits = accesses.hit_tokens(count_hits_at(accesses, distances, capacities))
+        hits = accesses.hit_tokens(count_hits(accesses, recency, capacities))
         draws = bootstrap_rates(hits, accesses.prompt_tokens, accesses.conversation)
         frame["low"], frame["high"] = interval(draws)
     return frame
@@ -134,7 +129,8 @@ def study_needs(workload, shares=(0.5, 0.9, 0.95, 0.99)):
 
 def measure_needs(workload, seed, shares):
     """Measure needs on one draw; the rows of `study_needs` for its seed."""
-    curve = lru_curve(draw(workload, workload.parameters.block_size, seed=seed))
+    accesses = draw_stretches(workload, workload.parameters.block_size, seed=seed)
+    curve = lru_curve(accesses, measure_recency(accesses))
     sizes = [curve.capacity_for(share) for share in shares]
     return pd.DataFrame({"seed": seed, "share": shares, "capacity_blocks": sizes})
 
@@ -261,12 +257,8 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
     """
     memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
     rounds = [[(size, seed, memories) for size in sizes for seed in seeds] for seeds in list_rounds(workload)]
-
-    def at_once(size, *_):
-        return 1 if size < 4 else count_threads(workload, size)
-
     return measure_table(
-        workload, "block-sizes", [sizes, memories], measure_block_size, rounds, at_once=at_once,
+        workload, "block-sizes", [sizes, memories], measure_block_size, rounds,
         enough=lambda table: is_settled(table, ["block_size", "memory_tokens"]),
         finish=_compare_sizes, block_size=None,
     )  # fmt: skip
@@ -274,17 +266,19 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
 
 def measure_block_size(workload, size, seed, memories):
     """Measure one block size on one draw; the rows of `study_block_sizes` for both, before sizes are compared."""
-    accesses = draw(workload, size, seed=seed)
-    hits = count_hits_at(accesses, measure_distances(accesses), [max(memory // size, 1) for memory in memories])
+    accesses = draw_stretches(workload, size, seed=seed)
+    recency = measure_recency(accesses)
+    hits = count_hits(accesses, recency, [max(memory // size, 1) for memory in memories])
     rates = [rate_hits(accesses, hits[:, k]) for k in range(len(memories))]
     frame = pd.DataFrame(rates).assign(block_size=size, seed=seed, memory_tokens=memories)
     if seed != workload.parameters.seed:
         return frame
-    whole = rate_unbounded(accesses)
+    seen = count_seen(accesses, recency)
+    whole = rate_hits(accesses, seen)
     row = {**whole, "block_size": size, "seed": seed, "memory_tokens": np.nan, "blocks": accesses.blocks.mean(),
            "lost_tokens": whole["token"] * accesses.prompt_tokens.mean()}  # fmt: skip
     frame = pd.concat([pd.DataFrame([row]), frame])
-    tokens = accesses.hit_tokens(np.column_stack([count_seen(accesses.ids, accesses.offsets), hits]))
+    tokens = accesses.hit_tokens(np.column_stack([seen, hits]))
     draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
     return frame.assign(**dict(zip(("low", "high"), interval(draws), strict=True)))
 

@@ -10,10 +10,10 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
-from kvprefix.blocks.prefix_trace import finish_times, make_prefix_trace, select_requests
+from kvprefix.blocks.prefix_tree import make_prefix_tree
+from kvprefix.blocks.stretches import cut_trace
 from kvprefix.files.paths import InputError, derived_folder, resolve_input
 from kvprefix.files.sealed import (
     ChangedError,
@@ -27,12 +27,11 @@ from kvprefix.files.sealed import (
 )
 from kvprefix.studies.draws import FIRST_DRAWS, SEEDS, STEP
 from kvprefix.tasks.runner import open_tasks
-from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import make_trace
 
 STUDY_VERSION = 4  # raise when the meaning of a table changes, or the rule by which it has its draws
-KEPT_BYTES = 2**28  # of identified blocks that a process keeps for its next tasks; the newest in any case
-_kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, block size): (tokens, PrefixTrace)
+KEPT_TREES = 4  # that a process keeps for its next tasks; each takes about 100 bytes per request
+_kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, with outputs): (tokens, PrefixTree)
 
 
 def measure_table(
@@ -83,9 +82,6 @@ def measure_table(
         except ChangedError:
             shutil.rmtree(done, ignore_errors=True)
             raise
-        finally:
-            with _lock:
-                _kept.clear()
         table = finish(table) if finish else table
         _write(table, path)
         shutil.rmtree(done, ignore_errors=True)
@@ -118,8 +114,6 @@ def _read_whole(file):
 def draw(workload, block_size, **changes):
     """Return the PrefixTrace of the workload's multi-turn requests at the times that changed parameters give.
 
-    Blocks are identified once per process and kept: other times only put requests in another order.
-
     Parameters
     ----------
     workload : Workload
@@ -127,34 +121,29 @@ def draw(workload, block_size, **changes):
     **changes
         The parameters of the clock and the arrivals in which this draw differs, the seed above all.
     """
-    key = id(workload.tokens), block_size
+    return draw_stretches(workload, block_size, **changes).list_blocks()
+
+
+def draw_stretches(workload, block_size, *, outputs=False, **changes):
+    """Return the same as `draw` by stretches of blocks, as a StretchTrace.
+
+    The tree of the requests' prefixes is made once per process: other times only put requests in another order, and
+    another block size only cuts the tree elsewhere. With `outputs` requests access the blocks of their replies too.
+    """
+    trace = make_trace(replace(workload, parameters=replace(workload.parameters, **changes)), "multi_turn")
+    return cut_trace(find_tree(workload.tokens, outputs), trace, block_size)
+
+
+def find_tree(tokens, outputs=False):
+    """Return the prefix tree of some tokens, from the KEPT_TREES that this process used last if it is there."""
+    key = id(tokens), outputs
     with _lock:
         if key not in _kept:
-            while sum(4 * len(accesses.ids) for _, accesses in _kept.values()) > KEPT_BYTES:
+            _kept[key] = tokens, make_prefix_tree(tokens, outputs=outputs)
+            if len(_kept) > KEPT_TREES:
                 _kept.popitem(last=False)
-            _kept[key] = workload.tokens, _identify(workload, block_size)
         _kept.move_to_end(key)
-        accesses = _kept[key][1]
-    return _arrange(accesses, workload, changes)
-
-
-def draw_variants(workload, block_size, variants):
-    """Yield (name, PrefixTrace) for each of the variants: the changes of `draw`, by name. Nothing is kept."""
-    accesses = _identify(workload, block_size)
-    for name, changes in variants.items():
-        yield name, _arrange(accesses, workload, changes)
-
-
-def _identify(workload, block_size):
-    """Return the accesses of all requests by conversation and turn, without times."""
-    requests = workload.requests.assign(arrival_s=0.0)
-    return make_prefix_trace(Trace(requests, np.arange(len(requests)), workload.tokens, {}), block_size)
-
-
-def _arrange(accesses, workload, changes):
-    trace = make_trace(replace(workload, parameters=replace(workload.parameters, **changes)), "multi_turn")
-    accesses = select_requests(accesses, trace.rows, trace.arrival_s)
-    return replace(accesses, finish_s=finish_times(trace), info=trace.info)
+        return _kept[key][1]
 
 
 def _measure(task):

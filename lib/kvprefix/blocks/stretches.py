@@ -1,0 +1,157 @@
+"""The block accesses of a trace by stretches: the blocks of a prefix tree's node, which the same requests access.
+
+A trace has about ten times fewer stretches than block accesses, and as many at any block size. What depends on nothing
+but the order of accesses, LRU above all, is measured by stretches; other replays need the blocks one by one, a PrefixTrace.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from kvprefix.blocks.prefix_trace import PrefixTrace, finish_times
+
+
+class Paths(NamedTuple):
+    """The stretches of each request, from the root on.
+
+    Attributes
+    ----------
+    nodes : (total,) ndarray of int32
+        Stretches, request after request, numbered as first seen; each has a block or more.
+    ends : (total,) ndarray of int32
+        The number of blocks up to each stretch's end.
+    offsets : (n_requests + 1,) ndarray of int64
+        Request i's stretches are ``nodes[offsets[i]:offsets[i + 1]]``.
+    n_nodes, n_distinct : int
+        Distinct stretches, and the distinct blocks of all of them.
+    """
+
+    nodes: np.ndarray
+    ends: np.ndarray
+    offsets: np.ndarray
+    n_nodes: int
+    n_distinct: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StretchTrace:
+    """The block accesses of a trace's requests, in arrival order, by stretches.
+
+    Attributes
+    ----------
+    block_size : int
+        Tokens per block.
+    paths : Paths
+    offsets : (n_requests + 1,) ndarray of int64
+        Where each request's blocks start among all accesses.
+    info : dict
+        What made the trace.
+    last_weight, prompt_tokens, arrival_s, finish_s, conversation : (n_requests,) ndarrays
+        As in `PrefixTrace`.
+    """
+
+    block_size: int
+    paths: Paths
+    offsets: np.ndarray
+    info: dict
+    last_weight: np.ndarray
+    prompt_tokens: np.ndarray
+    arrival_s: np.ndarray
+    finish_s: np.ndarray
+    conversation: np.ndarray
+
+    def __len__(self):
+        return len(self.prompt_tokens)
+
+    n_distinct = property(lambda self: self.paths.n_distinct)
+    blocks, hit_tokens = PrefixTrace.blocks, PrefixTrace.hit_tokens
+
+    def list_blocks(self):
+        """Return the same accesses block by block, as a PrefixTrace."""
+        ids, parent, depth = _list_blocks(self.paths, self.offsets)
+        shared = {name: value for name, value in vars(self).items() if name != "paths"}
+        return PrefixTrace(ids=ids, parent=parent, depth=depth, **shared)
+
+
+def cut_trace(tree, trace, block_size):
+    """Cut a trace's paths through the prefix tree of its tokens into blocks.
+
+    Parameters
+    ----------
+    tree : PrefixTree
+        Of ``trace.tokens``; with outputs, if a request is to access the blocks of its reply too.
+    trace : Trace
+    block_size : int
+        Tokens per block.
+
+    Returns
+    -------
+    StretchTrace
+    """
+    paths = Paths(*_cut(tree, trace.rows, block_size))
+    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    return StretchTrace(
+        block_size=block_size, paths=paths, offsets=_count_blocks(paths.ends, paths.offsets), info=trace.info,
+        last_weight=np.where(prompt_tokens % block_size, block_size, 0), prompt_tokens=prompt_tokens,
+        arrival_s=trace.arrival_s, finish_s=finish_times(trace),
+        conversation=trace.requests["conversation_index"].to_numpy(),
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _cut(tree, rows, block_size):
+    """Number the nodes that end a block, in the order of the requests."""
+    total = 0
+    for row in rows:
+        total += tree.offsets[row + 1] - tree.offsets[row]
+    number = np.full(len(tree.start), -1, np.int32)
+    nodes, ends, offsets = np.empty(total, np.int32), np.empty(total, np.int32), np.zeros(len(rows) + 1, np.int64)
+    n, n_nodes, n_distinct = 0, 0, 0
+    for i in range(len(rows)):
+        before = 0
+        for k in range(tree.offsets[rows[i]], tree.offsets[rows[i] + 1]):
+            node = tree.nodes[k]
+            end = tree.end[node] // block_size
+            if end == before:
+                continue
+            if number[node] < 0:
+                number[node] = n_nodes
+                n_nodes += 1
+                n_distinct += end - before
+            nodes[n], ends[n] = number[node], end
+            n, before = n + 1, end
+        offsets[i + 1] = n
+    return nodes[:n].copy(), ends[:n].copy(), offsets, n_nodes, n_distinct
+
+
+@njit(cache=True, nogil=True)
+def _count_blocks(ends, offsets):
+    blocks = np.zeros(len(offsets), np.int64)
+    for i in range(len(offsets) - 1):
+        blocks[i + 1] = blocks[i] + (ends[offsets[i + 1] - 1] if offsets[i + 1] > offsets[i] else 0)
+    return blocks
+
+
+@njit(cache=True, nogil=True)
+def _list_blocks(paths, offsets):
+    """Number the blocks of each stretch when it is first seen."""
+    first = np.full(paths.n_nodes, -1, np.int32)
+    ids = np.empty(offsets[-1], np.int32)
+    parent, depth = np.empty(paths.n_distinct, np.int32), np.empty(paths.n_distinct, np.int32)
+    count = 0
+    for i in range(len(offsets) - 1):
+        at, last = 0, -1
+        for k in range(paths.offsets[i], paths.offsets[i + 1]):
+            node, end = paths.nodes[k], paths.ends[k]
+            if first[node] < 0:
+                first[node] = count
+                for place in range(at, end):
+                    parent[count], depth[count] = last if place == at else count - 1, place
+                    count += 1
+            start = first[node] - at
+            for place in range(at, end):
+                ids[offsets[i] + place] = start + place
+            at, last = end, start + end - 1
+    return ids, parent, depth
