@@ -1,0 +1,82 @@
+"""The prefix tree and its stretches: by hand, and against the twin and the identities of hashed blocks."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twin import account, small_traces
+
+from kvprefix.blocks.prefix_trace import make_prefix_trace
+from kvprefix.blocks.prefix_tree import make_prefix_tree
+from kvprefix.blocks.stretches import cut_trace
+from kvprefix.tokens.arrays import make_tokens
+from kvprefix.traces.trace import make_trace_of
+from kvprefix.traces.workload import make_trace
+
+
+def cut(trace, block_size, outputs=False):
+    return cut_trace(make_prefix_tree(trace.tokens, outputs=outputs), trace, block_size)
+
+
+def by_request(flat, offsets):
+    return [part.tolist() for part in np.split(flat, offsets[1:-1])]
+
+
+def test_a_tree_by_hand():
+    # row 1 parts from row 0 after two tokens, row 2 ends within what both share, row 3 is new, row 4 is row 1 again
+    prompts = [[1, 2, 3], [1, 2, 4, 5], [1], [9], [1, 2, 4, 5], []]
+    tree = make_prefix_tree(make_tokens(prompts, [[]] * 6))
+    spans = list(zip(tree.start.tolist(), tree.end.tolist(), strict=True))
+    paths = [[spans[node] for node in path] for path in by_request(tree.nodes, tree.offsets)]
+    assert paths == [[(0, 1), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 4)], [(0, 1)], [(0, 1)], [(0, 1), (1, 2), (2, 4)], []]
+    first, second, *_, last, _ = by_request(tree.nodes, tree.offsets)
+    assert first[:2] == second[:2] and first[2] != second[2] and last == second
+
+
+def test_stretches_by_hand():
+    # blocks of two: abcd abcdef abx; "ab" is shared by three, "cd" by two, "ef" is of one, "x" fills no block
+    trace = make_trace_of([[1, 2, 3, 4], [1, 2, 3, 4, 5, 6], [1, 2, 8]])
+    stretches = cut(trace, 2)
+    assert by_request(stretches.paths.nodes, stretches.paths.offsets) == [[0, 1], [0, 1, 2], [0]]
+    assert by_request(stretches.paths.ends, stretches.paths.offsets) == [[1, 2], [1, 2, 3], [1]]
+    assert stretches.n_distinct == 3 and stretches.blocks.tolist() == [2, 3, 1]
+    # blocks of four: no block ends within the first two tokens, so that node is no stretch
+    assert by_request(cut(trace, 4).paths.ends, cut(trace, 4).paths.offsets) == [[1], [1], []]
+
+
+@given(small_traces(), st.integers(1, 5), st.booleans())
+def test_blocks_are_those_of_the_twin(small, block_size, outputs):
+    blocks = cut(small.trace, block_size, outputs).list_blocks()
+    arrival_s = small.trace.arrival_s.tolist()
+    expected = account(small.prompts, arrival_s, block_size, small.outputs if outputs else None).ids
+    assert by_request(blocks.ids, blocks.offsets) == expected
+    depth, parent = {}, {}
+    for ids in expected:
+        for place, block in enumerate(ids):
+            depth[block], parent[block] = place, ids[place - 1] if place else -1
+    assert blocks.depth.tolist() == [depth[block] for block in range(len(depth))]
+    assert blocks.parent.tolist() == [parent[block] for block in range(len(parent))]
+    assert blocks.n_distinct == len(depth)
+
+
+@given(small_traces(), st.integers(1, 5))
+def test_blocks_of_a_stretch_have_one_history(small, block_size):
+    """A stretch is accessed whole: each request has all of its blocks or none."""
+    stretches = cut(small.trace, block_size)
+    spans = {}
+    for nodes, ends in zip(
+        by_request(stretches.paths.nodes, stretches.paths.offsets),
+        by_request(stretches.paths.ends, stretches.paths.offsets), strict=True,
+    ):  # fmt: skip
+        for node, start, end in zip(nodes, [0, *ends], ends, strict=False):
+            assert start < end and spans.setdefault(node, (start, end)) == (start, end)
+    assert sorted(spans) == list(range(stretches.paths.n_nodes))
+    assert sum(end - start for start, end in spans.values()) == stretches.n_distinct
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 16])
+def test_a_workload_s_stretches_are_its_prefix_trace(bundled_workload, block_size):
+    trace = make_trace(bundled_workload, "multi_turn")
+    made, expected = cut(trace, block_size).list_blocks(), make_prefix_trace(trace, block_size)
+    for name, value in vars(expected).items():
+        np.testing.assert_array_equal(getattr(made, name), value, err_msg=name)
