@@ -31,7 +31,7 @@ def main():
 
 def compile_accounting(workload):
     """Compile what notebooks 00 to 60 run."""
-    from kvprefix.cache.curve import lru_curve
+    from kvprefix.cache.curve import lru_curve, rate_unbounded
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import count_working_set, rank_reuse
     from kvprefix.studies.cache import measure_block_size, measure_lru, measure_policies
@@ -44,6 +44,7 @@ def compile_accounting(workload):
     result.trace.prompt(0)
     rank_reuse(result.sharing.accesses)
     count_working_set(draw(workload, 16), 60, range(10))
+    rate_unbounded(draw(workload, 16))
     measure_lru(workload, 0, 5)
     measure_block_size(workload, 32, 0, [1024])
     measure_policies(workload, 0, 20, tuple(POLICIES))

@@ -1,23 +1,23 @@
 """The core of the explorer: hit rates of a workload under settings that change by the second.
 
-A `Warm` keeps what settings share: the tokens, and the blocks of each block size. Other times only put requests in
-another order, so a new rate costs a pass over the accesses, and nothing is encoded or hashed again.
+What settings share is kept: the tokens and the tree of their prefixes. Other times only put requests in another order,
+and another block size cuts the tree elsewhere, so either costs a pass over the stretches of blocks.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from kvprefix.blocks.identify import identify_rows
-from kvprefix.blocks.prefix_trace import PrefixTrace, select_requests
+from kvprefix.blocks.stretches import StretchTrace, cut_trace
 from kvprefix.cache.characteristic import MOST_OF_WINDOW, find_times, find_window
-from kvprefix.cache.curve import Curve, lru_curve, measure_distances, rate_hits
+from kvprefix.cache.curve import Curve
 from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.recency import lru_curve, measure_recency
 from kvprefix.cache.replay import replay
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.models.memory import load_model, to_blocks, to_gib
-from kvprefix.studies.table import KEPT_BYTES
+from kvprefix.studies.table import find_tree
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import make_trace
 
@@ -76,7 +76,7 @@ VARIED = tuple(name for name in Settings.__dataclass_fields__ if name in Paramet
 
 
 class Warm:
-    """A workload whose blocks stay identified; see `view`.
+    """A workload whose prefix trees stay; see `view`.
 
     Parameters
     ----------
@@ -84,8 +84,7 @@ class Warm:
     """
 
     def __init__(self, workload):
-        self.workload = workload
-        self._identified, self._key, self._arranged = OrderedDict(), None, None
+        self.workload, self._key, self._measured = workload, None, None
 
     def view(self, settings):
         """Measure LRU's curve under some settings; only what they change is computed.
@@ -102,45 +101,12 @@ class Warm:
         parameters = settings.change(self.workload.parameters)
         key = parameters.with_absolute_files(), settings.replies
         if key != self._key:
-            identified = self._identify(settings.block_size, settings.replies)
-            self._arranged = _arrange(replace(self.workload, parameters=parameters), identified)
+            trace = make_trace(replace(self.workload, parameters=parameters), "multi_turn")
+            tree = find_tree(trace.tokens, settings.replies)
+            stretches = cut_trace(tree, trace, settings.block_size)
+            self._measured = stretches, lru_curve(stretches, measure_recency(stretches))
             self._key = key
-        return View(settings, *self._arranged)
-
-    def _identify(self, block_size, replies):
-        """Return all requests' accesses by conversation and turn, from those that are kept if they are there."""
-        key = block_size, replies
-        if key not in self._identified:
-            while sum(4 * len(one.ids) for one in self._identified.values()) > KEPT_BYTES:
-                self._identified.popitem(last=False)
-            self._identified[key] = _identify(self.workload, block_size, replies)
-        self._identified.move_to_end(key)
-        return self._identified[key]
-
-
-def _identify(workload, block_size, replies):
-    requests = workload.requests
-    n, prompt_tokens = len(requests), requests["prompt_tokens"].to_numpy()
-    blocks = identify_rows(workload.tokens, np.arange(n), block_size, outputs=replies)
-    return PrefixTrace(
-        block_size=blocks.block_size, ids=blocks.ids, offsets=blocks.offsets, parent=blocks.parent, depth=blocks.depth,
-        last_weight=np.where(prompt_tokens % block_size, block_size, 0), prompt_tokens=prompt_tokens,
-        arrival_s=np.zeros(n), finish_s=np.zeros(n), conversation=requests["conversation_index"].to_numpy(),
-    )  # fmt: skip
-
-
-def _arrange(workload, identified):
-    """Return the accesses in the order of their times, those of them that are prompts', and LRU's curve of these."""
-    trace = make_trace(workload, "multi_turn")
-    accesses = select_requests(identified, trace.rows, trace.arrival_s)
-    distances, prompts = measure_distances(accesses), accesses
-    blocks = accesses.prompt_tokens // accesses.block_size
-    if (blocks != accesses.blocks).any():
-        places = np.arange(len(accesses.ids)) - np.repeat(accesses.offsets[:-1], accesses.blocks)
-        chosen = places < np.repeat(blocks, accesses.blocks)
-        offsets = np.concatenate(([0], np.cumsum(blocks)))
-        prompts, distances = replace(accesses, ids=accesses.ids[chosen], offsets=offsets), distances[chosen]
-    return accesses, prompts, lru_curve(prompts, distances)
+        return View(settings, *self._measured)
 
 
 @dataclass(frozen=True)
@@ -150,25 +116,28 @@ class View:
     Attributes
     ----------
     settings : Settings
-    accesses : PrefixTrace
+    stretches : StretchTrace
         What the cache sees: with replies, a request's blocks are its prompt's and then its reply's.
-    prompts : PrefixTrace
-        The prompts' accesses alone, which can be hit. Block ids are those of `accesses`.
     curve : Curve
-        LRU's, at every capacity.
+        LRU's, at every capacity; of the prompts' accesses alone, which can be hit.
     """
 
     settings: Settings
-    accesses: PrefixTrace
-    prompts: PrefixTrace
+    stretches: StretchTrace
     curve: Curve
+
+    @cached_property
+    def accesses(self):
+        """What the cache sees block by block, as a PrefixTrace."""
+        return self.stretches.list_blocks()
 
     def rate(self, capacity_blocks, policy=LRU.name):
         """Return a policy's token hit rate at a capacity: LRU's is read off the curve, any other is a replay."""
         if policy == LRU.name or capacity_blocks < 1:
             return float(self.curve.at(capacity_blocks)["token"])
-        hits = np.minimum(replay(self.accesses, capacity_blocks, policy), self.prompts.blocks)
-        return rate_hits(self.prompts, hits)["token"]
+        prompt_tokens, size = self.stretches.prompt_tokens, self.stretches.block_size
+        hits = np.minimum(replay(self.accesses, capacity_blocks, policy), np.maximum(prompt_tokens - 1, 0) // size)
+        return float(size * hits.sum() / max(prompt_tokens.sum(), 1))
 
     def gib(self, capacity_blocks):
         """Return the GiB that blocks take in the model's KV cache."""
@@ -176,13 +145,13 @@ class View:
 
     def list_capacities(self, points=7):
         """Return the capacities in blocks at which a policy other than LRU is replayed, the settings' own first."""
-        own, most = max(self.settings.capacity_blocks, 1), max(self.accesses.n_distinct, 1)
+        own, most = max(self.settings.capacity_blocks, 1), max(self.stretches.n_distinct, 1)
         spread = np.geomspace(max(most // 500, 1), most, points).round().astype(int).tolist()
         return [own, *(capacity for capacity in dict.fromkeys(spread) if not 0.7 < capacity / own < 1.4)]
 
     def trace_curve(self, points=300):
         """Return the curve to draw: GiB, and LRU's token hit rates there, (m,) float64 each."""
-        most = max(self.accesses.n_distinct, 2)
+        most = max(self.stretches.n_distinct, 2)
         capacities = np.unique(np.geomspace(1, most, points).round().astype(np.int64))
         return self.gib(capacities), self.curve.at(capacities)["token"]
 
@@ -209,7 +178,7 @@ def measure_point(view):
     settings, capacity = view.settings, view.settings.capacity_blocks
     further = replace(settings, gib=settings.gib + 1).capacity_blocks
     return {
-        "capacity_blocks": capacity, "distinct_blocks": view.accesses.n_distinct, "lru": view.rate(capacity),
+        "capacity_blocks": capacity, "distinct_blocks": view.stretches.n_distinct, "lru": view.rate(capacity),
         "lru_next": view.rate(further), "unbounded": float(view.curve.token[-1]),
         "rate": view.rate(capacity, POLICIES[settings.policy].name), "survival_s": view.survival_s(),
     }  # fmt: skip

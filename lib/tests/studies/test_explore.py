@@ -1,5 +1,6 @@
 """The core of the explorer: its curves are those of a fresh trace, and only what changed is computed again."""
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from kvprefix.cache.curve import lru_curve, rate_hits
 from kvprefix.cache.replay import replay
 from kvprefix.files.paths import InputError
 from kvprefix.studies import explore
+from kvprefix.studies import table as tables
 from kvprefix.studies.explore import Settings, Warm, measure_point
 from kvprefix.traces.workload import make_trace
 
@@ -70,23 +72,27 @@ def test_with_replies_the_cache_also_holds_them_and_prompts_alone_hit(bundled_wo
     assert (count_hits(blocks, tokens) <= blocks.prompt_blocks).all()
 
 
-def test_blocks_are_identified_once_and_a_memory_moves_nothing(bundled_workload, settings, monkeypatch):
-    warm = Warm(bundled_workload)
+@pytest.mark.parametrize("replies", [False, True])
+def test_the_tree_is_made_once_and_a_memory_moves_nothing(bundled_workload, settings, monkeypatch, replies):
+    settings, warm = replace(settings, replies=replies), Warm(bundled_workload)
     first = warm.view(settings)
-    monkeypatch.setattr(explore, "identify_rows", None)
+    monkeypatch.setattr(tables, "make_prefix_tree", None)
     other = warm.view(replace(settings, arrival_rate=7.0))
     assert not np.array_equal(other.curve.token, first.curve.token)
-    monkeypatch.setattr(explore, "measure_distances", None)
+    warm.view(replace(settings, block_size=5))
+    other = warm.view(replace(settings, arrival_rate=7.0))
+    monkeypatch.setattr(explore, "measure_recency", None)
     moved = warm.view(replace(settings, arrival_rate=7.0, gib=0.5, policy="opt", kv_model="Qwen3-8B"))
     assert moved.curve is other.curve and moved.settings.gib == 0.5
 
 
-def test_few_identified_traces_are_kept(bundled_workload, settings, monkeypatch):
-    monkeypatch.setattr(explore, "KEPT_BYTES", 1)
-    warm = Warm(bundled_workload)
-    for size in (16, 32, 64):
-        warm.view(replace(settings, block_size=size))
-    assert list(warm._identified) == [(64, False)]
+def test_few_trees_are_kept(bundled_workload, monkeypatch):
+    monkeypatch.setattr(tables, "_kept", OrderedDict())
+    workloads = [replace(bundled_workload, tokens=replace(bundled_workload.tokens)) for _ in range(6)]
+    for workload in workloads:
+        tree = tables.find_tree(workload.tokens)
+        assert tables.find_tree(workload.tokens) is tree
+    assert [kept for kept, _ in tables._kept.values()] == [one.tokens for one in workloads[-tables.KEPT_TREES :]]
 
 
 def test_the_point_holds_what_the_curve_and_the_characteristic_time_say(warm, settings):
