@@ -9,6 +9,8 @@ from collections import namedtuple
 from numba import types
 from numba.extending import overload_method
 
+from kvprefix.cache.heap import find_first
+
 COMPILED = (
     "score_block", "on_access", "on_path", "on_store", "on_request", "admits_block", "choose_leaf", "on_evict",
 )  # fmt: skip
@@ -58,9 +60,8 @@ class Rule:
         return True
 
     def choose_leaf(self, k):
-        """Return the leaf to evict for a missing block; -1 if there is none: the block is then not stored."""
-        leaves = self.cache.leaves
-        return leaves.heap[0, 0] if leaves.fill[0] else -1
+        """Return the stretch whose tail to evict for a missing block; -1 if none: the block is then not stored."""
+        return find_first(self.cache.leaves, 0)
 
     def on_evict(self, block):
         """Take note of a block that is about to be evicted."""

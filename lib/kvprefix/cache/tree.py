@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.cache.heap import Leaves, borrowed, make_leaves, push_leaf, remove_leaf, replace_top
+from kvprefix.cache.heap import Leaves, borrowed, change_leaf, make_leaves, push_leaf, remove_leaf
 
 
 class TreeTrace(NamedTuple):
@@ -27,39 +27,52 @@ class TreeTrace(NamedTuple):
 
 
 class TreeCache(NamedTuple):
-    """What is known of each block, resident or not, and of the cache.
+    """What is known of each block, resident or not, of each request's stretch (see `heap`), and of the cache.
 
     Attributes
     ----------
     leaves : Leaves
         The resident blocks without a resident child that no request pins.
+    capacity : int
+        Blocks.
+    owner : (n_distinct,) ndarray of int32
+        The request that stored the block last, -1 if none did. A block is resident if it is before the owner's `kept`.
     queue_of : (n_distinct,) ndarray of int8
-        The queue of a resident block; -1: not resident.
-    children, uses : (n_distinct,) ndarrays of int32
-        Resident children, and accesses since the block was stored, 1 when it is.
+        The queue of a resident block.
+    hanging : (n_distinct,) ndarray of int32
+        The stretches that begin right behind the block.
+    uses : (n_distinct,) ndarray of int32
+        Accesses since the block was stored, 1 when it is.
     last : (n_distinct,) ndarray of int32
-        The request that accessed the block last, -1 if none did.
+        The request that accessed the block last; empty unless evictions are recorded.
     pins : (n_distinct,) ndarray of int32
         Running requests that keep the block; empty without `hold`.
+    first : (n_requests,) ndarray of int32
+        The number of blocks of a request's path before its stretch.
     tails : (n_requests,) ndarray of int32
         The last block that each request keeps, -1 if none; empty without `hold`.
-    resident, evicted, finished : (1,) ndarrays of int64
-        Resident blocks; blocks evicted so far; requests finished so far.
+    resident, evicted, finished, serving : (1,) ndarrays of int64
+        Resident blocks; blocks evicted so far; requests finished so far; blocks of the present request's path that it
+        looks up or stores, 0 before.
     left : (n, 3) ndarray of int32
         Of each eviction the block, the request that caused it, and the one that accessed the block last; empty unless
         evictions are recorded.
     """
 
     leaves: Leaves
+    capacity: int
+    owner: np.ndarray
     queue_of: np.ndarray
-    children: np.ndarray
+    hanging: np.ndarray
     uses: np.ndarray
     last: np.ndarray
     pins: np.ndarray
+    first: np.ndarray
     tails: np.ndarray
     resident: np.ndarray
     evicted: np.ndarray
     finished: np.ndarray
+    serving: np.ndarray
     left: np.ndarray
 
 
@@ -74,12 +87,14 @@ def make_tree_trace(trace, hold):
 
 def make_tree_cache(trace, capacity, queues, record=False):
     """Make an empty cache for a TreeTrace, which may record what it evicts."""
-    n, held = len(trace.parent), len(trace.finish_order)
+    n, n_requests, held = len(trace.parent), len(trace.arrival_s), len(trace.finish_order)
+    one = [np.zeros(1, np.int64) for _ in range(4)]
     return TreeCache(
-        leaves=make_leaves(queues, capacity, trace.depth), queue_of=np.full(n, -1, np.int8),
-        children=np.zeros(n, np.int32), uses=np.zeros(n, np.int32), last=np.full(n, -1, np.int32),
-        pins=np.zeros(n if held else 0, np.int32), tails=np.full(held, -1, np.int32), resident=np.zeros(1, np.int64),
-        evicted=np.zeros(1, np.int64), finished=np.zeros(1, np.int64),
+        leaves=make_leaves(queues, capacity, n_requests, n), capacity=capacity, owner=np.full(n, -1, np.int32),
+        queue_of=np.zeros(n, np.int8), hanging=np.zeros(n, np.int32), uses=np.zeros(n, np.int32),
+        last=np.zeros(n if record else 0, np.int32), pins=np.zeros(n if held else 0, np.int32),
+        first=np.zeros(n_requests, np.int32), tails=np.full(held, -1, np.int32),
+        resident=one[0], evicted=one[1], finished=one[2], serving=one[3],
         left=np.empty((len(trace.ids) if record else 0, 3), np.int32),
     )  # fmt: skip
 
@@ -103,85 +118,124 @@ def replay_tree(rule, hits):
     trace, cache = rule.trace, rule.cache
     for now in range(len(hits)):
         start, stop = trace.offsets[now], trace.offsets[now + 1]
+        cache.serving[0] = 0
         _release_finished(trace, cache, now)
         rule.on_request(now)
-        hit = 0
-        while start + hit < stop and cache.queue_of[trace.ids[start + hit]] >= 0:
-            hit += 1
-        hits[now] = hit
+        hit = hits[now] = _count_resident(trace, cache, start, stop)
+        cache.serving[0] = stop - start
         if hit:
             _pin_tail(cache, trace.ids[start + hit - 1])
         for k in range(start, start + hit):
-            cache.last[trace.ids[k]] = now
             cache.uses[trace.ids[k]] += 1
             rule.on_access(k, now)
+        if len(cache.last):
+            for k in range(start, stop):
+                cache.last[trace.ids[k]] = now
         rule.on_path(now, hit)
-        kept = start + hit
-        while kept < stop and _store(rule, kept, now):
-            kept += 1
-        if kept > start:
-            _keep(trace, cache, now, kept)
+        cache.first[now] = cache.leaves.kept[now] = hit
+        while start + cache.leaves.kept[now] < stop and _store(rule, start + cache.leaves.kept[now], now):
+            pass
+        if cache.leaves.kept[now]:
+            _keep(trace, cache, now)
 
 
 @borrowed
-def evict_leaf(rule, block, now):
-    """Evict the top of a queue's heap; its parent becomes a leaf if it has no other child and nothing pins it."""
-    trace, cache = rule.trace, rule.cache
-    queue, above = cache.queue_of[block], trace.parent[block]
+def _count_resident(trace, cache, start, stop):
+    """Return how many leading blocks of a path are resident."""
+    depth = 0
+    while start + depth < stop:
+        owner = cache.owner[trace.ids[start + depth]]
+        if owner < 0 or depth >= cache.leaves.kept[owner]:
+            break
+        depth += 1
+    return depth
+
+
+@borrowed
+def evict_leaf(rule, stretch, now):
+    """Evict the tail of a stretch that is in a heap; the block above becomes a leaf if nothing else needs it."""
+    trace, cache, leaves = rule.trace, rule.cache, rule.cache.leaves
+    block = leaves.tail[stretch]
+    queue = cache.queue_of[block]
     rule.on_evict(block)
-    cache.queue_of[block] = -1
     cache.resident[0] -= 1
     if len(cache.left):
         of = cache.left[cache.evicted[0]]
         of[0], of[1], of[2] = block, now, cache.last[block]
     cache.evicted[0] += 1
-    if above >= 0:
-        cache.children[above] -= 1
-        if cache.children[above] == 0 and cache.last[above] != now and not _is_held(cache, above):
-            if cache.queue_of[above] == queue:  # usually the next to be evicted
-                replace_top(cache.leaves, queue, above)
-                return
-            push_leaf(cache.leaves, cache.queue_of[above], above)
-    remove_leaf(cache.leaves, queue, block)
+    kept = leaves.kept[stretch] - 1
+    leaves.kept[stretch] = kept
+    above = trace.ids[trace.offsets[stretch] + kept - 1] if kept else -1
+    if kept > cache.first[stretch]:
+        if cache.hanging[above] or _is_in_use(trace, cache, above, kept, now):
+            remove_leaf(leaves, queue, stretch)
+        elif cache.queue_of[above] == queue:  # usually the next to be evicted
+            change_leaf(leaves, queue, stretch, above)
+        else:
+            remove_leaf(leaves, queue, stretch)
+            push_leaf(leaves, cache.queue_of[above], stretch, above)
+        return
+    remove_leaf(leaves, queue, stretch)
+    if kept:
+        cache.hanging[above] -= 1
+        if _is_leaf(cache, above, kept) and not _is_in_use(trace, cache, above, kept, now):
+            push_leaf(leaves, cache.queue_of[above], cache.owner[above], above)
+
+
+@borrowed
+def _is_leaf(cache, block, end):
+    """Say whether a resident block has no resident child; `end` is its depth + 1."""
+    return cache.hanging[block] == 0 and cache.leaves.kept[cache.owner[block]] == end
+
+
+@borrowed
+def _is_in_use(trace, cache, block, end, now):
+    """Say whether the present request, or one that still runs, has a block in its path."""
+    if len(cache.pins) > 0 and cache.pins[block] > 0:
+        return True
+    return end <= cache.serving[0] and trace.ids[trace.offsets[now] + end - 1] == block
 
 
 @borrowed
 def _store(rule, k, now):
     """Store a missing block; return whether it was stored."""
     trace, cache = rule.trace, rule.cache
-    block, above = trace.ids[k], trace.parent[trace.ids[k]]
     if not rule.admits_block(k):
         return False
-    if cache.resident[0] == cache.leaves.heap.shape[1]:
+    if cache.resident[0] == cache.capacity:
         victim = rule.choose_leaf(k)
         if victim < 0:
             return False
         evict_leaf(rule, victim, now)
-    cache.last[block], cache.uses[block] = now, 1
+    block = trace.ids[k]
+    cache.owner[block], cache.uses[block] = now, 1
     cache.queue_of[block] = rule.on_store(k, now)
     cache.resident[0] += 1
-    if above >= 0:
-        cache.children[above] += 1
+    if cache.leaves.kept[now] == cache.first[now] and cache.first[now]:
+        cache.hanging[trace.ids[k - 1]] += 1
+    cache.leaves.kept[now] += 1
     return True
 
 
 @borrowed
 def _pin_tail(cache, block):
     """Take the last hit block out of the leaves: its request needs it."""
-    if cache.leaves.place[block] >= 0:
-        remove_leaf(cache.leaves, cache.queue_of[block], block)
+    owner = cache.owner[block]
+    if cache.leaves.place[owner] >= 0 and cache.leaves.tail[owner] == block:
+        remove_leaf(cache.leaves, cache.queue_of[block], owner)
 
 
 @borrowed
-def _keep(trace, cache, now, kept):
+def _keep(trace, cache, now):
     """Make the last block that a request keeps a leaf again or, with `hold`, pin all of them until it finishes."""
-    block = trace.ids[kept - 1]
+    start, kept = trace.offsets[now], cache.leaves.kept[now]
+    block = trace.ids[start + kept - 1]
     if len(cache.tails):
         cache.tails[now] = block
-        for k in range(trace.offsets[now], kept):
+        for k in range(start, start + kept):
             cache.pins[trace.ids[k]] += 1
-    elif cache.children[block] == 0:
-        push_leaf(cache.leaves, cache.queue_of[block], block)
+    elif _is_leaf(cache, block, kept):
+        push_leaf(cache.leaves, cache.queue_of[block], cache.owner[block], block)
 
 
 @borrowed
@@ -197,10 +251,5 @@ def _release_finished(trace, cache, now):
         while block >= 0:
             cache.pins[block] -= 1
             block = trace.parent[block]
-        if tail >= 0 and cache.children[tail] == 0 and cache.pins[tail] == 0:
-            push_leaf(cache.leaves, cache.queue_of[tail], tail)
-
-
-@borrowed
-def _is_held(cache, block):
-    return len(cache.pins) > 0 and cache.pins[block] > 0
+        if tail >= 0 and cache.pins[tail] == 0 and _is_leaf(cache, tail, trace.depth[tail] + 1):
+            push_leaf(cache.leaves, cache.queue_of[tail], cache.owner[tail], tail)

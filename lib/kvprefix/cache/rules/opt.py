@@ -5,6 +5,7 @@ import heapq
 import numpy as np
 from numba import njit
 
+from kvprefix.cache.heap import find_first
 from kvprefix.cache.policy import Look, Policy
 from kvprefix.cache.rule import Rule, rule_fields
 
@@ -25,10 +26,8 @@ class Opt(Rule, rule_fields("Opt", "next_use")):
         return self.next_use[k] != NEVER
 
     def choose_leaf(self, k):
-        leaves = self.cache.leaves
-        if leaves.fill[0] == 0 or leaves.scores[leaves.heap[0, 0]] >= -float(self.next_use[k]):
-            return -1
-        return leaves.heap[0, 0]
+        first = find_first(self.cache.leaves, 0)
+        return first if first >= 0 and self.cache.leaves.key[first] < -float(self.next_use[k]) else -1
 
 
 @njit(cache=True, nogil=True)

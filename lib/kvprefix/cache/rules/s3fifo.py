@@ -18,7 +18,7 @@ class S3Fifo(Rule, rule_fields("S3Fifo", "limit", "counts", "forgotten_at")):
 
     @classmethod
     def make(cls, trace, cache, setting):
-        limit = setting * cache.leaves.heap.shape[1] + 1e-9  # 0.7 * 90 is 63
+        limit = setting * cache.capacity + 1e-9  # 0.7 * 90 is 63
         return cls(trace, cache, limit, np.zeros(3, np.int64), np.zeros(len(trace.parent), np.int64))
 
     def on_access(self, k, now):
@@ -35,7 +35,7 @@ class S3Fifo(Rule, rule_fields("S3Fifo", "limit", "counts", "forgotten_at")):
         return queue
 
     def choose_leaf(self, k):
-        """Return the leaf to evict; those on the way that were hit move on, or to the back of the main queue."""
+        """Return the stretch whose tail to evict; those on the way that were hit move on, or to the back of the main queue."""
         leaves, uses = self.cache.leaves, self.cache.uses
         while True:
             queue = SMALL if leaves.fill[SMALL] else MAIN
@@ -43,10 +43,11 @@ class S3Fifo(Rule, rule_fields("S3Fifo", "limit", "counts", "forgotten_at")):
                 queue = MAIN
             if leaves.fill[queue] == 0:
                 return -1
-            block = leaves.heap[queue, 0]
+            stretch = leaves.heap[queue, 0]
+            block = leaves.tail[stretch]
             if uses[block] <= (2 if queue == SMALL else 1):
-                return block
-            remove_leaf(leaves, queue, block)
+                return stretch
+            remove_leaf(leaves, queue, stretch)
             if queue == SMALL:
                 self.cache.queue_of[block], uses[block] = MAIN, 1
                 self.counts[1] -= 1
@@ -54,11 +55,11 @@ class S3Fifo(Rule, rule_fields("S3Fifo", "limit", "counts", "forgotten_at")):
                 uses[block] -= 1
             self.counts[0] += 1
             leaves.scores[block] = self.counts[0]
-            push_leaf(leaves, MAIN, block)
+            push_leaf(leaves, MAIN, stretch, block)
 
     def on_evict(self, block):
         if self.cache.queue_of[block] == SMALL:
-            main_room = int(self.cache.leaves.heap.shape[1] - self.limit + 1e-6)
+            main_room = int(self.cache.capacity - self.limit + 1e-6)
             self.counts[1] -= 1
             self.counts[2] += 1
             self.forgotten_at[block] = self.counts[2] + main_room

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvprefix.cache.heap import borrowed, push_leaf, remove_leaf
+from kvprefix.cache.heap import borrowed, find_first, push_leaf, remove_leaf
 from kvprefix.cache.policy import Look, Policy, Setting
 from kvprefix.cache.rule import Rule, rule_fields
 
@@ -20,7 +20,7 @@ class Slru(Rule, rule_fields("Slru", "limit", "before", "after", "protected")):
     def make(cls, trace, cache, setting):
         links = np.full(len(trace.parent) + 1, -1, np.int32)
         links[-1] = len(links) - 1
-        limit = setting * cache.leaves.heap.shape[1] + 1e-9  # 0.7 * 90 is 63
+        limit = setting * cache.capacity + 1e-9  # 0.7 * 90 is 63
         return cls(trace, cache, limit, links, links.copy(), np.zeros(1, np.int64))
 
     def on_path(self, now, hit):
@@ -40,8 +40,7 @@ class Slru(Rule, rule_fields("Slru", "limit", "before", "after", "protected")):
 
     def choose_leaf(self, k):
         leaves = self.cache.leaves
-        queue = PROBATION if leaves.fill[PROBATION] else PROTECTED
-        return leaves.heap[queue, 0] if leaves.fill[queue] else -1
+        return find_first(leaves, PROBATION if leaves.fill[PROBATION] else PROTECTED)
 
     def on_evict(self, block):
         if self.cache.queue_of[block] == PROTECTED:
@@ -59,14 +58,15 @@ def unlink(before, after, block):
 @borrowed
 def put_back(rule, block, now):
     """Put a protected block back on probation, as if just used."""
-    leaves, is_leaf = rule.cache.leaves, rule.cache.leaves.place[block] >= 0
+    leaves, stretch = rule.cache.leaves, rule.cache.owner[block]
+    is_leaf = leaves.place[stretch] >= 0 and leaves.tail[stretch] == block
     unlink(rule.before, rule.after, block)
     rule.protected[0] -= 1
     if is_leaf:
-        remove_leaf(leaves, PROTECTED, block)
+        remove_leaf(leaves, PROTECTED, stretch)
     rule.cache.queue_of[block], leaves.scores[block] = PROBATION, now
     if is_leaf:
-        push_leaf(leaves, PROBATION, block)
+        push_leaf(leaves, PROBATION, stretch, block)
 
 
 SLRU = Policy(

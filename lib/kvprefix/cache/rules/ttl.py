@@ -14,9 +14,9 @@ class Ttl(Rule, rule_fields("Ttl", "seconds")):
         return cls(trace, cache, float(setting))
 
     def on_request(self, now):
-        trace, leaves = self.trace, self.cache.leaves
-        since = trace.arrival_s[now] - self.seconds
-        while leaves.fill[0] and trace.arrival_s[self.cache.last[leaves.heap[0, 0]]] < since:
+        arrival_s, leaves = self.trace.arrival_s, self.cache.leaves
+        since = arrival_s[now] - self.seconds
+        while leaves.fill[0] and arrival_s[int(leaves.key[leaves.heap[0, 0]])] < since:
             evict_leaf(self, leaves.heap[0, 0], now)
 
 
