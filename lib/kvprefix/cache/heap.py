@@ -14,6 +14,8 @@ from numba import njit
 # Compiles the parts of `tree.replay_tree`. They make no arrays: they borrow those that they are given and count no
 # references to them. Counting one whenever an array is taken out of a named tuple made replays take five times as long.
 borrowed = njit(nogil=True, _nrt=False)
+# A call hands over every array of a named tuple one by one, so what is called for each block is written into its caller.
+inlined = njit(nogil=True, _nrt=False, inline="always")
 
 
 class Leaves(NamedTuple):
@@ -55,7 +57,7 @@ def make_leaves(queues, capacity, n_requests, n_distinct):
     )  # fmt: skip
 
 
-@borrowed
+@inlined
 def find_first(leaves, queue):
     """Return the stretch whose tail is the first leaf of a queue; -1 if it has none."""
     return leaves.heap[queue, 0] if leaves.fill[queue] else -1
@@ -82,11 +84,16 @@ def remove_leaf(leaves, queue, stretch):
         _settle(leaves, queue, at)
 
 
-@borrowed
+@inlined
 def change_leaf(leaves, queue, stretch, tail):
-    """Give a stretch of a queue's heap another tail."""
+    """Give a stretch of a queue's heap another tail. The top usually stays the top."""
     leaves.tail[stretch], leaves.key[stretch] = tail, leaves.scores[tail]
-    _settle(leaves, queue, leaves.place[stretch])
+    at, fill = leaves.place[stretch], leaves.fill[queue]
+    if at or (
+        (fill > 1 and _goes_before(leaves, leaves.heap[queue, 1], stretch))
+        or (fill > 2 and _goes_before(leaves, leaves.heap[queue, 2], stretch))
+    ):
+        _settle(leaves, queue, at)
 
 
 @borrowed

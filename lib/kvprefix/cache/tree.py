@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.cache.heap import Leaves, borrowed, change_leaf, make_leaves, push_leaf, remove_leaf
+from kvprefix.cache.heap import Leaves, borrowed, change_leaf, inlined, make_leaves, push_leaf, remove_leaf
 
 
 class TreeTrace(NamedTuple):
@@ -151,7 +151,7 @@ def _count_resident(trace, cache, start, stop):
     return depth
 
 
-@borrowed
+@inlined
 def evict_leaf(rule, stretch, now):
     """Evict the tail of a stretch that is in a heap; the block above becomes a leaf if nothing else needs it."""
     trace, cache, leaves = rule.trace, rule.cache, rule.cache.leaves
@@ -188,7 +188,7 @@ def _is_leaf(cache, block, end):
     return cache.hanging[block] == 0 and cache.leaves.kept[cache.owner[block]] == end
 
 
-@borrowed
+@inlined
 def _is_in_use(trace, cache, block, end, now):
     """Say whether the present request, or one that still runs, has a block in its path."""
     if len(cache.pins) > 0 and cache.pins[block] > 0:
@@ -196,7 +196,7 @@ def _is_in_use(trace, cache, block, end, now):
     return end <= cache.serving[0] and trace.ids[trace.offsets[now] + end - 1] == block
 
 
-@borrowed
+@inlined
 def _store(rule, k, now):
     """Store a missing block; return whether it was stored."""
     trace, cache = rule.trace, rule.cache
