@@ -34,7 +34,7 @@ def compile_accounting(workload):
     from kvprefix.cache.curve import lru_curve, rate_unbounded
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import count_working_set, rank_reuse
-    from kvprefix.studies.cache import measure_block_size, measure_lru, measure_policies
+    from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
     from kvprefix.studies.sharing import analyse
     from kvprefix.studies.table import draw
     from kvprefix.studies.timing import RATES, measure_timing
@@ -46,7 +46,7 @@ def compile_accounting(workload):
     count_working_set(draw(workload, 16), 60, range(10))
     rate_unbounded(draw(workload, 16))
     measure_lru(workload, 0, 5)
-    measure_block_size(workload, 32, 0, [1024])
+    measure_block_sizes(workload, 0, [32], [1024])
     measure_policies(workload, 0, 20, tuple(POLICIES))
     for mode in MODES:
         lru_curve(make_trace(workload, mode).blocks(16))

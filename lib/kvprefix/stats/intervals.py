@@ -4,9 +4,12 @@ The requests of a conversation depend on each other (a later turn repeats the ea
 would give intervals that are too narrow. The hits of one replay are resampled: no draw is replayed again.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 DRAWS = 1000
+KEPT_GROUPS = 2**15  # the most groups whose draws are kept for the next rates; they take two bytes each
 
 
 def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
@@ -32,11 +35,17 @@ def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
     n = int(group.max(initial=-1)) + 1
     columns = [np.bincount(group, hit_tokens[:, k], n) for k in range(hit_tokens.shape[1])]
     sums = np.column_stack([np.bincount(group, prompt_tokens, n), *columns])
-    rates = np.zeros((draws, hit_tokens.shape[1]))
-    for k, counts in enumerate(resample_groups(n, draws, seed)):
-        drawn = counts @ sums
-        rates[k] = drawn[1:] / max(drawn[0], 1)
-    return rates
+    counts = _keep_counts(n, draws, seed) if n <= KEPT_GROUPS else resample_groups(n, draws, seed)
+    drawn = np.zeros((draws, sums.shape[1]))
+    for k, one in enumerate(counts):
+        drawn[k] = one.astype(float) @ sums
+    return drawn[:, 1:] / np.maximum(drawn[:, :1], 1)
+
+
+@lru_cache(maxsize=1)
+def _keep_counts(n, draws, seed):
+    """Return what `resample_groups` yields, for the next one who asks: (draws, n) uint16."""
+    return np.array([counts.astype(np.uint16) for counts in resample_groups(n, draws, seed)], np.uint16)
 
 
 def resample_groups(n, draws=DRAWS, seed=0):

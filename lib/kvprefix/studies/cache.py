@@ -256,31 +256,35 @@ def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):
         cached tokens per request than with the first size).
     """
     memories, sizes = [int(memory) for memory in memories], fit_sizes(workload, sizes)
-    rounds = [[(size, seed, memories) for size in sizes for seed in seeds] for seeds in list_rounds(workload)]
+    rounds = [[(seed, sizes, memories) for seed in seeds] for seeds in list_rounds(workload)]
     return measure_table(
-        workload, "block-sizes", [sizes, memories], measure_block_size, rounds,
+        workload, "block-sizes", [sizes, memories], measure_block_sizes, rounds,
         enough=lambda table: is_settled(table, ["block_size", "memory_tokens"]),
         finish=_compare_sizes, block_size=None,
     )  # fmt: skip
 
 
-def measure_block_size(workload, size, seed, memories):
-    """Measure one block size on one draw; the rows of `study_block_sizes` for both, before sizes are compared."""
-    accesses = draw_stretches(workload, size, seed=seed)
-    recency = measure_recency(accesses)
-    hits = count_hits(accesses, recency, [max(memory // size, 1) for memory in memories])
-    rates = [rate_hits(accesses, hits[:, k]) for k in range(len(memories))]
-    frame = pd.DataFrame(rates).assign(block_size=size, seed=seed, memory_tokens=memories)
-    if seed != workload.parameters.seed:
-        return frame
-    seen = count_seen(accesses, recency)
-    whole = rate_hits(accesses, seen)
-    row = {**whole, "block_size": size, "seed": seed, "memory_tokens": np.nan, "blocks": accesses.blocks.mean(),
-           "lost_tokens": whole["token"] * accesses.prompt_tokens.mean()}  # fmt: skip
-    frame = pd.concat([pd.DataFrame([row]), frame])
-    tokens = accesses.hit_tokens(np.column_stack([seen, hits]))
-    draws = bootstrap_rates(tokens, accesses.prompt_tokens, accesses.conversation)
-    return frame.assign(**dict(zip(("low", "high"), interval(draws), strict=True)))
+def measure_block_sizes(workload, seed, sizes, memories):
+    """Measure block sizes on one draw; the rows of `study_block_sizes` for its seed, before sizes are compared."""
+    frames, cached, is_first = [], [], seed == workload.parameters.seed
+    for size in sizes:
+        accesses = draw_stretches(workload, size, seed=seed)
+        recency, blocks = measure_recency(accesses), [max(memory // size, 1) for memory in memories]
+        hits = count_hits(accesses, recency, blocks)
+        if is_first:
+            hits = np.column_stack([count_seen(accesses, recency), hits])
+            cached.append(accesses.hit_tokens(hits))
+        frame = pd.DataFrame([rate_hits(accesses, one) for one in hits.T])
+        frame = frame.assign(block_size=size, seed=seed, memory_tokens=[np.nan, *memories] if is_first else memories)
+        if is_first:
+            frame.loc[0, "blocks"] = accesses.blocks.mean()
+            frame.loc[0, "lost_tokens"] = frame["token"][0] * accesses.prompt_tokens.mean()
+        frames.append(frame)
+    table = pd.concat(frames, ignore_index=True)
+    if is_first:
+        draws = bootstrap_rates(np.hstack(cached), accesses.prompt_tokens, accesses.conversation)
+        table["low"], table["high"] = interval(draws)
+    return table
 
 
 def _compare_sizes(frame):

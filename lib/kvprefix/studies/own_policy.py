@@ -93,9 +93,12 @@ def measure_evictions(workload, capacity, policy):
 
 
 def _count(name, by, values, again):
-    values, place = np.unique(round_ages(values) if by == "age" else values, return_inverse=True)
-    every, needed = (np.bincount(chosen, minlength=len(values)) for chosen in (place, place[again]))
-    return pd.DataFrame({"policy": name, "by": by, "value": values, "evictions": every, "again": needed})
+    values = round_ages(np.arange(values.max(initial=0) + 1))[values] if by == "age" else values
+    every = np.bincount(values)
+    needed, values = np.bincount(values[again], minlength=len(every)), np.flatnonzero(every)
+    return pd.DataFrame(
+        {"policy": name, "by": by, "value": values, "evictions": every[values], "again": needed[values]}
+    )
 
 
 def round_ages(ages):
