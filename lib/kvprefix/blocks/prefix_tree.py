@@ -1,7 +1,7 @@
 """The prefix tree of many requests' tokens: each node is a stretch of tokens that the same requests have.
 
-Requests share what they share at any block size, so one tree serves all sizes: see `stretches`. It is built by comparing
-tokens, where rows part and nowhere else; it holds a few numbers per request, whatever the length of the prompts.
+Requests share what they share at any block size, so one tree serves all sizes: see `stretches`. It is built by
+comparing shared tokens, without hashes, and holds a few numbers per request, however long the prompts are.
 """
 
 from typing import NamedTuple
@@ -64,7 +64,8 @@ def _read_only(array):
 class _Growing(NamedTuple):
     """A tree while it grows: `text` is where a node's tokens begin in `own`, or past its end in `output`.
 
-    `keys` and `children` are an open-addressing table of the node and the token that lead to a child; `count` is of nodes.
+    `keys` and `children` are an open-addressing table of the node and the token that lead to a child. `count` is the
+    number of nodes.
     """
 
     own: np.ndarray
@@ -142,7 +143,8 @@ def _add(tree, node, at, text, stop):
     """Follow the tokens text[text:stop] from a position of a node on; add a node for the rest. Return the position."""
     while text < stop:
         if at < tree.end[node]:
-            equal = _count_equal(tree, tree.text[node] + at - tree.start[node], text, min(tree.end[node] - at, stop - text))
+            known, most = tree.text[node] + at - tree.start[node], min(tree.end[node] - at, stop - text)
+            equal = _count_equal(tree, known, text, most)
             at, text = at + equal, text + equal
             if at == tree.end[node] or text == stop:
                 continue

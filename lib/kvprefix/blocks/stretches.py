@@ -1,7 +1,7 @@
 """The block accesses of a trace by stretches: the blocks of a prefix tree's node, which the same requests access.
 
 A trace has about ten times fewer stretches than block accesses, and as many at any block size. What depends on nothing
-but the order of accesses, LRU above all, is measured by stretches; other replays need the blocks one by one, a PrefixTrace.
+but the order of accesses, LRU above all, is measured by stretches; other replays need a PrefixTrace, block by block.
 """
 
 from dataclasses import dataclass

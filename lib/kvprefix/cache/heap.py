@@ -14,7 +14,7 @@ from numba import njit
 # Compiles the parts of `tree.replay_tree`. They make no arrays: they borrow those that they are given and count no
 # references to them. Counting one whenever an array is taken out of a named tuple made replays take five times as long.
 borrowed = njit(nogil=True, _nrt=False)
-# A call hands over every array of a named tuple one by one, so what is called for each block is written into its caller.
+# A call hands over every array of a named tuple one by one, so what runs for each block is written into its caller.
 inlined = njit(nogil=True, _nrt=False, inline="always")
 
 

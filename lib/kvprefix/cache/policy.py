@@ -66,8 +66,8 @@ class Policy:
     queues : int
         How many heaps of leaves its cache has.
     replay_free : callable, optional
-        ``replay_free(trace, capacity, setting)`` returns (hit blocks of each request, evictions) of a PrefixTrace if no
-        request holds its blocks: faster than the tree, or the only way.
+        ``replay_free(trace, capacities, setting)`` yields (hit blocks of each request, evictions) of a PrefixTrace for
+        each capacity, if no request holds its blocks: faster than the tree, or the only way.
     score : callable, optional
         The user's own function, see `policies.policy`.
     """

@@ -64,6 +64,28 @@ def replay(trace, capacity, policy="lru", *, setting=None, hold=False):
     return _replay(trace, capacity, find_policy(policy), setting, hold)[0]
 
 
+def replay_each(trace, capacities, policy="lru"):
+    """Replay a trace through caches of several sizes; what does not depend on the size is found once.
+
+    Parameters
+    ----------
+    trace, policy
+        As in `replay`.
+    capacities : sequence of int
+
+    Yields
+    ------
+    (n_requests,) ndarray of int64
+        What `replay` returns for each capacity.
+    """
+    known = find_policy(policy)
+    if known.replay_free is None:
+        yield from (replay(trace, capacity, known) for capacity in capacities)
+    else:
+        limited = [limit_capacity(trace, capacity) for capacity in capacities]
+        yield from (hits for hits, _ in known.replay_free(trace, limited, known.default))
+
+
 @dataclass(frozen=True)
 class PrefixCache:
     """A bounded prefix cache that replays traces as an engine does.
@@ -118,7 +140,7 @@ def _replay(trace, capacity, policy, setting, hold):
         raise InputError(f"policy {policy.name} is not defined with hold: its requests take no time")
     if policy.replay_free is not None and not hold:
         setting = check_setting(policy, setting)
-        hits, evictions = policy.replay_free(trace, limit_capacity(trace, capacity), setting)
+        hits, evictions = next(policy.replay_free(trace, [limit_capacity(trace, capacity)], setting))
         return hits, int(evictions)
     hits, cache = replay_on_tree(trace, capacity, policy, setting, hold)
     return hits, int(cache.evicted[0])

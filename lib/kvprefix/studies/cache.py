@@ -13,7 +13,7 @@ from kvprefix.cache.curve import rate_hits
 from kvprefix.cache.own import fingerprint
 from kvprefix.cache.policies import POLICIES, find_policy
 from kvprefix.cache.recency import count_hits, count_seen, lru_curve, measure_recency
-from kvprefix.cache.replay import replay
+from kvprefix.cache.replay import replay, replay_each
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.files.paths import InputError
 from kvprefix.stats.intervals import bootstrap_rates, interval
@@ -231,9 +231,12 @@ def study_fine(workload, capacities, *, points=17):
 def measure_fine(workload, seed, capacities, names):
     """Replay policies at all capacities on one draw; the rows of `study_fine` for its seed."""
     accesses = draw(workload, workload.parameters.block_size, seed=seed)
-    pairs = [(name, capacity) for capacity in capacities for name in names]
-    rates = [rate_hits(accesses, replay(accesses, capacity, name)) for name, capacity in pairs]
-    return pd.DataFrame(pairs, columns=["policy", "capacity_blocks"]).assign(seed=seed).join(pd.DataFrame(rates))
+    rates = {name: [rate_hits(accesses, hits) for hits in replay_each(accesses, capacities, name)] for name in names}
+    rows = [
+        {"policy": name, "capacity_blocks": capacity, "seed": seed, **rates[name][k]}
+        for k, capacity in enumerate(capacities) for name in names
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def study_block_sizes(workload, memories, sizes=BLOCK_SIZES):

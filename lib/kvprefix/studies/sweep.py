@@ -4,7 +4,6 @@ It chooses the reader, rates the hits of `cache.curve` and `cache.replay`, and s
 """
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace
@@ -18,7 +17,7 @@ from kvprefix.cache.curve import (
     rate_unbounded,
 )
 from kvprefix.cache.policies import find_policy, label_policy
-from kvprefix.cache.replay import check_capacity, replay
+from kvprefix.cache.replay import check_capacity, replay_each
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.tree import replay_tree
 from kvprefix.files.checks import check_block_size, check_type
@@ -147,19 +146,22 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     check_type(accesses, PrefixTrace, "trace")
     _check(policies, capacities, warmup)
     found = [find_policy(one) for one in policies]
-    distances = measure_distances(accesses) if LRU in found else None
     rows = Sweep()
     rows.warmup = warmup
     with show_progress(len(found) * len(capacities), "replaying", " replays", shown=progress) as bar:
-        for policy, capacity in product(found, capacities):
-            if policy is LRU:
-                hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
-            else:
-                hits = replay(accesses, capacity, policy)
-            rates = rate_hits(accesses, hits, warmup=warmup)
-            rows.append({"policy": policy.name, "capacity_blocks": capacity, **rates})
-            bar.update()
+        for policy in found:
+            for capacity, hits in zip(capacities, _replay(accesses, capacities, policy), strict=True):
+                rates = rate_hits(accesses, hits, warmup=warmup)
+                rows.append({"policy": policy.name, "capacity_blocks": capacity, **rates})
+                bar.update()
     return rows
+
+
+def _replay(accesses, capacities, policy):
+    if policy is not LRU:
+        return replay_each(accesses, capacities, policy)
+    limited = [min(capacity, accesses.n_distinct) for capacity in capacities]
+    return count_hits_at(accesses, measure_distances(accesses), limited).T
 
 
 class Sweep(list):
@@ -205,8 +207,8 @@ def split_list(text, kind=str):
 
 def is_compiled(policies):
     """Say whether earlier runs left the compiled code that these policies need, so that nothing waits for it."""
-    functions = [count_seen] if set(policies) == {LRU.name} else [count_seen, replay_tree]
-    return all(_is_cached(function) for function in functions)
+    needs_tree = any(find_policy(policy).replay_free is None for policy in policies)
+    return all(_is_cached(function) for function in [count_seen, *([replay_tree] if needs_tree else [])])
 
 
 def _is_cached(function):

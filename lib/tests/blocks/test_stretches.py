@@ -28,7 +28,8 @@ def test_a_tree_by_hand():
     tree = make_prefix_tree(make_tokens(prompts, [[]] * 6))
     spans = list(zip(tree.start.tolist(), tree.end.tolist(), strict=True))
     paths = [[spans[node] for node in path] for path in by_request(tree.nodes, tree.offsets)]
-    assert paths == [[(0, 1), (1, 2), (2, 3)], [(0, 1), (1, 2), (2, 4)], [(0, 1)], [(0, 1)], [(0, 1), (1, 2), (2, 4)], []]
+    shared = [(0, 1), (1, 2)]
+    assert paths == [[*shared, (2, 3)], [*shared, (2, 4)], [(0, 1)], [(0, 1)], [*shared, (2, 4)], []]
     first, second, *_, last, _ = by_request(tree.nodes, tree.offsets)
     assert first[:2] == second[:2] and first[2] != second[2] and last == second
 

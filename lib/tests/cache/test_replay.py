@@ -13,14 +13,17 @@ from cache_twin import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import count_seen, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
-from kvprefix.cache.replay import PrefixCache, replay
+from kvprefix.cache.replay import PrefixCache, replay, replay_each, replay_on_tree
 from kvprefix.files.paths import InputError
+from kvprefix.traces.workload import make_trace
 
 OTHER_SETTINGS = {
     "slru": [0.0, 0.25, 0.5, 1.0], "s3fifo": [0.0, 0.25, 0.5, 1.0], "gdsf": [0.0, 0.25], "ttl": [0.0, 0.75, 3.0],
 }  # fmt: skip
+FREE = [name for name, one in POLICIES.items() if one.replay_free and one.make_rule]
 CASES = [(policy, None) for policy in POLICIES]
 CASES += [(policy, setting) for policy, values in OTHER_SETTINGS.items() for setting in values]
 HOLDING = [case for case in CASES if POLICIES[case[0]].holds]
@@ -337,6 +340,29 @@ def test_ttl_keeps_held_blocks():
     times = {"arrival_s": [0, 5, 8], "finish_s": [6, 5, 8]}
     assert hits("ab ab ab", 4, "ttl", setting=2, hold=True, **times) == [0, 2, 0]
     assert hits("ab ab ab", 4, "ttl", setting=2, **times) == [0, 0, 0]
+
+
+# ---- Without a tree
+
+
+@pytest.mark.parametrize("policy", FREE)
+@given(small=small_traces(max_requests=20), capacities=st.lists(st.integers(1, 12), min_size=1, max_size=4))
+def test_what_is_replayed_without_a_tree_is_replayed_alike_on_it(policy, small, capacities):
+    known, capacities = POLICIES[policy], [min(one, max(small.accesses.n_distinct, 1)) for one in capacities]
+    found = list(known.replay_free(small.accesses, capacities, known.default))
+    for capacity, (hits_found, evictions) in zip(capacities, found, strict=True):
+        expected, cache = replay_on_tree(small.accesses, capacity, known)
+        assert hits_found.tolist() == expected.tolist() and evictions == cache.evicted[0]
+
+
+@pytest.mark.parametrize("policy", FREE)
+@pytest.mark.parametrize("capacity", [3, 40, 400, 3000])
+def test_a_workload_is_replayed_alike_on_the_tree(bundled_workload, policy, capacity):
+    accesses = make_prefix_trace(make_trace(bundled_workload, "multi_turn"), 16)
+    expected, cache = replay_on_tree(accesses, capacity, POLICIES[policy])
+    first, second = replay_each(accesses, [capacity, 7], policy)
+    assert first.tolist() == expected.tolist() and second.tolist() == replay(accesses, 7, policy).tolist()
+    assert PrefixCache(policy, capacity).replay(accesses).evictions == cache.evicted[0]
 
 
 # ---- Errors

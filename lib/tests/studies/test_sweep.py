@@ -231,6 +231,6 @@ def test_what_is_compiled_is_known_until_its_source_changes(tmp_path, monkeypatc
     assert add(1, 2) == 3 and _is_cached(add)
     os.utime(source, (time.time() + 60,) * 2)
     assert not _is_cached(add)
-    sweep(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2), ["lru", "opt"], [1])
+    sweep(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2), ["lru", "lfu"], [1])
     rate_unbounded(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2))
-    assert is_compiled(["lru"]) and is_compiled(["lru", "opt"])
+    assert is_compiled(["lru"]) and is_compiled(["lru", "lfu"])

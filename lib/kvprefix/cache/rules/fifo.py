@@ -23,9 +23,10 @@ FIFO = Policy(
 )
 
 
-def replay_flat(trace, capacity, setting):
+def replay_flat(trace, capacities, setting):
     """Replay first in, first out on single blocks."""
-    return _replay_flat(trace.ids, trace.offsets, trace.n_distinct, capacity)
+    for capacity in capacities:
+        yield _replay_flat(trace.ids, trace.offsets, trace.n_distinct, capacity)
 
 
 @njit(cache=True, nogil=True)

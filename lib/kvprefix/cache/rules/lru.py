@@ -11,9 +11,10 @@ class Lru(Rule, rule_fields("Lru")):
     """The score is the last access: what every rule does by itself."""
 
 
-def replay_lru(trace, capacity, setting):
+def replay_lru(trace, capacities, setting):
     """Replay LRU without a tree, see `replay_recent`."""
-    return replay_recent(trace.ids, trace.offsets, trace.arrival_s, (trace.n_distinct, capacity, np.inf))
+    for capacity in capacities:
+        yield replay_recent(trace.ids, trace.offsets, trace.arrival_s, (trace.n_distinct, capacity, np.inf))
 
 
 @njit(cache=True, nogil=True)

@@ -42,10 +42,11 @@ def find_next_uses(ids, offsets, n_distinct):
     return next_use
 
 
-def replay_opt(trace, capacity, setting):
+def replay_opt(trace, capacities, setting):
     """Replay OPT without a tree: the blocks that a later request is the next to access are a stretch of its path."""
     runs = list_runs(trace.ids, trace.offsets, find_next_uses(trace.ids, trace.offsets, trace.n_distinct))
-    return _replay_runs(*runs, capacity)
+    for capacity in capacities:
+        yield _replay_runs(*runs, capacity)
 
 
 @njit(cache=True, nogil=True)

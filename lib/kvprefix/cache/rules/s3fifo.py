@@ -35,7 +35,7 @@ class S3Fifo(Rule, rule_fields("S3Fifo", "limit", "counts", "forgotten_at")):
         return queue
 
     def choose_leaf(self, k):
-        """Return the stretch whose tail to evict; those on the way that were hit move on, or to the back of the main queue."""
+        """Return the stretch whose tail to evict; those that were hit move on, or to the back of the main queue."""
         leaves, uses = self.cache.leaves, self.cache.uses
         while True:
             queue = SMALL if leaves.fill[SMALL] else MAIN

@@ -20,9 +20,10 @@ class Ttl(Rule, rule_fields("Ttl", "seconds")):
             evict_leaf(self, leaves.heap[0, 0], now)
 
 
-def replay_ttl(trace, capacity, setting):
+def replay_ttl(trace, capacities, setting):
     """Replay TTL without a tree, see `replay_recent`."""
-    return replay_recent(trace.ids, trace.offsets, trace.arrival_s, (trace.n_distinct, capacity, float(setting)))
+    for capacity in capacities:
+        yield replay_recent(trace.ids, trace.offsets, trace.arrival_s, (trace.n_distinct, capacity, float(setting)))
 
 
 TTL = Policy(
