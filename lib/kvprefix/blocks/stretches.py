@@ -75,6 +75,14 @@ class StretchTrace:
         return PrefixTrace(ids=ids, parent=parent, depth=depth, **shared)
 
 
+def list_paths(accesses):
+    """Return the Paths of a StretchTrace, or those of a PrefixTrace: each of its blocks is a stretch of its own."""
+    if isinstance(accesses, StretchTrace):
+        return accesses.paths
+    n = accesses.n_distinct
+    return Paths(accesses.ids, accesses.depth[accesses.ids] + np.int32(1), accesses.offsets, n, n)
+
+
 def cut_trace(tree, trace, block_size):
     """Cut a trace's paths through the prefix tree of its tokens into blocks.
 

@@ -7,57 +7,62 @@ Tung and Wang, 2002; Fricker, Robert and Roberts, 2012). How many that are follo
 
 It holds if the traffic is stationary over much more than T. So it is compared with the simulation in a window: the time
 while conversations start, without its first 30 %.
-"""
 
-from dataclasses import dataclass
+Blocks that a request accesses together, and that were last accessed together, have one gap: all is measured by runs of
+such blocks.
+"""
 
 import numpy as np
 import pandas as pd
 from numba import njit
 
-from kvprefix.cache.curve import measure_distances
+from kvprefix.blocks.runs import GapRuns
+from kvprefix.blocks.stretches import list_paths
 
 WINDOW_FROM = 0.3  # of the time in which conversations start
 MOST_OF_WINDOW = 0.5  # `holds` is False if the characteristic time is a larger share of the window
 POINTS = 80  # times at which the working set is measured
 
 
-@dataclass(frozen=True)
-class Gaps:
-    """When each block access happens, and how long before it the same block was accessed.
+def list_gaps(accesses):
+    """List the gaps between the accesses of each block.
 
-    Attributes
+    Parameters
     ----------
-    at_s, before_s : (total,) ndarrays of float64
-        Seconds, in the order of `PrefixTrace.ids`; infinite if there is no such access.
-    """
+    accesses : PrefixTrace or StretchTrace
 
-    at_s: np.ndarray
-    before_s: np.ndarray
+    Returns
+    -------
+    GapRuns
 
-
-def measure_gaps(accesses):
-    """Measure the gaps of every block access. See `Gaps`.
-
+    Examples
+    --------
     >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
     >>> from kvprefix.traces.trace import make_trace_of
-    >>> measure_gaps(make_prefix_trace(make_trace_of([[1], [2], [1]], [0.0, 1.0, 5.0]), 1)).before_s
-    array([inf, inf,  5.])
+    >>> list_gaps(make_prefix_trace(make_trace_of([[1], [2], [1]], [0.0, 1.0, 5.0]), 1)).last
+    array([0])
     """
-    return Gaps(*_measure(accesses.ids, accesses.offsets, accesses.arrival_s, accesses.n_distinct))
+    return GapRuns(*_list_gaps(list_paths(accesses)))
 
 
 @njit(cache=True, nogil=True)
-def _measure(ids, offsets, arrival_s, n_distinct):
-    last = np.full(n_distinct, -1)
-    at, before = np.empty(len(ids)), np.full(len(ids), np.inf)
-    for i in range(len(arrival_s)):
-        for k in range(offsets[i], offsets[i + 1]):
-            at[k], earlier = arrival_s[i], last[ids[k]]
+def _list_gaps(paths):
+    nodes, ends, offsets = paths.nodes, paths.ends, paths.offsets
+    last = np.full(paths.n_nodes, -1, np.int32)
+    lengths = np.empty(len(nodes), np.int32)
+    request, before = np.empty(len(nodes), np.int64), np.empty(len(nodes), np.int64)
+    count = 0
+    for i in range(len(offsets) - 1):
+        k, stop, start = offsets[i], offsets[i + 1], 0
+        while k < stop:
+            earlier, first = last[nodes[k]], start
+            while k < stop and last[nodes[k]] == earlier:
+                last[nodes[k]], start = i, ends[k]
+                k += 1
             if earlier >= 0:
-                before[k] = at[k] - at[earlier]
-            last[ids[k]] = k
-    return at, before
+                lengths[count], request[count], before[count] = start - first, i, earlier
+                count += 1
+    return lengths[:count].copy(), request[:count].copy(), before[:count].copy()
 
 
 def find_window(accesses):
@@ -67,14 +72,16 @@ def find_window(accesses):
     return starts.min() + WINDOW_FROM * (starts.max() - starts.min()), starts.max()
 
 
-def compare_characteristic(accesses, capacities):
+def compare_characteristic(accesses, capacities, hits):
     """Compare LRU's hit rate with what Che's approximation says, at several capacities.
 
     Parameters
     ----------
-    accesses : PrefixTrace
-    capacities : sequence of int
+    accesses : PrefixTrace or StretchTrace
+    capacities : (k,) sequence of int
         Blocks.
+    hits : (n_requests, k) ndarray of int64
+        The blocks of each request that LRU hits at these capacities.
 
     Returns
     -------
@@ -83,19 +90,16 @@ def compare_characteristic(accesses, capacities):
         `simulated`, LRU's block hit rate in the window; `approximated`, from the gaps; `independent`, from the access
         rates alone; `window_s`; `holds`, whether `time_s` is at most MOST_OF_WINDOW of it.
     """
-    gaps, distances, (start, end) = measure_gaps(accesses), measure_distances(accesses), find_window(accesses)
-    inside = (gaps.at_s >= start) & (gaps.at_s <= end)
-    capacities = np.asarray(capacities)
-    frame = pd.DataFrame({"capacity_blocks": capacities, "time_s": np.nan, "simulated": np.nan})
-    if end > start and inside.any():
-        frame["time_s"] = find_times(accesses, capacities)
-        inner, before = distances[inside], np.sort(gaps.before_s[inside])
-        frame["simulated"] = [np.mean((inner > 0) & (inner <= capacity)) for capacity in capacities]
-        kept = np.searchsorted(before, frame["time_s"].fillna(np.finfo(float).max), "right")
-        frame["approximated"] = kept / len(before)
-    else:
-        frame["approximated"] = np.nan
-    frame["independent"] = _approximate_independent(accesses, capacities)
+    (start, end), capacities = find_window(accesses), np.asarray(capacities)
+    frame = pd.DataFrame({"capacity_blocks": capacities, "time_s": np.nan, "simulated": np.nan, "approximated": np.nan})
+    inside = (accesses.arrival_s >= start) & (accesses.arrival_s <= end)
+    accessed = accesses.blocks[inside].sum()
+    if end > start and accessed:
+        runs = list_gaps(accesses)
+        frame["time_s"] = _find_times(accesses, runs, start, end, capacities)
+        frame["simulated"] = hits[inside].sum(axis=0) / accessed
+        frame["approximated"] = _count_kept(accesses, runs, inside, frame["time_s"].to_numpy()) / accessed
+    frame["independent"] = _approximate_independent(list_paths(accesses), capacities)
     return frame.assign(window_s=end - start, holds=frame["time_s"] <= MOST_OF_WINDOW * (end - start))
 
 
@@ -104,7 +108,7 @@ def find_times(accesses, capacities):
 
     Parameters
     ----------
-    accesses : PrefixTrace
+    accesses : PrefixTrace or StretchTrace
     capacities : sequence of int
         Blocks.
 
@@ -113,11 +117,15 @@ def find_times(accesses, capacities):
     (k,) ndarray of float64
         Seconds; NaN if the window accesses fewer distinct blocks, or if there is no window.
     """
-    (start, end), capacities = find_window(accesses), np.asarray(capacities)
+    start, end = find_window(accesses)
+    return _find_times(accesses, list_gaps(accesses), start, end, np.asarray(capacities))
+
+
+def _find_times(accesses, runs, start, end, capacities):
     if not end > start:
         return np.full(len(capacities), np.nan)
     times_s = np.geomspace((end - start) * 1e-5, max(end, end - start), POINTS)
-    sizes = measure_working_set(accesses, start, end, times_s)
+    sizes = _measure_working_set(*runs, accesses.blocks, accesses.arrival_s, start, end, times_s)
     return np.interp(capacities, sizes, times_s, right=np.nan)
 
 
@@ -126,65 +134,87 @@ def measure_working_set(accesses, start, end, times_s):
 
     Parameters
     ----------
-    accesses : PrefixTrace
+    accesses : PrefixTrace or StretchTrace
     start, end : float
         Seconds.
     times_s : (k,) array_like
-        The times T.
+        The times T, ascending.
 
     Returns
     -------
     (k,) ndarray of float64
         A block counts from an access until its next one, but no longer than T (Denning and Schwartz, 1972).
     """
-    arrays = accesses.ids, accesses.offsets, accesses.arrival_s, accesses.n_distinct
-    return _measure_working_set(*arrays, start, end, np.asarray(times_s, float))
+    times_s = np.asarray(times_s, float)
+    return _measure_working_set(*list_gaps(accesses), accesses.blocks, accesses.arrival_s, start, end, times_s)
 
 
 @njit(cache=True, nogil=True)
-def _measure_working_set(ids, offsets, arrival_s, n_distinct, start, end, times_s):
-    """Add up stays by stretch: blocks of a request that the same request accessed last stay equally long."""
-    sizes, last = np.zeros(len(times_s)), np.full(n_distinct, -1, np.int32)
-    left = np.zeros(len(arrival_s), np.int64)  # blocks whose last access is each request's
-    for i in range(len(arrival_s)):
-        k, stop = offsets[i], offsets[i + 1]
-        left[i] = stop - k
-        while k < stop:
-            request, first = last[ids[k]], k
-            while k < stop and last[ids[k]] == request:
-                last[ids[k]] = i
-                k += 1
-            if request >= 0:
-                left[request] -= k - first
-                _add_stays(sizes, k - first, arrival_s[request], arrival_s[i], start, end, times_s)
-    for i in range(len(arrival_s)):
-        _add_stays(sizes, left[i], arrival_s[i], np.inf, start, end, times_s)
-    return sizes / (end - start)
+def _measure_working_set(lengths, request, before, blocks, arrival_s, start, end, times_s):
+    """Add up stays: of one until its next access or for ever, the part in the window grows with T between two times.
+
+    So the sum is a straight line between two neighbouring T: `slope` and `level` hold where it changes.
+    """
+    slope, level = np.zeros(len(times_s) + 1), np.zeros(len(times_s) + 1)
+    left = blocks.copy()  # blocks whose last access is each request's
+    for k in range(len(lengths)):
+        left[before[k]] -= lengths[k]
+        _add_stay(slope, level, lengths[k], arrival_s[before[k]], arrival_s[request[k]], start, end, times_s)
+    for i in range(len(blocks)):
+        _add_stay(slope, level, left[i], arrival_s[i], np.inf, start, end, times_s)
+    return (np.cumsum(level)[:-1] + np.cumsum(slope)[:-1] * times_s) / (end - start)
 
 
 @njit(cache=True, nogil=True)
-def _add_stays(sizes, blocks, at, until, start, end, times_s):
+def _add_stay(slope, level, blocks, at, until, start, end, times_s):
     if not blocks or at >= end or until <= start:
         return
-    begin = max(at, start)
-    for j in range(len(times_s)):
-        stay = min(min(until, at + times_s[j]), end) - begin
-        if stay > 0:
-            sizes[j] += blocks * stay
+    shortest, longest = max(start - at, 0.0), min(until, end) - at
+    first, last = np.searchsorted(times_s, shortest), np.searchsorted(times_s, longest)
+    slope[first] += blocks
+    slope[last] -= blocks
+    level[first] -= blocks * shortest
+    level[last] += blocks * longest
 
 
-def _approximate_independent(accesses, capacities):
+def _count_kept(accesses, runs, inside, times_s):
+    """Return how many accesses inside the window have a gap of at most each time; any gap if it is NaN."""
+    gap_s = accesses.arrival_s[runs.request] - accesses.arrival_s[runs.last]
+    chosen = inside[runs.request]
+    order = np.argsort(times_s)  # NaN last
+    since = np.searchsorted(times_s[order], gap_s[chosen])
+    kept = np.cumsum(np.bincount(since, runs.lengths[chosen], len(times_s)))
+    return kept[np.argsort(order)]
+
+
+def _approximate_independent(paths, capacities):
     """Return Che's hit rates from access counts alone: C = sum of 1 - exp(-rate T), solved for T by bisection."""
-    counts = np.bincount(accesses.ids, minlength=accesses.n_distinct)
-    kinds, many = np.unique(counts, return_counts=True)
-    rates = []
-    for capacity in capacities:
-        low, high = 0.0, 1.0
-        while capacity < len(counts) and (many * -np.expm1(-kinds * high)).sum() < capacity:
-            high *= 2
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if (many * -np.expm1(-kinds * middle)).sum() < capacity else (low, middle)
-        hit = (many * kinds * -np.expm1(-kinds * high)).sum() / max(counts.sum(), 1)
-        rates.append(hit if capacity < len(counts) else 1.0)
-    return rates
+    counts, lengths = np.bincount(paths.nodes, minlength=paths.n_nodes), _measure_lengths(paths)
+    kinds = np.flatnonzero(np.bincount(counts))
+    many = np.bincount(counts, lengths)[kinds]
+    total, distinct = (many * kinds).sum(), many.sum()
+
+    def count_within(times):
+        return (many * -np.expm1(-kinds * times[:, None])).sum(axis=1)
+
+    low, high, fits = np.zeros(len(capacities)), np.ones(len(capacities)), capacities < distinct
+    while (short := fits & (count_within(high) < capacities)).any():
+        high[short] *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        short = count_within(middle) < capacities
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    hit = (many * kinds * -np.expm1(-kinds * high[:, None])).sum(axis=1) / max(total, 1)
+    return np.where(fits, hit, 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _measure_lengths(paths):
+    """Return the number of blocks of each stretch."""
+    lengths = np.zeros(paths.n_nodes, np.int64)
+    for i in range(len(paths.offsets) - 1):
+        start = 0
+        for k in range(paths.offsets[i], paths.offsets[i + 1]):
+            lengths[paths.nodes[k]] = paths.ends[k] - start
+            start = paths.ends[k]
+    return lengths

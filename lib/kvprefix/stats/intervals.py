@@ -4,11 +4,14 @@ The requests of a conversation depend on each other (a later turn repeats the ea
 would give intervals that are too narrow. The hits of one replay are resampled: no draw is replayed again.
 """
 
+import itertools
 from functools import lru_cache
 
 import numpy as np
+from numba import njit
 
 DRAWS = 1000
+AT_ONCE = 32  # draws for which the sums are read once; sums of whole numbers are exact in any order
 KEPT_GROUPS = 2**15  # the most groups whose draws are kept for the next rates; they take two bytes each
 
 
@@ -36,10 +39,27 @@ def bootstrap_rates(hit_tokens, prompt_tokens, groups, *, draws=DRAWS, seed=0):
     columns = [np.bincount(group, hit_tokens[:, k], n) for k in range(hit_tokens.shape[1])]
     sums = np.column_stack([np.bincount(group, prompt_tokens, n), *columns])
     counts = _keep_counts(n, draws, seed) if n <= KEPT_GROUPS else resample_groups(n, draws, seed)
-    drawn = np.zeros((draws, sums.shape[1]))
-    for k, one in enumerate(counts):
-        drawn[k] = one.astype(float) @ sums
+    counts, drawn = iter(counts), [np.zeros((0 if n else draws, sums.shape[1]))]
+    while some := list(itertools.islice(counts, AT_ONCE)):
+        drawn.append(_sum_drawn(np.stack(some, axis=1).astype(float), sums).T)
+    drawn = np.concatenate(drawn)
     return drawn[:, 1:] / np.maximum(drawn[:, :1], 1)
+
+
+@njit(cache=True, nogil=True)
+def _sum_drawn(counts, sums):
+    """Return the sums of some draws, (k, draws), of counts, (n, draws), and sums, (n, k).
+
+    A product of matrices would do, but on few busy cores its threads spend most of the time waiting for each other.
+    """
+    drawn = np.zeros((sums.shape[1], counts.shape[1]))
+    for group in range(len(sums)):
+        for column in range(sums.shape[1]):
+            value = sums[group, column]
+            if value:
+                for k in range(counts.shape[1]):
+                    drawn[column, k] += value * counts[group, k]
+    return drawn
 
 
 @lru_cache(maxsize=1)

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.cache.characteristic import compare_characteristic
-from kvprefix.cache.curve import count_hits_at, measure_distances, rate_hits
+from kvprefix.cache.recency import count_hits, measure_recency
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import count_threads, spread_capacities
 from kvprefix.studies.draws import is_settled, list_rounds
-from kvprefix.studies.table import draw, measure_table
+from kvprefix.studies.table import draw_stretches, measure_table
 
 TIMING_STUDY_VERSION = 1  # raise when the meaning of a table changes
 CLOCKS = {
@@ -70,15 +70,16 @@ def measure_timing(workload, seed, changes, points):
     """Measure all variants with one seed; the rows of `study_timing` for it."""
     frames, cached, first = [], [], seed == workload.parameters.seed
     for name, change in changes.items():
-        accesses = draw(workload, workload.parameters.block_size, **{**change, "seed": seed})
+        accesses = draw_stretches(workload, workload.parameters.block_size, **{**change, "seed": seed})
         capacities = spread_capacities(accesses.n_distinct, points)
-        hits = count_hits_at(accesses, measure_distances(accesses), capacities)
-        rates = [rate_hits(accesses, hits[:, k])["token"] for k in range(len(capacities))]
+        hits = count_hits(accesses, measure_recency(accesses), capacities)
+        tokens = accesses.hit_tokens(hits)
+        rates = tokens.sum(axis=0) / max(accesses.prompt_tokens.sum(), 1)
         frame = pd.DataFrame({"variant": name, "seed": seed, "capacity_blocks": capacities, "token": rates})
         if first:
-            compared = compare_characteristic(accesses, capacities).astype({"holds": float})
+            compared = compare_characteristic(accesses, capacities, hits).astype({"holds": float})
             frame = frame.merge(compared, on="capacity_blocks")
-            cached.append(_sum_by_conversation(accesses, accesses.hit_tokens(hits)))
+            cached.append(_sum_by_conversation(accesses, tokens))
         frames.append(frame)
     if first:
         prompts = _sum_by_conversation(accesses, accesses.prompt_tokens[:, None])[:, 0]

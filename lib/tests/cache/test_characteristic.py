@@ -5,7 +5,11 @@ import pytest
 from cache_twin import list_distinct, make_random
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
-from kvprefix.cache.characteristic import compare_characteristic, find_window, measure_gaps, measure_working_set
+from kvprefix.blocks.prefix_tree import make_prefix_tree
+from kvprefix.blocks.stretches import cut_trace
+from kvprefix.cache.characteristic import compare_characteristic, find_times, find_window, list_gaps, measure_working_set
+from kvprefix.cache.curve import count_hits_at, measure_distances
+from kvprefix.cache.recency import count_hits, measure_recency
 from kvprefix.traces.trace import make_trace_of
 
 
@@ -13,10 +17,36 @@ def make(prompts, arrival_s):
     return make_prefix_trace(make_trace_of(prompts, arrival_s), 1)
 
 
-def test_the_gap_before_each_access():
-    gaps = measure_gaps(make([[1], [2], [1], [1]], [0.0, 1.0, 4.0, 10.0]))
-    assert gaps.at_s.tolist() == [0, 1, 4, 10]
-    assert gaps.before_s.tolist() == [np.inf, np.inf, 4, 6]
+def compare(accesses, capacities):
+    return compare_characteristic(accesses, capacities, count_hits_at(accesses, measure_distances(accesses), capacities))
+
+
+def test_the_gap_before_each_access_by_runs_of_blocks():
+    runs = list_gaps(make([[1], [2], [1, 3, 4], [1, 3, 4, 5], [1, 3]], [0.0, 1.0, 4.0, 9.0, 20.0]))
+    # the third request meets 1 of the first; the fourth meets 1, 3 and 4 of the third; the last meets 1 and 3 of it
+    assert [one.tolist() for one in runs] == [[1, 3, 2], [2, 3, 4], [0, 2, 3]]
+
+
+def test_stretches_of_blocks_give_what_blocks_give():
+    rng = np.random.default_rng(7)
+    starts = [rng.integers(0, 3, 9).tolist() for _ in range(20)]
+    prompts = [starts[rng.integers(20)][: rng.integers(2, 10)] + rng.integers(0, 2, 6).tolist() for _ in range(400)]
+    trace = make_trace_of(prompts, np.cumsum(rng.exponential(1, 400)))
+    accesses, capacities = make_prefix_trace(trace, 2), [1, 5, 20, 100, 10_000]
+    stretches = cut_trace(make_prefix_tree(trace.tokens), trace, 2)
+    hits = count_hits(stretches, measure_recency(stretches), capacities)
+    assert stretches.paths.n_nodes < accesses.n_distinct
+    one, other = compare(accesses, capacities), compare_characteristic(stretches, capacities, hits)
+    assert one.to_numpy(float) == pytest.approx(other.to_numpy(float), rel=1e-12, nan_ok=True)
+    assert find_times(accesses, capacities) == pytest.approx(one["time_s"], rel=1e-12, nan_ok=True)
+    # block by block: a gap of at most the characteristic time, within the window
+    (start, end), seen, gaps = find_window(accesses), {}, []
+    for i, at in enumerate(accesses.arrival_s):
+        for block in accesses.ids[accesses.offsets[i] : accesses.offsets[i + 1]].tolist():
+            gaps += [at - seen.get(block, -np.inf)] if start <= at <= end else []
+            seen[block] = at
+    counted = [np.mean(np.array(gaps) <= time_s) for time_s in one["time_s"].dropna()]
+    assert counted == pytest.approx(one["approximated"][: len(counted)]) and len(counted) > 2
 
 
 def test_the_working_set_by_hand():
@@ -63,7 +93,7 @@ def test_independent_accesses_follow_che_within_a_point():
     share = 1 / np.arange(1, 3001) ** 0.8
     ids = rng.choice(3000, 60_000, p=share / share.sum())
     accesses = make([[int(one)] for one in ids], np.cumsum(rng.exponential(1, 60_000)))
-    frame = compare_characteristic(accesses, [10, 100, 500, 1000, 2000])
+    frame = compare(accesses, [10, 100, 500, 1000, 2000])
     assert frame["holds"].all()
     assert (frame["approximated"] - frame["simulated"]).abs().max() < 0.01
     assert (frame["independent"] - frame["simulated"]).abs().max() < 0.015  # the counts of 60,000 draws stand for rates
@@ -79,17 +109,17 @@ def test_bursts_of_one_block_are_not_independent_accesses():
     order = np.argsort(starts, kind="stable")
     ids = np.repeat(np.arange(2000), 3)[order]
     accesses = make([[int(one)] for one in ids], starts[order])
-    row = compare_characteristic(accesses, [5]).iloc[0]
+    row = compare(accesses, [5]).iloc[0]
     assert row["simulated"] == pytest.approx(2 / 3, abs=0.01) and row["approximated"] == pytest.approx(2 / 3, abs=0.01)
     assert row["independent"] < 0.02
 
 
 def test_a_cache_larger_than_what_the_window_accesses_has_no_time():
     accesses = make([[1], [2], [1], [2], [1]], [0.0, 1.0, 2.0, 3.0, 4.0])
-    frame = compare_characteristic(accesses, [1, 2, 50])
+    frame = compare(accesses, [1, 2, 50])
     assert np.isnan(frame["time_s"].iloc[-1]) and not frame["holds"].iloc[-1]
 
 
 def test_one_moment_has_no_window():
-    frame = compare_characteristic(make([[1], [1]], [0.0, 0.0]), [1])
+    frame = compare(make([[1], [1]], [0.0, 0.0]), [1])
     assert frame["simulated"].isna().all() and not frame["holds"].any()

@@ -10,7 +10,7 @@ from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.blocks.sharing import count_hits, measure_hits_with_outputs
 from kvprefix.cache.characteristic import compare_characteristic
-from kvprefix.cache.curve import lru_curve, rate_hits
+from kvprefix.cache.curve import count_hits_at, lru_curve, measure_distances, rate_hits
 from kvprefix.cache.replay import replay
 from kvprefix.files.paths import InputError
 from kvprefix.studies import explore
@@ -103,7 +103,8 @@ def test_the_point_holds_what_the_curve_and_the_characteristic_time_say(warm, se
     further = int(2.5 * 2**30 // (16 * 131072))
     token = view.curve.token
     assert point["lru"] == point["rate"] == token[capacity] and point["lru_next"] == token[further]
-    frame = compare_characteristic(view.accesses, [capacity])
+    hits = count_hits_at(view.accesses, measure_distances(view.accesses), [capacity])
+    frame = compare_characteristic(view.accesses, [capacity], hits)
     assert frame["holds"][0] and point["survival_s"] == frame["time_s"][0] > 0
     long = measure_point(warm.view(replace(settings, gib=1e4, policy="opt")))
     assert long["capacity_blocks"] > long["distinct_blocks"] and np.isnan(long["survival_s"])
