@@ -11,6 +11,8 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.prefix_trace import PrefixTrace, finish_times
+from kvprefix.blocks.prefix_tree import make_prefix_tree
+from kvprefix.tokens.arrays import MessageTokens, check_parents, strip_template
 
 
 class Paths(NamedTuple):
@@ -98,7 +100,7 @@ def cut_trace(tree, trace, block_size):
     -------
     StretchTrace
     """
-    paths = Paths(*_cut(tree, trace.rows, block_size))
+    paths = cut_paths(tree, trace.rows, block_size)
     prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
     return StretchTrace(
         block_size=block_size, paths=paths, offsets=_count_blocks(paths.ends, paths.offsets), info=trace.info,
@@ -106,6 +108,99 @@ def cut_trace(tree, trace, block_size):
         arrival_s=trace.arrival_s, finish_s=finish_times(trace),
         conversation=trace.requests["conversation_index"].to_numpy(),
     )  # fmt: skip
+
+
+def find_paths(trace, block_size, *, outputs=False):
+    """Return the Paths of a trace's requests; with `outputs` they go on through the replies, see `make_prefix_tree`."""
+    tokens = trace.tokens
+    check_parents(tokens)
+    tokens = strip_template(tokens.source) if isinstance(tokens, MessageTokens) else tokens
+    return cut_paths(make_prefix_tree(tokens, outputs=outputs), trace.rows, block_size, trace.contexts)
+
+
+def cut_paths(tree, rows, block_size, contexts=None):
+    """Cut the paths of some rows of a prefix tree into blocks.
+
+    Parameters
+    ----------
+    tree : PrefixTree
+    rows : (n_requests,) ndarray of int64
+    block_size : int
+        Tokens per block.
+    contexts : (n_requests,) ndarray of int64, optional
+        Requests of different contexts have different stretches.
+
+    Returns
+    -------
+    Paths
+    """
+    paths = Paths(*_cut(tree, rows, block_size))
+    if contexts is None:
+        return paths
+    keys = paths.nodes + paths.n_nodes * np.repeat(contexts, np.diff(paths.offsets))
+    _, first, nodes = np.unique(keys, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    paths = paths._replace(nodes=rank[nodes].astype(np.int32), n_nodes=len(first))
+    return paths._replace(n_distinct=int(describe_stretches(paths).lengths.sum()))
+
+
+class Stretches(NamedTuple):
+    """The distinct stretches of some Paths, (n_nodes,) ndarrays of int32.
+
+    Attributes
+    ----------
+    parent : ndarray
+        The stretch before each, -1 for one at the root.
+    start, end : ndarray
+        The depths of its blocks, [start, end).
+    """
+
+    parent: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+    @property
+    def lengths(self):
+        """Blocks of each stretch."""
+        return self.end - self.start
+
+
+def describe_stretches(paths):
+    """Return the Stretches of some Paths."""
+    return Stretches(*_describe(paths))
+
+
+@njit(cache=True, nogil=True)
+def _describe(paths):
+    n = paths.n_nodes
+    parent, start, end = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
+    for i in range(len(paths.offsets) - 1):
+        last, at = -1, 0
+        for k in range(paths.offsets[i], paths.offsets[i + 1]):
+            node = paths.nodes[k]
+            parent[node], start[node], end[node] = last, at, paths.ends[k]
+            last, at = node, paths.ends[k]
+    return parent, start, end
+
+
+def count_leading(paths, limits):
+    """Count each request's leading blocks that an earlier request accessed, at most `limits`, (n_requests,) int64."""
+    return _count_leading(paths, limits)
+
+
+@njit(cache=True, nogil=True)
+def _count_leading(paths, limits):
+    """Stretches are numbered as first seen, so one was seen before if its number is below the count before."""
+    hits, seen = np.zeros(len(limits), np.int64), 0
+    for i in range(len(limits)):
+        k, stop, before = paths.offsets[i], paths.offsets[i + 1], seen
+        while k < stop and paths.nodes[k] < before:
+            hits[i] = min(paths.ends[k], limits[i])
+            k += 1
+        while k < stop:
+            seen = max(seen, paths.nodes[k] + 1)
+            k += 1
+    return hits
 
 
 @njit(cache=True, nogil=True)

@@ -17,7 +17,7 @@ import pandas as pd
 from numba import njit
 
 from kvprefix.blocks.runs import GapRuns
-from kvprefix.blocks.stretches import list_paths
+from kvprefix.blocks.stretches import describe_stretches, list_paths
 
 WINDOW_FROM = 0.3  # of the time in which conversations start
 MOST_OF_WINDOW = 0.5  # `holds` is False if the characteristic time is a larger share of the window
@@ -189,7 +189,7 @@ def _count_kept(accesses, runs, inside, times_s):
 
 def _approximate_independent(paths, capacities):
     """Return Che's hit rates from access counts alone: C = sum of 1 - exp(-rate T), solved for T by bisection."""
-    counts, lengths = np.bincount(paths.nodes, minlength=paths.n_nodes), _measure_lengths(paths)
+    counts, lengths = np.bincount(paths.nodes, minlength=paths.n_nodes), describe_stretches(paths).lengths
     kinds = np.flatnonzero(np.bincount(counts))
     many = np.bincount(counts, lengths)[kinds]
     total, distinct = (many * kinds).sum(), many.sum()
@@ -206,15 +206,3 @@ def _approximate_independent(paths, capacities):
         low, high = np.where(short, middle, low), np.where(short, high, middle)
     hit = (many * kinds * -np.expm1(-kinds * high[:, None])).sum(axis=1) / max(total, 1)
     return np.where(fits, hit, 1.0)
-
-
-@njit(cache=True, nogil=True)
-def _measure_lengths(paths):
-    """Return the number of blocks of each stretch."""
-    lengths = np.zeros(paths.n_nodes, np.int64)
-    for i in range(len(paths.offsets) - 1):
-        start = 0
-        for k in range(paths.offsets[i], paths.offsets[i + 1]):
-            lengths[paths.nodes[k]] = paths.ends[k] - start
-            start = paths.ends[k]
-    return lengths

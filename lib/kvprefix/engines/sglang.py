@@ -32,13 +32,13 @@ from typing import ClassVar
 
 import numpy as np
 
+from kvprefix.blocks.stretches import find_paths
 from kvprefix.engines.replayed import EngineReplayed
-from kvprefix.engines.sglang_replay import Rows, Work, replay_pages
+from kvprefix.engines.sglang_replay import Work, replay_pages
 from kvprefix.engines.sglang_tree import count_pages, make_tree
 from kvprefix.engines.versions import SGLANG_VERSIONS, find_rules
 from kvprefix.files.checks import check_block_size, check_whole
 from kvprefix.files.paths import InputError
-from kvprefix.tokens.arrays import MessageTokens, strip_template
 
 _UNLIMITED = 2**62  # tokens
 
@@ -95,12 +95,14 @@ class SGLang:
         """Name and version."""
         return f"SGLang {self.version}"
 
-    def replay(self, trace):
+    def replay(self, trace, paths=None):
         """Replay a trace.
 
         Parameters
         ----------
         trace : Trace
+        paths : Paths, optional
+            Of ``find_paths(trace, block_size, outputs=True)``, if they are known already.
 
         Returns
         -------
@@ -108,8 +110,7 @@ class SGLang:
             `cached_hashes` and `blocks_with_hash` are both the pages in the tree at the end, since none is there twice.
         """
         page_size, rows, tokens = int(self.block_size), trace.rows, trace.tokens
-        if isinstance(tokens, MessageTokens):
-            tokens = strip_template(tokens.source)
+        paths = find_paths(trace, page_size, outputs=self.outputs) if paths is None else paths
         capacity = _UNLIMITED if self.blocks is None else int(self.blocks) * page_size
         prompts = tokens.prompt_lengths()[rows]
         generated = np.diff(tokens.output_offsets)[rows] if self.outputs else np.zeros(len(rows), np.int64)
@@ -117,15 +118,12 @@ class SGLang:
         room = np.minimum(capacity - prompts - 2, capacity - paged - page_size - 1)
         fits = prompts <= longest_prompt(capacity, page_size)
         computed = prompts + np.maximum(np.minimum(generated, room) - 1, 0)
-        tree = make_tree(int(min(5 * len(rows), capacity // page_size) + 2), page_size)
-        contexts = np.zeros(len(rows), np.int64) if trace.contexts is None else trace.contexts
-        work = Work(rows, contexts, prompts, np.where(fits, computed, -1), capacity // page_size)
-        cached = replay_pages(tree, work, Rows(
-            tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
-        ))
+        tree = make_tree(paths, int(min(5 * len(rows), capacity // page_size) + 2))
+        cached = replay_pages(tree, Work(prompts, np.where(fits, computed, -1), page_size, capacity // page_size))
         pages, known = count_pages(tree), find_rules(SGLANG_VERSIONS, self.version)
         return EngineReplayed(
-            hit_tokens=cached, prompt_tokens=prompts, evictions=pages.evicted, label=self.label,
+            hit_tokens=np.where(cached < 0, -1, cached * page_size), prompt_tokens=prompts,
+            evictions=pages.evicted, label=self.label,
             details={"note": known.note} if known.note else {}, block_size=page_size, blocks=self.blocks,
             rules=known.rules, cached_hashes=pages.stored, blocks_with_hash=pages.stored,
             outputs_cut=int((fits & (generated > room)).sum()),
