@@ -43,8 +43,8 @@ class Engine:
         Returns a class. ``load()(version, *, block_size, blocks, outputs, overlap)`` has ``replay(trace)``, which gives
         an `EngineReplayed`, ``explain_refusal(prompt_tokens)``, `outputs` and `overlap`, and the class `null_blocks`:
         how many blocks of a pool are never used.
-    takes_blocks : bool
-        Whether its ``replay`` also takes `Blocks` that are identified already.
+    takes_paths : bool
+        Whether its ``replay`` also takes the `Paths` of the requests, if they are known already.
     runs_at_once : bool
         Whether it takes an `overlap` of requests.
     variants : tuple of Variant
@@ -55,7 +55,7 @@ class Engine:
     label: str
     definition: str
     load: Callable
-    takes_blocks: bool = False
+    takes_paths: bool = False
     runs_at_once: bool = False
     variants: tuple = ()
 
@@ -83,7 +83,7 @@ def _load_sglang():
 _NEWEST, _LEGACY = VLLM_VERSIONS.newest, VLLM_VERSIONS.rows[0].checked
 ENGINES = {engine.name: engine for engine in (
     Engine(
-        name="vllm", label="vLLM", load=_load_vllm, takes_blocks=True, runs_at_once=True,
+        name="vllm", label="vLLM", load=_load_vllm, takes_paths=True, runs_at_once=True,
         definition=f"blocks in a free queue, the least recently freed is evicted first; as in {_NEWEST}",
         variants=(
             Variant(name="vllm", label=f"vLLM {_NEWEST}", look={"facecolor": "#10507A", "hatch": ""}),
@@ -98,7 +98,7 @@ ENGINES = {engine.name: engine for engine in (
         ),
     ),
     Engine(
-        name="sglang", label="SGLang", load=_load_sglang,
+        name="sglang", label="SGLang", load=_load_sglang, takes_paths=True,
         definition=f"a tree of pages, the least recently used leaf is evicted first; as in {SGLANG_VERSIONS.newest}",
         variants=(
             Variant(name="sglang_page", label="SGLang, pages as large", look={"facecolor": "#E08A00", "hatch": "...."}),

@@ -22,11 +22,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvprefix.blocks.identify import identify_blocks
+from kvprefix.blocks.stretches import find_paths, list_ids
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.versions import VLLM_VERSIONS, find_rules
-from kvprefix.engines.vllm_pool import Work, count_cached, make_pool, replay_one_by_one
+from kvprefix.engines.vllm_pool import Work, count_cached, make_pool
+from kvprefix.engines.vllm_runs import RunWork, replay_one_by_one
 from kvprefix.engines.vllm_steps import replay_steps
 from kvprefix.files.checks import check_block_size, check_whole
 from kvprefix.files.paths import InputError
@@ -90,14 +91,14 @@ class VLLM:
         """Name and version."""
         return f"vLLM {self.version}"
 
-    def replay(self, trace, identified=None):
+    def replay(self, trace, paths=None):
         """Replay a trace.
 
         Parameters
         ----------
         trace : Trace
-        identified : Blocks, optional
-            Of ``identify_blocks(trace, block_size, outputs=outputs)``, if they are known already.
+        paths : Paths, optional
+            Of ``find_paths(trace, block_size, outputs=True)``, if they are known already.
 
         Returns
         -------
@@ -108,31 +109,32 @@ class VLLM:
         InputError
             With `overlap`, arrivals that go backwards.
         """
-        if identified is None:
-            identified = identify_blocks(trace, self.block_size, outputs=self.outputs)
-        work, wanted, n_blocks = self._plan(trace, identified)
+        paths = find_paths(trace, self.block_size, outputs=self.outputs) if paths is None else paths
+        prompts, computed, wanted, n_blocks = self._plan(trace)
         known = find_rules(VLLM_VERSIONS, self.version)
-        pool = make_pool(n_blocks, identified.n_distinct, known.rules)
         if self.overlap is None:
-            hits, evictions = replay_one_by_one(pool, work, self.merge_duplicates)
+            work = RunWork(paths, prompts, computed, int(self.block_size), n_blocks - 1)
+            hits, evictions, *cached = replay_one_by_one(work, self.merge_duplicates, known.rules.legacy_free)
             of_overlap = {}
         else:
+            work = Work(*list_ids(paths), prompts, computed, int(self.block_size))
+            pool = make_pool(n_blocks, paths.n_distinct, known.rules)
             hits, evictions, of_overlap = self._run_at_once(pool, work, trace.arrival_s)
-        cached_hashes, blocks_with_hash = count_cached(pool)
+            cached = count_cached(pool)
         return EngineReplayed(
-            hit_tokens=np.where(hits < 0, -1, hits * self.block_size), prompt_tokens=work.prompts,
+            hit_tokens=np.where(hits < 0, -1, hits * self.block_size), prompt_tokens=prompts,
             evictions=int(evictions), label=self.label, details={"note": known.note} if known.note else {},
-            block_size=self.block_size, blocks=self.blocks, rules=known.rules, cached_hashes=cached_hashes,
-            blocks_with_hash=blocks_with_hash, outputs_cut=int(((work.computed < wanted) & (hits >= 0)).sum()),
-            **of_overlap,
+            block_size=self.block_size, blocks=self.blocks, rules=known.rules,
+            cached_hashes=int(cached[0]), blocks_with_hash=int(cached[1]),
+            outputs_cut=int(((computed < wanted) & (hits >= 0)).sum()), **of_overlap,
         )  # fmt: skip
 
     def explain_refusal(self, prompt_tokens):
         """Say why a prompt of this many tokens never fits."""
         return f"the prompt needs {-(-prompt_tokens // self.block_size)} blocks and the pool has {self.blocks - 1}"
 
-    def _plan(self, trace, identified):
-        """Return the Work, the tokens that each request would compute in an unlimited pool, and the pool's blocks."""
+    def _plan(self, trace):
+        """Return each request's prompt, the tokens that it computes, here and without a limit, and the pool's blocks."""
         tokens, rows, size = trace.tokens, trace.rows, int(self.block_size)
         prompts = tokens.prompt_lengths()[rows]
         generated = np.diff(tokens.output_offsets)[rows] if self.outputs else np.zeros(len(rows), np.int64)
@@ -141,7 +143,7 @@ class VLLM:
         if n_blocks >= 2**31:
             raise InputError("the requests hold 2**31 blocks or more; expected fewer")
         computed = np.minimum(wanted, np.maximum((n_blocks - 1) * size, prompts))
-        return Work(identified.ids, identified.offsets, prompts, computed, size), wanted, n_blocks
+        return prompts, computed, wanted, n_blocks
 
     def _run_at_once(self, pool, work, arrival_s):
         """Return the hit blocks of each request, the evictions, and the further results of overlapping requests."""

@@ -1,7 +1,7 @@
-"""The compiled core of vLLM's prefix cache for full attention: a pool of blocks, and requests one by one.
+"""The compiled core of vLLM's prefix cache for full attention: a pool of blocks.
 
 Blocks of equal content form a list; a lookup takes the oldest. `vllm` has the rules and the interface, `vllm_steps` the
-requests that run at the same time.
+requests that run at the same time; `vllm_runs` is the same for requests that run one after the other.
 """
 
 from typing import NamedTuple
@@ -128,13 +128,11 @@ def take_new(pool, table):
 
 
 @borrowed
-def store(pool, ids, table, merge=False):
-    """Make full blocks visible, each as the newest of its content; `merge` leaves out those that are cached already."""
+def store(pool, ids, table):
+    """Make full blocks visible, each as the newest of its content."""
     blocks, contents = pool.blocks, pool.contents
     for k in range(len(ids)):
         one, content = blocks[table[k]], contents[ids[k]]
-        if merge and content.oldest >= 0:
-            continue
         one.content, one.older, one.newer = ids[k], content.newest, -1
         if content.newest >= 0:
             blocks[content.newest].newer = table[k]
@@ -158,30 +156,3 @@ def release(pool, table):
         left = blocks[0].before if pool.legacy_free or one.content >= 0 else np.int32(0)
         right = blocks[left].after
         blocks[left].after, one.before, one.after, blocks[right].before = block, left, right, block
-
-
-@njit(cache=True, nogil=True)
-def replay_one_by_one(pool, work, merge):
-    """Replay requests, each of which finishes before the next starts.
-
-    Returns
-    -------
-    (hits, evictions) : tuple
-        The hit blocks of each request, -1 if it never fits; how many blocks lost what they held.
-    """
-    block_size, n_blocks, evictions = work.block_size, len(pool.blocks), 0
-    hits = np.full(len(work.prompts), -1)
-    table = np.empty(n_blocks, np.int32)
-    for i in range(len(work.prompts)):
-        prompt, computed, first = work.prompts[i], work.computed[i], work.offsets[i]
-        if -(-prompt // block_size) > n_blocks - 1:
-            continue
-        own = work.ids[first : first + computed // block_size]
-        hit, _ = look_up(pool, own, (prompt - 1) // block_size)
-        n_held = -(-computed // block_size)
-        take_hits(pool, own[:hit], table)
-        evictions += take_new(pool, table[hit:n_held])
-        store(pool, own[hit:], table[hit:], merge)
-        release(pool, table[:n_held])
-        hits[i] = hit
-    return hits, evictions

@@ -11,15 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from kvprefix.blocks.identify import identify_blocks
-from kvprefix.blocks.sharing import count_hits
-from kvprefix.cache.curve import count_seen
+from kvprefix.blocks.stretches import Paths, count_leading, cut_paths
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.registry import ENGINES
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import spread_capacities
 from kvprefix.studies.draws import is_settled, list_rounds
-from kvprefix.studies.table import measure_table
+from kvprefix.studies.table import find_tree, measure_table
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import make_trace
@@ -63,32 +61,48 @@ class Case:
 
 
 class Draw(NamedTuple):
-    """One draw of the clock: its trace, and its blocks without and with generated tokens."""
+    """One draw of the clock: its trace, and its requests' paths.
+
+    Attributes
+    ----------
+    trace : Trace
+    parameters : Parameters
+    asked : Paths
+        Of the prompts.
+    paths : dict of int to Paths
+        With the generated tokens, by block size.
+    """
 
     trace: Trace
     parameters: Parameters
-    blocks: dict
+    asked: Paths
+    paths: dict
 
     @property
     def prompts(self):
         """Prompt tokens, (n,) int64."""
         return self.trace.requests["prompt_tokens"].to_numpy()
 
+    @property
+    def limits(self):
+        """Blocks before the one that holds each prompt's last token, (n,) int64."""
+        return np.maximum(self.prompts - 1, 0) // self.parameters.block_size
+
 
 CHAIN = {case.name: case for case in (
     Case(
         name="seen", label="every full block seen before",
-        count=lambda draw: count_seen(draw.blocks[False].ids, draw.blocks[False].offsets),
+        count=lambda draw: count_leading(draw.asked, draw.prompts),
     ),
     Case(
         name="last_token", label="last token computed", base="seen",
         cause="an engine computes at least the last token of a prompt",
-        count=lambda draw: count_hits(draw.blocks[False], draw.prompts),
+        count=lambda draw: count_leading(draw.asked, draw.limits),
     ),
     Case(
         name="outputs", label="generated tokens cached", base="last_token",
         cause="the reply stays in the cache for the next turn",
-        count=lambda draw: count_hits(draw.blocks[True], draw.prompts),
+        count=lambda draw: count_leading(draw.paths[draw.parameters.block_size], draw.limits),
     ),
     Case(
         name="bounded", label="evictions", base="outputs", cause="the pool holds so many blocks",
@@ -134,7 +148,7 @@ def study_engines(workload, pools):
     pools = [int(pool) for pool in pools]
     engines = [[case.name, case.engine, sorted(case.options.items())] for case in list_engines().values()]
     options = [ENGINE_STUDY_VERSION, ENGINE_SEEDS, pools, engines]
-    rounds = [[(seed, pools) for seed in seeds] for seeds in list_rounds(workload, ENGINE_SEEDS)]
+    rounds = [[(seed, [pool]) for seed in seeds for pool in pools] for seeds in list_rounds(workload, ENGINE_SEEDS)]
     return measure_table(workload, "engines", options, measure_engines, rounds, enough=_has_settled_steps)
 
 
@@ -150,13 +164,12 @@ def _has_settled_steps(table):
 
 
 def measure_engines(workload, seed, pools):
-    """Measure all cases on one draw of the clock; the frame of `study_engines` for one seed."""
-    draw = _draw(workload, seed, (False, True))
-    trace, size = draw.trace, draw.parameters.block_size
+    """Measure all cases on one draw of the clock; the rows of `study_engines` for one seed and some pools."""
     cases = list_engines() | CHAIN  # in a chain a case has another base
     cases = {name: cases[name] for name in [*CHAIN, *cases]}
-    counted = {name: case.count(draw) * size for name, case in cases.items() if case.count}
-    conversations = trace.requests["conversation_index"].to_numpy()
+    draw = _draw(workload, seed, {case.options.get("block_size") for case in cases.values()} - {None})
+    counted = {name: case.count(draw) * draw.parameters.block_size for name, case in cases.items() if case.count}
+    conversations = draw.trace.requests["conversation_index"].to_numpy()
     frames = []
     for pool in pools:
         replayed = {name: _replay(case, draw, pool) for name, case in cases.items() if not case.count}
@@ -192,14 +205,15 @@ def study_engine_curve(workload, *, points=12):
 
 def measure_engine_curve(workload, seed, points):
     """Measure the engine's curve on one draw of the clock; the rows of `study_engine_curve` for its seed."""
-    draw = _draw(workload, seed, (True,))
-    size, blocks, total = draw.parameters.block_size, draw.blocks[True], max(draw.prompts.sum(), 1)
-    pools = spread_capacities(blocks.n_distinct, points, max(LEAST_TOKENS // size, 1))
+    draw = _draw(workload, seed)
+    size, total = draw.parameters.block_size, max(draw.prompts.sum(), 1)
+    n_distinct = draw.paths[size].n_distinct
+    pools = spread_capacities(n_distinct, points, max(LEAST_TOKENS // size, 1))
     replayed = [_replay(CHAIN["vllm"], draw, int(pool)).hit_tokens for pool in pools]
     cached = np.maximum(np.column_stack(replayed), 0)
     frame = pd.DataFrame({
-        "seed": seed, "capacity_blocks": pools, "distinct_blocks": blocks.n_distinct, "token": cached.sum(0) / total,
-        "unbounded": count_hits(blocks, draw.prompts).sum() * size / total,
+        "seed": seed, "capacity_blocks": pools, "distinct_blocks": n_distinct, "token": cached.sum(0) / total,
+        "unbounded": CHAIN["outputs"].count(draw).sum() * size / total,
         "never_fit": [int((hits < 0).sum()) for hits in replayed], "low": np.nan, "high": np.nan,
     })  # fmt: skip
     if seed == workload.parameters.seed:
@@ -208,12 +222,13 @@ def measure_engine_curve(workload, seed, points):
     return frame
 
 
-def _draw(workload, seed, outputs):
-    """Return the draw of a seed, with its blocks without generated tokens (False), with them (True), or both."""
+def _draw(workload, seed, more_sizes=()):
+    """Return the draw of a seed, with paths for the workload's block size and for more."""
     parameters = replace(workload.parameters, seed=seed)
-    trace = make_trace(replace(workload, parameters=parameters), "multi_turn")
-    blocks = {one: identify_blocks(trace, parameters.block_size, outputs=one) for one in outputs}
-    return Draw(trace, parameters, blocks)
+    trace, size = make_trace(replace(workload, parameters=parameters), "multi_turn"), parameters.block_size
+    asked, tree = find_tree(workload.tokens), find_tree(workload.tokens, outputs=True)
+    paths = {one: cut_paths(tree, trace.rows, one) for one in {size, *more_sizes}}
+    return Draw(trace, parameters, cut_paths(asked, trace.rows, size), paths)
 
 
 def _replay(case, draw, pool):
@@ -226,8 +241,8 @@ def _replay(case, draw, pool):
             time_per_token_s=max(draw.parameters.time_per_output_token_s, 1e-6),
         )
     replayer = engine.make(blocks=pool * size // options["block_size"] + engine.load().null_blocks, **options)
-    if engine.takes_blocks and options["block_size"] == size:
-        return replayer.replay(draw.trace, draw.blocks[options["outputs"]])
+    if engine.takes_paths:
+        return replayer.replay(draw.trace, draw.paths[options["block_size"]])
     return replayer.replay(draw.trace)
 
 
