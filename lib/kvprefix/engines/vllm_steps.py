@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.engines.vllm_pool import Pool, look_up, release, store, take_hits, take_new
+from kvprefix.engines.vllm_pool import Pool, borrowed, look_up, release, store, take_hits, take_new
 
 _NEVER = np.iinfo(np.int64).max
 _REQUEST = np.dtype([(name, np.int64) for name in (
@@ -21,13 +21,11 @@ _REQUEST = np.dtype([(name, np.int64) for name in (
     "n_held",  # physical blocks
     "known",  # tokens when it was last admitted, or will be
     "began",  # the step that computes the token after these
-    "due",  # the next step that takes or fills a block, or in which the request ends
     "hits", "admitted", "finished", "preemptions",  # blocks and step of the first admission, -1: never; step; times
-    "running", "preempted",  # no fields of the request: two lists of requests
 )])  # fmt: skip
 _STATE = np.dtype([(name, np.int64) for name in (
     "block_size", "prefill_steps",
-    "n_running", "n_preempted",  # of the lists; the request preempted last is admitted next
+    "n_running", "n_preempted",  # of the Lists; the request preempted last is admitted next
     "next_end", "first", "n_arrived",  # the first request that was never admitted, and how many arrived
     "evictions",  # blocks that lost what they held
     "steps", "tokens_again", "hits_again",  # those with a running request; of the admissions after a preemption
@@ -51,6 +49,24 @@ class _Memory(NamedTuple):
     tables: np.ndarray
 
 
+class _Lists(NamedTuple):
+    """The requests that run, in the order of admission, and those that were preempted; (n,) ndarrays of int64.
+
+    Attributes
+    ----------
+    running, preempted : ndarray
+    due : ndarray
+        Of each running one, the next step that takes or fills a block, or in which it ends.
+    end : ndarray
+        Of each running one, the step before which it is over, if it is not preempted.
+    """
+
+    running: np.ndarray
+    preempted: np.ndarray
+    due: np.ndarray
+    end: np.ndarray
+
+
 def replay_steps(pool, work, arrivals, prefill_steps):
     """Replay requests that arrive in given steps and whose first token takes `prefill_steps`.
 
@@ -66,111 +82,111 @@ def replay_steps(pool, work, arrivals, prefill_steps):
     requests["first_id"], requests["first_held"][1:], requests["known"] = work.offsets[:n], ends[:-1], work.prompts
     requests["hits"] = requests["admitted"] = requests["finished"] = -1
     state["block_size"], state["prefill_steps"] = work.block_size, prefill_steps
-    _replay(_Memory(pool, work.ids, np.empty(ends[-1] if n else 0, np.int32)), state, requests)
+    memory = _Memory(pool, work.ids, np.empty(ends[-1] if n else 0, np.int32))
+    _replay(memory, _Lists(*np.empty((4, n), np.int64)), state, requests)
     return requests, state[0]
 
 
 @njit(cache=True, nogil=True)
-def _replay(memory, state, requests):
+def _replay(memory, lists, state, requests):
     """Go from step to step, to the end."""
     now, n, step = state[0], len(requests), np.int64(0)
     while step < _NEVER:
         while now.n_arrived < n and requests[now.n_arrived].arrival <= step:
             now.n_arrived += 1
         if step >= now.next_end:
-            _let_go(memory, now, requests, step)
-        due, preempts = _compute_tokens(memory, now, requests, step)
-        if preempts:
-            due = step + 1
-        elif now.n_preempted or now.first < now.n_arrived:
-            due = min(due, _admit(memory, now, requests, step))
-        following = min(due, requests[now.n_arrived].arrival) if now.n_arrived < n else due
+            _let_go(memory, lists, now, requests, step)
+        if _compute_tokens(memory, lists, now, requests, step):
+            following = step + 1
+        else:
+            if now.n_preempted or now.first < now.n_arrived:
+                _admit(memory, lists, now, requests, step)
+            following = _NEVER
+            for k in range(now.n_running):
+                following = min(following, lists.due[k])
+        if now.n_arrived < n:
+            following = min(following, requests[now.n_arrived].arrival)
         if now.n_running:
             now.steps += following - step
         step = following
 
 
-@njit(cache=True, nogil=True)
-def _let_go(memory, now, requests, step):
+@borrowed
+def _let_go(memory, lists, now, requests, step):
     """End the requests whose last token came in the step before."""
     n_left, now.next_end = 0, _NEVER
     for k in range(now.n_running):
-        i = requests[k].running
-        one = requests[i]
-        end = one.began + one.computed - one.known
-        if end == step:
+        if lists.end[k] == step:
+            one = requests[lists.running[k]]
             release(memory.pool, _table(memory, one))
             one.finished = step
         else:
-            requests[n_left].running = i
+            lists.running[n_left], lists.due[n_left], lists.end[n_left] = lists.running[k], lists.due[k], lists.end[k]
             n_left += 1
-            now.next_end = min(now.next_end, end)
+            now.next_end = min(now.next_end, lists.end[k])
     now.n_running = n_left
 
 
-@njit(cache=True, nogil=True)
-def _compute_tokens(memory, now, requests, step):
-    """Compute a token of each running request; return the next step with a change, and whether any was preempted."""
-    due, n_preempted, k = _NEVER, now.n_preempted, 0
+@borrowed
+def _compute_tokens(memory, lists, now, requests, step):
+    """Compute a token of each running request; return whether any was preempted."""
+    n_preempted, k = now.n_preempted, 0
     while k < now.n_running:
-        i = requests[k].running
-        if requests[i].due == step:
-            _compute_token(memory, now, requests, i, step)
-        due = min(due, requests[i].due)
+        if lists.due[k] == step:
+            _compute_token(memory, lists, now, requests, k, step)
         k += 1
-    return due, now.n_preempted > n_preempted
+    return now.n_preempted > n_preempted
 
 
-@njit(cache=True, nogil=True)
-def _compute_token(memory, now, requests, i, step):
+@borrowed
+def _compute_token(memory, lists, now, requests, k, step):
     """Compute a token that begins or fills a block; for a new block, preempt the request admitted last if need be."""
-    pool, one, block_size = memory.pool, requests[i], now.block_size
+    pool, one, block_size = memory.pool, requests[lists.running[k]], now.block_size
     position = one.known + step - one.began
     if position % block_size == 0:
         while pool.blocks[0].held == 0:
-            if _preempt_last(memory, now, requests, step) == i:
+            _preempt_last(memory, lists, now, requests, step)
+            if now.n_running == k:
                 return
         one.n_held += 1
         now.evictions += take_new(pool, _table(memory, one)[-1:])
     if (position + 1) % block_size == 0:
         at = one.first_id + position // block_size
         store(pool, memory.ids[at : at + 1], _table(memory, one)[-1:])
-    one.due += _count_to_change(position, one.computed, block_size)
+    lists.due[k] += _count_to_change(position, one.computed, block_size)
 
 
-@njit(cache=True, nogil=True)
-def _preempt_last(memory, now, requests, step):
-    """Take the blocks of the request that was admitted last and put it first in the queue; return it."""
+@borrowed
+def _preempt_last(memory, lists, now, requests, step):
+    """Take the blocks of the request that was admitted last and put it first in the queue."""
     now.n_running -= 1
-    i = requests[now.n_running].running
+    i = lists.running[now.n_running]
     one = requests[i]
     release(memory.pool, _table(memory, one))
     if step >= one.began:
         one.known += step - one.began + 1
     one.preemptions += 1
-    requests[now.n_preempted].preempted = i
+    lists.preempted[now.n_preempted] = i
     now.n_preempted += 1
-    return i
 
 
-@njit(cache=True, nogil=True)
-def _admit(memory, now, requests, step):
-    """Admit waiting requests in order until one finds no room; return the next step that changes one of them."""
-    due = _NEVER
+@borrowed
+def _admit(memory, lists, now, requests, step):
+    """Admit waiting requests in order until one finds no room."""
     while now.n_preempted or now.first < now.n_arrived:
         again = now.n_preempted > 0
-        i = requests[now.n_preempted - 1].preempted if again else now.first
+        i = lists.preempted[now.n_preempted - 1] if again else now.first
         one = requests[i]
         if again or -(-one.prompt // now.block_size) < len(memory.pool.blocks):
             hit = _take_room(memory, now, one)
             if hit < 0:
                 break
-            requests[now.n_running].running = i
-            now.n_running += 1
             one.began = step + now.prefill_steps
-            one.due = one.began - 1 + _count_to_change(one.known - 1, one.computed, now.block_size)
-            due = min(due, one.due)
-            now.next_end = min(now.next_end, one.began + one.computed - one.known)
+            k, end = now.n_running, one.began + one.computed - one.known
+            due = one.began - 1 + _count_to_change(one.known - 1, one.computed, now.block_size)
+            lists.running[k], lists.due[k], lists.end[k] = i, due, end
+            now.n_running += 1
+            now.next_end = min(now.next_end, end)
             if again:
                 now.tokens_again += one.known
                 now.hits_again += hit
@@ -180,10 +196,9 @@ def _admit(memory, now, requests, step):
             now.n_preempted -= 1
         else:
             now.first += 1
-    return due
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _take_room(memory, now, one):
     """Take the blocks of all tokens that a request has, cached or new; return the hit blocks, -1 if no room."""
     pool, block_size = memory.pool, now.block_size
@@ -200,13 +215,13 @@ def _take_room(memory, now, one):
     return hit
 
 
-@njit(cache=True, nogil=True)
+@njit(inline="always")
 def _table(memory, one):
     """Return the blocks that a request holds."""
     return memory.tables[one.first_held : one.first_held + one.n_held]
 
 
-@njit(cache=True, nogil=True)
+@borrowed
 def _count_to_change(position, computed, block_size):
     """Return the number of tokens from `position` to the next one that begins or fills a block, or to the end."""
     last = position - position % block_size + block_size - 1
