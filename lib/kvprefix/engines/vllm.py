@@ -22,12 +22,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvprefix.blocks.stretches import find_paths, list_ids
+from kvprefix.blocks.stretches import find_paths
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.versions import VLLM_VERSIONS, find_rules
-from kvprefix.engines.vllm_pool import Work, count_cached, make_pool
-from kvprefix.engines.vllm_runs import RunWork, replay_one_by_one
+from kvprefix.engines.vllm_one_by_one import Work, replay_one_by_one
+from kvprefix.engines.vllm_pool import count_cached, make_pool
 from kvprefix.engines.vllm_steps import replay_steps
 from kvprefix.files.checks import check_block_size, check_whole
 from kvprefix.files.paths import InputError
@@ -112,20 +112,18 @@ class VLLM:
         paths = find_paths(trace, self.block_size, outputs=self.outputs) if paths is None else paths
         prompts, computed, wanted, n_blocks = self._plan(trace)
         known = find_rules(VLLM_VERSIONS, self.version)
+        work = Work(paths, prompts, computed, int(self.block_size), n_blocks - 1)
+        pool, of_overlap = make_pool(n_blocks - 1, paths.n_nodes, known.rules), {}
         if self.overlap is None:
-            work = RunWork(paths, prompts, computed, int(self.block_size), n_blocks - 1)
-            hits, evictions, *cached = replay_one_by_one(work, self.merge_duplicates, known.rules.legacy_free)
-            of_overlap = {}
+            hits, pool = replay_one_by_one(pool, work, self.merge_duplicates)
         else:
-            work = Work(*list_ids(paths), prompts, computed, int(self.block_size))
-            pool = make_pool(n_blocks, paths.n_distinct, known.rules)
-            hits, evictions, of_overlap = self._run_at_once(pool, work, trace.arrival_s)
-            cached = count_cached(pool)
+            hits, pool, of_overlap = self._run_at_once(pool, work, trace.arrival_s)
+        cached_hashes, blocks_with_hash = count_cached(pool, paths)
         return EngineReplayed(
             hit_tokens=np.where(hits < 0, -1, hits * self.block_size), prompt_tokens=prompts,
-            evictions=int(evictions), label=self.label, details={"note": known.note} if known.note else {},
+            evictions=int(pool.state["evictions"][0]), label=self.label, details={"note": known.note} if known.note else {},
             block_size=self.block_size, blocks=self.blocks, rules=known.rules,
-            cached_hashes=int(cached[0]), blocks_with_hash=int(cached[1]),
+            cached_hashes=cached_hashes, blocks_with_hash=blocks_with_hash,
             outputs_cut=int(((computed < wanted) & (hits >= 0)).sum()), **of_overlap,
         )  # fmt: skip
 
@@ -146,14 +144,14 @@ class VLLM:
         return prompts, computed, wanted, n_blocks
 
     def _run_at_once(self, pool, work, arrival_s):
-        """Return the hit blocks of each request, the evictions, and the further results of overlapping requests."""
+        """Return the hit blocks of each request, the pool at the end, and the further results of such requests."""
         arrivals, prefill_steps = self.overlap.count_steps(arrival_s, len(work.prompts))
-        ran, state = replay_steps(pool, work, arrivals, prefill_steps)
+        ran, pool, state = replay_steps(pool, work, arrivals, prefill_steps)
         of_overlap = self.overlap.read_steps(arrival_s, arrivals, ran["admitted"], ran["finished"]) | {
             "preemptions": ran["preemptions"], "steps": int(state["steps"]), "tokens_again": int(state["tokens_again"]),
             "cached_again": int(state["hits_again"]) * self.block_size,
         }  # fmt: skip
-        return ran["hits"], state["evictions"], of_overlap
+        return ran["hits"], pool, of_overlap
 
 
 def _check_blocks(blocks):

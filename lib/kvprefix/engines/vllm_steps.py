@@ -11,42 +11,35 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.engines.vllm_pool import Pool, borrowed, look_up, release, store, take_hits, take_new
+from kvprefix.blocks.stretches import Paths
+from kvprefix.engines.vllm_pool import (
+    borrowed,
+    hold_hits,
+    look_up,
+    make_room,
+    release,
+    store,
+    store_next,
+    take_new,
+)
 
 _NEVER = np.iinfo(np.int64).max
 _REQUEST = np.dtype([(name, np.int64) for name in (
     "arrival",  # step
     "prompt", "computed",  # tokens: the prompt's, and with the generated ones when it is over
-    "first_id", "first_held",  # where its part of `ids` and of `tables` begins
-    "n_held",  # physical blocks
+    "held",  # the first of its holds, 0: none
+    "n_open",  # blocks that it holds besides, which are not full
+    "place",  # of the stretch of its last block in the paths, or of an earlier one
     "known",  # tokens when it was last admitted, or will be
     "began",  # the step that computes the token after these
     "hits", "admitted", "finished", "preemptions",  # blocks and step of the first admission, -1: never; step; times
 )])  # fmt: skip
 _STATE = np.dtype([(name, np.int64) for name in (
-    "block_size", "prefill_steps",
+    "block_size", "n_blocks", "prefill_steps",
     "n_running", "n_preempted",  # of the Lists; the request preempted last is admitted next
     "next_end", "first", "n_arrived",  # the first request that was never admitted, and how many arrived
-    "evictions",  # blocks that lost what they held
     "steps", "tokens_again", "hits_again",  # those with a running request; of the admissions after a preemption
 )])  # fmt: skip
-
-
-class _Memory(NamedTuple):
-    """The blocks, and who fills and holds which: arrays of int32, one request's part behind the other's.
-
-    Attributes
-    ----------
-    pool : Pool
-    ids : ndarray of int32
-        The contents that the requests give their blocks.
-    tables : ndarray of int32
-        The physical blocks that they hold.
-    """
-
-    pool: Pool
-    ids: np.ndarray
-    tables: np.ndarray
 
 
 class _Lists(NamedTuple):
@@ -72,35 +65,39 @@ def replay_steps(pool, work, arrivals, prefill_steps):
 
     Returns
     -------
-    (requests, state) : tuple
-        `hits`, `admitted`, `finished` and `preemptions` of each request; `evictions`, `steps`, `tokens_again` and
-        `hits_again`.
+    (requests, pool, state) : tuple
+        `hits`, `admitted`, `finished` and `preemptions` of each request; the pool at the end; `steps`, `tokens_again`
+        and `hits_again`.
     """
-    n, ends = len(work.prompts), np.cumsum(-(-work.computed // work.block_size))
+    n = len(work.prompts)
     requests, state = np.zeros(n, _REQUEST), np.zeros(1, _STATE)
     requests["arrival"], requests["prompt"], requests["computed"] = arrivals, work.prompts, work.computed
-    requests["first_id"], requests["first_held"][1:], requests["known"] = work.offsets[:n], ends[:-1], work.prompts
+    requests["known"] = work.prompts
     requests["hits"] = requests["admitted"] = requests["finished"] = -1
-    state["block_size"], state["prefill_steps"] = work.block_size, prefill_steps
-    memory = _Memory(pool, work.ids, np.empty(ends[-1] if n else 0, np.int32))
-    _replay(memory, _Lists(*np.empty((4, n), np.int64)), state, requests)
-    return requests, state[0]
+    state["block_size"], state["prefill_steps"], state["n_blocks"] = work.block_size, prefill_steps, work.n_blocks
+    pool = _replay(pool, work.paths, _Lists(*np.empty((4, n), np.int64)), state, requests)
+    return requests, pool, state[0]
 
 
 @njit(cache=True, nogil=True)
-def _replay(memory, lists, state, requests):
-    """Go from step to step, to the end."""
+def _replay(pool, paths, lists, state, requests):
+    """Go from step to step, to the end; return the pool."""
     now, n, step = state[0], len(requests), np.int64(0)
     while step < _NEVER:
         while now.n_arrived < n and requests[now.n_arrived].arrival <= step:
             now.n_arrived += 1
         if step >= now.next_end:
-            _let_go(memory, lists, now, requests, step)
-        if _compute_tokens(memory, lists, now, requests, step):
+            _let_go(pool, lists, now, requests, step)
+        pool = make_room(pool, now.n_running)
+        if _compute_tokens(pool, paths, lists, now, requests, step):
             following = step + 1
         else:
-            if now.n_preempted or now.first < now.n_arrived:
-                _admit(memory, lists, now, requests, step)
+            while now.n_preempted or now.first < now.n_arrived:
+                again = now.n_preempted > 0
+                i = lists.preempted[now.n_preempted - 1] if again else now.first
+                pool = make_room(pool, requests[i].known // now.block_size)
+                if not _admit(pool, paths, lists, now, requests[i], i, again, step):
+                    break
             following = _NEVER
             for k in range(now.n_running):
                 following = min(following, lists.due[k])
@@ -109,16 +106,17 @@ def _replay(memory, lists, state, requests):
         if now.n_running:
             now.steps += following - step
         step = following
+    return pool
 
 
 @borrowed
-def _let_go(memory, lists, now, requests, step):
+def _let_go(pool, lists, now, requests, step):
     """End the requests whose last token came in the step before."""
     n_left, now.next_end = 0, _NEVER
     for k in range(now.n_running):
         if lists.end[k] == step:
             one = requests[lists.running[k]]
-            release(memory.pool, _table(memory, one))
+            release(pool, one.held, one.n_open)
             one.finished = step
         else:
             lists.running[n_left], lists.due[n_left], lists.end[n_left] = lists.running[k], lists.due[k], lists.end[k]
@@ -128,41 +126,43 @@ def _let_go(memory, lists, now, requests, step):
 
 
 @borrowed
-def _compute_tokens(memory, lists, now, requests, step):
+def _compute_tokens(pool, paths, lists, now, requests, step):
     """Compute a token of each running request; return whether any was preempted."""
     n_preempted, k = now.n_preempted, 0
     while k < now.n_running:
         if lists.due[k] == step:
-            _compute_token(memory, lists, now, requests, k, step)
+            _compute_token(pool, paths, lists, now, requests, k, step)
         k += 1
     return now.n_preempted > n_preempted
 
 
 @borrowed
-def _compute_token(memory, lists, now, requests, k, step):
+def _compute_token(pool, paths, lists, now, requests, k, step):
     """Compute a token that begins or fills a block; for a new block, preempt the request admitted last if need be."""
-    pool, one, block_size = memory.pool, requests[lists.running[k]], now.block_size
+    one, block_size = requests[lists.running[k]], now.block_size
     position = one.known + step - one.began
     if position % block_size == 0:
-        while pool.blocks[0].held == 0:
-            _preempt_last(memory, lists, now, requests, step)
+        while pool.state[0].free == 0:
+            _preempt_last(pool, lists, now, requests, step)
             if now.n_running == k:
                 return
-        one.n_held += 1
-        now.evictions += take_new(pool, _table(memory, one)[-1:])
+        one.n_open = 1
+        take_new(pool, 1)
     if (position + 1) % block_size == 0:
-        at = one.first_id + position // block_size
-        store(pool, memory.ids[at : at + 1], _table(memory, one)[-1:])
+        depth = position // block_size
+        while paths.ends[one.place] <= depth:
+            one.place += 1
+        one.held, one.n_open = store_next(pool, paths.nodes[one.place], depth, one.held), 0
     lists.due[k] += _count_to_change(position, one.computed, block_size)
 
 
 @borrowed
-def _preempt_last(memory, lists, now, requests, step):
+def _preempt_last(pool, lists, now, requests, step):
     """Take the blocks of the request that was admitted last and put it first in the queue."""
     now.n_running -= 1
     i = lists.running[now.n_running]
     one = requests[i]
-    release(memory.pool, _table(memory, one))
+    release(pool, one.held, one.n_open)
     if step >= one.began:
         one.known += step - one.began + 1
     one.preemptions += 1
@@ -171,54 +171,45 @@ def _preempt_last(memory, lists, now, requests, step):
 
 
 @borrowed
-def _admit(memory, lists, now, requests, step):
-    """Admit waiting requests in order until one finds no room."""
-    while now.n_preempted or now.first < now.n_arrived:
-        again = now.n_preempted > 0
-        i = lists.preempted[now.n_preempted - 1] if again else now.first
-        one = requests[i]
-        if again or -(-one.prompt // now.block_size) < len(memory.pool.blocks):
-            hit = _take_room(memory, now, one)
-            if hit < 0:
-                break
-            one.began = step + now.prefill_steps
-            k, end = now.n_running, one.began + one.computed - one.known
-            due = one.began - 1 + _count_to_change(one.known - 1, one.computed, now.block_size)
-            lists.running[k], lists.due[k], lists.end[k] = i, due, end
-            now.n_running += 1
-            now.next_end = min(now.next_end, end)
-            if again:
-                now.tokens_again += one.known
-                now.hits_again += hit
-            else:
-                one.hits, one.admitted = hit, step
+def _admit(pool, paths, lists, now, one, i, again, step):
+    """Admit a waiting request, or refuse it for good; return False if there is no room."""
+    block_size = now.block_size
+    if again or -(-one.prompt // block_size) <= now.n_blocks:
+        hit = _take_room(pool, paths, one, i, block_size)
+        if hit < 0:
+            return False
+        one.began = step + now.prefill_steps
+        k, end = now.n_running, one.began + one.computed - one.known
+        due = one.began - 1 + _count_to_change(one.known - 1, one.computed, block_size)
+        lists.running[k], lists.due[k], lists.end[k] = i, due, end
+        now.n_running += 1
+        now.next_end = min(now.next_end, end)
         if again:
-            now.n_preempted -= 1
+            now.tokens_again += one.known
+            now.hits_again += hit
         else:
-            now.first += 1
+            one.hits, one.admitted = hit, step
+    if again:
+        now.n_preempted -= 1
+    else:
+        now.first += 1
+    return True
 
 
 @borrowed
-def _take_room(memory, now, one):
+def _take_room(pool, paths, one, i, block_size):
     """Take the blocks of all tokens that a request has, cached or new; return the hit blocks, -1 if no room."""
-    pool, block_size = memory.pool, now.block_size
-    n_needed = -(-one.known // block_size)
-    own = memory.ids[one.first_id : one.first_id + one.known // block_size]
-    hit, idle = look_up(pool, own, (one.known - 1) // block_size)
-    if n_needed - hit + idle > pool.blocks[0].held:
+    nodes = paths.nodes[paths.offsets[i] : paths.offsets[i + 1]]
+    ends = paths.ends[paths.offsets[i] : paths.offsets[i + 1]]
+    n_needed, full = -(-one.known // block_size), one.known // block_size
+    hit, idle = look_up(pool, nodes, ends, (one.known - 1) // block_size)
+    if n_needed - hit + idle > pool.state[0].free:
         return -1
-    one.n_held = n_needed
-    table = _table(memory, one)
-    take_hits(pool, own[:hit], table)
-    now.evictions += take_new(pool, table[hit:])
-    store(pool, own[hit:], table[hit:])
+    held = hold_hits(pool, nodes, ends, hit)
+    take_new(pool, n_needed - hit)
+    one.held = store(pool, nodes, ends, hit, full, held, False)
+    one.n_open, one.place = n_needed - full, paths.offsets[i]
     return hit
-
-
-@njit(inline="always")
-def _table(memory, one):
-    """Return the blocks that a request holds."""
-    return memory.tables[one.first_held : one.first_held + one.n_held]
 
 
 @borrowed
