@@ -37,6 +37,7 @@ _REQUEST = np.dtype([(name, np.int64) for name in (
 _STATE = np.dtype([(name, np.int64) for name in (
     "block_size", "n_blocks", "prefill_steps",
     "n_running", "n_preempted",  # of the Lists; the request preempted last is admitted next
+    "n_planned",  # blocks that the running requests fill until they end
     "next_end", "first", "n_arrived",  # the first request that was never admitted, and how many arrived
     "steps", "tokens_again", "hits_again",  # those with a running request; of the admissions after a preemption
 )])  # fmt: skip
@@ -88,14 +89,13 @@ def _replay(pool, paths, lists, state, requests):
             now.n_arrived += 1
         if step >= now.next_end:
             _let_go(pool, lists, now, requests, step)
-        pool = make_room(pool, now.n_running)
         if _compute_tokens(pool, paths, lists, now, requests, step):
             following = step + 1
         else:
             while now.n_preempted or now.first < now.n_arrived:
                 again = now.n_preempted > 0
                 i = lists.preempted[now.n_preempted - 1] if again else now.first
-                pool = make_room(pool, requests[i].known // now.block_size)
+                pool = make_room(pool, now.n_planned + requests[i].computed // now.block_size)
                 if not _admit(pool, paths, lists, now, requests[i], i, again, step):
                     break
             following = _NEVER
@@ -117,6 +117,7 @@ def _let_go(pool, lists, now, requests, step):
         if lists.end[k] == step:
             one = requests[lists.running[k]]
             release(pool, one.held, one.n_open)
+            now.n_planned -= one.computed // now.block_size
             one.finished = step
         else:
             lists.running[n_left], lists.due[n_left], lists.end[n_left] = lists.running[k], lists.due[k], lists.end[k]
@@ -163,6 +164,7 @@ def _preempt_last(pool, lists, now, requests, step):
     i = lists.running[now.n_running]
     one = requests[i]
     release(pool, one.held, one.n_open)
+    now.n_planned -= one.computed // now.block_size
     if step >= one.began:
         one.known += step - one.began + 1
     one.preemptions += 1
@@ -183,6 +185,7 @@ def _admit(pool, paths, lists, now, one, i, again, step):
         due = one.began - 1 + _count_to_change(one.known - 1, one.computed, block_size)
         lists.running[k], lists.due[k], lists.end[k] = i, due, end
         now.n_running += 1
+        now.n_planned += one.computed // block_size
         now.next_end = min(now.next_end, end)
         if again:
             now.tokens_again += one.known
