@@ -29,7 +29,7 @@ _REQUEST = np.dtype([(name, np.int64) for name in (
     "prompt", "computed",  # tokens: the prompt's, and with the generated ones when it is over
     "held",  # the first of its holds, 0: none
     "n_open",  # blocks that it holds besides, which are not full
-    "place",  # of the stretch of its last block in the paths, or of an earlier one
+    "depth", "place",  # of the block that is filled next; of this block's stretch in the paths, or of an earlier one
     "known",  # tokens when it was last admitted, or will be
     "began",  # the step that computes the token after these
     "hits", "admitted", "finished", "preemptions",  # blocks and step of the first admission, -1: never; step; times
@@ -140,21 +140,22 @@ def _compute_tokens(pool, paths, lists, now, requests, step):
 @borrowed
 def _compute_token(pool, paths, lists, now, requests, k, step):
     """Compute a token that begins or fills a block; for a new block, preempt the request admitted last if need be."""
-    one, block_size = requests[lists.running[k]], now.block_size
-    position = one.known + step - one.began
-    if position % block_size == 0:
+    one = requests[lists.running[k]]
+    if not one.n_open:
         while pool.state[0].free == 0:
             _preempt_last(pool, lists, now, requests, step)
             if now.n_running == k:
                 return
-        one.n_open = 1
         take_new(pool, 1)
-    if (position + 1) % block_size == 0:
-        depth = position // block_size
-        while paths.ends[one.place] <= depth:
-            one.place += 1
-        one.held, one.n_open = store_next(pool, paths.nodes[one.place], depth, one.held), 0
-    lists.due[k] += _count_to_change(position, one.computed, block_size)
+        one.n_open = 1
+        if now.block_size > 1:
+            lists.due[k] += min(now.block_size - 1, lists.end[k] - step)
+            return
+    while paths.ends[one.place] <= one.depth:
+        one.place += 1
+    one.held, one.n_open = store_next(pool, paths.nodes[one.place], one.depth, one.held), 0
+    one.depth += 1
+    lists.due[k] += 1
 
 
 @borrowed
@@ -182,7 +183,8 @@ def _admit(pool, paths, lists, now, one, i, again, step):
             return False
         one.began = step + now.prefill_steps
         k, end = now.n_running, one.began + one.computed - one.known
-        due = one.began - 1 + _count_to_change(one.known - 1, one.computed, block_size)
+        fills = -one.known % block_size  # tokens until its last block is full
+        due = min(one.began + max(fills - 1, 0), end)
         lists.running[k], lists.due[k], lists.end[k] = i, due, end
         now.n_running += 1
         now.n_planned += one.computed // block_size
@@ -211,12 +213,5 @@ def _take_room(pool, paths, one, i, block_size):
     held = hold_hits(pool, nodes, ends, hit)
     take_new(pool, n_needed - hit)
     one.held = store(pool, nodes, ends, hit, full, held, False)
-    one.n_open, one.place = n_needed - full, paths.offsets[i]
+    one.n_open, one.depth, one.place = n_needed - full, full, paths.offsets[i]
     return hit
-
-
-@borrowed
-def _count_to_change(position, computed, block_size):
-    """Return the number of tokens from `position` to the next one that begins or fills a block, or to the end."""
-    last = position - position % block_size + block_size - 1
-    return min(position + 1 if position == last else last, computed) - position
