@@ -17,10 +17,9 @@ from kvprefix.engines.registry import ENGINES
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import spread_capacities
 from kvprefix.studies.draws import is_settled, list_rounds
-from kvprefix.studies.table import find_tree, measure_table
+from kvprefix.studies.table import draw_trace, find_tree, measure_table
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import Trace
-from kvprefix.traces.workload import make_trace
 
 ENGINE_STUDY_VERSION = 3  # raise when the meaning of the table changes
 ENGINE_SEEDS = 6  # the most draws of the clock; an engine's replay costs more than a policy's
@@ -224,11 +223,10 @@ def measure_engine_curve(workload, seed, points):
 
 def _draw(workload, seed, more_sizes=()):
     """Return the draw of a seed, with paths for the workload's block size and for more."""
-    parameters = replace(workload.parameters, seed=seed)
-    trace, size = make_trace(replace(workload, parameters=parameters), "multi_turn"), parameters.block_size
+    trace, parameters = draw_trace(workload, seed=seed), replace(workload.parameters, seed=seed)
     asked, tree = find_tree(workload.tokens), find_tree(workload.tokens, outputs=True)
-    paths = {one: cut_paths(tree, trace.rows, one) for one in {size, *more_sizes}}
-    return Draw(trace, parameters, cut_paths(asked, trace.rows, size), paths)
+    paths = {one: cut_paths(tree, trace.rows, one) for one in {parameters.block_size, *more_sizes}}
+    return Draw(trace, parameters, cut_paths(asked, trace.rows, parameters.block_size), paths)
 
 
 def _replay(case, draw, pool):

@@ -130,8 +130,13 @@ def draw_stretches(workload, block_size, *, outputs=False, **changes):
     The tree of the requests' prefixes is made once per process: other times only put requests in another order, and
     another block size only cuts the tree elsewhere. With `outputs` requests access the blocks of their replies too.
     """
-    trace = make_trace(replace(workload, parameters=replace(workload.parameters, **changes)), "multi_turn")
-    return cut_trace(find_tree(workload.tokens, outputs), trace, block_size)
+    return cut_trace(find_tree(workload.tokens, outputs), draw_trace(workload, **changes), block_size)
+
+
+def draw_trace(workload, **changes):
+    """Return the Trace of the workload's multi-turn requests at such times, with the numbers of the requests alone."""
+    parameters, requests = replace(workload.parameters, **changes), workload.requests.select_dtypes("number")
+    return make_trace(replace(workload, parameters=parameters, requests=requests), "multi_turn")
 
 
 def find_tree(tokens, outputs=False):

@@ -127,7 +127,8 @@ class Workload(Shown):
         rng = np.random.default_rng(TABLE["seed"].check(seed))
         arrival = schedule_turns(chosen, arrivals, clock, rng)
         order = np.lexsort((chosen["turn"], chosen["conversation_index"], arrival))
-        requests = chosen.assign(arrival_s=arrival)[REQUEST_COLUMNS].iloc[order]
+        there = [name for name in REQUEST_COLUMNS if name in chosen or name == "arrival_s"]  # studies need no names
+        requests = chosen.assign(arrival_s=arrival)[there].iloc[order]
         timing = arrivals.as_parameters("arrivals") | clock.as_parameters("clock")
         given = {**asdict(self.source), **timing, "seed": seed}
         info = {"mode": mode, "parameters": given, "dataset": self.dataset, "tokenizer": self.tokenizer}
