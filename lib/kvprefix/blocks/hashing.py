@@ -65,8 +65,8 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     firsts = find_firsts(n_blocks, n_known, needed)
     if firsts[-1] >= MOST:
         raise InputError(
-            f"{firsts[-1]:,} blocks of {block_size} tokens depend on one another, more than can be numbered ({MOST:,}); "
-            "use larger blocks"
+            f"{firsts[-1]:,} blocks of {block_size} tokens depend on one another, more than can be numbered "
+            f"({MOST:,}); use larger blocks"
         )
     return HashedBlocks(*_hash(*map(read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
 

@@ -27,7 +27,7 @@ def assert_equal(found, expected):
 
 
 def test_reuse_by_hand():
-    # blocks of 2: (1 2) (3 4); (1 2) (5 6); the first again; (1 2) (5 6) (7 8), of which the second request stored (5 6)
+    # blocks of 2: (1 2) (3 4); (1 2) (5 6); the first again; (1 2) (5 6) (7 8): the second request stored its (5 6)
     found = find(make_trace_of([[1, 2, 3, 4], [1, 2, 5, 6], [1, 2, 3, 4], [1, 2, 5, 6, 7, 8, 9]]), 2)
     assert found.blocks.tolist() == [2, 2, 2, 3]
     assert found.reused.tolist() == [0, 1, 2, 2]
