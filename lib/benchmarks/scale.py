@@ -91,8 +91,8 @@ def measure_sizes(sizes, folder, keep):
                 earlier, other = before[name]
                 times = {key: f"{one[key] / other[key]:.1f}x" for key in one if key != "inner"}
                 yield (
-                    f"| {n:,} over {earlier:,} | {name} | {times['wall_s']} | {times['cpu_s']} | | {times['peak_mb']} | "
-                    f"{times['anonymous_mb']} | {times['file_mb']} |"
+                    f"| {n:,} over {earlier:,} | {name} | {times['wall_s']} | {times['cpu_s']} | | "
+                    f"{times['peak_mb']} | {times['anonymous_mb']} | {times['file_mb']} |"
                 )
             before[name] = n, one
         if not keep:
