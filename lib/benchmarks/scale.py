@@ -11,8 +11,9 @@ many need 45 GB of disk and half an hour; the last rows then say how time and me
 
     python lib/benchmarks/scale.py --sizes 94145,941450 --folder /path/with/room
 
-`--cached` measures, on the bundled data, the main job from cached tokens beside that of a commit, in turns, each pair
-on its own; `--cluster` runs it with two workers of a Dask cluster and says what memory each process has.
+`--beside` measures, on the bundled data, the main job from cached tokens and the same in another clone of the project,
+which has an environment of its own (`make env`), in turns. `--cluster` runs it with two workers of a Dask cluster and
+says what memory each process has.
 """
 
 import argparse
@@ -36,8 +37,6 @@ from kvprefix.conversations.readers import read_records
 
 FULL = 94_145
 BUNDLED = 17_395  # usable conversations of the bundled part
-BASE = "711503a"  # the commit that the cached job is compared with
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def main():
@@ -47,12 +46,12 @@ def main():
     parser.add_argument("--folder", type=Path, help="for data and results; removed again (default: a temporary one)")
     parser.add_argument("--output", type=Path, help="also write the table here")
     parser.add_argument("--keep", action="store_true", help="keep data and results")
-    parser.add_argument("--cached", type=int, metavar="PAIRS", help=f"instead: the cached job beside that of {BASE}")
+    parser.add_argument("--beside", type=Path, metavar="CLONE", help="instead: the cached job beside that of a clone")
     parser.add_argument("--cluster", type=int, metavar="N", help="instead: N conversations on a cluster of two workers")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kvprefix-scale-"))
-    if options.cached:
-        found = measure_cached(folder, options.cached)
+    if options.beside:
+        found = measure_cached(folder, options.beside.resolve())
     elif options.cluster:
         found = measure_cluster(folder, options.cluster)
     else:
@@ -99,28 +98,24 @@ def measure_sizes(sizes, folder, keep):
             shutil.rmtree(here)
 
 
-def measure_cached(folder, pairs, commit=BASE):
-    """Yield the CPU time of the eight data files of the bundled data from cached tokens, here and at a commit."""
-    there = folder / "commit"
-    subprocess.run(["git", "worktree", "add", "--detach", "-f", there, commit], cwd=PROJECT, check=True, stdout=2)
-    try:
-        jobs = {"here": PROJECT / "lib", commit: there / "lib"}
-        yield f"| cached main job, eight data files | CPU s: here | CPU s: {commit} | ratio |\n|:--|--:|--:|--:|"
-        ratios = []
-        for pair in range(-1, pairs):  # the first one tokenises and compiles
-            cpu = {name: _run_cached(folder, name, lib) for name, lib in jobs.items()}
-            if pair >= 0:
-                ratios.append(cpu["here"] / cpu[commit])
-                yield f"| pair {pair + 1} | {cpu['here']:.2f} | {cpu[commit]:.2f} | {ratios[-1]:.2f} |"
-        yield f"| median | | | **{statistics.median(ratios):.2f}** |"
-    finally:
-        subprocess.run(["git", "worktree", "remove", "--force", there], cwd=PROJECT, check=True)
+def measure_cached(folder, other, pairs=5):
+    """Yield the CPU time of the eight data files of the bundled data from cached tokens, here and in another clone."""
+    name = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=other, text=True).strip()
+    ratios = []
+    pythons = {"here": sys.executable, name: str(other / ".venv/bin/python")}
+    yield f"| cached main job, eight data files | CPU s: here | CPU s: {name} | ratio |\n|:--|--:|--:|--:|"
+    for pair in range(pairs + 1):  # the first one tokenises and compiles
+        cpu = {name: _run_cached(folder, name, python) for name, python in pythons.items()}
+        if pair:
+            ratios.append(cpu["here"] / cpu[name])
+            yield f"| pair {pair} | {cpu['here']:.2f} | {cpu[name]:.2f} | {ratios[-1]:.2f} |"
+    yield f"| median | | | **{statistics.median(ratios):.2f}** |"
 
 
-def _run_cached(folder, name, lib):
+def _run_cached(folder, name, python):
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    command = ["env", f"PYTHONPATH={lib}", *KVPREFIX, "run", "--skip-visualization", "--output-dir", str(out)]
+    command = [python, "-m", "kvprefix", "run", "--skip-visualization", "--output-dir", str(out)]
     return run(command, folder / f"derived-{name}")["cpu_s"]
 
 

@@ -88,7 +88,7 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
             f"{name}cached": one.cached_tokens,
             f"{name}fraction": np.rint(UNIT * one.sharing_fraction),
         }
-    sums = np.column_stack([np.bincount(group, column, n).astype(np.int64) for column in columns.values()])
+    sums = np.column_stack([np.bincount(group, column, n) for column in columns.values()])
     shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]
     ranked = _rank(accountings[""].sharing_fraction, group, n)
     some = [(sums, ranked, share, [seed, k]) for k, share in enumerate(shares)]
@@ -148,14 +148,15 @@ def _draw(counts, sums, values, groups, stops, bins, firsts):
 
     The median is the value at which the requests so far, by value, are half of those drawn.
     """
-    drawn = np.zeros((len(counts), sums.shape[1]), np.int64)
+    drawn = np.zeros((len(counts), sums.shape[1]))  # whole numbers, which are exact in any order
     reached, median = np.zeros((len(counts), len(stops)), np.int64), np.empty(len(counts))
     for group in range(len(sums)):
         for k in range(len(counts)):
             times = np.int64(counts[k, group])
             if times:
+                factor = float(times)
                 for column in range(sums.shape[1]):
-                    drawn[k, column] += times * sums[group, column]
+                    drawn[k, column] += factor * sums[group, column]
                 for request in range(firsts[group], firsts[group + 1]):
                     reached[k, bins[request]] += times
     for k in range(len(counts)):
