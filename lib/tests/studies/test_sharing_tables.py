@@ -51,7 +51,10 @@ def test_no_blocks_are_a_head(tmp_path, rows):
     assert_blocks_equal(share(make_trace_of([[1], []]), 2), tmp_path)
 
 
-@pytest.mark.parametrize("odd", ["plain", 'a "quote"', "a, comma", "two\nlines", "a\rreturn", "", "\u00fc \u2028", "=1+1"])
+ODD = ["plain", 'a "quote"', "a, comma", "two\nlines", "a\rreturn", "", "\u00fc \u2028", "=1+1"]
+
+
+@pytest.mark.parametrize("odd", ODD)
 def test_requests_are_written_as_pandas_writes_them(tmp_path, rows, odd):
     frame = pd.DataFrame({
         "name": [odd, "b", "c"], "count": [1, -2, 10**12], "share": [0.0, 1e-5, 1 / 3], "time_s": [0.1, 1e16, 12.0],
