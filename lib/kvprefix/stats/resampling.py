@@ -19,6 +19,7 @@ from kvprefix.tasks.runner import open_tasks
 
 TASKS = 8  # the draws are split among them
 AT_ONCE = 8  # draws
+FEW = 2**25  # conversations in all draws together that are drawn in a second, in this thread
 UNIT = 2**26  # sharing fractions are summed in whole 1/UNIT, so that no sum depends on its order
 FRACTIONS = np.linspace(0, 1, 101)  # at which the band of the sharing fraction's distribution is computed
 
@@ -92,7 +93,7 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
     shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]
     ranked = _rank(accountings[""].sharing_fraction, group, n)
     some = [(sums, ranked, share, [seed, k]) for k, share in enumerate(shares)]
-    with open_tasks() as tasks:
+    with open_tasks("here" if n * draws <= FEW else None) as tasks:
         drawn, cdf, median = map(np.concatenate, zip(*tasks.map(_resample, some, "resampling"), strict=True))
     rates = make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median)
     return Resampled(rates, cdf, n, accountings)
