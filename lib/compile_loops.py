@@ -35,12 +35,14 @@ def compile_accounting(workload):
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import count_working_set, rank_reuse
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
-    from kvprefix.studies.sharing import analyse
+    from kvprefix.studies.sharing import analyse, write_results
     from kvprefix.studies.table import draw
     from kvprefix.studies.timing import RATES, measure_timing
     from kvprefix.traces.workload import MODES, make_trace
 
-    result = analyse(workload)["multi_turn"]
+    results = analyse(workload)
+    write_results(results, workload, Path(os.environ["KVPREFIX_DERIVED"]) / "out")
+    result = results["multi_turn"]
     result.trace.prompt(0)
     rank_reuse(result.sharing.accesses)
     count_working_set(draw(workload, 16), 60, range(10))

@@ -138,7 +138,7 @@ def run(command, derived):
 
         def watch():
             while not ended.wait(0.02):
-                anonymous, file = map(sum, zip(*map(_read_memory, _list_tree(process.pid)), strict=True))
+                anonymous, file = map(sum, zip(*map(read_memory, _list_tree(process.pid)), strict=True))
                 for name, value in zip(peaks, (anonymous + file, anonymous, file), strict=True):
                     peaks[name] = max(peaks[name], value / 1e3)
 
@@ -172,7 +172,7 @@ def _list_tree(pid):
             yield from _list_tree(int(child))
 
 
-def _read_memory(pid):
+def read_memory(pid):
     """Return a process's resident (anonymous, file-backed and shared) kB; nothing once it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

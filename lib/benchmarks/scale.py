@@ -7,19 +7,29 @@ parts: joining them, both modes, all files and figures). Memory is the peak over
 anonymous and of file-backed pages alone; the system takes back the latter when it needs room. Linux only.
 
 The full ShareGPT V3 has 94,145 conversations, the default sizes are a quarter, a half and all of that. Ten times as
-many need 60 GB of disk and hours:
+many need 45 GB of disk and half an hour; the last rows then say how time and memory grow from the size before:
 
-    python lib/benchmarks/scale.py --sizes 941450 --folder /path/with/room
+    python lib/benchmarks/scale.py --sizes 94145,941450 --folder /path/with/room
+
+`--beside` measures, on the bundled data, the main job from cached tokens and the same in another clone of the project,
+which has an environment of its own (`make env`), in turns. `--cluster` runs it with two workers of a Dask cluster and
+says what memory each process has.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from itertools import count
 from pathlib import Path
 
-from run import KVPREFIX, run
+from run import KVPREFIX, read_memory, run
 from tqdm import tqdm
 
 from kvprefix.conversations.load import locate_data
@@ -36,10 +46,18 @@ def main():
     parser.add_argument("--folder", type=Path, help="for data and results; removed again (default: a temporary one)")
     parser.add_argument("--output", type=Path, help="also write the table here")
     parser.add_argument("--keep", action="store_true", help="keep data and results")
+    parser.add_argument("--beside", type=Path, metavar="CLONE", help="instead: the cached job beside that of a clone")
+    parser.add_argument("--cluster", type=int, metavar="N", help="instead: N conversations on a cluster of two workers")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kvprefix-scale-"))
+    if options.beside:
+        found = measure_cached(folder, options.beside.resolve())
+    elif options.cluster:
+        found = measure_cluster(folder, options.cluster)
+    else:
+        found = measure_sizes([int(size) for size in options.sizes.split(",")], folder, options.keep)
     lines = []
-    for line in measure_sizes([int(size) for size in options.sizes.split(",")], folder, options.keep):
+    for line in found:
         print(line, flush=True)
         lines.append(line)
     if options.output:
@@ -51,6 +69,7 @@ def measure_sizes(sizes, folder, keep):
     """Yield the lines of the table."""
     yield "| conversations | step | wall s | CPU s | CPU ms a conversation | peak MB | anonymous | file-backed |"
     yield "|--:|:--|--:|--:|--:|--:|--:|--:|"
+    before = {}
     for n in sizes:
         here = folder / str(n)
         data = write_copies(here / "data.json", n)
@@ -67,8 +86,82 @@ def measure_sizes(sizes, folder, keep):
                 f"| {n:,} | {name} | {one['wall_s']:.0f} | {one['cpu_s']:.0f} | {1e3 * one['cpu_s'] / n:.2f} | "
                 f"{one['peak_mb']:,.0f} | {one['anonymous_mb']:,.0f} | {one['file_mb']:,.0f} |"
             )
+            if name in before:
+                earlier, other = before[name]
+                times = {key: f"{one[key] / other[key]:.1f}x" for key in one if key != "inner"}
+                yield (
+                    f"| {n:,} over {earlier:,} | {name} | {times['wall_s']} | {times['cpu_s']} | | "
+                    f"{times['peak_mb']} | {times['anonymous_mb']} | {times['file_mb']} |"
+                )
+            before[name] = n, one
         if not keep:
             shutil.rmtree(here)
+
+
+def measure_cached(folder, other, pairs=5):
+    """Yield the CPU time of the eight data files of the bundled data from cached tokens, here and in another clone."""
+    name = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=other, text=True).strip()
+    ratios = []
+    pythons = {"here": sys.executable, name: str(other / ".venv/bin/python")}
+    yield f"| cached main job, eight data files | CPU s: here | CPU s: {name} | ratio |\n|:--|--:|--:|--:|"
+    for pair in range(pairs + 1):  # the first one tokenises and compiles
+        cpu = {name: _run_cached(folder, name, python) for name, python in pythons.items()}
+        if pair:
+            ratios.append(cpu["here"] / cpu[name])
+            yield f"| pair {pair} | {cpu['here']:.2f} | {cpu[name]:.2f} | {ratios[-1]:.2f} |"
+    yield f"| median | | | **{statistics.median(ratios):.2f}** |"
+
+
+def _run_cached(folder, name, python):
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [python, "-m", "kvprefix", "run", "--skip-visualization", "--output-dir", str(out)]
+    return run(command, folder / f"derived-{name}")["cpu_s"]
+
+
+def measure_cluster(folder, n, workers=2):
+    """Yield the peak of the anonymous memory of each process of a cluster that runs the main job."""
+    data = write_copies(folder / "data.json", n)
+    with start_cluster(folder, workers) as (address, processes):
+        arguments = ["--data-path", str(data), "--max-conversations", str(n), "--output-dir", str(folder / "out")]
+        command = [*KVPREFIX, "run", *arguments, "--skip-visualization", "--scheduler", address]
+        environment = {**os.environ, "KVPREFIX_DERIVED": str(folder / "derived")}
+        start, peaks = time.perf_counter(), {}
+        client = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        while client.poll() is None:
+            for name, process in {**processes, "command": client}.items():
+                peaks[name] = max(peaks.get(name, 0), read_memory(process.pid)[0] / 1e3)
+            time.sleep(0.02)
+    if client.returncode:
+        raise SystemExit(f"the command failed on the cluster; see {folder}")
+    yield f"{n:,} conversations, {workers} workers, {time.perf_counter() - start:.0f} s.\n"
+    yield "| process | peak anonymous MB |\n|:--|--:|"
+    yield from (f"| {name} | {peak:,.0f} |" for name, peak in peaks.items())
+
+
+@contextlib.contextmanager
+def start_cluster(folder, workers):
+    """Yield the address and the processes by name of a scheduler and its workers on this machine."""
+    told, log = folder / "scheduler.json", os.open(folder / "cluster.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def start(program, *options):
+        command = [sys.executable, "-m", f"distributed.cli.{program}", "--scheduler-file", str(told), *options]
+        environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+        return subprocess.Popen([*command, "--host", "127.0.0.1", "--no-dashboard"], env=environment, stdout=log,
+                                stderr=log, cwd=folder)  # fmt: skip
+
+    options = ["--nthreads", "1", "--no-nanny", "--memory-limit", "0", "--local-directory", str(folder / "scratch")]
+    processes = {"scheduler": start("dask_scheduler", "--port", "0")}
+    try:
+        processes |= {f"worker {k + 1}": start("dask_worker", *options) for k in range(workers)}
+        while not told.exists():
+            time.sleep(0.1)
+        yield json.loads(told.read_text())["address"], processes
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+        os.close(log)
 
 
 def write_copies(path, n):

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from kvprefix.files.paths import InputError
 from kvprefix.tokens.arrays import copy_prompt
 
+MOST = 2**31  # blocks of a part, or keys of a range: they are numbered in 32 bits
 RANGES = 16  # of keys, by their first four bits; each range is numbered by itself
 
 
@@ -47,6 +49,11 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     HashedBlocks
         Of row r, without the first ``shared[r] // block_size`` blocks, which are its parent's.
 
+    Raises
+    ------
+    InputError
+        MOST blocks or more in one part.
+
     Notes
     -----
     A block's key is a 128-bit hash of its parent's key and its tokens: two independent 64-bit chains, chained as in an
@@ -56,6 +63,11 @@ def hash_blocks(tokens, block_size, *, outputs=False, needed=None):
     needed = np.ones(len(n_blocks), bool) if needed is None else needed
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
     firsts = find_firsts(n_blocks, n_known, needed)
+    if firsts[-1] >= MOST:
+        raise InputError(
+            f"{firsts[-1]:,} blocks of {block_size} tokens depend on one another, more than can be numbered "
+            f"({MOST:,}); use larger blocks"
+        )
     return HashedBlocks(*_hash(*map(read_only, (needed, n_blocks, n_known, firsts, *arrays)), block_size))
 
 

@@ -20,6 +20,7 @@ from kvprefix.tokens.arrays import PART_TOKENS, MessageTokens, check_parents, st
 
 IN_MEMORY = 2**24  # blocks; more go through files, whose memory the system may take back
 RANGE_BLOCKS = 2**19  # about the number of keys in a range: a table of so many stays in a processor's cache
+FEW = 16  # parts that one thread hashes in less than half a second: two threads of a core would take more CPU time
 RANGES = 16, 512  # at least, and at most
 
 
@@ -90,7 +91,7 @@ def find_reuse(tokens, rows, block_size, *, outputs=False):
     n_tokens = len(source.own) + len(source.output) * outputs
     in_memory = n_tokens // block_size <= IN_MEMORY
     n_ranges = min(max(RANGES[0], 2 ** (n_tokens // block_size // RANGE_BLOCKS).bit_length()), RANGES[1])
-    place = "here" if n_tokens <= 2 * PART_TOKENS else None
+    place = "here" if n_tokens <= FEW * PART_TOKENS else None
     positions = []
     with open_tasks(place) as tasks, open_exchange(tasks.share_memory and in_memory) as folder:
         parts = (

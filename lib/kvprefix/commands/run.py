@@ -12,7 +12,8 @@ def add_options(parser):
     add_parameters(parser)
     parser.add_argument("--output-dir", required=True, type=read_path, help="the report folder")
     parser.add_argument("--skip-visualization", action="store_true", help="write no figures")
-    parser.add_argument("--parquet", action="store_true", help="also write each trace with its tokens as Parquet")
+    text = "also write the tables, and each trace with its tokens, as Parquet"
+    parser.add_argument("--parquet", action="store_true", help=text)
     add_csv_safe(parser)
 
 

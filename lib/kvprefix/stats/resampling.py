@@ -19,6 +19,7 @@ from kvprefix.tasks.runner import open_tasks
 
 TASKS = 8  # the draws are split among them
 AT_ONCE = 8  # draws
+FEW = 2**25  # conversations in all draws together that are drawn in a second, in this thread
 UNIT = 2**26  # sharing fractions are summed in whole 1/UNIT, so that no sum depends on its order
 FRACTIONS = np.linspace(0, 1, 101)  # at which the band of the sharing fraction's distribution is computed
 
@@ -88,11 +89,11 @@ def resample_mode(trace, sharing, accountings, *, draws=DRAWS, seed=0):
             f"{name}cached": one.cached_tokens,
             f"{name}fraction": np.rint(UNIT * one.sharing_fraction),
         }
-    sums = np.column_stack([np.bincount(group, column, n).astype(np.int64) for column in columns.values()])
+    sums = np.column_stack([np.bincount(group, column, n) for column in columns.values()])
     shares = [draws // TASKS + (k < draws % TASKS) for k in range(TASKS)]
     ranked = _rank(accountings[""].sharing_fraction, group, n)
     some = [(sums, ranked, share, [seed, k]) for k, share in enumerate(shares)]
-    with open_tasks() as tasks:
+    with open_tasks("here" if n * draws <= FEW else None) as tasks:
         drawn, cdf, median = map(np.concatenate, zip(*tasks.map(_resample, some, "resampling"), strict=True))
     rates = make_rates(pd.DataFrame(drawn, columns=list(columns)), accountings, median)
     return Resampled(rates, cdf, n, accountings)
@@ -148,14 +149,15 @@ def _draw(counts, sums, values, groups, stops, bins, firsts):
 
     The median is the value at which the requests so far, by value, are half of those drawn.
     """
-    drawn = np.zeros((len(counts), sums.shape[1]), np.int64)
+    drawn = np.zeros((len(counts), sums.shape[1]))  # whole numbers, which are exact in any order
     reached, median = np.zeros((len(counts), len(stops)), np.int64), np.empty(len(counts))
     for group in range(len(sums)):
         for k in range(len(counts)):
             times = np.int64(counts[k, group])
             if times:
+                factor = float(times)
                 for column in range(sums.shape[1]):
-                    drawn[k, column] += times * sums[group, column]
+                    drawn[k, column] += factor * sums[group, column]
                 for request in range(firsts[group], firsts[group + 1]):
                     reached[k, bins[request]] += times
     for k in range(len(counts)):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 import pyarrow.csv
 import pyarrow.parquet  # noqa: F401  (pa.parquet)
+from numba import njit
 
 from kvprefix.blocks.partition import keep, name_file, open_exchange
 from kvprefix.files.csv_cells import guard_cells
@@ -99,10 +100,43 @@ def _format_blocks(task):
     text = pa.BufferOutputStream()
     common = tabulate_blocks(runs._replace(lengths=np.ones_like(runs.lengths))).drop_columns(["block_id", "depth"])
     pa.csv.write_csv(common, text, pa.csv.WriteOptions(include_header=False))
-    common = pa.array(text.getvalue().to_pybytes().decode().splitlines(keepends=True), pa.large_string())
-    common = common.take(pa.array(np.repeat(np.arange(len(runs.lengths)), runs.lengths)))
-    cells = [pa.array(column).cast(pa.large_string()) for column in runs.number_blocks()]
-    return keep(_join_cells([*cells, common]), name, "csv")
+    common = np.frombuffer(text.getvalue(), np.uint8)
+    ends = np.flatnonzero(common == ord("\n")) + 1
+    return keep(_write_lines(runs.before, runs.lengths, runs.depth, common, ends), name, "csv")
+
+
+@njit(cache=True, nogil=True)
+def _write_lines(number, lengths, depth, common, ends):
+    """Return the lines of the blocks of runs, (n,) uint8: each block's number and depth, and what its run has."""
+    n, deepest, widest, size = number, 0, 0, 0
+    for run in range(len(lengths)):
+        n, deepest = n + lengths[run], max(deepest, depth[run] + lengths[run])
+        widest = max(widest, ends[run] - (ends[run - 1] if run else 0))
+    widest += _write_number(np.empty(24, np.uint8), 0, n) + _write_number(np.empty(24, np.uint8), 0, deepest)
+    lines = np.empty((n - number) * widest, np.uint8)
+    for run in range(len(lengths)):
+        start = ends[run - 1] if run else 0
+        for k in range(lengths[run]):
+            size = _write_number(lines, size, number)
+            size = _write_number(lines, size, depth[run] + k)
+            for i in range(start, ends[run]):
+                lines[size] = common[i]
+                size += 1
+            number += 1
+    return lines[:size]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _write_number(lines, size, number):
+    """Write a number and a comma; return where they end."""
+    digits, rest = 1, number
+    while rest >= 10:
+        digits, rest = digits + 1, rest // 10
+    for i in range(size + digits - 1, size - 1, -1):
+        lines[i] = 48 + number % 10
+        number //= 10
+    lines[size + digits] = 44
+    return size + digits + 1
 
 
 def _join_cells(columns):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from said import make_stats, missing, said_of, says
 
-from kvprefix.blocks.sharing import Sharing
 from kvprefix.report.captions import caption_figure, state_conditions
 from kvprefix.report.facts import sharing as facts_sharing
 from kvprefix.report.tables import format_number
@@ -20,12 +19,11 @@ def make_result(stats, prompts, hits, *, turns=None, shared=None, size=10, acces
     requests = pd.DataFrame({"turn": [0] * n if turns is None else turns, "prompt_tokens": prompts})
     shared = np.zeros(n, np.int64) if shared is None else np.array(shared)
     trace = SimpleNamespace(requests=requests, tokens=SimpleNamespace(shared=shared), rows=np.arange(n))
-    accesses = np.array(accesses, np.int64)
-    blocks = SimpleNamespace(block_size=size, n_distinct=len(accesses), prompt_blocks=np.array(prompts) // size)
-    times = np.zeros(len(accesses))
-    sharing = Sharing(
-        blocks, np.array(prompts), np.array(hits), accesses, times, times, np.array(gaps, float),
-        np.array(new_blocks, np.int64), np.zeros(n, np.int64),
+    hit_tokens = size * np.array(hits)
+    sharing = SimpleNamespace(
+        block_size=size, prompt_tokens=np.array(prompts), hit_blocks=np.array(hits), hit_tokens=hit_tokens,
+        sharing_fraction=hit_tokens / np.array(prompts), accesses=np.array(accesses, np.int64),
+        gap_s=np.array(gaps, float), gap_new_blocks=np.array(new_blocks, np.int64),
     )  # fmt: skip
     return trace, sharing, stats, None
 

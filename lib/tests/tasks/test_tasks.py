@@ -259,6 +259,7 @@ def make_parts_small(patch):
     patch.setattr(parts, "PART_CONVERSATIONS", 3)
     for module in (tokens, blocktasks, reuse):
         patch.setattr(module, "PART_TOKENS", 200)
+    patch.setattr(reuse, "FEW", 2)
     patch.setattr(reuse, "RANGE_BLOCKS", 20)
     patch.setattr(reuse, "IN_MEMORY", 0)
     patch.setattr(sharing_tables, "REQUESTS", 9)
