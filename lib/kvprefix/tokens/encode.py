@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kvprefix.tokens.chat import TemplateRefusal
 from kvprefix.tokens.messages import make_text
-from kvprefix.tokens.template import TemplateRefusal
 
 PART_SCHEMA = pa.schema(
     [
@@ -62,7 +62,7 @@ def encode_conversations(conversations, chat):
     """
     prompts, refused = _render_all(conversations, chat)
     ids, masks = _encode_pieces(prompts, conversations, chat)
-    end_of_turn = chat.tokenizer.eos_token_id
+    end_of_turn = chat.end_of_turn
     end = [] if end_of_turn is None else [np.array([end_of_turn], np.int32)]
     shared, own, templates, outputs, said, said_lengths = [], *(_Lists() for _ in range(5))
     previous, stops = [], [0]

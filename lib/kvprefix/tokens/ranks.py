@@ -1,6 +1,6 @@
 """Make a fast tokenizer from a vocabulary in tiktoken's form: a token in base64 and its rank on each line.
 
-`transformers` has a converter for it (`TikTokenConverter`), which gives the same tokenizer and takes many times as long.
+`transformers` has a converter for it, `TikTokenConverter`. It gives the same tokenizer and takes many times as long.
 """
 
 import base64
