@@ -173,12 +173,6 @@ class Chat:
         return len(loops) == 1 == source.count("messages") and not carries
 
     @functools.cached_property
-    def frame_ids(self):
-        """The token ids of each text of the frames, by text."""
-        texts = sorted({text for frame in self.frames for text in frame})
-        return dict(zip(texts, self.encode(texts), strict=True))
-
-    @functools.cached_property
     def _fence_pattern(self):
         longest_first = sorted(self.fences, key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")

@@ -81,13 +81,13 @@ def load_chat(source):
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     chat = Chat(
-        tokenizer, has_template, {}, name=source.name, encoder=refer(tokenizer), source=_find_template(tokenizer, source),
-        special_tokens=tokenizer.special_tokens_map, end_of_turn=tokenizer.eos_token_id,
+        tokenizer, has_template, {}, name=source.name, encoder=refer(tokenizer),
+        source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map, end_of_turn=tokenizer.eos_token_id,
     )  # fmt: skip
     return _learn_template(replace(chat, fences=_find_fences(chat)))
 
 
-def _find_template(tokenizer, source):
+def _find_template(tokenizer, name):
     """Return a tokenizer's chat template; None if its class has an `apply_chat_template` of its own."""
     from transformers import PreTrainedTokenizerBase
 
@@ -96,7 +96,7 @@ def _find_template(tokenizer, source):
     try:
         return tokenizer.get_chat_template()
     except ValueError as error:  # several templates, and none is the default
-        raise InputError(f"tokenizer {source.name}: {error}") from error
+        raise InputError(f"tokenizer {name}: {error}") from error
 
 
 def _find_fences(chat):
