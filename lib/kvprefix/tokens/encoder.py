@@ -115,6 +115,8 @@ def list_odd_texts(tokenizer):
     runs = ["".join(map(chr, range(start, start + 256, 5))) for start in starts]
     marked = [f"{one}\u0301\u0323 {one[:8]}\u200d{one[8:16]}" for one in runs]
     forms = [unicodedata.normalize(form, one) for one in runs[:64] for form in ("NFD", "NFKC")]
+    marks = [chr(point) for point in range(0x20000) if unicodedata.combining(chr(point))]
+    marked += ["".join(f"a{one}" for one in marks[k : k + 64]) for k in range(0, len(marks), 64)]
     added = [token.content for token in tokenizer.added_tokens_decoder.values()][:64]
     special = [f"{before}{token}{after}" for token in added for before in _BESIDE for after in _BESIDE]
     special += [token[: len(token) // 2] for token in added] + [f"{token}{token.upper()}" for token in added]

@@ -82,7 +82,8 @@ def load_chat(source):
         tokenizer.backend_tokenizer.no_padding()
     chat = Chat(
         tokenizer, has_template, {}, name=source.name, encoder=refer(tokenizer),
-        source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map, end_of_turn=tokenizer.eos_token_id,
+        source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map,
+        end_of_turn=tokenizer.eos_token_id,
     )  # fmt: skip
     return _learn_template(replace(chat, fences=_find_fences(chat)))
 

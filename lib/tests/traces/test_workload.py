@@ -169,7 +169,7 @@ def test_equal_seeds_give_equal_files(derived, parameters, tmp_path, monkeypatch
 )
 def test_second_load_does_not_tokenise(derived, parameters, monkeypatch, change):
     load_workload(parameters, progress=False)
-    monkeypatch.setattr("kvprefix.tokens.template.load_chat", None)
+    monkeypatch.setattr("kvprefix.tokens.template.open_chat", None)
     loaded = load_workload(Parameters(**parameters.as_dict() | change), progress=False)
     assert len(loaded.requests) == sum(
         1 + k % 5 // 2 for k in range(12)
