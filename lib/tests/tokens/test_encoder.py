@@ -1,11 +1,13 @@
 """The fast encoder: equal ids on odd strings, or the reference; its proof is made once and said aloud if it fails."""
 
+import json
 import unicodedata
 
 import numpy as np
 import pytest
 import samples
 
+from kvprefix.studies.sharing import analyse, write_results
 from kvprefix.tokens import encoder, template
 from kvprefix.tokens.chat import Chat, compile_template
 from kvprefix.tokens.encode import encode_conversations
@@ -14,7 +16,7 @@ from kvprefix.tokens.messages import Messages, make_messages
 from kvprefix.tokens.template import load_chat, open_chat
 from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.parameters import Parameters
-from kvprefix.traces.workload import load_workload
+from kvprefix.traces.workload import MODES, load_workload
 
 KINDS = {
     "byte-level BPE": samples.train_byte_level,
@@ -135,18 +137,23 @@ def test_a_template_without_fences_keeps_the_reference(derived, tmp_path):
         assert not chat.is_fenced and chat.encoder.name.startswith("tokenizers ") and chat.tokenizer is not None
 
 
-def test_without_a_wheel_the_reference_encodes_and_it_is_said(derived, small_folder, tmp_path, monkeypatch):
-    made = {}
-    for name in ("with", "without"):
-        monkeypatch.setenv("KVPREFIX_DERIVED", str(tmp_path / name))
-        if name == "without":
-            monkeypatch.setattr(template, "find_version", lambda: None)
-        path = samples.write_records(tmp_path / f"{name}.json", [samples.record("Hello", "there", "and", "again")])
-        made[name] = load_workload(Parameters(data=str(path), tokenizer=str(small_folder)), progress=False)
-    assert not list((tmp_path / "without").rglob("encoder-*"))
-    assert made["without"].tokenizer["encoder"].startswith("tokenizers ")
-    for name in ("own", "own_offsets", "own_is_template", "output", "shared"):
-        assert np.array_equal(getattr(made["with"].tokens, name), getattr(made["without"].tokens, name))
+@pytest.mark.parametrize("mode", MODES)
+def test_the_data_files_do_not_depend_on_the_encoder(derived, small_folder, tmp_path, monkeypatch, mode):
+    conversations = [{"messages": samples.as_dicts(one.messages)} for one in samples.AWKWARD]
+    data = tmp_path / "data.json"
+    data.write_text(json.dumps(conversations))
+    encoders = []
+    for version in (encoder.find_version(), None):
+        monkeypatch.setenv("KVPREFIX_DERIVED", str(tmp_path / f"derived-{version}"))
+        monkeypatch.setattr(template, "find_version", lambda version=version: version)
+        made = load_workload(Parameters(data=str(data), tokenizer=str(small_folder)), progress=False)
+        write_results(analyse(made), made, tmp_path / str(version))
+        encoders.append(made.tokenizer["encoder"])
+    assert encoders[1].startswith("tokenizers ") and not list((tmp_path / "derived-None").glob("encoder-*"))
+    ours, theirs = (tmp_path / str(version) for version in (encoder.find_version(), None))
+    for name in ("request_metrics.csv", "block_metrics.csv", "trace.jsonl", "stats.json"):
+        one, other = ((folder / f"{mode}_{name}").read_text() for folder in (ours, theirs))
+        assert one.replace(encoders[0], encoders[1]) == other
 
 
 TEMPLATES = {
