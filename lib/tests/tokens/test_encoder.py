@@ -23,6 +23,7 @@ KINDS = {
     "WordPiece": samples.train_word_piece,
     "SentencePiece BPE": lambda: samples.train_metaspace_bpe("first"),
     "SentencePiece BPE, always": lambda: samples.train_metaspace_bpe("always"),
+    "SentencePiece BPE with bytes": samples.train_byte_fallback,
     "Unigram": samples.train_unigram_prepend,
 }
 TEXTS = ["the cat sat", " the  cat\n", "na\u00efve \u65e5\u672c", "", "<|im_start|>x<|im_end|>"]
