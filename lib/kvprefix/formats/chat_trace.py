@@ -13,7 +13,7 @@ from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chain, make_chains, thread_requests
 from kvprefix.tokens.arrays import Tokens, flat_lists
 from kvprefix.tokens.encode import encode_conversations
-from kvprefix.tokens.template import load_chat, speed_up
+from kvprefix.tokens.template import open_chat
 from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
 
 CHAINS_AT_A_TIME = 512
@@ -41,7 +41,7 @@ def tokenise_log(log, source, *, progress=True):
         A chat template that refuses every request.
     """
     texts = [message.text for request in log.requests for message in request.messages]
-    chat, threads = speed_up(load_chat(source), source, texts), thread_requests(log.requests)
+    chat, threads = open_chat(source, texts), thread_requests(log.requests)
     table, of_row, before, refused = _encode(log.requests, threads.previous, chat, progress)
     if not len(of_row):
         raise InputError(f"tokenizer {source.name}: its chat template refuses every request: {refused[1]}")

@@ -11,7 +11,8 @@ from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
 from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chains, thread_requests
-from kvprefix.tokens.template import TemplateRefusal, load_chat
+from kvprefix.tokens.chat import TemplateRefusal
+from kvprefix.tokens.template import load_chat
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _FILLER = " a"  # a word that is one token of most vocabularies
@@ -105,7 +106,7 @@ def count_outputs(log, chat):
     The log's own number if it has one, else the reply's tokens.
     """
     texts = [request.reply for request in log.requests if not request.output_tokens and request.reply is not None]
-    lengths = iter([len(ids) + (chat.tokenizer.eos_token_id is not None) for ids in chat.encode(texts)])
+    lengths = iter([len(ids) + (chat.end_of_turn is not None) for ids in chat.encode(texts)])
     return [r.output_tokens or (0 if r.reply is None else next(lengths)) for r in log.requests]
 
 

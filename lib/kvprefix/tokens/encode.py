@@ -5,14 +5,16 @@ encoded once, however many prompts hold it. A template without fences between me
 which is slower. It knows no arrival times.
 """
 
-import re
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.tokens.messages import make_text
-from kvprefix.tokens.template import TemplateRefusal
+from kvprefix.tokens.assemble import assemble_prompts, gather_replies, mark_frames
+from kvprefix.tokens.chat import TemplateRefusal
+from kvprefix.tokens.messages import add_up, make_text
+from kvprefix.tokens.unfenced import encode_by_offsets
 
 PART_SCHEMA = pa.schema(
     [
@@ -61,50 +63,34 @@ def encode_conversations(conversations, chat):
         that one, and none from there on.
     """
     prompts, refused = _render_all(conversations, chat)
-    ids, masks = _encode_pieces(prompts, conversations, chat)
-    end_of_turn = chat.tokenizer.eos_token_id
-    end = [] if end_of_turn is None else [np.array([end_of_turn], np.int32)]
-    shared, own, templates, outputs, said, said_lengths = [], *(_Lists() for _ in range(5))
-    previous, stops = [], [0]
-    for prompt in prompts:
-        kept, within = _count_shared(previous if prompt.turn else [], prompt, ids)
-        added = prompt.pieces[kept:]
-        del stops[kept + 1 :]
-        shared.append(stops[-1] + within)
-        own.append([ids[added[0]][within:], *[ids[piece] for piece in added[1:]]])
-        templates.append([masks[added[0]][within:], *[masks[piece] for piece in added[1:]]])
-        outputs.append([] if prompt.reply is None else [_reply_ids(prompt, ids, chat), *end])
-        texts = [] if prompt.turn else [make_text(m) for m in conversations[prompt.conversation].messages]
-        said.append([np.frombuffer(b"".join(texts), np.uint8)])
-        said_lengths.append([np.array([len(text) for text in texts], np.int32)])
-        for piece in added:
-            stops.append(stops[-1] + len(ids[piece]))
-        previous = prompt.pieces
+    numbers = {fence: k for k, fence in enumerate(chat.fences)}
+    added = [[numbers.setdefault(text, len(numbers)) for text in prompt.pieces[prompt.kept :]] for prompt in prompts]
+    n_pieces = len(numbers)
+    whole = [-1 if p.reply is None else numbers.get(p.pieces[-1] + p.reply, -1) for p in prompts]
+    alone = [
+        -1 if p.reply is None or number >= 0 else numbers.setdefault(p.reply, len(numbers))
+        for p, number in zip(prompts, whole, strict=True)
+    ]
+    ids, stops, is_template = _encode_texts(numbers, n_pieces, prompts, conversations, chat)
+    pieces, offsets = np.fromiter(itertools.chain(*added), np.int32), add_up(map(len, added))
+    turns = np.array([prompt.turn for prompt in prompts], np.int32)
+    kept = np.array([prompt.kept for prompt in prompts], np.int32)
+    shared, lengths, own, own_is_template = assemble_prompts(
+        pieces, offsets, kept, turns == 0, ids, stops, is_template
+    )
+    outputs = _gather_outputs(prompts, (pieces[offsets[1:] - 1], whole, alone), ids, stops, chat)
     columns = [
         [prompt.conversation for prompt in prompts],
         [conversations[prompt.conversation].id for prompt in prompts],
-        [prompt.turn for prompt in prompts],
+        turns,
         [prompt.messages for prompt in prompts],
         shared,
-        own,
-        templates,
-        outputs,
-        said,
-        said_lengths,
+        _lists(lengths, own),
+        _lists(lengths, own_is_template),
+        _lists(*outputs),
+        *_write_messages(prompts, conversations),
     ]
-    arrays = [_column(values, field.type) for values, field in zip(columns, PART_SCHEMA, strict=True)]
-    return pa.table(arrays, schema=PART_SCHEMA), refused
-
-
-class _Lists:
-    """A column of lists: each list is given as several arrays."""
-
-    def __init__(self):
-        self.arrays, self.lengths = [], []
-
-    def append(self, arrays):
-        self.arrays += arrays
-        self.lengths.append(sum(map(len, arrays)))
+    return pa.table(columns, schema=PART_SCHEMA), refused
 
 
 def _render_all(conversations, chat):
@@ -147,126 +133,68 @@ def _reply(messages, end):
     return messages[end].text if answered else None
 
 
-def _encode_pieces(prompts, conversations, chat):
+def _encode_texts(numbers, n_pieces, prompts, conversations, chat):
     """Encode each distinct piece, and each reply that no prompt holds as a piece; mark the template's tokens.
+
+    Parameters
+    ----------
+    numbers : dict of str to int
+        The number of each text: the fences first, then other pieces, then replies. The texts of the frames are added.
+    n_pieces : int
+        The number of fences and other pieces.
 
     Returns
     -------
-    ids, masks : dict of str to ndarray
-        Token ids (int32) of each piece or reply; for each piece, which of its tokens the template wrote (bool). Pieces
-        are identified by text, so a message equal to a text that the template writes alone counts as the template's.
+    ids : ndarray of int32
+    stops : ndarray of int64
+        Text k has the tokens ``ids[stops[k]:stops[k + 1]]``.
+    is_template : ndarray of bool
+        Which tokens of the pieces the template wrote. Pieces are identified by text, so a message equal to a text that
+        the template writes alone counts as the template's.
     """
-    owner = {piece: prompt for prompt in prompts for piece in prompt.pieces[prompt.kept :] if piece not in chat.fences}
-    ids = {content: np.array([token], np.int32) for content, token in chat.fences.items()}
-    masks = {content: np.ones(1, bool) for content in chat.fences}
-    replies = {p.reply: None for p in prompts if p.reply is not None and _reply_piece(p) not in owner}
-    if chat.is_fenced or not chat.tokenizer.is_fast:
-        texts = {**owner, **replies}
-        ids.update(zip(texts, chat.encode(list(texts)), strict=True))  # in one call: many small ones cost more
-        masks.update({piece: _mask_by_frame(piece, ids[piece], chat) for piece in owner})
-        return ids, masks
-    encoded = chat.encode_with_offsets(list(owner))
-    for piece, encoding in zip(owner, encoded, strict=True):
-        ids[piece] = np.array(encoding.ids, np.int32)
-    offsets = {p: np.array(e.offsets).reshape(-1, 2) for p, e in zip(owner, encoded, strict=True)}
-    for prompt in {id(prompt): prompt for prompt in owner.values()}.values():
-        messages = conversations[prompt.conversation].messages[: prompt.messages]
-        masks.update(_mask_by_offsets(prompt.pieces, offsets, _find_texts(prompt.pieces, messages, chat)))
-    ids.update(zip(replies, chat.encode(list(replies)), strict=True))
-    return ids, masks
+    fences, texts = np.fromiter(chat.fences.values(), np.int32), list(numbers)
+    if not chat.is_fenced and chat.tokenizer.is_fast:
+        found = encode_by_offsets(prompts, texts[len(fences) : n_pieces], conversations, chat)
+        rest, rest_stops = chat.encoder.encode(texts[n_pieces:])
+        lengths = [*map(len, found[0]), *np.diff(rest_stops)]
+        ids, stops = np.concatenate([fences, *found[0], rest]), add_up([*[1] * len(fences), *lengths])
+        return ids, stops, np.concatenate([np.ones(len(fences), bool), *found[1], np.zeros(len(rest), bool)])
+    is_constant = np.array([text in chat.fences or text in chat.constants for text in texts[:n_pieces]], bool)
+    heads, tails = np.full((2, n_pieces), -1, np.int32)
+    for k in np.flatnonzero(~is_constant).tolist() if chat.is_fenced else ():
+        head, tail = next(one for one in chat.frames if texts[k].startswith(one[0]) and texts[k].endswith(one[1]))
+        heads[k] = numbers.setdefault(head, len(numbers)) if head else -1
+        tails[k] = numbers.setdefault(tail, len(numbers)) if tail else -1
+    ids, stops = chat.encoder.encode(list(numbers)[len(fences) :])  # in one call: many small ones cost more
+    ids, stops = np.concatenate([fences, ids]), np.concatenate([np.arange(len(fences)), stops + len(fences)])
+    return ids, stops, mark_frames(heads, tails, is_constant, ids, stops)
 
 
-def _mask_by_frame(piece, ids, chat):
-    """Mark the template's tokens around a message; a token that merges template and message is the message's."""
-    mask = np.zeros(len(ids), bool)
-    if piece in chat.constants:
-        mask[:] = True
-    elif chat.is_fenced:
-        head, tail = next(f for f in chat.frames if piece.startswith(f[0]) and piece.endswith(f[1]))
-        mask[: count_common(chat.frame_ids[head], ids)] = True
-        if tail:
-            mask[len(ids) - count_common(chat.frame_ids[tail][::-1], ids[::-1]) :] = True
-    return mask
+def _gather_outputs(prompts, numbers, ids, stops, chat):
+    """Return the lengths and the tokens of all outputs; a reply that merges with its prompt's end is encoded alone."""
+    last, whole, alone = (np.array(one, np.int32) for one in numbers)
+    end = np.array([] if chat.end_of_turn is None else [chat.end_of_turn], np.int32)
+    lengths, tokens = gather_replies(last, whole, alone, ids, stops, end)
+    if len(merged := np.flatnonzero(lengths < 0)):
+        more, more_stops = chat.encoder.encode([prompts[k].reply for k in merged])
+        alone[merged] = len(stops) - 1 + np.arange(len(merged))
+        ids, stops = np.concatenate([ids, more]), np.concatenate([stops, stops[-1] + more_stops[1:]])
+        lengths, tokens = gather_replies(last, whole, alone, ids, stops, end)
+    return lengths, tokens
 
 
-def _mask_by_offsets(pieces, offsets, is_text):
-    """Mark the tokens without any character of a message; `is_text` marks those characters in the prompt."""
-    texts_before = np.concatenate(([0], np.cumsum(is_text)))
-    masks, start = {}, 0
-    for piece in pieces:
-        if piece in offsets:
-            first, last = offsets[piece].T + start
-            masks[piece] = texts_before[last] == texts_before[first]
-        start += len(piece)
-    return masks
+def _write_messages(prompts, conversations):
+    """Return the columns `said` and `said_lengths`: all messages of a conversation, in the row of its first turn."""
+    rows = [() if prompt.turn else conversations[prompt.conversation].messages for prompt in prompts]
+    texts = [[make_text(message) for message in messages] for messages in rows]
+    lengths = [[len(text) for text in one] for one in texts]
+    said = np.frombuffer(b"".join(itertools.chain(*texts)), np.uint8)
+    return (
+        _lists([sum(one) for one in lengths], said),
+        _lists([len(one) for one in lengths], np.fromiter(itertools.chain(*lengths), np.int32)),
+    )
 
 
-def _find_texts(pieces, messages, chat):
-    """Return which characters of a prompt are a message's, (n_characters,) bool.
-
-    The template is rendered once more with a mark in place of each message. If the texts (as they are, or stripped) in
-    place of the marks give the prompt, they lie there. Otherwise the template changes texts, such as leaving out
-    earlier reasoning, and each text is searched for in order.
-    """
-    prompt = "".join(pieces)
-    marks = [f"kvprefixmessage{k}end" for k in range(len(messages))]
-    marked = [{"role": m.role, "content": mark} for m, mark in zip(messages, marks, strict=True)]
-    try:
-        parts = re.split("kvprefixmessage([0-9]+)end", chat.render([marked])[0])
-    except TemplateRefusal:
-        parts = []
-    for texts in ([m.text for m in messages], [m.text.strip() for m in messages]):
-        filled = [texts[int(part)] if k % 2 else part for k, part in enumerate(parts)]
-        if "".join(filled) == prompt:
-            return np.repeat(np.arange(len(filled)) % 2 == 1, [len(part) for part in filled])
-    is_text, position = np.zeros(len(prompt), bool), 0
-    for text in texts:
-        start = prompt.find(text, position)
-        if start >= 0:
-            is_text[start : start + len(text)] = True
-            position = start + len(text)
-    return is_text
-
-
-def _reply_piece(prompt):
-    """Return the prompt's last piece and the reply: a piece of the next prompt if the template only appends."""
-    return prompt.pieces[-1] + prompt.reply
-
-
-def _reply_ids(prompt, ids, chat):
-    start, whole = ids[prompt.pieces[-1]], ids.get(_reply_piece(prompt))
-    if whole is not None and count_common(start, whole) == len(start):
-        return whole[len(start) :]
-    if prompt.reply not in ids:  # it merges with the prompt's end, so the next prompt does not show its tokens
-        ids[prompt.reply] = chat.encode([prompt.reply])[0]
-    return ids[prompt.reply]
-
-
-def _count_shared(previous, prompt, ids):
-    """Return how many leading pieces a prompt shares with the previous turn, and how many tokens of the next piece."""
-    kept = prompt.kept
-    most = min(len(previous), len(prompt.pieces) - 1)
-    while kept < most and previous[kept] == prompt.pieces[kept]:
-        kept += 1
-    if kept >= len(previous):
-        return kept, 0
-    return kept, count_common(ids[previous[kept]], ids[prompt.pieces[kept]])
-
-
-def count_common(a, b):
-    """Return the length of the common prefix of two arrays.
-
-    >>> count_common(np.array([1, 2, 3]), np.array([1, 2, 4, 5]))
-    2
-    """
-    n = min(len(a), len(b))
-    differs = (a[:n] != b[:n]).nonzero()[0]
-    return int(differs[0]) if len(differs) else n
-
-
-def _column(values, kind):
-    if not isinstance(values, _Lists):
-        return pa.array(values, kind)
-    offsets = np.concatenate(([0], np.cumsum(values.lengths, dtype=np.int64)))
-    flat = np.concatenate(values.arrays) if values.arrays else np.zeros(0, kind.value_type.to_pandas_dtype())
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(flat, kind.value_type))
+def _lists(lengths, values):
+    """Return a column of lists of these lengths, whose values are given one after the other."""
+    return pa.ListArray.from_arrays(pa.array(add_up(lengths), pa.int32()), pa.array(values))

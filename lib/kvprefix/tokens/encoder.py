@@ -1,7 +1,7 @@
 """Choose what turns texts into token ids: a fast encoder where it proves itself, else the Hugging Face tokenizer.
 
 The Hugging Face tokenizer is the reference. `fastokens` has to give its ids on odd strings and on a sample of the data,
-once for a tokenizer and the versions; the outcome is kept. So ids never depend on the encoder.
+once for a tokenizer and the versions; `template` keeps the outcome. So ids never depend on the encoder.
 """
 
 import functools
@@ -11,10 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvprefix.files.paths import derived_folder, tell
-from kvprefix.files.sealed import make_once, read_sealed, seal_key, write_sealed
-
-PROOF_VERSION = 1  # raise when the proof changes
+PROOF_VERSION = 2  # raise when the proof changes
 SAMPLE = 200  # texts of the data in the proof
 _BATCH = 16384  # texts that the reference encodes together
 _BESIDE = ("", " ", "a", "\n", "1", "\u0301", "<", ">")
@@ -42,28 +39,7 @@ def refer(tokenizer):
     return Encoder(f"{kind} {metadata.version(kind)}", functools.partial(_encode_by_reference, tokenizer))
 
 
-def choose_encoder(tokenizer, fingerprint, texts):
-    """Return the encoder of a tokenizer: the fast one if it is proved to give equal ids.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-    fingerprint : str
-        Of its files.
-    texts : sequence of str
-        Of the data; a sample of them is part of the proof, if there is none yet.
-    """
-    reference, version = refer(tokenizer), _find_version()
-    if version is None or not tokenizer.is_fast:
-        return reference
-    key = seal_key([PROOF_VERSION, fingerprint, version, reference.name, metadata.version("transformers")])
-    path = derived_folder() / f"encoder-{key}.json"
-    built = functools.cache(lambda: build_fast(tokenizer, version))
-    proof = make_once(path, lambda: read_sealed(path), lambda: _prove(path, built, tokenizer, reference, texts))
-    return reference if proof["reason"] else built()
-
-
-def _find_version():
+def find_version():
     """Return the version of the fast encoder that is installed, or None: not every machine has a wheel of it."""
     try:
         return metadata.version("fastokens")
@@ -71,17 +47,22 @@ def _find_version():
         return None
 
 
-def _prove(path, built, tokenizer, reference, texts):
-    """Return and keep why the fast encoder is not used: an empty reason if it is."""
+def find_reason(build, tokenizer, texts):
+    """Return why the fast encoder of a tokenizer cannot be used: an empty reason if it gives the same ids.
+
+    Parameters
+    ----------
+    build : callable
+        ``build()`` returns the fast Encoder.
+    tokenizer : PreTrainedTokenizerBase
+        The reference.
+    texts : sequence of str
+        Of the data; the first SAMPLE are compared, and `list_odd_texts`.
+    """
     try:
-        reason = compare_encoders(built(), reference, [*list_odd_texts(tokenizer), *texts[:SAMPLE]])
+        return compare_encoders(build(), refer(tokenizer), [*list_odd_texts(tokenizer), *texts[:SAMPLE]])
     except Exception as error:  # it refuses a tokenizer that it does not know with many kinds of error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-    if reason:
-        tell(f"{reference.name} encodes, for the faster encoder cannot: {reason}")
-    proof = {"reason": reason}
-    write_sealed(path, proof)
-    return proof
+        return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def compare_encoders(fast, reference, texts):
@@ -96,15 +77,14 @@ def compare_encoders(fast, reference, texts):
     return f"{fast.name} gives other ids on {ascii(texts[k][:40])}"
 
 
-def build_fast(tokenizer, version):
-    """Return the fast encoder of a Hugging Face tokenizer that neither truncates nor pads.
+def build_fast(file, version):
+    """Return the fast encoder of a tokenizer's file, one that neither truncates nor pads.
 
     It raises an error of its own if it does not know one of the tokenizer's parts.
     """
     import fastokens
 
-    encoder = fastokens.Tokenizer.from_json_str(tokenizer.backend_tokenizer.to_str())
-    return Encoder(f"fastokens {version}", functools.partial(_encode_fast, encoder))
+    return Encoder(f"fastokens {version}", functools.partial(_encode_fast, fastokens.Tokenizer.from_file(str(file))))
 
 
 def _encode_fast(tokenizer, texts):
@@ -135,6 +115,8 @@ def list_odd_texts(tokenizer):
     runs = ["".join(map(chr, range(start, start + 256, 5))) for start in starts]
     marked = [f"{one}\u0301\u0323 {one[:8]}\u200d{one[8:16]}" for one in runs]
     forms = [unicodedata.normalize(form, one) for one in runs[:64] for form in ("NFD", "NFKC")]
+    marks = [chr(point) for point in range(0x20000) if unicodedata.combining(chr(point))]
+    marked += ["".join(f"a{one}" for one in marks[k : k + 64]) for k in range(0, len(marks), 64)]
     added = [token.content for token in tokenizer.added_tokens_decoder.values()][:64]
     special = [f"{before}{token}{after}" for token in added for before in _BESIDE for after in _BESIDE]
     special += [token[: len(token) // 2] for token in added] + [f"{token}{token.upper()}" for token in added]

@@ -103,13 +103,13 @@ def _make_part(task):
 
 
 def _load_chat(source, part):
-    """Load a tokenizer with its fastest encoder, once for all parts of a process; the first part helps to prove it."""
+    """Open a tokenizer, once for all parts of a process; texts of the first part help to prove its fast encoder."""
     if source not in _chats:
-        from kvprefix.tokens.template import load_chat, speed_up
+        from kvprefix.tokens.template import open_chat
 
         texts = [message.text for conversation in part for message in conversation.messages]
         _chats.clear()
-        _chats[source] = speed_up(load_chat(source), source, texts)
+        _chats[source] = open_chat(source, texts)
     return _chats[source]
 
 

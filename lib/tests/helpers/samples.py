@@ -80,6 +80,22 @@ def train_metaspace_bpe(scheme):
     return _train(backend, trainers.BpeTrainer(vocab_size=200, special_tokens=["<unk>"], show_progress=False))
 
 
+def train_byte_fallback():
+    """Train a BPE that writes a space's mark before each text, and bytes for what it does not know, as Llama 2 does."""
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    trainer = trainers.BpeTrainer(vocab_size=456, special_tokens=["<unk>", *bytes_], show_progress=False)
+    backend.train_from_iterator(SENTENCES * 20, trainer)
+    plain = json.loads(backend.to_str())
+    plain["added_tokens"] = [one for one in plain["added_tokens"] if one["content"] == "<unk>"]  # bytes are no text
+    backend = Tokenizer.from_str(json.dumps(plain))
+    backend.add_special_tokens([AddedToken(content, special=True, normalized=False) for content in SPECIAL])
+    return backend
+
+
 def train_unigram_prepend():
     """Train a Unigram that writes a space's mark before each text, as Llama 2 does."""
     backend = Tokenizer(models.Unigram())

@@ -23,11 +23,13 @@ def test_shares_and_times_are_rounded_in_the_unit_that_reads_best():
 
 def test_what_was_read_is_said():
     dataset = make_stats()["multi_turn"]["dataset"]
-    text = said_of(facts_workload.facts_load, dataset, {"has_template": False, "name": "tok"})
+    tokenizer = {"has_template": False, "name": "tok", "encoder": "tokenizers 1.0"}
+    text = said_of(facts_workload.facts_load, dataset, tokenizer)
     assert not missing(
         text, "1,500 ~ records read ~ 1,334 ~ conversations used", "no_messages ~ 140 ~ first ~ record 3: a",
         "unknown_speaker ~ 26 ~ first ~ record 5: b", "byte ~ 7,654,300 ~ after the ~ 1,500 ~ whole",
         "blank messages dropped ~ 31 ~ ids made unique ~ 42", "23 ~ conversations equal", "tokenizer tok has no",
+        "encoded by tokenizers 1.0 ~ faster encoder",
     )  # fmt: skip
     assert "leading assistant" not in text
 

