@@ -128,19 +128,19 @@ def make_prefix_trace(trace, block_size):
     """
     check_type(trace, Trace, "trace")
     blocks = identify_blocks(trace, block_size)
-    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    prompt_tokens = trace.column("prompt_tokens")
     return PrefixTrace(
         block_size=blocks.block_size, ids=blocks.ids, offsets=blocks.offsets, parent=blocks.parent, depth=blocks.depth,
         last_weight=np.where(prompt_tokens % block_size, block_size, 0), prompt_tokens=prompt_tokens,
         arrival_s=trace.arrival_s, finish_s=finish_times(trace),
-        conversation=trace.requests["conversation_index"].to_numpy(), info=trace.info,
+        conversation=trace.column("conversation_index"), info=trace.info,
     )  # fmt: skip
 
 
 def finish_times(trace):
     """Return when each request of our own trace finishes by its clock's service time, in seconds, (n,) float64."""
     parameters = trace.info.get("parameters", {})
-    output_tokens = trace.requests["output_tokens"].to_numpy().astype(float)
+    output_tokens = trace.column("output_tokens").astype(float)
     service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * output_tokens
     return trace.arrival_s + service_s
 

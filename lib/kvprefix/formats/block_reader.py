@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kvprefix.files.arrow_arrays import fill_missing, to_array
 from kvprefix.files.arrow_lines import LineReader
 from kvprefix.files.jsonlines import is_whole
 from kvprefix.formats.block_forms import Rows
@@ -59,7 +60,7 @@ class BlockReader(LineReader):
             columns = {name: batch[name] for name in form.fields}
             for name in missing:
                 missing[name] += columns[name].null_count
-                columns[name] = columns[name].fill_null(form.fields[name].default or 0)
+                columns[name] = fill_missing(columns[name], form.fields[name].default or 0)
             if any(column.null_count for column in [lists, lists.flatten(), *columns.values()]):
                 return None
             if form.has_sessions and batch["session_id"].null_count < len(batch):
@@ -109,7 +110,7 @@ def _find_kind(ids):
 def _to_array(columns):
     if pa.types.is_string(columns[0].type):
         return np.array([text for column in columns for text in column.to_pylist()], object)
-    return np.concatenate([np.from_dlpack(column) for column in columns])  # to_numpy() would import pandas
+    return to_array(pa.chunked_array(columns))
 
 
 def _number_ids(columns, kind):

@@ -97,7 +97,8 @@ def _cut_tokens(trace, block_size, usual):
     """Return the accesses of a trace with tokens; without a block size, those of the one that it was made for."""
     made, notes = trace.info.get("parameters", {}), list(trace.info.get("notes", []))
     accesses = make_prefix_trace(trace, made.get("block_size", usual) if block_size is None else block_size)
-    early = count_early_turns(trace.requests, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
+    columns = {name: trace.column(name) for name in ("conversation_index", "turn", "arrival_s", "output_tokens")}
+    early = count_early_turns(columns, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
     if early:
         notes.append(f"{early:,} turns arrive before the reply that they follow is complete: for comparison only")
     return replace(accesses, info={**accesses.info, "notes": notes})
