@@ -10,6 +10,7 @@ from kvprefix.files.arrow_arrays import fill_missing, to_array
 from kvprefix.files.arrow_lines import LineReader
 from kvprefix.files.jsonlines import is_whole
 from kvprefix.formats.block_forms import Rows
+from kvprefix.formats.block_scan import scan_lines
 
 
 class Lines(NamedTuple):
@@ -51,6 +52,22 @@ class BlockReader(LineReader):
     def _may_be_missing(self):
         fields = self.form.fields.items()
         return dict.fromkeys(["timestamp", *(name for name, one in fields if one.default is not None)], 0)
+
+    def scan(self, path):
+        """Return the Lines of a file of plain lines; None if one is not, or is wrong."""
+        form = self.form
+        if self.kind != pa.int64() or any(pa.types.is_string(one.arrow) for one in form.fields.values()):
+            return None
+        found = scan_lines(path, tuple(form.fields), ("session_id",) if form.has_sessions else ())
+        if found is None:
+            return None
+        values = {
+            name: found[0][:, k].astype(one.arrow.to_pandas_dtype())
+            for k, (name, one) in enumerate(form.fields.items())
+        }
+        values |= {"blocks": found[1], "hash_ids": found[2]}
+        missing = self._may_be_missing()
+        return Lines(values, missing, int) if self._are_right(values, missing) else None
 
     def from_batches(self, batches):
         """Return the Lines of Arrow's batches; None if something is wrong, or if there are sessions."""

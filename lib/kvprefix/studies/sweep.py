@@ -7,6 +7,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+
 from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace
 from kvprefix.cache.curve import (
     count_hits_at,
@@ -28,7 +30,6 @@ from kvprefix.files.progress import show_progress
 from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise, refuse_unknown
-from kvprefix.traces.clock import count_early_turns
 
 _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
 
@@ -95,6 +96,8 @@ def load_accesses(path, block_size=None):
 
 def _cut_tokens(trace, block_size, usual):
     """Return the accesses of a trace with tokens; without a block size, those of the one that it was made for."""
+    from kvprefix.traces.clock import count_early_turns
+
     made, notes = trace.info.get("parameters", {}), list(trace.info.get("notes", []))
     accesses = make_prefix_trace(trace, made.get("block_size", usual) if block_size is None else block_size)
     columns = {name: trace.column(name) for name in ("conversation_index", "turn", "arrival_s", "output_tokens")}
@@ -148,19 +151,23 @@ def sweep(accesses, policies, capacities, *, warmup=0.0, progress=False):
     check_type(accesses, PrefixTrace, "trace")
     _check(policies, capacities, warmup)
     found = [find_policy(one) for one in policies]
-    distances = measure_distances(accesses) if LRU in found else None
+    lru_hits = _find_lru_hits(accesses, capacities) if LRU in found else None
     rows = Sweep()
     rows.warmup = warmup
     with show_progress(len(found) * len(capacities), "replaying", " replays", shown=progress) as bar:
         for policy, capacity in product(found, capacities):
-            if policy is LRU:
-                hits = count_hits_at(accesses, distances, [min(capacity, accesses.n_distinct)])[:, 0]
-            else:
-                hits = replay(accesses, capacity, policy)
+            hits = lru_hits[capacity] if policy is LRU else replay(accesses, capacity, policy)
             rates = rate_hits(accesses, hits, warmup=warmup)
             rows.append({"policy": policy.name, "capacity_blocks": capacity, **rates})
             bar.update()
     return rows
+
+
+def _find_lru_hits(accesses, capacities):
+    """Return each request's hit blocks under LRU, by capacity, from one pass over the trace."""
+    sizes = [min(capacity, accesses.n_distinct) for capacity in capacities]
+    hits = count_hits_at(accesses, measure_distances(accesses), sizes)
+    return dict(zip(capacities, np.ascontiguousarray(hits.T), strict=True))
 
 
 class Sweep(list):
