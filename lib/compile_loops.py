@@ -52,8 +52,20 @@ def compile_accounting(workload):
     measure_policies(workload, 0, 20, tuple(POLICIES))
     for mode in MODES:
         lru_curve(make_trace(workload, mode).blocks(16))
+    compile_reading(make_trace(workload, "multi_turn"))
     compile_held(draw(workload, 16))
     measure_timing(workload, 0, RATES, 5)
+
+
+def compile_reading(trace):
+    """Compile what `curve` and `convert` run on files."""
+    from kvprefix.blocks.listed import list_blocks
+    from kvprefix.formats.mooncake import read_mooncake, write_mooncake
+    from kvprefix.studies.sweep import sweep
+
+    path = Path(os.environ["KVPREFIX_DERIVED"]) / "blocks.jsonl"
+    write_mooncake(list_blocks(trace, 16), path, progress=False)
+    sweep(read_mooncake(path), ["lru"], [5, 20])
 
 
 def compile_held(trace):

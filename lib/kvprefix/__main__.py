@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
+import gc
 import sys
 import traceback
 from importlib import import_module
@@ -27,7 +28,8 @@ def main(arguments=None):
 
     Without a command it lists all. `check` also has 3 and 4: see its help.
     """
-    parser, given = make_parser(), sys.argv[1:] if arguments is None else arguments
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = make_parser(given[:1] if given[:1] and given[0] in NAMES else NAMES)
     if not given:
         parser.print_help()
         return 0
@@ -76,12 +78,12 @@ class _Parser(argparse.ArgumentParser):
         return [name for parser in (self, *filter(None, within)) for name in parser._option_string_actions]
 
 
-def make_parser():
-    """Return the parser of all commands."""
+def make_parser(names=NAMES):
+    """Return the parser of these commands."""
     about = "Measure how much of an LLM workload's KV cache can be shared between requests."
     parser = _Parser(prog="kvprefix", description=about, allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in NAMES:
+    for name in names:
         module = import_module(f"kvprefix.commands.{name}")
         about = f"{module.HELP[0].upper()}{module.HELP[1:]}."
         command = commands.add_parser(name, help=module.HELP, description=about, allow_abbrev=False)
@@ -107,6 +109,7 @@ def _show_traceback(*error):
 
 def run():
     """Run the command as a program, which ends with its exit code."""
+    gc.set_threshold(50_000)  # imports make many objects and no garbage: a sixth of a short command's time
     interrupts.watch()
     sys.excepthook = _show_traceback
     sys.stdout.reconfigure(errors="backslashreplace")  # like stderr, if a terminal knows no Unicode

@@ -95,13 +95,13 @@ def list_blocks(trace, block_size):
     >>> list_blocks(trace, 2).ids
     array([0, 1, 2, 0, 3, 0, 1, 2], dtype=int32)
     """
-    block_size, requests = check_block_size(block_size), trace.requests
+    block_size = check_block_size(block_size)
     blocks = identify_rows(pad_prompts(trace.tokens, block_size), trace.rows, block_size)
     return make_listed(
         block_size=block_size, ids=blocks.ids, offsets=blocks.offsets, parent=blocks.parent, depth=blocks.depth,
-        prompt_tokens=requests["prompt_tokens"].to_numpy(), arrival_s=trace.arrival_s,
-        previous=_find_previous(requests["conversation_index"].tolist(), requests["turn"].tolist()),
-        output_tokens=requests["output_tokens"].to_numpy(), turn=requests["turn"].to_numpy(), info={"notes": []},
+        prompt_tokens=trace.column("prompt_tokens"), arrival_s=trace.arrival_s,
+        previous=_find_previous(trace.column("conversation_index").tolist(), trace.column("turn").tolist()),
+        output_tokens=trace.column("output_tokens"), turn=trace.column("turn"), info={"notes": []},
     )  # fmt: skip
 
 

@@ -128,19 +128,19 @@ def make_prefix_trace(trace, block_size):
     """
     check_type(trace, Trace, "trace")
     blocks = identify_blocks(trace, block_size)
-    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    prompt_tokens = trace.column("prompt_tokens")
     return PrefixTrace(
         block_size=blocks.block_size, ids=blocks.ids, offsets=blocks.offsets, parent=blocks.parent, depth=blocks.depth,
         last_weight=np.where(prompt_tokens % block_size, block_size, 0), prompt_tokens=prompt_tokens,
         arrival_s=trace.arrival_s, finish_s=finish_times(trace),
-        conversation=trace.requests["conversation_index"].to_numpy(), info=trace.info,
+        conversation=trace.column("conversation_index"), info=trace.info,
     )  # fmt: skip
 
 
 def finish_times(trace):
     """Return when each request of our own trace finishes by its clock's service time, in seconds, (n,) float64."""
     parameters = trace.info.get("parameters", {})
-    output_tokens = trace.requests["output_tokens"].to_numpy().astype(float)
+    output_tokens = trace.column("output_tokens").astype(float)
     service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * output_tokens
     return trace.arrival_s + service_s
 
@@ -165,7 +165,12 @@ def number_blocks(ids, offsets):
     """
     if len(ids) >= 2**31:
         raise InputError(f"{len(ids):,} block accesses are more than one trace can hold (2**31)")
-    dense, parent, depth, conflict = _number(ids, offsets)
+    low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+    if high - low < 4 * len(ids):
+        found = _number(ids, low, high - low + 1, offsets)
+    else:
+        found = _number(*_find_slots(ids), offsets)
+    dense, parent, depth, conflict = found
     if conflict >= 0:
         request = int(np.searchsorted(offsets, conflict, side="right")) - 1
         raise PrefixError(request, int(ids[conflict]))
@@ -184,27 +189,37 @@ class PrefixError(InputError):
 
 
 @njit(cache=True, nogil=True)
-def _number(ids, offsets):
+def _find_slots(ids):
+    """Return a number for each id, equal for equal ids and for no others; also the least one, 0, and how many may be."""
     size = 16
     while size < 2 * len(ids):
         size *= 2
-    table, mask = np.full(size, -1, np.int32), np.uint64(size - 1)
-    original = np.empty(len(ids), np.int64)
+    table, is_taken, mask = np.empty(size, np.int64), np.zeros(size, np.bool_), np.uint64(size - 1)
+    slots = np.empty(len(ids), np.int64)
+    for k in range(len(ids)):
+        h = np.uint64(ids[k]) * np.uint64(0x9E3779B97F4A7C15)
+        slot = (h ^ (h >> np.uint64(32))) & mask
+        while is_taken[slot] and table[slot] != ids[k]:
+            slot = (slot + np.uint64(1)) & mask
+        table[slot], is_taken[slot] = ids[k], True
+        slots[k] = slot
+    return slots, 0, size
+
+
+@njit(cache=True, nogil=True)
+def _number(ids, low, size, offsets):
+    """Number ids from `low` to below `low + size`; the last value is where one follows two others, else -1."""
+    table = np.full(size, -1, np.int32)
     dense = np.empty(len(ids), np.int32)
     parent, depth = np.empty(len(ids), np.int32), np.empty(len(ids), np.int32)
     count = 0
     for i in range(len(offsets) - 1):
         last = -1
         for k in range(offsets[i], offsets[i + 1]):
-            h = np.uint64(ids[k]) * np.uint64(0x9E3779B97F4A7C15)
-            slot = (h ^ (h >> np.uint64(32))) & mask
-            while table[slot] >= 0 and original[table[slot]] != ids[k]:
-                slot = (slot + np.uint64(1)) & mask
-            block = table[slot]
+            block = table[ids[k] - low]
             if block < 0:
-                block = count
-                table[slot] = block
-                original[block], parent[block], depth[block] = ids[k], last, k - offsets[i]
+                block = table[ids[k] - low] = count
+                parent[block], depth[block] = last, k - offsets[i]
                 count += 1
             elif parent[block] != last:
                 return dense, parent, depth, k

@@ -202,7 +202,7 @@ def share(trace, block_size):
     array([0, 1, 0])
     """
     check_type(trace, Trace, "trace")
-    reuse, prompt_tokens = find_trace_reuse(trace, block_size), np.asarray(trace.requests["prompt_tokens"])
+    reuse, prompt_tokens = find_trace_reuse(trace, block_size), trace.column("prompt_tokens")
     hits = limit_hits(reuse.reused, prompt_tokens, block_size)
     return Sharing(trace, block_size, reuse, prompt_tokens, hits, find_block_runs(reuse), find_gap_runs(reuse))
 
@@ -236,7 +236,7 @@ def measure_hits_with_outputs(trace, block_size):
     next turn sees no difference: under a causal clock it comes after the reply.
     """
     reuse = find_trace_reuse(trace, block_size, outputs=True)
-    return limit_hits(reuse.reused, np.asarray(trace.requests["prompt_tokens"]), block_size)
+    return limit_hits(reuse.reused, trace.column("prompt_tokens"), block_size)
 
 
 def count_hits(blocks, prompt_tokens):

@@ -17,7 +17,6 @@ from types import CodeType
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numba import cfunc, njit, types
 
 from kvprefix.cache.rule import Rule, rule_fields
@@ -91,6 +90,8 @@ def count_turns(conversation):
     >>> count_turns(np.array([4, 7, 4, 4]))
     array([0, 0, 1, 2])
     """
+    import pandas as pd  # only a policy of one's own needs it
+
     return pd.Series(conversation).groupby(conversation).cumcount().to_numpy(np.int64)
 
 

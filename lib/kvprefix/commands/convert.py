@@ -1,9 +1,10 @@
 """``kvprefix convert``: write a trace in another tool's format."""
 
 from kvprefix.commands.options import read_path
+from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
-from kvprefix.formats.lookup import join_names, list_sizes, list_sources, list_targets
+from kvprefix.formats.lookup import find_target, join_names, list_sizes, list_sources, list_targets
 from kvprefix.formats.registry import FORMATS
 from kvprefix.traces.table import TABLE
 
@@ -36,6 +37,8 @@ def call(options):
     """Convert a trace and say what was dropped or added."""
     from kvprefix.formats.convert import convert
 
+    if find_target(options.to).holds != "messages":
+        load_compiler()
     sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
     done = convert(
         options.source, options.target, options.to, kind=options.kind, block_size=sizes[0], from_block_size=sizes[1],

@@ -5,6 +5,7 @@ import json
 import sys
 
 from kvprefix.commands.options import read_path, tell_lines
+from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
 from kvprefix.formats.lookup import join_words, list_sizes, list_sources
@@ -33,6 +34,7 @@ class _NamesPolicies(argparse.HelpFormatter):
     def _get_help_string(self, action):
         if action.dest != "policy":
             return super()._get_help_string(action)
+        load_compiler()
         from kvprefix.cache.policies import POLICIES
 
         return f"{action.help}; known: {', '.join(POLICIES)}".replace("%", "%%").replace("%%(default)s", "%(default)s")
@@ -40,6 +42,7 @@ class _NamesPolicies(argparse.HelpFormatter):
 
 def call(options):
     """Measure a trace and show the table."""
+    load_compiler()
     from kvprefix.studies.sweep import format_result, is_compiled, measure_file, split_list
 
     policies = split_list(options.policy)

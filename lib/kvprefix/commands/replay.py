@@ -3,6 +3,7 @@
 from kvprefix.commands.options import read_path
 from kvprefix.engines.registry import ENGINES
 from kvprefix.engines.versions import VLLM_VERSIONS
+from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, tell
 from kvprefix.traces.table import TABLE
@@ -45,6 +46,7 @@ def add_options(parser):
 
 def call(options):
     """Replay a file and write what each request hits."""
+    load_compiler()
     from kvprefix.engines.answer_files import replay_file
 
     replayer = _make_replayer(options)

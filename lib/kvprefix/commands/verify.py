@@ -1,6 +1,7 @@
 """``kvprefix verify``: check this library against recorded answers of real engines."""
 
 from kvprefix.commands.options import read_path
+from kvprefix.files.compiler import load_compiler
 from kvprefix.files.paths import tell
 
 HELP = "check this library against recorded answers of real engines"
@@ -13,6 +14,7 @@ def add_options(parser):
 
 def call(options):
     """Print a line per anchor; return 0 if all hold, else 1."""
+    load_compiler()
     from kvprefix.studies.verify import verify
 
     failed = total = 0

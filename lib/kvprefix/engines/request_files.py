@@ -9,12 +9,12 @@ name the line.
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute  # noqa: F401  (pa.compute)
 
+from kvprefix.files.arrow_arrays import fill_missing, flat_lists, to_array
 from kvprefix.files.arrow_lines import Fault, LineReader, read_lines_of
 from kvprefix.files.checks import find_wrong_ids
 from kvprefix.files.jsonlines import show_value
-from kvprefix.tokens.arrays import flat_lists, make_flat_tokens, make_tokens
+from kvprefix.tokens.arrays import make_flat_tokens, make_tokens
 from kvprefix.traces.trace import make_flat_trace, number_contexts
 
 _IDS = pa.list_(pa.int32())
@@ -61,12 +61,11 @@ class _RequestReader(LineReader):
         names, prompts, outputs = (table[name] for name in list(_FIELDS)[:3])
         if not len(table) or names.null_count or prompts.null_count:
             return None
-        timestamps = table["timestamp"].to_numpy() if self.timed else None  # what is missing is NaN
+        timestamps = to_array(fill_missing(table["timestamp"], np.nan)) if self.timed else None
         if self.timed and not (np.diff(timestamps, prepend=0, append=_MOST_MS) >= 0).all():
             return None
-        empty = pa.scalar([], _IDS)
         own_offsets, own = _flat(prompts)
-        output_offsets, output = _flat(outputs.fill_null(empty) if outputs.null_count else outputs)
+        output_offsets, output = _flat(outputs)
         if own is None or output is None or (np.diff(own_offsets) == 0).any():
             return None
         separate = [table[name] for name in ("cache_salt", "lora_name")]

@@ -46,7 +46,8 @@ def read_blocks(path, form, block_size=None):
     with explain_os_errors(path):
         first = read_first(path) or {}
         block_size = _find_block_size(path, form, block_size, first)
-        values, missing, name_of = read_lines_of(path, BlockReader(form, block_size, first))
+        reader = BlockReader(form, block_size, first)
+        values, missing, name_of = reader.scan(path) or read_lines_of(path, reader)
     pa.default_memory_pool().release_unused()
     order, notes = None, _drop_times(values, missing.pop("timestamp"))
     late = np.count_nonzero(values["timestamp"] < np.maximum.accumulate(values["timestamp"]))

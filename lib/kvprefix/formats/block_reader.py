@@ -6,9 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kvprefix.files.arrow_arrays import fill_missing, to_array
 from kvprefix.files.arrow_lines import LineReader
 from kvprefix.files.jsonlines import is_whole
 from kvprefix.formats.block_forms import Rows
+from kvprefix.formats.block_scan import scan_lines
 
 
 class Lines(NamedTuple):
@@ -51,6 +53,22 @@ class BlockReader(LineReader):
         fields = self.form.fields.items()
         return dict.fromkeys(["timestamp", *(name for name, one in fields if one.default is not None)], 0)
 
+    def scan(self, path):
+        """Return the Lines of a file of plain lines; None if one is not, or is wrong."""
+        form = self.form
+        if self.kind != pa.int64() or any(pa.types.is_string(one.arrow) for one in form.fields.values()):
+            return None
+        found = scan_lines(path, tuple(form.fields), ("session_id",) if form.has_sessions else ())
+        if found is None:
+            return None
+        values = {
+            name: found[0][:, k].astype(one.arrow.to_pandas_dtype())
+            for k, (name, one) in enumerate(form.fields.items())
+        }
+        values |= {"blocks": found[1], "hash_ids": found[2]}
+        missing = self._may_be_missing()
+        return Lines(values, missing, int) if self._are_right(values, missing) else None
+
     def from_batches(self, batches):
         """Return the Lines of Arrow's batches; None if something is wrong, or if there are sessions."""
         form, parts, missing = self.form, [], self._may_be_missing()
@@ -59,7 +77,7 @@ class BlockReader(LineReader):
             columns = {name: batch[name] for name in form.fields}
             for name in missing:
                 missing[name] += columns[name].null_count
-                columns[name] = columns[name].fill_null(form.fields[name].default or 0)
+                columns[name] = fill_missing(columns[name], form.fields[name].default or 0)
             if any(column.null_count for column in [lists, lists.flatten(), *columns.values()]):
                 return None
             if form.has_sessions and batch["session_id"].null_count < len(batch):
@@ -109,7 +127,7 @@ def _find_kind(ids):
 def _to_array(columns):
     if pa.types.is_string(columns[0].type):
         return np.array([text for column in columns for text in column.to_pylist()], object)
-    return np.concatenate([np.from_dlpack(column) for column in columns])  # to_numpy() would import pandas
+    return to_array(pa.chunked_array(columns))
 
 
 def _number_ids(columns, kind):

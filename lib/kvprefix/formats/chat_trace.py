@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from kvprefix.files.arrow_arrays import flat_lists, to_array
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
 from kvprefix.files.words import count
 from kvprefix.formats.chat_threads import make_chain, make_chains, thread_requests
-from kvprefix.tokens.arrays import Tokens, flat_lists
+from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.template import open_chat
 from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
@@ -112,7 +113,7 @@ def _make_tokens(table, of_row, before, n):
     row_of[of_row] = np.arange(len(of_row))
     own_offsets, own = flat_lists(table["own_tokens"])
     output_offsets, output = flat_lists(table["output_tokens"])
-    shared = table["shared_tokens"].to_numpy().astype(np.int64)
+    shared = to_array(table["shared_tokens"]).astype(np.int64)
     template = flat_lists(table["own_is_template"])[1]
     return Tokens(row_of[before], shared, own_offsets, own, template, output_offsets, output)
 

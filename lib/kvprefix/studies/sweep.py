@@ -6,6 +6,8 @@ It chooses the reader, rates the hits of `cache.curve` and `cache.replay`, and s
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from kvprefix.blocks.prefix_trace import PrefixTrace, make_prefix_trace
 from kvprefix.cache.curve import (
     count_hits_at,
@@ -27,7 +29,6 @@ from kvprefix.files.progress import show_progress
 from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise, refuse_unknown
-from kvprefix.traces.clock import count_early_turns
 
 _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
 
@@ -94,9 +95,12 @@ def load_accesses(path, block_size=None):
 
 def _cut_tokens(trace, block_size, usual):
     """Return the accesses of a trace with tokens; without a block size, those of the one that it was made for."""
+    from kvprefix.traces.clock import count_early_turns
+
     made, notes = trace.info.get("parameters", {}), list(trace.info.get("notes", []))
     accesses = make_prefix_trace(trace, made.get("block_size", usual) if block_size is None else block_size)
-    early = count_early_turns(trace.requests, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
+    columns = {name: trace.column(name) for name in ("conversation_index", "turn", "arrival_s", "output_tokens")}
+    early = count_early_turns(columns, made.get("ttft_s", 0.0), made.get("time_per_output_token_s", 0.0))
     if early:
         notes.append(f"{early:,} turns arrive before the reply that they follow is complete: for comparison only")
     return replace(accesses, info={**accesses.info, "notes": notes})
@@ -161,7 +165,7 @@ def _replay(accesses, capacities, policy):
     if policy is not LRU:
         return replay_each(accesses, capacities, policy)
     limited = [min(capacity, accesses.n_distinct) for capacity in capacities]
-    return count_hits_at(accesses, measure_distances(accesses), limited).T
+    return np.ascontiguousarray(count_hits_at(accesses, measure_distances(accesses), limited).T)
 
 
 class Sweep(list):

@@ -228,13 +228,3 @@ def _flatten(lists, name):
     if len(ids) and ids.min() < 0:
         raise InputError(f"{name}s hold the token id {ids.min()}; expected whole numbers from 0 to 2**31 - 1")
     return offsets, ids
-
-
-def flat_lists(column):
-    """Return a list column as (offsets, values), offsets int64 from 0."""
-    import pyarrow.compute
-
-    lengths = pyarrow.compute.list_value_length(column).to_numpy().astype(np.int64)
-    values = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks if len(chunk)]
-    empty = np.zeros(0, column.type.value_type.to_pandas_dtype())
-    return np.concatenate(([0], np.cumsum(lengths))), np.concatenate(values) if values else empty

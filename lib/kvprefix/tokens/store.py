@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 from pyarrow import feather
 
+from kvprefix.files.arrow_arrays import flat_lists
 from kvprefix.files.mapped import map_array
 from kvprefix.files.paths import check_output_file, explain_os_errors
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import read_folder, seal_folder, seal_key
-from kvprefix.tokens.arrays import flat_lists
 
 ARRAYS = {
     "own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32, "said": np.uint8,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute  # noqa: F401  (pa.compute)
 import pyarrow.parquet as pq
 from numba import njit
 
+from kvprefix.files.arrow_arrays import flat_lists, to_array
 from kvprefix.files.mapped import release
 from kvprefix.files.paths import InputError, atomic_path, check_input_file, explain_os_errors
 from kvprefix.files.progress import show_progress
-from kvprefix.tokens.arrays import Tokens, flat_lists
+from kvprefix.tokens.arrays import Tokens
 from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
 
 TOKEN_COLUMNS = ["parent", "shared_tokens", "own_token_ids", "own_is_template", "output_token_ids"]
@@ -64,7 +64,7 @@ def read_trace(path):
     check_input_file(path)
     with explain_os_errors(path):
         try:
-            table = pq.read_table(path, page_checksum_verification=True)
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()  # `read_table` imports pandas
         except (pa.ArrowInvalid, OSError) as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else error
             raise InputError(f"{path}: cannot be read as a Parquet trace: {reason}") from error
@@ -77,12 +77,17 @@ def read_trace(path):
         own_offsets, own = flat_lists(table["own_token_ids"])
         output_offsets, output = flat_lists(table["output_token_ids"])
         tokens = Tokens(
-            table["parent"].to_numpy(), table["shared_tokens"].to_numpy(), own_offsets, own,
+            to_array(table["parent"]), to_array(table["shared_tokens"]), own_offsets, own,
             flat_lists(table["own_is_template"])[1], output_offsets, output,
         )  # fmt: skip
-        trace = Trace(table.select(REQUEST_COLUMNS).to_pandas(), np.arange(len(table)), tokens, info)
+        requests = {name: _to_column(table[name]) for name in REQUEST_COLUMNS}
+        trace = Trace(requests, np.arange(len(table)), tokens, info)
         _check_whole(trace)
     return trace
+
+
+def _to_column(column):
+    return column.to_pylist() if column.type in (pa.string(), pa.large_string()) else to_array(column)
 
 
 @contextlib.contextmanager
@@ -112,16 +117,17 @@ def _check_kinds(table):
 
 def _check_whole(trace):
     """Raise ValueError if the values contradict one another: their readers trust them."""
-    tokens, requests, n = trace.tokens, trace.requests, len(trace)
+    tokens, n = trace.tokens, len(trace)
+    counts = [trace.column(name) for name in ("conversation_index", "turn", "output_tokens", "messages")]
     own, arrival = np.diff(tokens.own_offsets), trace.arrival_s
     lengths, shared, parent = tokens.shared + own, tokens.shared, tokens.parent
     before = lengths[np.clip(parent, 0, n - 1)] if n else lengths
     wrong = {
         "requests that continue none before them": (parent < -1) | (parent >= np.arange(n)),
         "requests that share more than there is": (shared < 0) | (shared > np.where(parent < 0, 0, before)),
-        "other numbers of prompt tokens than tokens": requests["prompt_tokens"].to_numpy() != lengths,
+        "other numbers of prompt tokens than tokens": trace.column("prompt_tokens") != lengths,
         "arrivals that are no times in order": ~np.isfinite(arrival) | (np.diff(arrival, prepend=arrival[:1]) < 0),
-        "numbers below 0": (requests[["conversation_index", "turn", "output_tokens", "messages"]] < 0).any(axis=1),
+        "numbers below 0": [(column < 0).any() for column in counts],
         "token ids below 0": [(ids < 0).any() for ids in (tokens.own, tokens.output)],
         "other lists of template tokens than of tokens": len(tokens.own_is_template) != len(tokens.own),
     }

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.compute  # noqa: F401  (pa.compute)
 
 from kvprefix.contents import load
 from kvprefix.files.paths import InputError
@@ -74,10 +73,14 @@ class Trace(Shown):
     def __len__(self):
         return len(self.rows)
 
+    def column(self, name):
+        """Return one of the columns of `requests` as an ndarray; no frame is made."""
+        return np.asarray(vars(self)["_given"][name])
+
     @property
     def arrival_s(self):
         """Arrival times in seconds, ascending, (n,) float64."""
-        return np.asarray(vars(self)["_given"]["arrival_s"])
+        return self.column("arrival_s")
 
     @property
     def request_ids(self):
