@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.stretches import Paths
 from kvprefix.engines.vllm_pool import (
     borrowed,
     hold_hits,
