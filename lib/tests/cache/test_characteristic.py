@@ -7,7 +7,13 @@ from cache_twin import list_distinct, make_random
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.blocks.prefix_tree import make_prefix_tree
 from kvprefix.blocks.stretches import cut_trace
-from kvprefix.cache.characteristic import compare_characteristic, find_times, find_window, list_gaps, measure_working_set
+from kvprefix.cache.characteristic import (
+    compare_characteristic,
+    find_times,
+    find_window,
+    list_gaps,
+    measure_working_set,
+)
 from kvprefix.cache.curve import count_hits_at, measure_distances
 from kvprefix.cache.recency import count_hits, measure_recency
 from kvprefix.traces.trace import make_trace_of
@@ -18,7 +24,8 @@ def make(prompts, arrival_s):
 
 
 def compare(accesses, capacities):
-    return compare_characteristic(accesses, capacities, count_hits_at(accesses, measure_distances(accesses), capacities))
+    hits = count_hits_at(accesses, measure_distances(accesses), capacities)
+    return compare_characteristic(accesses, capacities, hits)
 
 
 def test_the_gap_before_each_access_by_runs_of_blocks():
