@@ -33,7 +33,7 @@ def compile_accounting(workload):
     """Compile what notebooks 00 to 60 run."""
     from kvprefix.cache.curve import lru_curve, rate_unbounded
     from kvprefix.cache.policies import POLICIES
-    from kvprefix.cache.working_set import count_working_set, rank_reuse
+    from kvprefix.cache.working_set import rank_reuse
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
     from kvprefix.studies.sharing import analyse, write_results
     from kvprefix.studies.table import draw
@@ -45,7 +45,6 @@ def compile_accounting(workload):
     result = results["multi_turn"]
     result.trace.prompt(0)
     rank_reuse(result.sharing.accesses)
-    count_working_set(draw(workload, 16), 60, range(10))
     rate_unbounded(draw(workload, 16))
     measure_lru(workload, 0, 5)
     measure_block_sizes(workload, 0, [32], [1024])

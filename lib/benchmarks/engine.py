@@ -1,6 +1,6 @@
 """Measure the engine replay: `python lib/benchmarks/engine.py [--conversations N] [--blocks N] [--repeats N]`.
 
-Real conversations, multi-turn, generated tokens cached, from token ids in memory and from blocks that are known, one
+Real conversations, multi-turn, generated tokens cached, from token ids in memory and from paths that are known, one
 request at a time and at once. For scale: vLLM's own block manager was once measured at about 50,000 prompt blocks per
 CPU second; it is not run here.
 """
@@ -8,7 +8,7 @@ CPU second; it is not run here.
 import argparse
 import time
 
-from kvprefix.blocks.identify import identify_blocks
+from kvprefix.blocks.stretches import find_paths
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
@@ -28,15 +28,15 @@ def main():
     options = parser.parse_args()
     trace = make_trace(load_workload(Parameters(max_conversations=options.conversations)), "multi_turn")
     prompt_blocks = int((trace.requests["prompt_tokens"] // BLOCK_SIZE).sum())
-    known = identify_blocks(trace, BLOCK_SIZE, outputs=True)
+    known = find_paths(trace, BLOCK_SIZE, outputs=True)
     print(f"{len(trace):,} requests, {prompt_blocks:,} prompt blocks, {options.blocks:,} blocks\n")
     print(f"| replay | CPU s | M prompt blocks a second | times {VLLM_BLOCKS_PER_S:,} a second |\n|:--|--:|--:|--:|")
     sizes = {"block_size": BLOCK_SIZE, "blocks": options.blocks}
     vllm, at_once, sglang = VLLM(**sizes), VLLM(**sizes, overlap=Overlap()), SGLang(**sizes)
     for name, replay in {
         "vLLM, from token ids": lambda: vllm.replay(trace),
-        "vLLM, blocks known": lambda: vllm.replay(trace, known),
-        "vLLM, requests at once, blocks known": lambda: at_once.replay(trace, known),
+        "vLLM, paths known": lambda: vllm.replay(trace, known),
+        "vLLM, requests at once, paths known": lambda: at_once.replay(trace, known),
         "SGLang, pages of 16, from token ids": lambda: sglang.replay(trace),
     }.items():
         cpu_s = measure(replay, options.repeats)

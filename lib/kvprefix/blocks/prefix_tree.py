@@ -46,7 +46,8 @@ def make_prefix_tree(tokens, *, outputs=False):
     --------
     >>> from kvprefix.tokens.arrays import make_tokens
     >>> tree = make_prefix_tree(make_tokens([[1, 2, 3], [1, 2, 4, 5], [1, 2]], [[]] * 3))
-    >>> [[(tree.start[k], tree.end[k]) for k in path] for path in np.split(tree.nodes, tree.offsets[1:-1])]
+    >>> paths = np.split(tree.nodes, tree.offsets[1:-1])
+    >>> [list(zip(tree.start[path].tolist(), tree.end[path].tolist(), strict=True)) for path in paths]
     [[(0, 2), (2, 3)], [(0, 2), (2, 4)], [(0, 2)]]
     """
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output

@@ -77,12 +77,6 @@ class StretchTrace:
         return PrefixTrace(ids=ids, parent=parent, depth=depth, **shared)
 
 
-def list_ids(paths):
-    """Return the blocks of some Paths one by one: (ids as first seen, where each request's begin)."""
-    offsets = _count_blocks(paths.ends, paths.offsets)
-    return _list_blocks(paths, offsets)[0], offsets
-
-
 def list_paths(accesses):
     """Return the Paths of a StretchTrace, or those of a PrefixTrace: each of its blocks is a stretch of its own."""
     if isinstance(accesses, StretchTrace):

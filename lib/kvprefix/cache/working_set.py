@@ -1,7 +1,8 @@
 """What a cache would have to hold: distinct blocks within a window of time, and how reuse spreads over blocks."""
 
 import numpy as np
-from numba import njit
+
+from kvprefix.cache.characteristic import list_gaps
 
 
 def count_working_set(accesses, window_s, times_s):
@@ -9,7 +10,7 @@ def count_working_set(accesses, window_s, times_s):
 
     Parameters
     ----------
-    accesses : PrefixTrace
+    accesses : PrefixTrace or StretchTrace
     window_s : float
         Seconds.
     times_s : (n,) array_like
@@ -27,27 +28,17 @@ def count_working_set(accesses, window_s, times_s):
     >>> count_working_set(accesses, 2, [0, 1, 2, 3])
     array([1, 2, 2, 2])
     """
-    times_s = np.asarray(times_s, float)
-    return _count_within(accesses.ids, accesses.offsets, accesses.arrival_s, float(window_s), times_s,
-                         accesses.n_distinct)  # fmt: skip
+    arrival_s, blocks, runs = accesses.arrival_s, accesses.blocks, list_gaps(accesses)
+    left = blocks - np.bincount(runs.last, runs.lengths, len(blocks))  # blocks whose last access is each request's
 
+    def count_until(moments_s, counts):
+        at = np.searchsorted(times_s, moments_s)
+        return np.cumsum(np.bincount(at, counts, len(times_s) + 1))[: len(times_s)]
 
-@njit(cache=True, nogil=True)
-def _count_within(ids, offsets, arrival_s, window_s, times_s, n_distinct):
-    """Each access holds its block from its time until the next access or until the window has passed it."""
-    change = np.zeros(len(times_s) + 1, np.int64)
-    last = np.full(n_distinct, -np.inf)
-    for i in range(len(offsets) - 1):
-        now = np.searchsorted(times_s, arrival_s[i])
-        for k in range(offsets[i], offsets[i + 1]):
-            if last[ids[k]] > -np.inf:
-                end = min(arrival_s[i], last[ids[k]] + window_s)
-                change[np.searchsorted(times_s, end)] -= 1
-            change[now] += 1
-            last[ids[k]] = arrival_s[i]
-    for block in range(n_distinct):
-        change[np.searchsorted(times_s, last[block] + window_s)] -= 1
-    return np.cumsum(change)[:-1]
+    # Each access holds its block from its time until the next access or until the window has passed it.
+    until_s = np.minimum(arrival_s[runs.request], arrival_s[runs.last] + window_s)
+    held = count_until(arrival_s, blocks) - count_until(until_s, runs.lengths) - count_until(arrival_s + window_s, left)
+    return held.astype(np.int64)
 
 
 def rank_reuse(access_counts):

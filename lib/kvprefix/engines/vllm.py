@@ -27,7 +27,7 @@ from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.replayed import EngineReplayed
 from kvprefix.engines.versions import VLLM_VERSIONS, find_rules
 from kvprefix.engines.vllm_one_by_one import Work, replay_one_by_one
-from kvprefix.engines.vllm_pool import count_cached, make_pool
+from kvprefix.engines.vllm_runs import count_cached, make_pool
 from kvprefix.engines.vllm_steps import replay_steps
 from kvprefix.files.checks import check_block_size, check_whole
 from kvprefix.files.paths import InputError
@@ -121,9 +121,9 @@ class VLLM:
         cached_hashes, blocks_with_hash = count_cached(pool, paths)
         return EngineReplayed(
             hit_tokens=np.where(hits < 0, -1, hits * self.block_size), prompt_tokens=prompts,
-            evictions=int(pool.state["evictions"][0]), label=self.label, details={"note": known.note} if known.note else {},
-            block_size=self.block_size, blocks=self.blocks, rules=known.rules,
-            cached_hashes=cached_hashes, blocks_with_hash=blocks_with_hash,
+            evictions=int(pool.state["evictions"][0]), label=self.label,
+            details={"note": known.note} if known.note else {}, block_size=self.block_size, blocks=self.blocks,
+            rules=known.rules, cached_hashes=cached_hashes, blocks_with_hash=blocks_with_hash,
             outputs_cut=int(((computed < wanted) & (hits >= 0)).sum()), **of_overlap,
         )  # fmt: skip
 
@@ -132,7 +132,10 @@ class VLLM:
         return f"the prompt needs {-(-prompt_tokens // self.block_size)} blocks and the pool has {self.blocks - 1}"
 
     def _plan(self, trace):
-        """Return each request's prompt, the tokens that it computes, here and without a limit, and the pool's blocks."""
+        """Return each request's prompt, the tokens that it computes, those of an unlimited pool, and the pool's blocks.
+
+        The null block is one of these.
+        """
         tokens, rows, size = trace.tokens, trace.rows, int(self.block_size)
         prompts = tokens.prompt_lengths()[rows]
         generated = np.diff(tokens.output_offsets)[rows] if self.outputs else np.zeros(len(rows), np.int64)

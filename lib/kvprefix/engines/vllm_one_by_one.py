@@ -6,7 +6,8 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.stretches import Paths
-from kvprefix.engines.vllm_pool import hold_hits, look_up, make_room, release, store, take_new
+from kvprefix.engines.vllm_pool import hold_hits, look_up, release, store, take_new
+from kvprefix.engines.vllm_runs import make_room
 
 
 class Work(NamedTuple):
@@ -52,13 +53,13 @@ def replay_one_by_one(pool, work, merge):
         prompt, computed = work.prompts[i], work.computed[i]
         if -(-prompt // size) > work.n_blocks:
             continue
-        full, open_too = computed // size, -(-computed // size)
+        full, all_held = computed // size, -(-computed // size)
         pool = make_room(pool, full)
         nodes = paths.nodes[paths.offsets[i] : paths.offsets[i + 1]]
         ends = paths.ends[paths.offsets[i] : paths.offsets[i + 1]]
         hits[i], _ = look_up(pool, nodes, ends, (prompt - 1) // size)
         held = hold_hits(pool, nodes, ends, hits[i])
-        take_new(pool, open_too - hits[i])
+        take_new(pool, all_held - hits[i])
         held = store(pool, nodes, ends, hits[i], full, held, merge)
-        release(pool, held, open_too - full)
+        release(pool, held, all_held - full)
     return hits, pool

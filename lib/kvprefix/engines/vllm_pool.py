@@ -1,191 +1,25 @@
-"""The compiled core of vLLM's prefix cache for full attention: a pool of blocks, in runs that share their fate.
+"""The compiled core of vLLM's prefix cache for full attention: what happens to its blocks.
 
-A run is blocks of one stretch (`blocks.stretches`) that follow each other in their prompts and in the free queue, the
-deepest first, or some blocks that hold no full block of tokens. Nothing tells the blocks of a run apart until some of
-them are taken, so a replay takes as many steps as there are runs. Runs of one stretch form a list, oldest first; a
-lookup takes the oldest that holds a block. `vllm` has the rules and the interface, `vllm_one_by_one` and `vllm_steps`
-the requests.
+Runs of one stretch form a list, the oldest first; a lookup takes the oldest that holds a block. `vllm_runs` has the
+runs, `vllm` the rules and the interface, `vllm_one_by_one` and `vllm_steps` the requests.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from numba import njit
 
-from kvprefix.blocks.stretches import describe_stretches
+from kvprefix.engines.vllm_runs import (
+    add_hold,
+    add_run,
+    borrowed,
+    discard,
+    drop_hold,
+    link,
+    list_newer,
+    split,
+    strike,
+    unlink,
+)
 
-# Compiles what only borrows the arrays that it is given: no references to them are counted, which would cost time.
-borrowed = njit(nogil=True, _nrt=False)
-
-_RUN = np.dtype([(name, np.int32) for name in (
-    "stretch",  # -1: no full blocks
-    "first", "stop",  # depths of its blocks, [first, stop)
-    "held",  # by how many requests
-    "after", "before",  # its neighbours in the free queue; `after` also links the runs that are not in use
-    "newer", "older",  # its neighbours among the runs of the stretch, 0: none
-    "deeper",  # the run that was split off last: it begins where this one stops, or began so when it was split off
-)])  # fmt: skip
-_HOLD = np.dtype([(name, np.int32) for name in (
-    "run", "stop",  # the run, and those that were split off it since, up to this depth
-    "above",  # the request's hold before this one, 0: none; also links the holds that are not in use
-)])  # fmt: skip
-_ENDS = np.dtype([("oldest", np.int32), ("newest", np.int32)])  # the runs of a stretch, 0: none
-_STATE = np.dtype([(name, np.int64) for name in (
-    "free",  # blocks in the free queue
-    "evictions",  # blocks that lost what they held
-    "run", "hold", "n_unused_runs", "n_unused_holds",  # the first of those that are linked as not in use; their number
-    "n_runs", "n_holds",  # that were ever in use, number 0 among them
-)])  # fmt: skip
 _FAR = np.int32(2**31 - 1)
-
-
-class Pool(NamedTuple):
-    """The blocks of vLLM but its null block, as arrays for compiled code.
-
-    Attributes
-    ----------
-    runs : ndarray of _RUN
-        Run 0, without blocks, is the free queue's head and tail.
-    holds : ndarray of _HOLD
-        What requests hold: a list per request, the deepest first. Hold 0 is no hold.
-    stretches : (n_stretches,) ndarray of _ENDS
-    state : (1,) ndarray of _STATE
-    legacy_free : bool
-        Of `VLLMRules`.
-    """
-
-    runs: np.ndarray
-    holds: np.ndarray
-    stretches: np.ndarray
-    state: np.ndarray
-    legacy_free: bool
-
-
-def make_pool(n_blocks, n_stretches, rules):
-    """Return a pool of `n_blocks`, the null block not counted, that were never used."""
-    pool = Pool(
-        np.zeros(64, _RUN), np.zeros(64, _HOLD), np.zeros(n_stretches, _ENDS), np.zeros(1, _STATE), rules.legacy_free
-    )
-    pool.state["free"], pool.state["n_runs"], pool.state["n_holds"] = n_blocks, 2, 1
-    pool.runs[1] = -1, 0, n_blocks, 0, 0, 0, 0, 0, 0
-    pool.runs[0]["after"] = pool.runs[0]["before"] = 1
-    return pool
-
-
-def count_cached(pool, paths):
-    """Return how many contents are cached, and how many blocks hold one."""
-    _, start, end = describe_stretches(paths)
-    cached, blocks = _count_cached(pool, start, end)
-    return int(cached), int(blocks)
-
-
-@njit(cache=True, nogil=True)
-def _count_cached(pool, start, end):
-    firsts = np.cumsum(end - start) - end  # of the block at depth 0, were it in the stretch
-    cached, blocks = np.zeros((end - start).sum(), np.bool_), 0
-    for k in range(len(start)):
-        run = pool.stretches[k].oldest
-        while run:
-            one = pool.runs[run]
-            blocks += one.stop - one.first
-            cached[firsts[k] + one.first : firsts[k] + one.stop] = True
-            run = one.newer
-    return cached.sum(), blocks
-
-
-@njit(cache=True, nogil=True)
-def make_room(pool, most):
-    """Return the pool with arrays that have room for a request of `most` blocks more."""
-    runs, holds, state = pool.runs, pool.holds, pool.state[0]
-    while len(runs) - state.n_runs + state.n_unused_runs < 4 * most + 4:  # each hit may split a run into three
-        runs = np.concatenate((runs, np.zeros_like(runs)))
-    while len(holds) - state.n_holds + state.n_unused_holds < 2 * most + 4:
-        holds = np.concatenate((holds, np.zeros_like(holds)))
-    return Pool(runs, holds, pool.stretches, pool.state, pool.legacy_free)
-
-
-@borrowed
-def _add_run(pool, stretch, first, stop, held):
-    """Return a run that is in no list yet."""
-    state = pool.state[0]
-    if state.n_unused_runs:
-        run = np.int32(state.run)
-        state.run = pool.runs[run].after
-        state.n_unused_runs -= 1
-    else:
-        run = np.int32(state.n_runs)
-        state.n_runs += 1
-    one = pool.runs[run]
-    one.stretch, one.first, one.stop, one.held, one.newer, one.older, one.deeper = stretch, first, stop, held, 0, 0, 0
-    return run
-
-
-@borrowed
-def _discard(pool, run):
-    """Keep a run that is in no list any more for later use."""
-    state = pool.state[0]
-    pool.runs[run].after, state.run = state.run, run
-    state.n_unused_runs += 1
-
-
-@borrowed
-def _hold(pool, run, stop, above):
-    """Return a new hold, the first of a request's list."""
-    state = pool.state[0]
-    if state.n_unused_holds:
-        hold = np.int32(state.hold)
-        state.hold = pool.holds[hold].above
-        state.n_unused_holds -= 1
-    else:
-        hold = np.int32(state.n_holds)
-        state.n_holds += 1
-    one = pool.holds[hold]
-    one.run, one.stop, one.above = run, stop, above
-    return hold
-
-
-@borrowed
-def _unlink(pool, run):
-    """Take a run out of the free queue."""
-    one = pool.runs[run]
-    pool.runs[one.before].after, pool.runs[one.after].before = one.after, one.before
-
-
-@borrowed
-def _link(pool, run, left):
-    """Put a run into the free queue after another one."""
-    right = pool.runs[left].after
-    pool.runs[left].after, pool.runs[run].before, pool.runs[run].after, pool.runs[right].before = run, left, right, run
-
-
-@borrowed
-def _list_newer(pool, run, older):
-    """Put a run into the list of its stretch after an older one; the oldest of all comes after 0."""
-    one, ends = pool.runs[run], pool.stretches[pool.runs[run].stretch]
-    newer = pool.runs[older].newer if older else ends.oldest
-    one.older, one.newer = older, newer
-    if older:
-        pool.runs[older].newer = run
-    else:
-        ends.oldest = run
-    if newer:
-        pool.runs[newer].older = run
-    else:
-        ends.newest = run
-
-
-@borrowed
-def _strike(pool, run):
-    """Take a run out of the list of its stretch."""
-    one, ends = pool.runs[run], pool.stretches[pool.runs[run].stretch]
-    if one.older:
-        pool.runs[one.older].newer = one.newer
-    else:
-        ends.oldest = one.newer
-    if one.newer:
-        pool.runs[one.newer].older = one.older
-    else:
-        ends.newest = one.older
 
 
 @borrowed
@@ -200,18 +34,6 @@ def _find_oldest(pool, stretch, depth):
             bound = min(bound, one.first)
         run = one.newer
     return run, bound
-
-
-@borrowed
-def _split(pool, run, depth):
-    """Return a new run with the blocks of a run from a depth on: before it in the queue, next to it in its stretch."""
-    one = pool.runs[run]
-    deeper = _add_run(pool, one.stretch, depth, one.stop, one.held)
-    pool.runs[deeper].deeper, one.deeper, one.stop = one.deeper, deeper, depth
-    if one.held == 0:
-        _link(pool, deeper, one.before)
-    _list_newer(pool, deeper, run)
-    return deeper
 
 
 @borrowed
@@ -240,15 +62,15 @@ def hold_hits(pool, nodes, ends, hit):
         run, stop = _find_oldest(pool, nodes[k], depth)
         stop = min(stop, hit)
         if pool.runs[run].stop > stop:
-            _split(pool, run, stop)
+            split(pool, run, stop)
         if pool.runs[run].first < depth:
-            run = _split(pool, run, depth)
+            run = split(pool, run, depth)
         one = pool.runs[run]
         if one.held == 0:
-            _unlink(pool, run)
+            unlink(pool, run)
             pool.state[0].free -= stop - depth
         one.held += 1
-        hold, depth = _hold(pool, run, stop, hold), stop
+        hold, depth = add_hold(pool, run, stop, hold), stop
     return hold
 
 
@@ -267,10 +89,10 @@ def take_new(pool, n):
         if some < one.stop - one.first:
             one.stop -= some
             continue
-        _unlink(pool, run)
+        unlink(pool, run)
         if one.stretch >= 0:
-            _strike(pool, run)
-        _discard(pool, run)
+            strike(pool, run)
+        discard(pool, run)
 
 
 @borrowed
@@ -287,10 +109,10 @@ def store(pool, nodes, ends, start, stop, hold, merge):
         if merge:
             cached, bound = _find_oldest(pool, stretch, start)
             until, stretch = min(until, bound), np.int32(-1) if cached else stretch
-        run = _add_run(pool, stretch, start, until, 1)
+        run = add_run(pool, stretch, start, until, 1)
         if stretch >= 0:
-            _list_newer(pool, run, pool.stretches[stretch].newest)
-        hold, start = _hold(pool, run, until, hold), until
+            list_newer(pool, run, pool.stretches[stretch].newest)
+        hold, start = add_hold(pool, run, until, hold), until
     return hold
 
 
@@ -299,23 +121,22 @@ def store_next(pool, stretch, depth, hold):
     """Make a block visible that follows those of the holds, as the newest of its content; return the holds."""
     run = pool.holds[hold].run
     one = pool.runs[run]
-    if hold and one.stretch == stretch and one.stop == depth and one.held == 1:
-        if pool.stretches[stretch].newest == run:
-            one.stop += 1
-            pool.holds[hold].stop += 1
-            return hold
-    run = _add_run(pool, stretch, depth, depth + 1, 1)
-    _list_newer(pool, run, pool.stretches[stretch].newest)
-    return _hold(pool, run, depth + 1, hold)
+    follows = hold and one.stretch == stretch and one.stop == depth
+    if follows and one.held == 1 and pool.stretches[stretch].newest == run:
+        one.stop += 1
+        pool.holds[hold].stop += 1
+        return hold
+    run = add_run(pool, stretch, depth, depth + 1, 1)
+    list_newer(pool, run, pool.stretches[stretch].newest)
+    return add_hold(pool, run, depth + 1, hold)
 
 
 @borrowed
 def release(pool, hold, n_open):
     """Let go of what a request holds, the last block first: `n_open` that are not full, then those of the holds."""
-    state = pool.state[0]
     if n_open:
-        state.free += n_open
-        _free_open(pool, _add_run(pool, -1, 0, n_open, 0))
+        pool.state[0].free += n_open
+        _free_open(pool, add_run(pool, -1, 0, n_open, 0))
     while hold:
         first = pool.holds[hold].run
         stop, run = pool.holds[hold].stop, 0
@@ -325,10 +146,7 @@ def release(pool, hold, n_open):
                 run = pool.runs[run].deeper
             stop = pool.runs[run].first
             _release_run(pool, run)
-        above = pool.holds[hold].above
-        pool.holds[hold].above, state.hold = state.hold, hold
-        state.n_unused_holds += 1
-        hold = above
+        hold = drop_hold(pool, hold)
 
 
 @borrowed
@@ -339,7 +157,7 @@ def _release_run(pool, run):
     if one.held == 0:
         pool.state[0].free += one.stop - one.first
         if one.stretch >= 0:
-            _link(pool, run, pool.runs[0].before)
+            link(pool, run, pool.runs[0].before)
         else:
             _free_open(pool, run)
 
@@ -350,9 +168,9 @@ def _free_open(pool, run):
     runs = pool.runs
     head = runs[0].after
     if pool.legacy_free:
-        _link(pool, run, runs[0].before)
+        link(pool, run, runs[0].before)
     elif head and runs[head].stretch < 0:
         runs[head].stop += runs[run].stop - runs[run].first
-        _discard(pool, run)
+        discard(pool, run)
     else:
-        _link(pool, run, 0)
+        link(pool, run, 0)

@@ -11,16 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.engines.vllm_pool import (
-    borrowed,
-    hold_hits,
-    look_up,
-    make_room,
-    release,
-    store,
-    store_next,
-    take_new,
-)
+from kvprefix.engines.vllm_pool import hold_hits, look_up, release, store, store_next, take_new
+from kvprefix.engines.vllm_runs import borrowed, make_room
 
 _NEVER = np.iinfo(np.int64).max
 _REQUEST = np.dtype([(name, np.int64) for name in (

@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twin import account, small_traces
 
+from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.blocks.prefix_tree import make_prefix_tree
-from kvprefix.blocks.stretches import cut_trace
+from kvprefix.blocks.sharing import count_hits
+from kvprefix.blocks.stretches import count_leading, cut_trace, describe_stretches, find_paths
 from kvprefix.tokens.arrays import make_tokens
 from kvprefix.traces.trace import make_trace_of
 from kvprefix.traces.workload import make_trace
@@ -81,3 +83,40 @@ def test_a_workload_s_stretches_are_its_prefix_trace(bundled_workload, block_siz
     made, expected = cut(trace, block_size).list_blocks(), make_prefix_trace(trace, block_size)
     for name, value in vars(expected).items():
         np.testing.assert_array_equal(getattr(made, name), value, err_msg=name)
+
+
+def test_stretches_are_described_by_hand():
+    # abcdefgh abcd abcdxy in blocks of two: "abcd", "efgh" and "xy"
+    paths = find_paths(make_trace_of([[1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4], [1, 2, 3, 4, 9, 9]]), 2)
+    described = describe_stretches(paths)
+    assert [one.tolist() for one in described] == [[-1, 0, 0], [0, 2, 2], [2, 4, 3]]
+    assert described.lengths.tolist() == [2, 2, 1]
+
+
+@given(small_traces(), st.integers(1, 5), st.booleans())
+def test_leading_blocks_are_those_of_the_accounting(small, block_size, outputs):
+    trace = small.trace
+    limits = np.maximum(trace.requests["prompt_tokens"].to_numpy() - 1, 0) // block_size
+    blocks = identify_blocks(trace, block_size, outputs=outputs)
+    expected = count_hits(blocks, trace.requests["prompt_tokens"].to_numpy())
+    assert count_leading(find_paths(trace, block_size, outputs=outputs), limits).tolist() == expected.tolist()
+
+
+@given(small_traces(), st.integers(1, 5), st.data())
+def test_requests_of_different_contexts_share_no_stretch(small, block_size, data):
+    n = len(small.prompts)
+    salts = data.draw(st.lists(st.sampled_from(["x", "y", ""]), min_size=n, max_size=n))
+    trace = make_trace_of(small.prompts, small.trace.arrival_s, cache_salts=salts)
+    paths, blocks = find_paths(trace, block_size), identify_blocks(trace, block_size)
+    assert paths.n_distinct == blocks.n_distinct
+    limits = np.maximum(trace.requests["prompt_tokens"].to_numpy() - 1, 0) // block_size
+    hits = count_hits(blocks, trace.requests["prompt_tokens"].to_numpy())
+    assert count_leading(paths, limits).tolist() == hits.tolist()
+
+
+def test_paths_without_the_template_are_those_of_its_blocks(bundled_workload):
+    trace = make_trace(bundled_workload, "multi_turn").without_template()
+    paths, blocks = find_paths(trace, 16, outputs=True), identify_blocks(trace, 16, outputs=True)
+    assert paths.n_distinct == blocks.n_distinct
+    ends = [part[-1] if part else 0 for part in by_request(paths.ends, paths.offsets)]
+    assert ends == np.diff(blocks.offsets).tolist()

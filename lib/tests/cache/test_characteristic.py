@@ -24,7 +24,8 @@ def make(prompts, arrival_s):
 
 
 def compare(accesses, capacities):
-    return compare_characteristic(accesses, capacities, count_hits_at(accesses, measure_distances(accesses), capacities))
+    hits = count_hits_at(accesses, measure_distances(accesses), capacities)
+    return compare_characteristic(accesses, capacities, hits)
 
 
 def test_the_gap_before_each_access_by_runs_of_blocks():

@@ -3,14 +3,18 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
-from engine_twin import small_runs, summarise, twin_one_by_one
+from engine_twin import small_runs, summarise, twin_merged, twin_one_by_one
 from hypothesis import given, settings
 from places import CARRIED, SHARED
 
 from kvprefix.__main__ import main
 from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.sharing import measure_hits_with_outputs
+from kvprefix.blocks.stretches import find_paths
+from kvprefix.engines.overlap import Overlap
+from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError
 from kvprefix.studies.verify import make_recorded, read_lines
@@ -122,6 +126,37 @@ def test_small_runs_agree_with_the_twin(run):
     assert summarise(VLLM(**options).replay(trace)) == twin_one_by_one(*run)
     no_outputs = [[] for _ in prompts]
     assert summarise(VLLM(**options, outputs=False).replay(trace)) == twin_one_by_one(prompts, no_outputs, *run[2:])
+    assert summarise(VLLM(**options, merge_duplicates=True).replay(trace)) == twin_merged(*run)
+
+
+@pytest.mark.parametrize("legacy_free", [False, True])
+def test_long_runs_agree_with_the_twin(legacy_free):
+    # Prompts that go on from any place of earlier ones, in pools that keep some of them: runs are cut again and again.
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        block_size, size, prompts, outputs = int(rng.integers(1, 4)), int(rng.integers(25, 60)), [], []
+        for _ in range(60):
+            start = (prompts[rng.integers(len(prompts))] + [7] * 3)[: rng.integers(0, 30)] if prompts else []
+            prompts.append(start + rng.integers(0, 2, rng.integers(1, 12)).tolist())
+            outputs.append(rng.integers(0, 2, rng.integers(0, 9)).tolist())
+        run = prompts, outputs, [""] * 60, block_size, size, legacy_free
+        trace = make_trace_of(prompts, outputs=outputs)
+        options = {"version": "0.22" if legacy_free else "0.32", "block_size": block_size, "blocks": size}
+        assert summarise(VLLM(**options).replay(trace)) == twin_one_by_one(*run)
+        assert summarise(VLLM(**options, merge_duplicates=True).replay(trace)) == twin_merged(*run)
+
+
+@given(small_runs())
+def test_paths_that_are_known_change_nothing(run):
+    prompts, outputs, contexts, block_size, size, _ = run
+    trace = make_trace_of(prompts, outputs=outputs, cache_salts=contexts)
+    paths = find_paths(trace, block_size, outputs=True)
+    for more in ({}, {"outputs": False}, {"overlap": Overlap()}):
+        engine = VLLM(block_size=block_size, blocks=size, **more)
+        assert summarise(engine.replay(trace, paths)) == summarise(engine.replay(trace))
+    for outputs in (True, False):
+        engine = SGLang(block_size=block_size, blocks=size, outputs=outputs)
+        assert summarise(engine.replay(trace, paths)) == summarise(engine.replay(trace))
 
 
 # ---- Invariants

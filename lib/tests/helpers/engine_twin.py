@@ -74,6 +74,28 @@ def twin_one_by_one(prompts, outputs, contexts, block_size, size, legacy_free):
     return hits, len(set(pool.content.values())), len(pool.content)
 
 
+def twin_merged(prompts, outputs, contexts, block_size, size, legacy_free):
+    """The same if a block whose content is cached already, when all blocks of its request are taken, holds nothing."""
+    pool, hits = Pool(size, block_size, legacy_free), []
+    for prompt, output, context in zip(prompts, outputs, contexts, strict=True):
+        if math.ceil(len(prompt) / block_size) > size - 1:
+            hits.append(-1)
+            continue
+        tokens = (prompt + output[:-1])[: max(block_size * (size - 1), len(prompt))]
+        table = pool.find(prompt, context)
+        hits.append(len(table) * block_size)
+        pool.free = [block for block in pool.free if block not in table]
+        for block in table:
+            pool.holders[block] += 1
+        table += [pool.take() for _ in range(math.ceil(len(tokens) / block_size) - len(table))]
+        for k in range(hits[-1] // block_size, len(tokens) // block_size):
+            content = tokens[: (k + 1) * block_size]
+            if (context, tuple(content)) not in pool.content.values():
+                pool.store(table[k], content, context)
+        pool.release(table)
+    return hits, len(set(pool.content.values())), len(pool.content)
+
+
 class Scheduler:
     """vLLM's `Scheduler` without a limit on a step: `schedule`, then `update_from_output`, step by step.
 

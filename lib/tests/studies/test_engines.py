@@ -48,6 +48,11 @@ def test_the_cases_are_those_replays(workload, frame):
     assert 0 < waited < np.mean(overlapping.admitted_s > trace.arrival_s)  # the way to the next step is no wait
 
 
+def test_pools_measured_alone_are_the_rows_of_all(workload, frame):
+    together = study_engine.measure_engines(workload, 1, [600, 3_000])
+    pd.testing.assert_frame_equal(together, frame[frame["seed"] == 1].reset_index(drop=True))
+
+
 def test_the_chain_adds_up(frame):
     table = facts_engines.tabulate_chain(frame)
     for _, one in table.groupby("pool (blocks)"):
