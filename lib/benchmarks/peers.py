@@ -10,6 +10,7 @@ from table import NotHereError
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEPT = PROJECT / "data/derived"
+MAKE = ["env", "-u", "MAKEFLAGS", "-u", "MAKELEVEL", "make"]  # not with what `make bench` was given
 PEERS = {  # version and module
     "kvcache-simulator": ("0.1.3", "kvcache_sim"),
     "libcachesim": ("0.3.5", "libcachesim"),
@@ -48,7 +49,7 @@ def find_commit(name):
         _run(["git", "cat-file", "-e", f"{name}^{{commit}}"], f"the repository has no commit {name}", cwd=PROJECT)
         _run(["git", "clone", "-q", str(PROJECT), str(folder)], "the repository cannot be cloned")
         _run(["git", "checkout", "-q", name], f"the repository has no commit {name}", cwd=folder)
-        _run(["make", "env"], f"the environment of {name} cannot be built", cwd=folder)
+        _run([*MAKE, "env"], f"the environment of {name} cannot be built", cwd=folder)
     return folder
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 import cache
 import mooncake_reuse
-from peers import PROJECT, find_commit, find_peer, name_peer
+from peers import MAKE, PROJECT, find_commit, find_peer, name_peer
 from run import KVPREFIX, ONE_PASS, copy_kept, keep_tokenizer, run
 from table import Job, NotHereError, Pair, Row
 
@@ -54,7 +54,7 @@ def prepare_report(bench):
 
     def make_report(who, k):
         name = f"pair-{k}"
-        command = ["make", "-C", str(folders[who]), "report", f"NAME={name}"]
+        command = [*MAKE, "-C", str(folders[who]), "report", f"NAME={name}"]
         taken = run(command, bench.folder / f"report-{who}-{k}")["wall_s"]
         shutil.rmtree(folders[who] / "reports" / name)
         shutil.rmtree(folders[who] / "data/derived/make" / name)
