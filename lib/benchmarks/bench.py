@@ -1,153 +1,107 @@
-"""Measure all, write `reports/bench/bench.md`: `python lib/benchmarks/bench.py [--peers-only] [--trace FILE]`.
+"""Measure the rows of the table, write `reports/bench/bench.md`: `make bench`, or `bench.py [--only NAME,NAME]`.
 
-Other tools are installed beside the project's own environment and do the same jobs in the same run, so that the ratios
-can be trusted on any machine; one that does not install has a line with the reason. See `run` and `cache` for the rest.
+Each row takes turns between this library and what it is compared with, some pairs one after the other in one run on one
+machine, so that the ratios can be trusted on others. Other tools and earlier commits have environments of their own in
+data/derived; one that does not install has a line with the reason. With `--only`, the other rows stay as the file has
+them. See `run`, `cache`, `engine`, `scale` and `interactive` for more of our own speed.
 """
 
 import argparse
-import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
-import venv
-from itertools import islice
 from pathlib import Path
 
 import cache
-from replays import IN_FILE
-from run import KVPREFIX, measure_all, run
+from peers import PROJECT
+from rows import ROWS
+from run import run
+from table import HEAD, Measured, NotHereError, describe_row, write_row
 
-PROJECT = Path(__file__).resolve().parents[2]
-PEERS = {
-    "kvcache-simulator": ("0.1.3", "kvcache_sim"),
-    "libcachesim": ("0.3.5", "libcachesim"),
-    "llmtrafficlens": ("0.13.4", "llmtrafficlens"),
-    "kvlint": ("0.1.1", "kvlint"),
-}
-CONVERSATIONS = 4000  # of the bundled data, for kvlint, which encodes every turn's history again
+PUBLISHED = PROJECT.parent / "shared/data/mooncake_conversation_trace.jsonl.gz"
+BEGIN = """\
+# Benchmarks
+
+CPU seconds: user and system time of all threads and processes that a command starts, from a file to the answer.
+Medians, and the lowest and highest ratio of a pair, with the number of pairs in brackets: that is the noise. The ratio
+is theirs over ours, and must be at least so large; where a limit is marked with "at most", it is ours over theirs.
+"""
+
+
+class Bench:
+    """What the rows share: a folder, and the files of the sweeps, written once."""
+
+    def __init__(self, folder, mooncake):
+        self.folder, self.mooncake = folder, mooncake
+        self.trace, self._capacities = "", None
+
+    def write_copies(self):
+        """Write the prefix trace; return the capacities of the sweeps."""
+        if self._capacities is None:
+            print("writing traces", file=sys.stderr)
+            made = run([sys.executable, cache.__file__, "--write-copies", str(self.folder)], self.folder)["inner"]
+            self._capacities = made["capacities"]
+            self.trace = (
+                f"a made-up trace of {made['requests']:,} requests, {made['accesses']:,} accesses of "
+                f"{made['distinct']:,} distinct blocks"
+            )
+        return self._capacities
 
 
 def main():
-    """Build the peers' environment, run all measurements, print and write them."""
+    """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--peers-only", action="store_true", help="leave out the measurements of our own speed alone")
-    parser.add_argument("--trace", type=Path, help="a trace in Mooncake's form; made up if not given")
-    parser.add_argument("--repeats", type=int, default=3, help="of the tokenising ratio")
+    names = [row.name for row in ROWS]
+    parser.add_argument("--only", help=f"rows, comma-separated: {', '.join(names)}")
+    parser.add_argument("--pairs", type=int, default=3, help="of each row that does not say how many (%(default)s)")
+    parser.add_argument("--mooncake", type=Path, default=PUBLISHED, help="Mooncake's conversation trace")
     parser.add_argument("--output", type=Path, default=PROJECT / "reports/bench/bench.md")
     options = parser.parse_args()
-    python, missing = build_peers(PROJECT / "data/derived/bench-peers")
+    asked = options.only.split(",") if options.only else [row.name for row in ROWS if not row.is_asked_for]
+    if unknown := set(asked) - set(names):
+        parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    measured = {}
     with tempfile.TemporaryDirectory() as folder:
-        lines = [*describe_run(python, missing), *measure_peers(Path(folder), python, missing, options.trace)]
-        if not options.peers_only:
-            lines += ["", "## The main job", "", *measure_all(Path(folder) / "run", options.repeats)]
+        bench = Bench(Path(folder), options.mooncake)
+        for row in ROWS:
+            if row.name in asked:
+                measured[row.name] = measure(row, bench, options.pairs)
+                print(write_row(measured[row.name]), describe_row(measured[row.name]), sep="\n", flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print("\n".join(lines))
-    print(f"\nwritten to {os.path.relpath(options.output)}")
+    before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
+    options.output.write_text(write_table(measured, before), encoding="utf-8")
+    print(f"written to {os.path.relpath(options.output)}")
 
 
-def build_peers(folder):
-    """Return a Python that has the peers, made if it is not there, and the reason for each that did not install."""
-    python = folder / "bin/python"
-    if not python.exists():
-        venv.create(folder, with_pip=True)
-    missing = {}
-    for name, (version, module) in PEERS.items():
-        if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode:
-            print(f"installing {name} {version}", file=sys.stderr)
-            command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{name}=={version}"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                missing[name] = done.stderr.strip().splitlines()[-1][:200]
-    return str(python), missing
+def measure(row, bench, pairs):
+    """Return a row's pairs; a command that fails costs its row, not the others."""
+    try:
+        job, found = row.prepare(bench), []
+        for k in range(row.pairs or pairs):
+            print(f"{row.name}: pair {k + 1}", file=sys.stderr)
+            found.append(job.take_pair(k))
+    except (NotHereError, SystemExit, subprocess.CalledProcessError) as error:
+        return Measured(row, None, [], " ".join(str(error).split())[:300])
+    return Measured(row, job, found)
 
 
-def describe_run(python, missing):
-    """Yield the machine, the versions, and what is not there."""
-    version = subprocess.run([python, "-V"], capture_output=True, text=True).stdout.strip()
+def write_table(measured, before=""):
+    """Return the report; rows that were not measured stay as they were before."""
+    lines, said = {}, {}
+    for name, text in re.findall(r"^(?:\| |- )([a-z-]+)(?= \||:)(.*)$", before, re.MULTILINE):
+        (lines if text.startswith(" |") else said)[name] = (
+            f"| {name}" if text.startswith(" |") else f"- {name}"
+        ) + text
+    for name, one in measured.items():
+        lines[name], said[name] = write_row(one), describe_row(one)
+    known = [row.name for row in ROWS if row.name in lines]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"
-    yield "# Benchmarks\n"
-    yield f"Machine: {machine}; Python {platform.python_version()}, the other tools under {version}."
-    yield "CPU seconds: user and system time of all threads of a process that reads a file. Memory: its peak.\n"
-    for name, (release, _) in PEERS.items():
-        yield f"- {name} {release}: {'not measured: ' + missing[name] if name in missing else 'installed'}"
-
-
-def measure_peers(folder, python, missing, trace):
-    """Yield the table of ratios, and how far the hit rates are apart."""
-    print("writing traces", file=sys.stderr)
-    traces = ["--trace", str(trace)] if trace else []
-    write = [sys.executable, cache.__file__, "--write-copies", str(folder), *traces]
-    capacities = run(write, folder)["inner"]["capacities"]
-    sweeps = cache.make_sweeps(folder, capacities, python)
-    ours = sweeps.pop("kvprefix, LRU")
-    sweeps.pop("kvprefix, LRU and OPT")
-    jobs = [
-        (f"LRU at {len(capacities)} capacities of a prefix trace", tool, ours, command)
-        for tool, command in sweeps.items()
-        if tool.split(",")[0] not in missing
-    ]
-    tools = Path(python).parent
-    if "llmtrafficlens" not in missing:
-        lens = [str(tools / "llmtrafficlens"), "profile", "--format", "mooncake", "-o", str(folder / "lens")]
-        job = f"theirs: profile of the trace; ours: LRU at {len(capacities)} capacities"
-        jobs.append((job, "llmtrafficlens", ours, [*lens, str(folder / "copies.jsonl")]))
-    if "kvlint" not in missing:
-        job = f"prefix hits of {CONVERSATIONS:,} ShareGPT conversations, from text"
-        jobs.append((job, "kvlint", *_prepare_kvlint(folder, tools)))
-    yield "\n## Against other tools, in the same run\n"
-    source = "given" if trace else "made up: chats that grow from turn to turn below eight shared beginnings"
-    blocks = ", ".join(f"{capacity:,}" for capacity in capacities)
-    yield f"The prefix trace is {source}, {IN_FILE} copies of it interleaved. Capacities: {blocks} blocks.\n"
-    shown = None
-    yield "| job | tool | CPU s: ours | theirs | ratio | peak MB: ours | theirs | ratio |"
-    yield "|:--|:--|--:|--:|--:|--:|--:|--:|"
-    for job, tool, ours, theirs in jobs:
-        print(f"{job}: {tool}", file=sys.stderr)
-        one, other = run(ours, folder / "derived"), run(theirs, folder / "derived")
-        if tool == "kvcache-simulator, LRU":
-            shown = one["inner"]["trace"]
-            off = _compare_rates(one["inner"], other["inner"])
-        cpu, memory = other["cpu_s"] / one["cpu_s"], other["peak_mb"] / one["peak_mb"]
-        yield (
-            f"| {job} | {tool} | {one['cpu_s']:.1f} | {other['cpu_s']:.1f} | **{cpu:.1f}** | {one['peak_mb']:,.0f} | "
-            f"{other['peak_mb']:,.0f} | {memory:.1f} |"
-        )
-    if shown:
-        yield (
-            f"\n{shown['requests']:,} requests, {shown['block_accesses']:,} accesses of {shown['distinct_blocks']:,} "
-            "distinct blocks. kvcache-simulator's token hit rates of the last half differ from ours by "
-            f"{off:.0e} at most."
-        )
-
-
-def _compare_rates(ours, theirs):
-    """Return the largest difference of the token hit rates of the last half that ours and kvcache-simulator found."""
-    points = {point["cacheBlocks"]: point["results"]["lru"]["hitRate"] for point in theirs["points"]}
-    curves = {point["capacity_blocks"]: point["token"] for point in ours["curves"]}
-    return max(abs(points[capacity] - curves[capacity]) for capacity in points)
-
-
-def _prepare_kvlint(folder, tools):
-    """Write conversations and a tokenizer's folder; return our and kvlint's command for the same job."""
-    from kvprefix.conversations.load import iterate_conversations, locate_data
-    from kvprefix.tokens.template import load_chat
-    from kvprefix.tokens.tokenizer import find_tokenizer
-
-    chats, tokenizer = folder / "chats.json", folder / "tokenizer"
-    roles = {"user": "human", "assistant": "gpt", "system": "system"}
-    records = [
-        {"id": str(k), "conversations": [{"from": roles[role], "value": text} for role, text in one.messages]}
-        for k, one in enumerate(islice(iterate_conversations(locate_data("bundled")), CONVERSATIONS))
-    ]
-    chats.write_text(json.dumps(records))
-    (folder / "chats.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    load_chat(find_tokenizer()).tokenizer.save_pretrained(tokenizer)
-    ours = [*KVPREFIX, "run", "--data-path", str(chats), "--output-dir", str(folder / "ours"), "--skip-visualization"]
-    theirs = [str(tools / "kvlint"), "analyze", str(folder / "chats.jsonl"), "--model", str(tokenizer)]
-    return ours, [*theirs, "--format", "sharegpt", "--engine", "vllm", "--block-size", "16"]
+    table = "\n".join([HEAD, *(lines[name] for name in known)])
+    notes = "\n".join(said[name] for name in known)
+    return f"{BEGIN}\nMachine: {machine}; Python {platform.python_version()}.\n\n{table}\n\n## What ran\n\n{notes}\n"
 
 
 if __name__ == "__main__":

@@ -41,8 +41,7 @@ def main():
     parser.add_argument("--write-copies", type=Path, metavar="FOLDER", help="only write the files of the sweeps there")
     options = parser.parse_args()
     if options.write_copies:
-        capacities = write_copies(options.write_copies, options.trace, options.block_size)
-        print(json.dumps({"capacities": capacities}))
+        print(json.dumps(write_copies(options.write_copies, options.trace, options.block_size)))
         return
     with tempfile.TemporaryDirectory() as folder:
         table = "\n".join(measure_all(Path(folder), options)) + "\n"
@@ -73,7 +72,7 @@ def measure_all(folder, options):
 
 
 def write_copies(folder, trace=None, block_size=512):
-    """Write the files of the sweeps; return their capacities."""
+    """Write the files of the sweeps; return their capacities and the trace's sizes."""
     import replays
 
     made = replays.read_mooncake(trace or replays.make_up_trace(folder / "made-up.jsonl", block_size), block_size)
@@ -82,11 +81,16 @@ def write_copies(folder, trace=None, block_size=512):
     copies = replays.copy_trace(made, replays.IN_FILE)
     replays.write_trace(copies, folder / "copies.jsonl")
     replays.write_binary(copies, folder / "copies.bin")
-    return [max(int(copies.n_distinct * share), 1) for share in SHARES]
+    capacities = [max(int(copies.n_distinct * share), 1) for share in SHARES]
+    sizes = {"requests": len(copies), "accesses": len(copies.ids), "distinct": copies.n_distinct}
+    return {"capacities": capacities, **sizes}
 
 
-def make_sweeps(folder, capacities, peers, block_size=512):
-    """Return our and the peers' command of a sweep, by name; the peers' Python runs once to compile itself."""
+def make_sweeps(folder, capacities, peers=None, tools=("kvcache-simulator", "libcachesim"), block_size=512):
+    """Return our command of a sweep and those of the tools that the Python `peers` has, by name.
+
+    kvcache-simulator runs once to compile itself.
+    """
     file, small, binary = (str(folder / name) for name in ("copies.jsonl", "made-up.jsonl", "copies.bin"))
     blocks, size = ",".join(map(str, capacities)), str(block_size)
     ours = [*KVPREFIX, "curve", file, "--capacities", blocks, "--block-size", size, "--format", "json"]
@@ -94,20 +98,21 @@ def make_sweeps(folder, capacities, peers, block_size=512):
         "kvprefix, LRU": [*ours, "--policy", "lru", "--warmup", "0.5"],
         "kvprefix, LRU and OPT": [*ours, "--policy", "lru,opt"],
     }
-    if peers:
+    if peers and "kvcache-simulator" in tools:
         budgets = ",".join(str((capacity + 0.5) * MODEL_BYTES * block_size / 2**30) for capacity in capacities)
         simulate = [peers, "-m", "kvcache_sim", "run", "--model", MODEL, "--block-size", size, "--no-progress"]
         simulate += ["--policies", "lru", "--budgets-gib", budgets, "--format", "json", "--trace"]
-        subprocess.run([*simulate, small], capture_output=True)  # it compiles itself
-        sweeps["kvcache-simulator, LRU"] = [*simulate, file]
-        sweeps["libcachesim, LRU (its own binary file)"] = [peers, "-c", LIBCACHESIM, binary, blocks]
+        subprocess.run([*simulate, small], capture_output=True)
+        sweeps["kvcache-simulator"] = [*simulate, file]
+    if peers and "libcachesim" in tools:
+        sweeps["libcachesim"] = [peers, "-c", LIBCACHESIM, binary, blocks]
     return sweeps
 
 
 def measure_sweeps(folder, capacities, options):
     """Yield the rows of our and the peers' sweeps, then a table of what they found."""
     found = []
-    for name, command in make_sweeps(folder, capacities, options.peers, options.block_size).items():
+    for name, command in make_sweeps(folder, capacities, options.peers, block_size=options.block_size).items():
         print(name, file=sys.stderr)
         one = run(command, folder)
         found.append(one["inner"])

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -53,6 +54,19 @@ requests = sum(len(workload.make_trace(made, mode)) for mode in workload.MODES)
 print(json.dumps({"once_s": sum(once_s), "both_s": time.process_time() - start - sum(once_s)}))
 """
 
+ONE_PASS = """
+import json, time, transformers
+from kvprefix.conversations.load import iterate_conversations, locate_data
+from kvprefix.tokens.template import load_chat
+from kvprefix.tokens.tokenizer import find_tokenizer
+
+backend = load_chat(find_tokenizer()).tokenizer.backend_tokenizer
+texts = list({m.text: None for c in iterate_conversations(locate_data("bundled")) for m in c.messages})
+start = time.process_time()
+backend.encode_batch_fast(texts, add_special_tokens=False)
+print(json.dumps({"once_s": time.process_time() - start}))
+"""
+
 KVPREFIX = [sys.executable, "-m", "kvprefix"]
 SIZES = (0.25, 0.5, 1.0)
 
@@ -80,17 +94,13 @@ def measure_all(folder, repeats):
         bar.update()
         return result
 
-    find = "from kvprefix.tokens.tokenizer import find_tokenizer; find_tokenizer()"
-    run([sys.executable, "-c", find], folder / "kept")
+    kept = keep_tokenizer(folder)
     yield f"Machine: {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}.\n"
     yield "| tokenising all bundled conversations | CPU s: one pass | CPU s: both workloads | ratio | peak MB |"
     yield "|:--|--:|--:|--:|--:|"
     ratios = []
     for k in range(repeats):
-        derived = f"fresh-{k}"
-        for tokenizer in (folder / "kept").glob("tokenizer-*"):
-            shutil.copytree(tokenizer, folder / derived / tokenizer.name)
-        one = measure([sys.executable, "-c", TOKENISE], derived)
+        one = measure([sys.executable, "-c", TOKENISE], copy_kept(kept, folder / f"fresh-{k}").name)
         once_s, both_s = one["inner"]["once_s"], one["inner"]["both_s"]
         ratios.append(both_s / once_s)
         yield f"| part by part, in turns | {once_s:.1f} | {both_s:.1f} | {ratios[-1]:.2f} | {one['peak_mb']:,.0f} |"
@@ -119,6 +129,21 @@ def measure_all(folder, repeats):
     one = measure([*KVPREFIX, "run", "--help"], "kept")
     yield f"| import and show help | {one['cpu_s']:.2f} | {one['wall_s']:.2f} | {one['peak_mb']:,.0f} |"
     bar.close()
+
+
+def keep_tokenizer(folder):
+    """Return a derived folder that has the bundled tokenizer and what is learnt of it once."""
+    kept = folder / "kept"
+    if not kept.exists():
+        sample = Path(__file__).resolve().parents[2] / "data/sample/conversations.json"
+        run([*KVPREFIX, "prepare", "--data-path", str(sample)], kept)
+    return kept
+
+
+def copy_kept(kept, derived):
+    """Return a new derived folder that has what another one has, but no tokens of conversations."""
+    shutil.rmtree(derived, ignore_errors=True)
+    return Path(shutil.copytree(kept, derived, ignore=shutil.ignore_patterns("tokens-*")))
 
 
 def run(command, derived):
@@ -163,13 +188,12 @@ def run(command, derived):
 def _list_tree(pid):
     """Yield a process's id and those of all its descendants."""
     yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:  # it has ended
-            continue
-        for child in children:
-            yield from _list_tree(int(child))
+    try:
+        children = [task.read_text().split() for task in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it has ended
+        return
+    for child in chain(*children):
+        yield from _list_tree(int(child))
 
 
 def read_memory(pid):
