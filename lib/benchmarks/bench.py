@@ -73,7 +73,7 @@ def main():
     options.output.parent.mkdir(parents=True, exist_ok=True)
     before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
     options.output.write_text(write_table(measured, before), encoding="utf-8")
-    print(f"written to {os.path.relpath(options.output)}")
+    print(f"written to {os.path.relpath(options.output)}; the README's table quotes it")
 
 
 def measure(row, bench, pairs):

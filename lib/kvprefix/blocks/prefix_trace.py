@@ -190,7 +190,7 @@ class PrefixError(InputError):
 
 @njit(cache=True, nogil=True)
 def _find_slots(ids):
-    """Return a number for each id, equal for equal ids and for no others; also the least one, 0, and how many may be."""
+    """Return a number for each id, equal for equal ids alone; also the least one, 0, and how many there may be."""
     size = 16
     while size < 2 * len(ids):
         size *= 2

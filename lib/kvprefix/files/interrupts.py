@@ -4,6 +4,7 @@ KeyboardInterrupt alone is enough only in our own code. A callback prints and fo
 it into another exception, and a process waits for its threads before it ends.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ def run(main):
     if was_seen():
         _leave()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: only the interpreter still has to end
+    gc.freeze()  # and need not look for cycles first
     sys.exit(code)
 
 
