@@ -68,10 +68,12 @@ def compile_reading(trace):
 
 
 def compile_held(trace):
-    """Compile what replays with `hold` and a user's own policy need besides."""
+    """Compile what lists of evictions, replays with `hold` and a user's own policy need besides."""
+    from kvprefix.cache.evictions import record_evictions
     from kvprefix.cache.policies import POLICIES, policy
     from kvprefix.cache.replay import replay
 
+    record_evictions(trace, 20, "opt")
     for known in POLICIES.values():
         if known.holds:
             replay(trace, 20, known, hold=True)

@@ -110,10 +110,9 @@ def _show_traceback(*error):
 
 def run():
     """Run the command as a program, which ends with its exit code."""
-    gc.set_threshold(50_000)  # imports make many objects and no garbage: a sixth of a short command's time
     interrupts.watch()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads that nothing here needs would spin
-    gc.set_threshold(100_000, 50, 100)  # imports and the loading of loops make many objects, and few cycles
+    gc.set_threshold(100_000, 50, 100)  # imports and loading loops make many objects, no garbage: a sixth of the time
     sys.excepthook = _show_traceback
     sys.stdout.reconfigure(errors="backslashreplace")  # like stderr, if a terminal knows no Unicode
     interrupts.run(main)
