@@ -36,6 +36,12 @@ def compare_findings(reports):
     return {"notebooks": shared, "facts": counted, "differ": differ}
 
 
+def count_findings(found, first, other):
+    """Return how many facts differ between two reports, by label, that both have."""
+    both = [one["values"] for one in found["differ"] if {first, other} <= one["values"].keys()]
+    return sum(not _equal(values[first], values[other]) for values in both)
+
+
 def pick_findings(found):
     """Return the SHOWN facts of each notebook that differ most; those that are no numbers come first."""
     picked = []

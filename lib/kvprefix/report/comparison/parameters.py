@@ -2,7 +2,7 @@
 
 from kvprefix.traces.table import TABLE
 
-_SHOWN_ONLY = ("kv_model",)  # changes how capacities are shown, and no rate
+_CHANGE_NO_RATE = ("kv_model", "tokenizer_encoder")  # how capacities are shown; what gives the same ids faster
 _CONTENTS = {"data": ("data_sha256",), "tokenizer": ("tokenizer_sha256", "tokenizer_has_template")}
 SHORT = 12  # digits of a checksum that a table shows
 
@@ -18,10 +18,10 @@ def list_things(first, other):
     """Return what differs between two reports and may change what they measure, by name.
 
     Data and tokenizer (with its chat template) differ if their contents do, whatever their names; all versions are one
-    thing; the model in whose memory capacities are shown is none.
+    thing; the model in whose memory capacities are shown is none, nor is the encoder, which changes no id.
     """
     pair = list_parameters([first, other])
-    differ = [name for name, (one, two) in pair.items() if one != two and name not in _SHOWN_ONLY]
+    differ = [name for name, (one, two) in pair.items() if one != two and name not in _CHANGE_NO_RATE]
     of_contents = {name: thing for thing, names in _CONTENTS.items() for name in names}
     things = []
     for name in differ:

@@ -2,6 +2,7 @@
 
 from kvprefix.report.comparison.curves import NEAR
 from kvprefix.report.comparison.differences import DECIDED, count_verdicts
+from kvprefix.report.comparison.findings import count_findings
 from kvprefix.report.comparison.parameters import (
     differs_in_seed_only,
     list_parameters,
@@ -34,7 +35,7 @@ def facts_compared(reports, measures, bounded, found):
     for other in reports[1:]:
         rates = [one for some in measures.values() for one in some]
         counts = count_verdicts([*rates, *bounded], other.label)
-        facts = sum(other.label in one["values"] for one in found["differ"])
+        facts = count_findings(found, first.label, other.label)
         main = next(one for one in measures["multi_turn"] if one.more["rate"] == "token_hit_rate")
         decided = sum(counts[name] for name in DECIDED)
         undecided = counts["not separated"] or facts
