@@ -1,7 +1,7 @@
 """Compile the library's inner loops, which numba keeps beside them: the last step of ``make env``.
 
 It replays a handful of conversations in every way that the notebooks do, so that the first report need not wait for the
-compiler. Two processes share the work.
+compiler, nor for the making of the bundled tokenizer. Two processes share the work.
 """
 
 import multiprocessing
@@ -14,12 +14,12 @@ SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample" / "conversation
 
 def main():
     """Compile everything."""
+    from kvprefix.traces.parameters import Parameters
+    from kvprefix.traces.workload import load_workload
+
+    workload = load_workload(Parameters(data=str(SAMPLE)), progress=False)  # the tokenizer is kept for the first report
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KVPREFIX_DERIVED"] = folder
-        from kvprefix.traces.parameters import Parameters
-        from kvprefix.traces.workload import load_workload
-
-        workload = load_workload(Parameters(data=str(SAMPLE)), progress=False)
         halves = [multiprocessing.Process(target=compile_some, args=(workload,)) for compile_some in HALVES]
         for half in halves:
             half.start()

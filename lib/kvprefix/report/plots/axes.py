@@ -46,7 +46,7 @@ class ShownFigure(Figure):
     def draw(self, renderer):
         if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
             self.lay_out()
-            self.set_layout_engine("none")  # places hold for every resolution, and finding them takes most of the time
+            self.set_layout_engine(None)  # places hold for every resolution, and finding them takes most of the time
         with mpl.rc_context(STYLE):  # of ticks that are made here
             super().draw(renderer)
 
@@ -182,7 +182,7 @@ def save_drawing(figure, path, suffixes=(".png", ".pdf")):
     without = {".png": {"Software": None}, ".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
     with mpl.rc_context(STYLE):
         figure.lay_out()
-        figure.set_layout_engine("none")  # else Matplotlib draws once more, for the layout alone
+        figure.set_layout_engine(None)  # with an engine, Matplotlib draws each file twice, for the layout alone
         for suffix in suffixes:
             with atomic_path(f"{path}{suffix}") as temporary:
                 figure.savefig(temporary, metadata=without[suffix], facecolor="white")
