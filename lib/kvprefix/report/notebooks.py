@@ -55,6 +55,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
     """
     targets = {source: output_dir / "notebooks" / source.name for source in sources}
     *others, last = sources
+    if not (only_stale and targets[last].exists()):
+        start_preloading()  # while this process reads what notebooks are made of
     files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
     stamps = [stamp_file(file) for file in files]  # all notebooks must see the same files
     known = [parameters.as_dict(), [stamp.sha256 for stamp in stamps], os.environ.get(CSV_SAFE), _list_versions()]
@@ -81,7 +83,10 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
 
 
 def _execute_in_turn(execute, others, last, jobs, stamps):
-    """Execute the other notebooks, `jobs` at a time, and then the last one; return the names of those that failed."""
+    """Execute the other notebooks, `jobs` at a time, and then the last one; return the names of those that failed.
+
+    Several at a time start from the last ones, which measure more: so all processes end at about the same time.
+    """
     bar = tqdm(total=len(others) + 1, unit="notebook", leave=False, disable=True if jobs == 1 else None)
     failed, ended = [], threading.Event()
 
@@ -96,7 +101,7 @@ def _execute_in_turn(execute, others, last, jobs, stamps):
     with bar, ThreadPoolExecutor(jobs) as pool:
         try:
             with expect_unchanged(*stamps):
-                list(pool.map(execute_one, others))
+                list(pool.map(execute_one, others if jobs == 1 else others[::-1]))
             pool.submit(execute_one, last).result()
         except BaseException:
             ended.set()  # start nothing more
