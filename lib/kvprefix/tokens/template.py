@@ -16,7 +16,9 @@ from kvprefix.tokens.tokenizer import load_tokenizer
 
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
-_KEPT = ("has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn")  # of a Chat
+_KEPT = (  # of a Chat
+    "has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn", "added_special",
+)  # fmt: skip
 
 
 def open_chat(source, texts):
@@ -46,6 +48,7 @@ def open_chat(source, texts):
         return load()
     about = {**kept["chat"], "constants": frozenset(kept["chat"]["constants"])}
     about["frames"] = tuple(tuple(frame) for frame in about["frames"])
+    about["added_special"] = tuple(about["added_special"])
     return Chat(None, name=source.name, encoder=build(), **about)
 
 
@@ -85,7 +88,8 @@ def load_chat(source):
         source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map,
         end_of_turn=tokenizer.eos_token_id,
     )  # fmt: skip
-    return _learn_template(replace(chat, fences=_find_fences(chat)))
+    chat = replace(chat, fences=_find_fences(chat))
+    return _learn_template(replace(chat, added_special=_find_added_special(chat)))
 
 
 def _find_template(tokenizer, name):
@@ -123,6 +127,17 @@ def _find_fences(chat):
         return all(one.tolist() == [*x, token_id, *ids, token_id, *y] for one, ids in zip(whole, apart, strict=True))
 
     return {content: token_id for content, token_id in plain.items() if is_fence(content, token_id)}
+
+
+def _find_added_special(chat):
+    """Return the texts of the special tokens that the tokenizer adds to a text; none if they are no fences."""
+    if not chat.tokenizer.is_fast:
+        return "", ""
+    plain, added = (chat.tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
+    start = next((k for k in range(len(added)) if added[k : k + len(plain)] == plain), 0)
+    texts = {number: text for text, number in chat.fences.items()}
+    before, after = added[:start], added[start + len(plain) :]
+    return tuple("".join(texts.get(number, "") for number in numbers) for numbers in (before, after))
 
 
 def _learn_template(chat):
