@@ -192,7 +192,7 @@ def _apply_changes(functions, changes):
 
 def _check_choice(choice):
     kind = choice.get("type") if isinstance(choice, dict) else choice
-    if kind not in (None, "auto", "any", "tool", "none") or kind == "tool" and not choice.get("name"):
+    if choice is not None and kind not in ("auto", "any", "tool", "none") or kind == "tool" and not choice.get("name"):
         raise Refused("tool_choice", f"it is {str(choice)[:80]}")
 
 
@@ -209,6 +209,6 @@ def _find_effort(body, facts):
         budget, most = thinking.get("budget_tokens"), body.get("max_tokens") or 0
         if not isinstance(budget, int) or not 1024 <= budget < most:
             raise Refused("settings", "`thinking` has a budget below 1,024, or not below `max_tokens`")
-    elif kind not in (None, "adaptive"):
+    elif thinking is not None and kind != "adaptive":
         raise Refused("settings", f"`thinking` is {str(thinking)[:80]}")
     return effort

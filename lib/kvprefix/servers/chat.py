@@ -8,6 +8,7 @@ from kvprefix.servers.prompt import Prompt, Refused
 from kvprefix.servers.tools import check_calls, check_tool_choice, is_call, parse_call, read_tools
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_SHAPES = ("text", "json_object", "json_schema", "structural_tag")  # of answers
 # The API's fields of messages, by role, and those of the server's free type
 _TYPED = {
     **dict.fromkeys(("system", "developer", "user"), ("role", "content", "name")),
@@ -79,6 +80,13 @@ def _check_settings(body):
         raise Refused("settings", f"`reasoning_effort` is {body['reasoning_effort']!r}")
     if body.get("stream_options") and not body.get("stream"):
         raise Refused("settings", "`stream_options` without `stream`")
+    for name in ("add_generation_prompt", "continue_final_message"):
+        if not isinstance(body.get(name, False), bool):
+            raise Refused("settings", f"`{name}` is {body[name]!r}")
+    shape = body.get("response_format")
+    kind = shape.get("type") if isinstance(shape, dict) else shape
+    if kind not in (None, *_SHAPES) or shape == {} or kind == "json_schema" and shape.get("json_schema") is None:
+        raise Refused("settings", f"`response_format` is {str(shape)[:80]}")
     documents = body.get("documents")
     if documents is not None and not (isinstance(documents, list) and all(map(_is_document, documents))):
         raise Refused("settings", "`documents` is no list of objects with texts")
@@ -136,6 +144,8 @@ def _check_message(message):
     """
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise Refused("messages", f"a message without a role: {str(message)[:80]}")
+    if message.get("tool_calls") == {}:
+        message = {**message, "tool_calls": []}
     if "reasoning_content" in message:
         message = dict(message)
         older = message.pop("reasoning_content")
@@ -214,4 +224,7 @@ def _merge_systems(messages):
 def _text_of(content):
     if isinstance(content, str):
         return content
-    return "\n".join(part["text"] for part in content if "text" in part)
+    texts = [part["text"] for part in content if "text" in part]
+    if not all(isinstance(text, str) for text in texts):
+        raise Refused("content", "a part's text is no text")
+    return "\n".join(texts)

@@ -57,7 +57,7 @@ def check_tool_choice(body):
     if isinstance(choice, dict):
         function = choice.get("function")
         name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(name, str) or not any(tool["function"]["name"] == name for tool in tools):
+        if choice.get("type", "function") != "function" or not any(tool["function"]["name"] == name for tool in tools):
             raise Refused("tool_choice", f"it names none of the tools: {str(choice)[:80]}")
     elif choice not in ("auto", "required"):
         raise Refused("tool_choice", f"it is {choice!r}")

@@ -30,6 +30,8 @@ def render_prompt(chat, prompt, now=NO_DAY):
     messages = [_add_names({key: value for key, value in m.items() if value is not None}) for m in prompt.messages]
     last = messages[-1].get("content") if prompt.continues else None
     if prompt.continues:
+        if chat.source is not None and "content" not in chat.source:
+            raise TemplateRefusal("the last message is to be continued, but the template reads no `content`")
         messages[-1] = {**messages[-1], "content": _mark_end(last)}
     given = {"tools": prompt.tools, "add_generation_prompt": prompt.generation, "documents": None, **prompt.settings}
     with chat.running(messages):
