@@ -186,8 +186,11 @@ def _make_table(calls, threads, replies, chat):
     pieces, lengths = np.array(threads.pieces, np.int64), np.diff(stops)
     ends = add_up(lengths[pieces])  # where the tokens of each node begin, among all that are stored
     own = np.repeat(stops[pieces] - ends[:-1], lengths[pieces]) + np.arange(ends[-1])
-    offsets = ends[threads.offsets]
     parents, shared = _find_parents(threads, ends)
+    offsets = ends[threads.offsets]
+    if not chat.is_fenced:
+        kept = _share_beginnings(threads, parents, shared, (offsets, ids[own]))
+        own, offsets = own[kept], add_up(kept)[offsets]
     output_offsets, output, kinds = replies.gather(len(calls), whole, lasts, ids, stops)
     columns = [
         calls, parents, shared, make_lists(offsets, ids[own]), make_lists(offsets, is_template[own]),
@@ -205,3 +208,22 @@ def _find_parents(threads, ends):
         parent = parents[row]
         shared[row] = shared[parent] + ends[nodes[row] + 1] - ends[offsets[parent]]
     return parents, shared
+
+
+def _share_beginnings(threads, parents, shared, tokens):
+    """Let rows go on, by their leading tokens, from the last one whose own begin at the same node.
+
+    `parents` and `shared` are changed in place; it returns which of the own tokens are left, like them.
+    """
+    offsets, own = tokens
+    kept = np.ones(len(own), bool)
+    for row, before in enumerate(threads.before):
+        if before >= 0:
+            this, other = (own[offsets[k] : offsets[k + 1]] for k in (row, before))
+            size = min(len(this), len(other))
+            differ = np.flatnonzero(this[:size] != other[:size])
+            common = int(differ[0]) if len(differ) else size
+            if common:
+                parents[row], shared[row] = before, shared[row] + common
+                kept[offsets[row] : offsets[row] + common] = False
+    return kept

@@ -12,13 +12,19 @@ from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, 
 from kvprefix.files.sealed import make_once, read_folder, seal_folder, seal_key, sha256_file
 from kvprefix.tokens.chat import Chat, TemplateRefusal
 from kvprefix.tokens.encoder import PROOF_VERSION, build_fast, find_reason, find_version, refer
-from kvprefix.tokens.tokenizer import load_tokenizer
+from kvprefix.tokens.tokenizer import QWEN_TEMPLATE, QWEN_TOOLS_TEMPLATE, load_tokenizer
 
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 _KEPT = (  # of a Chat
     "has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn", "added_special",
 )  # fmt: skip
+
+
+def open_call_chat(source, texts):
+    """Return what `open_chat` does, for calls of a chat server: the bundled template then knows tools."""
+    chat = open_chat(source, texts)
+    return replace(chat, source=QWEN_TOOLS_TEMPLATE) if chat.source == QWEN_TEMPLATE else chat
 
 
 def open_chat(source, texts):

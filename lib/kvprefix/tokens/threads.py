@@ -19,13 +19,15 @@ class Threads:
         The node after which those of each row stand.
     lasts : list of str
         The text after each prompt's last fence.
+    before : list of int
+        The last row before each whose pieces begin at the same node, -1 for none.
     """
 
     def __init__(self, chat):
         self.chat = chat
         self.numbers = {fence: k for k, fence in enumerate(chat.fences)}
-        self.pieces, self.offsets, self.nodes, self.lasts = [], [0], [], []
-        self._roots, self._steps, self._known, self._unnamed = {}, {}, {}, _Unnamed()
+        self.pieces, self.offsets, self.nodes, self.lasts, self.before = [], [0], [], [], []
+        self._roots, self._steps, self._known, self._rows, self._unnamed = {}, {}, {}, {}, _Unnamed()
 
     def add(self, session, text):
         """Add the next prompt of a session.
@@ -46,7 +48,10 @@ class Threads:
         if node is None:
             node = self._roots.setdefault(session, -1 - len(self._roots))
         path = self._walk(node, numbers)
-        self.nodes.append(path[len(path) - (len(self.pieces) - self.offsets[-1]) - 1])
+        row, node = len(self.nodes), path[len(path) - (len(self.pieces) - self.offsets[-1]) - 1]
+        self.before.append(self._rows.get(node, -1))
+        self._rows[node] = row
+        self.nodes.append(node)
         self.offsets.append(len(self.pieces))
         self.lasts.append("".join(texts[last:]))
         if last:

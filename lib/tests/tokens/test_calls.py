@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import samples
 from hypothesis import given
 from hypothesis import strategies as st
 from places import CARRIED, SHARED
@@ -14,8 +15,11 @@ from kvprefix.files.paths import InputError
 from kvprefix.servers.prompt import Refused
 from kvprefix.servers.rules import make_prompt
 from kvprefix.tokens.calls import calls_of, encode_calls, make_tokens
+from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.facts import find_facts
 from kvprefix.tokens.render import render_prompt
+from kvprefix.tokens.template import open_call_chat
+from kvprefix.tokens.tokenizer import QWEN_TOOLS_TEMPLATE, find_tokenizer
 
 RENDERING, SESSIONS = SHARED / "samples" / "rendering", SHARED / "samples" / "sessions"
 TEMPLATES = ("qwen25_tools", "qwen3_like", "parts_openai")
@@ -61,6 +65,21 @@ def test_all_bodies_have_the_ids_of_the_server(qwen, name):
     assert (len(rows), sum(row["error"] is not None for row in rows)) == (163, 22)
     for row in rows:
         assert encode_one(row["api"], row["body"], chat) == row["prompt_token_ids"], row["id"]
+
+
+def test_the_bundled_template_with_tools_gives_the_ids_of_the_server_too(carried):
+    chat = open_call_chat(find_tokenizer(), [])
+    for one in carried[1]:
+        ids = encode_one(one["api"], one["body"], chat)
+        if one["id"] != "function_call-legacy":  # a role that Qwen2.5's own template leaves out
+            assert ids == one["ids"]["qwen25_tools"], one["id"]
+
+
+def test_the_bundled_template_with_tools_is_the_one_without_for_plain_texts(qwen, bundled_conversations):
+    with_tools = replace(qwen, source=QWEN_TOOLS_TEMPLATE)
+    for chats in (bundled_conversations[:60], samples.AWKWARD):
+        (one, refused), (other, also) = (encode_conversations(chats, chat) for chat in (qwen, with_tools))
+        assert one.equals(other) and refused == also == {}
 
 
 def as_calls(rows, named=True):
@@ -152,6 +171,20 @@ def test_pieces_give_the_ids_of_the_whole_text(qwen, carried, name, sessions, or
         text = render_prompt(chat, make_prompt("chat", call.body, facts))
         assert tokens.prompt(row).tolist() == chat.encode([text])[0].tolist()
         assert tokens.parent[row] < row
+
+
+def test_without_fences_a_prompt_goes_on_from_the_one_before_it(qwen):
+    source = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}[assistant]"
+    chat = replace(qwen, source=source, is_fenced=False)
+    messages = [{"role": ("user", "assistant")[k % 2], "content": f"text {k}"} for k in range(9)]
+    calls = [
+        Call("chat", {"messages": messages[: end % 9 + 1]}, session=str(end % 2)) for end in (0, 2, 3, 4, 4, 5, 6, 1)
+    ]
+    tokens = make_tokens(encode_calls(calls, chat).table)
+    for row, call in enumerate(calls):
+        text = render_prompt(chat, make_prompt("chat", call.body, find_facts(chat)))
+        assert tokens.prompt(row).tolist() == chat.encode([text])[0].tolist()
+    assert tokens.parent.tolist() == [-1, 0, -1, 1, 3, 2, 3, 5] and len(tokens.own) < tokens.prompt_lengths().sum() / 2
 
 
 def test_refusals_are_counted_by_reason_with_the_first_place(qwen):
