@@ -6,6 +6,7 @@ not encoded again at each call. A reply's tokens are those that the template wri
 prompt: what the model sampled may have been other tokens of the same text, so they are marked as rendered.
 """
 
+from collections import Counter
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -67,12 +68,16 @@ class Encoded(NamedTuple):
         Replies that could not be rendered, by reason; their calls have no output.
     undated : int
         Calls without a time whose template writes the date: it wrote NO_DAY.
+    hidden : dict of str to int
+        Prompts with `tools`, `tool_calls`, `reasoning` or `documents` under a template that never looks at them: the
+        server drops them, too.
     """
 
     table: pa.Table
     refused: dict
     replies_refused: dict
     undated: int
+    hidden: dict
 
 
 def encode_calls(calls, chat, server="vllm"):
@@ -97,7 +102,7 @@ def encode_calls(calls, chat, server="vllm"):
         A server that is not known, or a template that runs wild.
     """
     facts, threads, replies = find_facts(chat), Threads(chat), Replies(chat)
-    numbers, refused, unrendered, undated = [], {}, {}, 0
+    numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
     for number, call in enumerate(calls):
         now = _find_day(call)
         try:
@@ -109,11 +114,12 @@ def encode_calls(calls, chat, server="vllm"):
         threads.add(call.session, text)
         numbers.append(number)
         undated += call.start_s is None and "strftime_now" in (chat.source or "")
+        hidden.update(_list_hidden(prompt, chat.source))
         try:
             _add_reply(replies, len(numbers) - 1, call, prompt, text, threads.lasts[-1], (chat, facts, server, now))
         except (Refused, TemplateRefusal) as refusal:
             _count(unrendered, call, refusal)
-    return Encoded(_make_table(numbers, threads, replies, chat), refused, unrendered, undated)
+    return Encoded(_make_table(numbers, threads, replies, chat), refused, unrendered, undated, dict(hidden))
 
 
 def make_tokens(table):
@@ -156,6 +162,22 @@ def calls_of(dialog):
 def _find_day(call):
     """Return the time of a call, which a template may write: UTC."""
     return NO_DAY if call.start_s is None else datetime.fromtimestamp(call.start_s, UTC)
+
+
+def _list_hidden(prompt, source):
+    """Return which of a prompt's parts a template never looks at."""
+    if source is None:
+        return []
+    parts = {
+        "tools": prompt.tools,
+        "documents": prompt.settings.get("documents"),
+        "tool_calls": any("tool_calls" in message for message in prompt.messages),
+        "reasoning": any(message.get("reasoning") for message in prompt.messages),
+    }
+    names = {"reasoning": ("reasoning", "thinking")}  # what `reasoning_content` holds, too
+    return [
+        part for part, held in parts.items() if held and not any(name in source for name in names.get(part, (part,)))
+    ]
 
 
 def _count(lost, call, refusal):

@@ -4,6 +4,7 @@ What was learnt is kept beside the proof that a fast encoder gives the same ids,
 """
 
 import functools
+import itertools
 import re
 from dataclasses import replace
 from importlib import metadata
@@ -11,7 +12,7 @@ from importlib import metadata
 from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, tell, write_bytes
 from kvprefix.files.sealed import make_once, read_folder, seal_folder, seal_key, sha256_file
 from kvprefix.tokens.chat import Chat, TemplateRefusal
-from kvprefix.tokens.encoder import PROOF_VERSION, build_fast, find_reason, find_version, refer
+from kvprefix.tokens.encoder import PROOF_VERSION, SAMPLE, build_fast, find_reason, find_version, refer
 from kvprefix.tokens.tokenizer import QWEN_TEMPLATE, QWEN_TOOLS_TEMPLATE, load_tokenizer
 
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
@@ -21,10 +22,22 @@ _KEPT = (  # of a Chat
 )  # fmt: skip
 
 
-def open_call_chat(source, texts):
-    """Return what `open_chat` does, for calls of a chat server: the bundled template then knows tools."""
+def open_call_chat(source, calls):
+    """Return what `open_chat` does, for calls of a chat server: the bundled template then knows tools.
+
+    Texts of the first calls are part of the proof.
+    """
+    texts = list(itertools.islice(itertools.chain.from_iterable(_list_texts(call.body) for call in calls), SAMPLE))
     chat = open_chat(source, texts)
     return replace(chat, source=QWEN_TOOLS_TEMPLATE) if chat.source == QWEN_TEMPLATE else chat
+
+
+def _list_texts(value):
+    """Yield the texts in a body, however deep they lie."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _list_texts(inner)
 
 
 def open_chat(source, texts):

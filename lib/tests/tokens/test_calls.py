@@ -68,7 +68,8 @@ def test_all_bodies_have_the_ids_of_the_server(qwen, name):
 
 
 def test_the_bundled_template_with_tools_gives_the_ids_of_the_server_too(carried):
-    chat = open_call_chat(find_tokenizer(), [])
+    calls = [Call(one["api"], one["body"]) for one in carried[1]]
+    chat = open_call_chat(find_tokenizer(), calls)
     for one in carried[1]:
         ids = encode_one(one["api"], one["body"], chat)
         if one["id"] != "function_call-legacy":  # a role that Qwen2.5's own template leaves out
@@ -248,6 +249,18 @@ def test_the_reply_to_an_open_message_goes_on_in_it(qwen):
     body = {"messages": messages, "continue_final_message": True, "add_generation_prompt": False}
     encoded = encode_calls([Call("chat", body, ({"role": "assistant", "content": "two"},))], qwen)
     assert encoded.table["output_tokens"].to_pylist() == [qwen.encode(["two<|im_end|>"])[0].tolist()]
+
+
+def test_what_a_template_never_looks_at_is_counted(qwen, carried):
+    (body,) = (one["body"] for one in carried[1] if one["id"] == "reasoning_content-loop")
+    hidden = {
+        name: encode_calls([Call("chat", body)] * 2, use_template(qwen, source)).hidden
+        for name, source in {"plain": qwen.source, **carried[0]}.items()
+    }
+    assert hidden == {
+        "plain": {"tools": 2, "tool_calls": 2, "reasoning": 2}, "qwen25_tools": {"reasoning": 2}, "qwen3_like": {},
+        "parts_openai": {"tools": 2},
+    }  # fmt: skip
 
 
 DATED = "{{ strftime_now('%d %B %Y') }}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
