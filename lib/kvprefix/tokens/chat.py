@@ -67,6 +67,8 @@ class Chat:
         By the names that a template uses.
     end_of_turn : int or None
         The token that ends a reply.
+    added_special : tuple of (str, str)
+        The special tokens, as texts, that the tokenizer itself puts before and after a text if it is asked to.
     """
 
     tokenizer: object
@@ -80,6 +82,7 @@ class Chat:
     source: str | None = None
     special_tokens: dict = field(default_factory=dict)
     end_of_turn: int | None = None
+    added_special: tuple = ("", "")
 
     def render(self, conversations):
         """Return the prompt text of each message list, ready for the model's reply."""
@@ -94,8 +97,8 @@ class Chat:
         """
         watched, is_whole = _Watched(messages[: ends[-1]]), False
         if self._goes_one_by_one:
-            with contextlib.suppress(TemplateRefusal), self._running(watched):
-                for chunk in self._template.generate(self._context(watched)):
+            with contextlib.suppress(TemplateRefusal), self.running(watched):
+                for chunk in self.compiled.generate(self._context(watched)):
                     watched.chunks.append(chunk)
                 is_whole = len(watched.starts) == len(watched) + 1
         if not is_whole:  # another kind of template, or it refused a message, or left its loop early
@@ -106,18 +109,18 @@ class Chat:
         for end in ends:
             text += "".join(watched.chunks[done : watched.starts[end]])
             done = watched.starts[end]
-            yield self._check_length(text + tail, messages)
+            yield self.check_length(text + tail, messages)
 
     def _render(self, messages):
-        with self._running(messages):
-            if self._template is None:
+        with self.running(messages):
+            if self.compiled is None:
                 text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
             else:
-                text = self._template.render(self._context(messages))
-        return self._check_length(text, messages)
+                text = self.compiled.render(self._context(messages))
+        return self.check_length(text, messages)
 
     @contextlib.contextmanager
-    def _running(self, messages):
+    def running(self, messages):
         """Limit the template's time and memory; any other error of its code counts as a refusal."""
         with bounded(f"tokenizer {self.name}: its chat template, given {len(messages):,} messages,"):
             try:
@@ -127,9 +130,10 @@ class Chat:
             except Exception as error:  # the template's raise_exception, or any other error in its code
                 raise TemplateRefusal(str(error).partition("\n")[0][:300] or type(error).__name__) from error
 
-    def _check_length(self, text, messages):
+    def check_length(self, text, messages, tools=None):
+        """Return a prompt's text; raise InputError if the template wrote far more than it was given."""
         if len(text) > _MOST_WRITTEN:
-            given = sum(len(message["content"]) for message in messages)
+            given = sum(_measure(message) for message in messages) + _measure(tools)
             if len(text) > _MOST_WRITTEN + 16 * given:
                 raise InputError(
                     f"tokenizer {self.name}: its chat template writes {len(text):,} characters, given "
@@ -153,7 +157,7 @@ class Chat:
         return self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
 
     @functools.cached_property
-    def _template(self):
+    def compiled(self):
         return None if self.source is None else compile_template(self.source)
 
     def _context(self, messages):
@@ -178,6 +182,15 @@ class Chat:
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
 
+def _measure(value):
+    """Return the number of characters of the texts in a message or a tool, however deep they lie."""
+    if isinstance(value, str):
+        return len(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return sum(map(_measure, inner))
+
+
+@functools.lru_cache(maxsize=16)
 def compile_template(source):
     """Return a chat template compiled as transformers does it; a plain one without importing transformers.
 

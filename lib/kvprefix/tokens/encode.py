@@ -75,9 +75,7 @@ def encode_conversations(conversations, chat):
     pieces, offsets = np.fromiter(itertools.chain(*added), np.int32), add_up(map(len, added))
     turns = np.array([prompt.turn for prompt in prompts], np.int32)
     kept = np.array([prompt.kept for prompt in prompts], np.int32)
-    shared, lengths, own, own_is_template = assemble_prompts(
-        pieces, offsets, kept, turns == 0, ids, stops, is_template
-    )
+    shared, lengths, own, own_is_template = assemble_prompts(pieces, offsets, kept, turns == 0, ids, stops, is_template)
     outputs = _gather_outputs(prompts, (pieces[offsets[1:] - 1], whole, alone), ids, stops, chat)
     columns = [
         [prompt.conversation for prompt in prompts],
@@ -159,6 +157,26 @@ def _encode_texts(numbers, n_pieces, prompts, conversations, chat):
         lengths = [*map(len, found[0]), *np.diff(rest_stops)]
         ids, stops = np.concatenate([fences, *found[0], rest]), add_up([*[1] * len(fences), *lengths])
         return ids, stops, np.concatenate([np.ones(len(fences), bool), *found[1], np.zeros(len(rest), bool)])
+    return encode_pieces(numbers, n_pieces, chat)
+
+
+def encode_pieces(numbers, n_pieces, chat):
+    """Encode numbered texts, the fences first, each once; mark the template's tokens by the frames it puts around.
+
+    Parameters
+    ----------
+    numbers : dict of str to int
+        The texts of the frames are added.
+    n_pieces : int
+        The number of texts in which tokens are marked.
+    chat : Chat
+
+    Returns
+    -------
+    ids, stops, is_template
+        As `_encode_texts`. A template without fences between messages marks no tokens but constant pieces.
+    """
+    fences, texts = np.fromiter(chat.fences.values(), np.int32), list(numbers)
     is_constant = np.array([text in chat.fences or text in chat.constants for text in texts[:n_pieces]], bool)
     heads, tails = np.full((2, n_pieces), -1, np.int32)
     for k in np.flatnonzero(~is_constant).tolist() if chat.is_fenced else ():
@@ -197,4 +215,9 @@ def _write_messages(prompts, conversations):
 
 def _lists(lengths, values):
     """Return a column of lists of these lengths, whose values are given one after the other."""
-    return pa.ListArray.from_arrays(pa.array(add_up(lengths), pa.int32()), pa.array(values))
+    return make_lists(add_up(lengths), values)
+
+
+def make_lists(offsets, values):
+    """Return a column of lists; list k has the values from ``offsets[k]`` up to ``offsets[k + 1]``."""
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values))

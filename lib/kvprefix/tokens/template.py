@@ -4,6 +4,7 @@ What was learnt is kept beside the proof that a fast encoder gives the same ids,
 """
 
 import functools
+import itertools
 import re
 from dataclasses import replace
 from importlib import metadata
@@ -11,12 +12,32 @@ from importlib import metadata
 from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, tell, write_bytes
 from kvprefix.files.sealed import make_once, read_folder, seal_folder, seal_key, sha256_file
 from kvprefix.tokens.chat import Chat, TemplateRefusal
-from kvprefix.tokens.encoder import PROOF_VERSION, build_fast, find_reason, find_version, refer
-from kvprefix.tokens.tokenizer import load_tokenizer
+from kvprefix.tokens.encoder import PROOF_VERSION, SAMPLE, build_fast, find_reason, find_version, refer
+from kvprefix.tokens.tokenizer import QWEN_TEMPLATE, QWEN_TOOLS_TEMPLATE, load_tokenizer
 
 _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
-_KEPT = ("has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn")  # of a Chat
+_KEPT = (  # of a Chat
+    "has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn", "added_special",
+)  # fmt: skip
+
+
+def open_call_chat(source, calls):
+    """Return what `open_chat` does, for calls of a chat server: the bundled template then knows tools.
+
+    Texts of the first calls are part of the proof.
+    """
+    texts = list(itertools.islice(itertools.chain.from_iterable(_list_texts(call.body) for call in calls), SAMPLE))
+    chat = open_chat(source, texts)
+    return replace(chat, source=QWEN_TOOLS_TEMPLATE) if chat.source == QWEN_TEMPLATE else chat
+
+
+def _list_texts(value):
+    """Yield the texts in a body, however deep they lie."""
+    if isinstance(value, str):
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _list_texts(inner)
 
 
 def open_chat(source, texts):
@@ -46,6 +67,7 @@ def open_chat(source, texts):
         return load()
     about = {**kept["chat"], "constants": frozenset(kept["chat"]["constants"])}
     about["frames"] = tuple(tuple(frame) for frame in about["frames"])
+    about["added_special"] = tuple(about["added_special"])
     return Chat(None, name=source.name, encoder=build(), **about)
 
 
@@ -85,7 +107,8 @@ def load_chat(source):
         source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map,
         end_of_turn=tokenizer.eos_token_id,
     )  # fmt: skip
-    return _learn_template(replace(chat, fences=_find_fences(chat)))
+    chat = replace(chat, fences=_find_fences(chat))
+    return _learn_template(replace(chat, added_special=_find_added_special(chat)))
 
 
 def _find_template(tokenizer, name):
@@ -123,6 +146,17 @@ def _find_fences(chat):
         return all(one.tolist() == [*x, token_id, *ids, token_id, *y] for one, ids in zip(whole, apart, strict=True))
 
     return {content: token_id for content, token_id in plain.items() if is_fence(content, token_id)}
+
+
+def _find_added_special(chat):
+    """Return the texts of the special tokens that the tokenizer adds to a text; none if they are no fences."""
+    if not chat.tokenizer.is_fast:
+        return "", ""
+    plain, added = (chat.tokenizer("a", add_special_tokens=flag)["input_ids"] for flag in (False, True))
+    start = next((k for k in range(len(added)) if added[k : k + len(plain)] == plain), 0)
+    texts = {number: text for text, number in chat.fences.items()}
+    before, after = added[:start], added[start + len(plain) :]
+    return tuple("".join(texts.get(number, "") for number in numbers) for numbers in (before, after))
 
 
 def _learn_template(chat):

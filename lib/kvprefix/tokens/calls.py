@@ -1,0 +1,251 @@
+"""Turn calls of a chat server into prompt tokens: exactly the ids that the server makes of their bodies.
+
+A server's rules make messages, tools and settings of a body (`servers`), the chat template renders them, the text is
+cut at the fences, and each distinct piece is encoded once, however many prompts hold it. So the history of an agent is
+not encoded again at each call. A reply's tokens are those that the template writes if the reply is put behind its
+prompt: what the model sampled may have been other tokens of the same text, so they are marked as rendered.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from kvprefix.conversations.calls import Call
+from kvprefix.servers.prompt import Refused
+from kvprefix.servers.rules import add_reply, make_prompt
+from kvprefix.tokens.arrays import Tokens
+from kvprefix.tokens.chat import TemplateRefusal
+from kvprefix.tokens.encode import encode_pieces, make_lists
+from kvprefix.tokens.facts import find_facts
+from kvprefix.tokens.messages import add_up
+from kvprefix.tokens.render import NO_DAY, render_prompt
+from kvprefix.tokens.replies import Replies
+from kvprefix.tokens.threads import Threads
+
+CALL_SCHEMA = pa.schema(
+    [
+        ("call", pa.int32()),  # its place among the calls that were given
+        ("parent", pa.int32()),  # an earlier row of the same session whose prompt begins like this one; -1 for none
+        ("shared_tokens", pa.int32()),  # leading tokens that are the parent's
+        ("own_tokens", pa.list_(pa.int32())),  # the prompt's tokens after those
+        ("own_is_template", pa.list_(pa.bool_())),  # True if the template, not a message, wrote the token
+        ("output_tokens", pa.list_(pa.int32())),  # the reply, up to and with the end-of-turn token
+        ("reply", pa.int8()),  # how its tokens were found: see `replies`
+    ]
+)
+
+
+class Lost(NamedTuple):
+    """Calls, or replies, that a server or a template refuses for one reason.
+
+    Attributes
+    ----------
+    count : int
+    place : str
+        Where the first of them stands.
+    said : str
+        What is wrong with that one.
+    """
+
+    count: int
+    place: str
+    said: str
+
+
+class Encoded(NamedTuple):
+    """The calls of some sessions as tokens.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        One row per call that was not refused (CALL_SCHEMA), in the order of the calls.
+    refused : dict of str to Lost
+        Calls that have no prompt, by reason.
+    replies_refused : dict of str to Lost
+        Replies that could not be rendered, by reason; their calls have no output.
+    undated : int
+        Calls without a time whose template writes the date: it wrote NO_DAY.
+    hidden : dict of str to int
+        Prompts with `tools`, `tool_calls`, `reasoning` or `documents` under a template that never looks at them: the
+        server drops them, too.
+    """
+
+    table: pa.Table
+    refused: dict
+    replies_refused: dict
+    undated: int
+    hidden: dict
+
+
+def encode_calls(calls, chat, server="vllm"):
+    """Tokenise calls.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+        Those of a session in their order; a session's calls belong into one sequence. Calls without a session continue
+        an earlier one if their prompt begins with all of that one's messages.
+    chat : Chat
+    server : str
+        Whose rules make a prompt of a body, see `servers.rules.SERVERS`.
+
+    Returns
+    -------
+    Encoded
+
+    Raises
+    ------
+    InputError
+        A server that is not known, or a template that runs wild.
+    """
+    facts, threads, replies = find_facts(chat), Threads(chat), Replies(chat)
+    numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
+    for number, call in enumerate(calls):
+        now = _find_day(call)
+        try:
+            prompt = make_prompt(call.api, call.body, facts, server)
+            text = render_prompt(chat, prompt, now)
+        except (Refused, TemplateRefusal) as refusal:
+            _count(refused, call, refusal)
+            continue
+        threads.add(call.session, text)
+        numbers.append(number)
+        undated += call.start_s is None and "strftime_now" in (chat.source or "")
+        hidden.update(_list_hidden(prompt, chat.source))
+        try:
+            _add_reply(replies, len(numbers) - 1, call, prompt, text, threads.lasts[-1], (chat, facts, server, now))
+        except (Refused, TemplateRefusal) as refusal:
+            _count(unrendered, call, refusal)
+    return Encoded(_make_table(numbers, threads, replies, chat), refused, unrendered, undated, dict(hidden))
+
+
+def make_tokens(table):
+    """Return the Tokens of a table of calls; row r is that of the table's row r."""
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    lists = {name: columns[name] for name in ("own_tokens", "own_is_template", "output_tokens")}
+    values = {name: column.flatten().to_numpy(zero_copy_only=False) for name, column in lists.items()}
+    offsets = {name: add_up(column.value_lengths().to_numpy()) for name, column in lists.items()}
+    return Tokens(
+        columns["parent"].to_numpy().astype(np.int64), columns["shared_tokens"].to_numpy().astype(np.int64),
+        offsets["own_tokens"], values["own_tokens"], values["own_is_template"], offsets["output_tokens"],
+        values["output_tokens"],
+    )  # fmt: skip
+
+
+def calls_of(dialog):
+    """Return the calls of a data set's conversation: one for each request of a user, and for each run of results.
+
+    A prompt is all up to a user's message, or up to the last of some messages of tools in a row unless a user's
+    message follows them. What is said next is the reply, if it is an assistant's.
+    """
+    messages, calls = dialog.messages, []
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    for end, role in enumerate(roles, 1):
+        after = roles[end] if end < len(roles) else None
+        if role == "user" or role in ("tool", "function") and after not in ("tool", "function", "user"):
+            calls.append(
+                Call(
+                    "chat",
+                    {**dialog.settings, "messages": messages[:end]},
+                    (messages[end],) if after == "assistant" else (),
+                    dialog.place,
+                    session=dialog.id,
+                    start_s=dialog.times_s[end - 1] if dialog.times_s else None,
+                )
+            )
+    return calls
+
+
+def _find_day(call):
+    """Return the time of a call, which a template may write: UTC."""
+    return NO_DAY if call.start_s is None else datetime.fromtimestamp(call.start_s, UTC)
+
+
+def _list_hidden(prompt, source):
+    """Return which of a prompt's parts a template never looks at."""
+    if source is None:
+        return []
+    parts = {
+        "tools": prompt.tools,
+        "documents": prompt.settings.get("documents"),
+        "tool_calls": any("tool_calls" in message for message in prompt.messages),
+        "reasoning": any(message.get("reasoning") for message in prompt.messages),
+    }
+    names = {"reasoning": ("reasoning", "thinking")}  # what `reasoning_content` holds, too
+    return [
+        part for part, held in parts.items() if held and not any(name in source for name in names.get(part, (part,)))
+    ]
+
+
+def _count(lost, call, refusal):
+    reason = refusal.reason if isinstance(refusal, Refused) else "the chat template"
+    known = lost.get(reason, Lost(0, call.place, str(refusal)))
+    lost[reason] = known._replace(count=known.count + 1)
+
+
+def _add_reply(replies, row, call, prompt, text, last, how):
+    """Add what the template writes for a call's reply, if the log has one."""
+    if not call.reply:
+        return
+    chat, facts, server, now = how
+    answered = make_prompt(call.api, add_reply(call.api, call.body, call.reply), facts, server)
+    replies.add(
+        row, text, last,
+        lambda generation: render_prompt(chat, answered._replace(generation=generation), now),
+        lambda: render_prompt(chat, prompt._replace(generation=False), now),
+    )  # fmt: skip
+
+
+def _make_table(calls, threads, replies, chat):
+    """Encode all pieces, and put prompts and replies together."""
+    numbers = threads.numbers
+    whole = replies.number(numbers)
+    lasts = [numbers[last] if last else -1 for _, last, _ in replies.found]
+    ids, stops, is_template = encode_pieces(numbers, len(numbers), chat)
+    pieces, lengths = np.array(threads.pieces, np.int64), np.diff(stops)
+    ends = add_up(lengths[pieces])  # where the tokens of each node begin, among all that are stored
+    own = np.repeat(stops[pieces] - ends[:-1], lengths[pieces]) + np.arange(ends[-1])
+    parents, shared = _find_parents(threads, ends)
+    offsets = ends[threads.offsets]
+    if not chat.is_fenced:
+        kept = _share_beginnings(threads, parents, shared, (offsets, ids[own]))
+        own, offsets = own[kept], add_up(kept)[offsets]
+    output_offsets, output, kinds = replies.gather(len(calls), whole, lasts, ids, stops)
+    columns = [
+        calls, parents, shared, make_lists(offsets, ids[own]), make_lists(offsets, is_template[own]),
+        make_lists(output_offsets, output), kinds,
+    ]  # fmt: skip
+    return pa.table([pa.array(column, CALL_SCHEMA.types[k]) for k, column in enumerate(columns)], schema=CALL_SCHEMA)
+
+
+def _find_parents(threads, ends):
+    """Return the row that each row continues, -1 for none, and how many leading tokens are that row's."""
+    nodes, offsets = np.array(threads.nodes, np.int64), np.array(threads.offsets)
+    parents = np.where(nodes >= 0, np.searchsorted(offsets, nodes, "right") - 1, -1)
+    shared = np.zeros(len(nodes), np.int64)
+    for row in np.flatnonzero(parents >= 0):
+        parent = parents[row]
+        shared[row] = shared[parent] + ends[nodes[row] + 1] - ends[offsets[parent]]
+    return parents, shared
+
+
+def _share_beginnings(threads, parents, shared, tokens):
+    """Let rows go on, by their leading tokens, from the last one whose own begin at the same node.
+
+    `parents` and `shared` are changed in place; it returns which of the own tokens are left, like them.
+    """
+    offsets, own = tokens
+    kept = np.ones(len(own), bool)
+    for row, before in enumerate(threads.before):
+        if before >= 0:
+            this, other = (own[offsets[k] : offsets[k + 1]] for k in (row, before))
+            size = min(len(this), len(other))
+            differ = np.flatnonzero(this[:size] != other[:size])
+            common = int(differ[0]) if len(differ) else size
+            if common:
+                parents[row], shared[row] = before, shared[row] + common
+                kept[offsets[row] : offsets[row] + common] = False
+    return kept

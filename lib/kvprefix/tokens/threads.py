@@ -1,0 +1,95 @@
+"""Find what each prompt of a session shares with earlier ones, piece by piece, and number the distinct pieces."""
+
+
+class Threads:
+    """The prompts of some sessions, cut into pieces and walked down one tree per session.
+
+    A row is a prompt. It is stored as the pieces that no earlier prompt of its session has at that place, and the node
+    after which those stand. Node k is the k-th piece that is stored; negative nodes are roots.
+
+    Attributes
+    ----------
+    numbers : dict of str to int
+        The number of each distinct piece; the fences first.
+    pieces : list of int
+        Those of all rows, one row after the other.
+    offsets : list of int
+        Where those of each row begin, and where the last ones end.
+    nodes : list of int
+        The node after which those of each row stand.
+    lasts : list of str
+        The text after each prompt's last fence.
+    before : list of int
+        The last row before each whose pieces begin at the same node, -1 for none.
+    """
+
+    def __init__(self, chat):
+        self.chat = chat
+        self.numbers = {fence: k for k, fence in enumerate(chat.fences)}
+        self.pieces, self.offsets, self.nodes, self.lasts, self.before = [], [0], [], [], []
+        self._roots, self._steps, self._known, self._rows, self._unnamed = {}, {}, {}, {}, _Unnamed()
+
+    def add(self, session, text):
+        """Add the next prompt of a session.
+
+        Only what follows the last fence of the session's previous prompt is cut, if the two texts are equal up to
+        there: no fence holds another, so the text before is cut in the same way. A prompt without a session belongs to
+        the earlier one without a session all of whose messages it has, if there is one.
+        """
+        known, node = self._known.get(session, ("", None)) if session is not None else ("", None)
+        if node is None or not text.startswith(known):
+            known, node = "", None
+        texts = self.chat.split(text[len(known) :]) if len(known) < len(text) else []
+        numbers = [self.numbers.setdefault(piece, len(self.numbers)) for piece in texts]
+        fences = [k for k, piece in enumerate(texts) if piece in self.chat.fences]
+        last = fences[-1] + 1 if fences else 0  # pieces up to and with the last fence
+        if session is None:
+            session = self._unnamed.find(numbers, last)
+        if node is None:
+            node = self._roots.setdefault(session, -1 - len(self._roots))
+        path = self._walk(node, numbers)
+        row, node = len(self.nodes), path[len(path) - (len(self.pieces) - self.offsets[-1]) - 1]
+        self.before.append(self._rows.get(node, -1))
+        self._rows[node] = row
+        self.nodes.append(node)
+        self.offsets.append(len(self.pieces))
+        self.lasts.append("".join(texts[last:]))
+        if last:
+            self._known[session] = known + "".join(texts[:last]), path[last]
+
+    def _walk(self, node, numbers):
+        """Return the nodes from this one on over pieces; new pieces are stored."""
+        path = [node]
+        for number in numbers:
+            step = self._steps.get((path[-1], number))
+            if step is None:
+                step = self._steps[path[-1], number] = len(self.pieces)
+                self.pieces.append(number)
+            path.append(step)
+        return path
+
+
+class _Unnamed:
+    """Finds which prompts without a session continue one another."""
+
+    def __init__(self):
+        self.steps, self.threads = {}, {}
+
+    def find(self, numbers, last):
+        """Return the thread of a prompt: a pair that no session equals.
+
+        Parameters
+        ----------
+        numbers : list of int
+            Its pieces.
+        last : int
+            How many stand before the start of the reply.
+        """
+        node, thread = 0, None
+        for number in numbers[:last]:
+            node = self.steps.setdefault((node, number), len(self.steps) + 1)
+            thread = self.threads.get(node, thread)
+        if thread is None:
+            thread = (None, len(self.threads))
+        self.threads.setdefault(node, thread)
+        return thread
