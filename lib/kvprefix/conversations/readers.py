@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zstandard
 
@@ -40,11 +40,14 @@ class ReadState:
         The uncompressed byte at which a cut file ended, None for a whole one.
     at_end : bool
         Whether the file was read to its end.
+    line : int or None
+        Of JSON Lines: the line of the record that was read last.
     """
 
     bytes_read: int = 0
     cut_at_byte: int | None = None
     at_end: bool = False
+    line: int | None = field(default=None, compare=False)
 
 
 class _Source:
@@ -250,7 +253,7 @@ def _refuse_record(source, number, reason, cause):
 
 def _read_lines(source, state):
     number = -1
-    for line, terminated in source.lines():
+    for state.line, (line, terminated) in enumerate(source.lines(), start=1):
         if not line.strip():
             continue
         number += 1

@@ -1,0 +1,19 @@
+"""Every form of chat traffic that is read, one entry per form: what a file is and its docs are made of them.
+
+To add a form, write a module with its entry and list it here. Nothing else knows their names.
+"""
+
+from kvprefix.conversations.forms import chat_sets, requests
+
+FORMS = {one.name: one for one in (*requests.FORMS, chat_sets.FORM)}  # the first that fits a record is its form
+
+
+def recognise(record):
+    """Return the form of a record; None if it is of none.
+
+    >>> recognise({"url": "/v1/messages", "body": {"messages": []}}).name
+    'anthropic'
+    """
+    if not isinstance(record, dict):
+        return None
+    return next((one for one in FORMS.values() if one.fits(record)), None)
