@@ -65,8 +65,10 @@ def _is_anthropic(body):
     return (
         body.get("system") not in EMPTY
         or "anthropic_version" in body
-        or isinstance(tools, list) and any(isinstance(tool, dict) and "input_schema" in tool for tool in tools)
-        or isinstance(messages, list) and any(has_blocks(message) for message in messages)
+        or isinstance(tools, list)
+        and any(isinstance(tool, dict) and "input_schema" in tool for tool in tools)
+        or isinstance(messages, list)
+        and any(has_blocks(message) for message in messages)
     )
 
 

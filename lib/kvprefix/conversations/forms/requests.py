@@ -35,8 +35,22 @@ _SETTINGS = frozenset({
 _OF_GATEWAYS = ("model_parameters", "optional_params", "extra_body")  # where they put the rest of a body
 _SESSION_IN_USER = re.compile(r"_session_([0-9a-fA-F-]{8,})$")
 _ENDPOINT = re.compile(r"^/|/v1/|/(chat/completions|messages|responses)(\?|$)")
-_BESIDE = {*NAMES, *SESSIONS, *ANSWERS, *TIMES, "url", "endpoint", "method", "usage", "turn", "prompt_tokens",
-           "output_tokens", "status", "cache_hit", *_OF_GATEWAYS}  # of a log, if the record itself is the body
+_BESIDE = {
+    *NAMES,
+    *SESSIONS,
+    *ANSWERS,
+    *TIMES,
+    "url",
+    "endpoint",
+    "method",
+    "usage",
+    "turn",
+    "prompt_tokens",
+    "output_tokens",
+    "status",
+    "cache_hit",
+    *_OF_GATEWAYS,
+}  # of a log, if the record itself is the body
 _USED = {*NAMES, *SESSIONS, *USERS, *_URLS, *ANSWERS, *TIMES, "body", "request", "usage", "model", "method", "turn",
          "prompt_tokens", "output_tokens", "metadata", "status", "cache_hit", *_OF_GATEWAYS}  # fmt: skip
 
