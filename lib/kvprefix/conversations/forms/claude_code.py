@@ -56,7 +56,8 @@ class _Session:
     def __init__(self, traffic):
         self.traffic, self.counts = traffic, traffic.counts
         self.parents, self.rows, self.groups, self.results, self.replies = {}, {}, {}, {}, {}
-        self.moved = []  # (index of a boundary, {uuid: its parent from there on})
+        self.order = {}  # of all rows, by uuid
+        self.moved = []  # segments that a compaction kept: (index of its row, head, anchor, tail)
         self.last = self.n_rows = 0
         self.known, self.before = None, None  # the path of the call before, and that call's message id
         self.used = set()
@@ -73,6 +74,7 @@ class _Session:
         uuid = row.get("uuid") if isinstance(row.get("uuid"), str) else f"row {record.number}"
         if uuid in self.parents:
             return self._skip("repeated_uuid", record, f"has a uuid that an earlier row has: {uuid[:40]}")
+        self.order[uuid] = self.n_rows
         self.parents[uuid] = row.get("parentUuid") if "parentUuid" in row or "uuid" in row else self.last
         kind, message = row.get("type"), row.get("message")
         if row.get("subtype") == "compact_boundary":
@@ -103,9 +105,9 @@ class _Session:
         """Note that a compaction kept a segment of rows: it then follows the summary, and what follows that, it."""
         metadata = row.get("compactMetadata")
         kept = metadata.get("preservedSegment") if isinstance(metadata, dict) else None
-        head, anchor, tail = (kept.get(f"{end}Uuid") for end in ("head", "anchor", "tail")) if kept else [None] * 3
-        if head and anchor and tail:
-            self.moved.append((self.n_rows, head, anchor, tail))
+        ends = [kept.get(f"{end}Uuid") for end in ("head", "anchor", "tail")] if isinstance(kept, dict) else []
+        if ends and all(isinstance(end, str) for end in ends):
+            self.moved.append((self.n_rows, *ends))
 
     def close(self):
         """Count the end of a file that is cut."""
@@ -197,7 +199,7 @@ class _Session:
         for boundary, head, anchor, tail in moved:
             if uuid == head:
                 above = anchor
-            elif above == anchor and uuid in self.rows and self.rows[uuid].index > boundary:
+            elif above == anchor and self.order.get(uuid, 0) > boundary:
                 above = tail
         return above
 

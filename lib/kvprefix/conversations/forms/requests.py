@@ -161,12 +161,16 @@ def _check_answered(record):
 
 
 def complete_body(body, *parts):
-    """Return a body with what gateways keep beside it or in a field of its own (`model_parameters`, ...)."""
+    """Return a body with what gateways keep beside it or in a field of its own (`model_parameters`, ...).
+
+    >>> complete_body({"messages": []}, {"model_parameters": {"tools": [], "extra_body": {"top_k": 1}}})
+    {'top_k': 1, 'tools': [], 'messages': []}
+    """
     more = {}
     for part in (body, *parts):
         for name in _OF_GATEWAYS:
             if isinstance(settings := load_text(part.get(name)), dict):
-                more = {**settings, **more}
+                more = {**complete_body(settings), **more}
     return {**more, **{name: value for name, value in body.items() if name not in _BESIDE}}
 
 
