@@ -34,6 +34,10 @@ class FieldCounts:
         self.n_records += 1
         _count(self.of_records, record, used)
 
+    def add_column(self, name, n):
+        """Count a column of a table that was not read."""
+        _count(self.of_records, {name: n}, (), n)
+
     def _add_part(self, part):
         if isinstance(part, dict) and len(part) > 1:
             used = ("type", TEXT_PARTS[part_type(part)])
@@ -55,8 +59,8 @@ def _order(counter):
     return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _count(counter, fields, used):
+def _count(counter, fields, used, n=1):
     for name, value in fields.items():
         if name not in used and value not in EMPTY:
             name = re.sub(r"[^\w.:$@/ -]", "?", name[:40])
-            counter[name if name in counter or len(counter) < MOST_NAMES else "further names"] += 1
+            counter[name if name in counter or len(counter) < MOST_NAMES else "further names"] += n

@@ -147,6 +147,16 @@ def read_records(path, state=None):
         state.at_end = True
 
 
+def read_document(path):
+    """Return the value of a file that is one JSON value over several lines; None if it is none, or is too long."""
+    with open(path, "rb") as file:
+        data = _Source(_decompress(file), path, file, ReadState()).read_at_least(MOST_BYTES + 1)
+    try:
+        return load_json(data) if len(data) <= MOST_BYTES else None
+    except (ValueError, RecursionError):
+        return None
+
+
 def _decompress(file):
     kind = find_compression(file.read(4))
     file.seek(0)

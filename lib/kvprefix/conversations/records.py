@@ -16,7 +16,7 @@ ROLES = {
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
     "model": "assistant", "ai": "assistant",
 }  # fmt: skip
-LIST_FIELDS = ("conversations", "messages", "conversation")  # of the messages
+LIST_FIELDS = ("conversations", "messages", "conversation", "trajectory")  # of the messages
 SYSTEM_FIELDS = ("system", "system_prompt")
 # Fields that change the prompt and cannot be rendered, with the reason to skip a record (or message) that fills one
 UNRENDERED = {

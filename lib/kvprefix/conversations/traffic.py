@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from kvprefix.conversations.calls import Call, Dialog
 from kvprefix.conversations.forms import chat_sets
 from kvprefix.conversations.forms.form import Record
-from kvprefix.conversations.forms.registry import FORMS, recognise
+from kvprefix.conversations.forms.registry import COLUMNS, FORMS, MAIN_COLUMNS, recognise
 from kvprefix.conversations.load import ConversationReader, LoadCounts, locate_data
-from kvprefix.conversations.readers import ReadState, read_records
+from kvprefix.conversations.readers import ReadState, read_document, read_records
 from kvprefix.conversations.sources import find_files
+from kvprefix.conversations.tables import is_table, read_rows
+from kvprefix.files.jsonlines import read_magic
 from kvprefix.files.paths import InputError, explain_os_errors
 
+_WRAPPERS = ("data", "runs", "observations", "records", "rows", "logs", "trajectories")
 _FIRST_RECORDS = 100  # in which a form shows, if records before it are odd
 
 
@@ -166,12 +169,48 @@ def _read_file(path, form, traffic, is_alone):
 
 
 def list_records(path, traffic):
-    """Yield the Records of a file."""
-    state = traffic.counts.reading
-    prefix = f"{traffic.file}, " if traffic.file else ""
-    for number, value in read_records(path, state):
-        place = f"line {state.line}" if state.line else f"record {number}"
-        yield Record(number, f"{prefix}{place}", value)
+    """Yield the Records of a file: JSON, JSON Lines, a JSON document, a list wrapped in one, or a table."""
+    prefix, reading = f"{traffic.file}, " if traffic.file else "", traffic.counts.reading
+    magic = read_magic(path)
+    if is_table(magic):
+        for number, value in read_rows(path, magic, COLUMNS, MAIN_COLUMNS, traffic.counts):
+            yield Record(number, f"{prefix}row {number}", value)
+        return
+    records = _read_json(path, reading)
+    for number, value in records:
+        place = f"{prefix}line {reading.line}" if reading.line else f"{prefix}record {number}"
+        inner = _unwrap(value)
+        if inner is None:
+            yield Record(number, place, value)
+        else:
+            yield from (Record(k, f"{place}, {k}", one) for k, one in enumerate(inner))
+
+
+def _read_json(path, reading):
+    """Yield (number, value) as `read_records` does; also the only value of a file that spreads over its lines."""
+    records = read_records(path, reading)
+    try:
+        first = next(records, None)
+    except InputError:
+        whole = read_document(path)
+        if not isinstance(whole, dict):
+            raise
+        reading.at_end, reading.line = True, None
+        yield 0, whole
+        return
+    if first is not None:
+        yield first
+        yield from records
+
+
+def _unwrap(value):
+    """Return the records that an answer of an API wraps (``{"data": [...]}``); None if it is a record itself."""
+    if isinstance(value, dict):
+        for name in _WRAPPERS:
+            inner = value.get(name)
+            if isinstance(inner, list) and inner and isinstance(inner[0], dict) and recognise(value) is None:
+                return inner
+    return None
 
 
 def _read_records(path, records, form, traffic, is_alone):

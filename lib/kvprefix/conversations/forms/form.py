@@ -28,6 +28,10 @@ class Form(NamedTuple):
         ``fits(record)`` says whether a JSON object is a record of this form.
     read : callable
         ``read(records, traffic)`` yields Conversations, Dialogs and Calls of a file's Records; it counts what it skips.
+    main : frozenset of str
+        A table of this form has one of these columns.
+    columns : frozenset of str
+        What else of a table is read.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Form(NamedTuple):
     counted: str
     fits: Callable
     read: Callable
+    main: frozenset = frozenset()
+    columns: frozenset = frozenset()
 
 
 def read_each(read_one):

@@ -101,5 +101,5 @@ FORM = Form(
     "`type` (`GENERATION`, `SPAN`, ...) with `trace_id` and `start_time`, or in camel case",
     "messages and tools of `input`, settings, `output`, times, `session_id` (else `trace_id`), `user_id`, usage",
     "`no_generation`, `level_error`, `input_is_plain_text`; noted: `usage_unknown`",
-    fits, read_each(_read_observation),
+    fits, read_each(_read_observation), frozenset({"input"}), _USED,
 )  # fmt: skip

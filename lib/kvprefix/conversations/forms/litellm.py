@@ -73,5 +73,5 @@ FORM = Form(
     "messages, tools and settings of `model_parameters`, the answer, `startTime`, `completionStartTime`, `endTime`, "
     "`trace_id` as session, `end_user`, usage",
     "`cache_hit`, `failure`, `no_chat_call`, `redacted`",
-    fits, read_each(_read_payload),
+    fits, read_each(_read_payload), frozenset({"messages"}), _USED,
 )  # fmt: skip

@@ -7,6 +7,8 @@ from kvprefix.conversations.forms import chat_sets, claude_code, codex, langfuse
 
 _ALL = (claude_code.FORM, codex.FORM, litellm.FORM, langfuse.FORM, *requests.FORMS, chat_sets.FORM)
 FORMS = {one.name: one for one in _ALL}  # the first that fits a record is its form
+MAIN_COLUMNS = frozenset().union(*(one.main for one in _ALL))
+COLUMNS = MAIN_COLUMNS.union(*(one.columns for one in _ALL))
 
 
 def recognise(record):

@@ -90,7 +90,7 @@ def is_request(record):
     if "messages" not in record:
         return is_responses(record)
     is_sent = not _SETTINGS.isdisjoint(record) or find_filled(TIMES, record)[0]
-    return bool(is_sent) and not _ends_with_reply(record["messages"])
+    return bool(is_sent) and not _ends_with_reply(load_text(record["messages"]))
 
 
 def _ends_with_reply(messages):
@@ -197,22 +197,25 @@ def _find_turn(record):
 
 
 read_requests = read_each(_read_request)
+_MAIN = frozenset({"messages", "input", "body", "request"})
+_COLUMNS = frozenset({*_USED, *_SETTINGS, "instructions", "previous_response_id", "tools", "system", "reasoning",
+                      "chat_template_kwargs", "documents"})  # fmt: skip
 _KEPT = "the body as it is, the answer, times, names, session, user, usage"
 _COUNTED = "`no_chat_call`, `cache_hit`, `failure`, `with_images`, `with_other_media`, answers that are not read"
 FORMS = (
     Form(
         "openai", "logs of OpenAI chat requests",
         "`messages` in the record, its `body` or `request`; or `url` ends with `/chat/completions`",
-        _KEPT, _COUNTED, _fits("chat"), read_requests,
+        _KEPT, _COUNTED, _fits("chat"), read_requests, _MAIN, _COLUMNS,
     ),
     Form(
         "anthropic", "logs of Anthropic Messages requests",
         "the same with `system`, `input_schema` or blocks such as `tool_use`; or `url` ends with `/messages`",
-        _KEPT, _COUNTED, _fits("messages"), read_requests,
+        _KEPT, _COUNTED, _fits("messages"), read_requests, _MAIN, _COLUMNS,
     ),
     Form(
         "responses", "logs of OpenAI Responses requests",
         "`input` of items, or with `instructions` and the like; or `url` ends with `/responses`",
-        _KEPT, _COUNTED, _fits("responses"), read_requests,
+        _KEPT, _COUNTED, _fits("responses"), read_requests, _MAIN, _COLUMNS,
     ),
 )  # fmt: skip
