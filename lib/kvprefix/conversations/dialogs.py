@@ -217,17 +217,22 @@ def _read_settings(record, repaired):
     given = next((load_text(record[name]) for name in _TOOLS if record.get(name) not in EMPTY), None)
     if given not in EMPTY:
         tools = given if isinstance(given, list) else [given]
-        settings["tools"] = [_read_tool(load_text(tool), repaired) for tool in tools]
+        settings["tools"] = [read_tool(tool) for tool in tools]
+        repaired["tools_wrapped_as_functions"] += settings["tools"] != given
     return settings
 
 
-def _read_tool(tool, repaired):
-    """Return a tool as a chat body holds it; one that is a bare function is wrapped."""
+def read_tool(tool):
+    """Return a tool as a chat body holds it; one that is a bare function is wrapped.
+
+    >>> read_tool('{"name": "f", "parameters": {}}')
+    {'type': 'function', 'function': {'name': 'f', 'parameters': {}}}
+    """
+    tool = load_text(tool)
     if not isinstance(tool, dict) or not isinstance(tool.get("function", tool), dict):
         raise Refused("malformed_tools", f"a tool is {json.dumps(tool, default=str)[:40]}; expected an object")
     if "function" in tool:
         return tool if "type" in tool else {"type": "function", **tool}
-    repaired["tools_wrapped_as_functions"] += 1
     names = {"input_schema": "parameters"}
-    return {"type": "function",
-            "function": {names.get(name, name): value for name, value in tool.items() if name != "type"}}  # fmt: skip
+    function = {names.get(name, name): value for name, value in tool.items() if name != "type"}
+    return {"type": "function", "function": function}

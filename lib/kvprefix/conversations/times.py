@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 LATEST_S = 4_102_444_800  # the year 2100: no time of a log or a trace lies beyond
 EXPECTED = "expected a number of seconds (or ms, us, ns) or an ISO 8601 time, from 1970 to 2100"
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from this number on: units per second
+_UNITS = ((10**17, 10**9), (10**14, 10**6), (10**11, 10**3))  # from this number on: units per second
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 _RFC_2822 = re.compile(r"[A-Z][a-z]{2}, \d", re.ASCII)
 
@@ -40,16 +40,25 @@ def read_time(value):
     if isinstance(value, datetime):
         time = _seconds(value)
     elif isinstance(value, str):
-        number = float(value) if len(value) < 40 and _NUMBER.fullmatch(value) else None
+        is_number = len(value) < 40 and _NUMBER.fullmatch(value)
+        number = (int(value) if value.isdecimal() else float(value)) if is_number else None
         if number is None or (len(value) == 8 and value.isdecimal()):
             time = _read_text(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         number = value
     if time is None and number is not None and abs(number) < 1e20:
-        time = number / next((units for least, units in _UNITS if abs(number) >= least), 1)
+        time = _divide(number, next((units for least, units in _UNITS if abs(number) >= least), 1))
     if time is None or not abs(time) <= LATEST_S:
         raise ValueError(EXPECTED)
     return time
+
+
+def _divide(number, units):
+    """Return a number of units in seconds; nanoseconds have more digits than a float."""
+    if isinstance(number, int) and abs(number) >= 2**53:
+        whole, rest = divmod(number, units)
+        return whole + rest / units
+    return number / units
 
 
 def _read_text(text):

@@ -3,9 +3,29 @@
 To add a form, write a module with its entry and list it here. Nothing else knows their names.
 """
 
-from kvprefix.conversations.forms import chat_sets, claude_code, codex, langfuse, litellm, requests
+from kvprefix.conversations.forms import (
+    atif,
+    chat_sets,
+    claude_code,
+    codex,
+    langfuse,
+    langsmith,
+    litellm,
+    otel,
+    requests,
+)
 
-_ALL = (claude_code.FORM, codex.FORM, litellm.FORM, langfuse.FORM, *requests.FORMS, chat_sets.FORM)
+_ALL = (
+    claude_code.FORM,
+    codex.FORM,
+    litellm.FORM,
+    langfuse.FORM,
+    langsmith.FORM,
+    otel.FORM,
+    atif.FORM,
+    *requests.FORMS,
+    chat_sets.FORM,
+)
 FORMS = {one.name: one for one in _ALL}  # the first that fits a record is its form
 MAIN_COLUMNS = frozenset().union(*(one.main for one in _ALL))
 COLUMNS = MAIN_COLUMNS.union(*(one.columns for one in _ALL))
