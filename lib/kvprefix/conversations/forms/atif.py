@@ -10,7 +10,7 @@ from kvprefix.conversations.dialogs import read_tool
 from kvprefix.conversations.forms.answers import write_arguments
 from kvprefix.conversations.forms.bodies import check_message
 from kvprefix.conversations.forms.fields import check_time, count_of
-from kvprefix.conversations.forms.form import Form, read_each
+from kvprefix.conversations.forms.form import Form, list_objects, read_each
 from kvprefix.conversations.records import EMPTY, Refused, replace_halves
 
 _ROLES = {"system": "system", "user": "user", "agent": "assistant"}
@@ -32,7 +32,7 @@ def _read_trajectory(record, place, traffic, parent=None):
     if parent is not None:
         session = f"{parent}/{record.get('trajectory_id') or session or 'agent'}"
     session = replace_halves(str(session)) if session else place
-    tools = [read_tool(tool) for tool in agent.get("tool_definitions") or ()]
+    tools = [read_tool(tool) for tool in list_objects(agent.get("tool_definitions"))]
     body = {"model": agent.get("model_name"), **({"tools": tools} if tools else {})}
     calls, history = [], []
     for k, step in enumerate(record["steps"]):
@@ -46,8 +46,8 @@ def _read_trajectory(record, place, traffic, parent=None):
         history += messages
     if not tools and any("tool_calls" in message for message in history):
         traffic.counts.note("tools_not_in_the_file", place, "the agent calls tools that it does not define")
-    for one in record.get("subagent_trajectories") or ():
-        calls += _read_trajectory(one, place, traffic, session) if isinstance(one, dict) else []
+    for one in list_objects(record.get("subagent_trajectories")):
+        calls += _read_trajectory(one, place, traffic, session)
     if parent is None:
         traffic.counts.fields.add_record(record, _USED)
     return calls
@@ -68,17 +68,18 @@ def _make_call(step, body, reply, place, names):
 
 def _read_step(step, k):
     """Return a step as chat messages: itself, and the results of its tools."""
-    if not isinstance(step, dict) or step.get("source") not in _ROLES:
+    if not isinstance(step, dict) or str(step.get("source")) not in _ROLES:
         raise Refused("malformed_step", f"step {k} has no source {', '.join(_ROLES)}")
     made = {"role": _ROLES[step["source"]], "content": step.get("message", "")}
     if step.get("reasoning_content") not in EMPTY:
         made["reasoning_content"] = step["reasoning_content"]
-    if step.get("tool_calls"):
+    if step.get("tool_calls") not in EMPTY:
+        if not isinstance(step["tool_calls"], list):
+            raise Refused("malformed_tool_call", f"step {k} has tool calls that are no list")
         made["tool_calls"] = [_read_call(call, k) for call in step["tool_calls"]]
     observation = step.get("observation")
     results = observation.get("results") if isinstance(observation, dict) else None
-    results = [one for one in results if isinstance(one, dict)] if isinstance(results, list) else []
-    messages = [made, *(_read_result(result, "tool_calls" in made) for result in results)]
+    messages = [made, *(_read_result(result, "tool_calls" in made) for result in list_objects(results))]
     for message in messages:
         check_message(message, k, "chat")
     return messages

@@ -12,6 +12,7 @@ from kvprefix.conversations.calls import Call, Usage
 from kvprefix.conversations.forms.bodies import check_message
 from kvprefix.conversations.forms.fields import check_time, count_of
 from kvprefix.conversations.forms.form import Form
+from kvprefix.conversations.forms.requests import find_model
 from kvprefix.conversations.records import Refused
 
 _FIELDS = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
@@ -58,7 +59,7 @@ class _Session:
         self.parents, self.rows, self.groups, self.results, self.replies = {}, {}, {}, {}, {}
         self.order = {}  # of all rows, by uuid
         self.moved = []  # segments that a compaction kept: (index of its row, head, anchor, tail)
-        self.last = self.n_rows = 0
+        self.last, self.n_rows = None, 0
         self.known, self.before = None, None  # the path of the call before, and that call's message id
         self.used = set()
 
@@ -75,7 +76,8 @@ class _Session:
         if uuid in self.parents:
             return self._skip("repeated_uuid", record, f"has a uuid that an earlier row has: {uuid[:40]}")
         self.order[uuid] = self.n_rows
-        self.parents[uuid] = row.get("parentUuid") if "parentUuid" in row or "uuid" in row else self.last
+        parent = row.get("parentUuid") if "parentUuid" in row or "uuid" in row else self.last
+        self.parents[uuid] = None if parent is None else str(parent)
         kind, message = row.get("type"), row.get("message")
         if row.get("subtype") == "compact_boundary":
             self._move_kept(row)
@@ -151,7 +153,7 @@ class _Session:
         seen.add(hash(name))
         self.used.update(uuids)
         session, parent = _name_session(first.value)
-        model = first.value["message"].get("model")
+        model = find_model(first.value["message"])
         body = {"model": model, "messages": path.messages}
         return Call(
             "messages", body, (reply,), first.place, name, session, parent, start, None, end,
@@ -234,7 +236,7 @@ class _Session:
         found = []
         for part in reply["content"]:
             if isinstance(part, dict) and part.get("type") == "tool_use":
-                rows = [uuid for uuid in self.results.get(part.get("id"), ()) if self.rows[uuid].index < index]
+                rows = [uuid for uuid in self.results.get(str(part.get("id")), ()) if self.rows[uuid].index < index]
                 found += [uuid for uuid in rows if uuid in on_path][-1:] or rows[-1:]
         return sorted(set(found), key=lambda uuid: self.rows[uuid].index)
 
@@ -242,7 +244,8 @@ class _Session:
         """Return the message of a group of rows: their blocks, in file order."""
         if name not in self.replies:
             contents = [self.rows[uuid].content for uuid in self.groups[name]]
-            blocks = [[{"type": "text", "text": one}] if isinstance(one, str) else one or [] for one in contents]
+            blocks = [[{"type": "text", "text": one}] if isinstance(one, str) else one for one in contents]
+            blocks = [one for one in blocks if isinstance(one, list)]
             self.replies[name] = {"role": "assistant", "content": list(itertools.chain(*blocks))}
         return self.replies[name]
 

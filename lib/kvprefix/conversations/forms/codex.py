@@ -10,6 +10,7 @@ from kvprefix.conversations.calls import Call, Usage
 from kvprefix.conversations.forms.bodies import find_media
 from kvprefix.conversations.forms.fields import check_time, count_of
 from kvprefix.conversations.forms.form import Form
+from kvprefix.conversations.forms.requests import find_model
 from kvprefix.conversations.records import Refused
 
 _TYPES = frozenset({"session_meta", "turn_context", "response_item", "event_msg", "compacted"})
@@ -19,7 +20,7 @@ _CONTEXT = ("<environment_context>", "<user_instructions>", "<permissions", "# A
 
 def fits(record):
     """Say whether a record is a row of a rollout."""
-    return "payload" in record and "timestamp" in record and record.get("type") in _TYPES
+    return "payload" in record and "timestamp" in record and str(record.get("type")) in _TYPES
 
 
 def read_rollout(records, traffic):
@@ -98,7 +99,7 @@ class _Rollout:
         if _is_answer(item):
             self.answer.append(item)
             self.times.append(time)
-        elif self.answer and item.get("call_id") in {one.get("call_id") for one in self.answer if "call_id" in one}:
+        elif self.answer and "call_id" in item and item["call_id"] in [one.get("call_id") for one in self.answer]:
             self.late.append(item)
         else:
             self._take_in(record)
@@ -162,7 +163,7 @@ class _Rollout:
         usage = Usage(
             count_of(last, "input_tokens"), count_of(last, "cached_input_tokens"), count_of(last, "output_tokens")
         )
-        model, effort = self.context.get("model"), self.context.get("effort")
+        model, effort = find_model(self.context), self.context.get("effort")
         body = {"model": model, "instructions": self.instructions, "input": list(self.history),
                 "reasoning": {"effort": effort} if effort else None}  # fmt: skip
         body = {name: value for name, value in body.items() if value is not None}

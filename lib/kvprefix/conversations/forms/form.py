@@ -64,6 +64,15 @@ def read_each(read_one):
     return read
 
 
+def list_objects(value):
+    """Return the objects of a list; [] of anything else.
+
+    >>> list_objects([{"a": 1}, 7]), list_objects(7)
+    ([{'a': 1}], [])
+    """
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def check_object(value):
     """Return a record that is an object; raise Refused for any other."""
     if value is None:

@@ -30,7 +30,7 @@ _USED = frozenset({
 def fits(record):
     """Say whether a record is an observation."""
     names = record.keys()
-    return record.get("type") in _TYPES and ("trace_id" in names or "traceId" in names) and (
+    return str(record.get("type")) in _TYPES and ("trace_id" in names or "traceId" in names) and (
         "start_time" in names or "startTime" in names
     )  # fmt: skip
 

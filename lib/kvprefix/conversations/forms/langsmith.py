@@ -18,7 +18,7 @@ from kvprefix.conversations.forms.fields import (
     load_text,
     read_usage,
 )
-from kvprefix.conversations.forms.form import Form, read_each
+from kvprefix.conversations.forms.form import Form, list_objects, read_each
 from kvprefix.conversations.forms.requests import find_model
 from kvprefix.conversations.records import EMPTY, Refused
 from kvprefix.files.jsonlines import show_value
@@ -105,7 +105,7 @@ def read_message(message):
     made = {"role": role, "content": fields.get("content")}
     given = fields.get("additional_kwargs") if isinstance(fields.get("additional_kwargs"), dict) else {}
     if role == "assistant" and (calls := fields.get("tool_calls") or given.get("tool_calls")):
-        made["tool_calls"] = [_read_call(call) for call in calls if isinstance(call, dict)]
+        made["tool_calls"] = [_read_call(call) for call in list_objects(calls)]
     if role == "assistant" and given.get("reasoning_content"):
         made["reasoning_content"] = given["reasoning_content"]
     for name in ("name", "tool_call_id"):

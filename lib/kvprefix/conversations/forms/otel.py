@@ -8,7 +8,7 @@ from the older events `gen_ai.user.message`. Spans of agents, tools and embeddin
 from kvprefix.conversations.calls import Call, Usage
 from kvprefix.conversations.forms.bodies import check_body
 from kvprefix.conversations.forms.fields import count_of, find_name, find_time, order_times
-from kvprefix.conversations.forms.form import Form, read_each
+from kvprefix.conversations.forms.form import Form, list_objects, read_each
 from kvprefix.conversations.forms.otel_messages import read_exchange
 from kvprefix.conversations.records import Refused
 
@@ -56,20 +56,16 @@ def _list_spans(record):
     if resources is None:
         yield record
         return
-    for resource in _objects(resources):
+    for resource in list_objects(resources):
         scopes = resource.get("scopeSpans", resource.get("scope_spans", resource.get("instrumentationLibrarySpans")))
-        for scope in _objects(scopes):
-            yield from _objects(scope.get("spans"))
-
-
-def _objects(values):
-    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+        for scope in list_objects(scopes):
+            yield from list_objects(scope.get("spans"))
 
 
 def _read_span(span, place, traffic):
     """Return the call of a span; raise Refused."""
     attributes = read_attributes(span.get("attributes"))
-    events = [(one.get("name"), read_attributes(one.get("attributes"))) for one in _objects(span.get("events"))]
+    events = [(one.get("name"), read_attributes(one.get("attributes"))) for one in list_objects(span.get("events"))]
     for name, given in events:
         if name == "gen_ai.client.inference.operation.details":
             attributes = {**attributes, **given}
@@ -115,7 +111,7 @@ def read_attributes(given):
     """
     if isinstance(given, dict):
         return given
-    pairs = [one for one in _objects(given) if isinstance(one.get("key"), str)]
+    pairs = [one for one in list_objects(given) if isinstance(one.get("key"), str)]
     return {one["key"]: _read_value(one.get("value")) for one in pairs}
 
 
@@ -126,10 +122,14 @@ def _read_value(value):
         text = str(value["intValue"])
         return int(text) if text.removeprefix("-").isdecimal() else text
     if "arrayValue" in value:
-        return [_read_value(one) for one in _objects((value["arrayValue"] or {}).get("values"))]
+        return [_read_value(one) for one in list_objects(_values_of(value["arrayValue"]))]
     if "kvlistValue" in value:
-        return read_attributes((value["kvlistValue"] or {}).get("values"))
+        return read_attributes(_values_of(value["kvlistValue"]))
     return next((value[name] for name in ("stringValue", "doubleValue", "boolValue") if name in value), None)
+
+
+def _values_of(value):
+    return value.get("values") if isinstance(value, dict) else None
 
 
 FORM = Form(
