@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvprefix.conversations.calls import Call, Dialog
-from kvprefix.conversations.forms import chat_sets
+from kvprefix.conversations.forms import chat_sets, requests
 from kvprefix.conversations.forms.form import Record
 from kvprefix.conversations.forms.registry import COLUMNS, FORMS, MAIN_COLUMNS, recognise
 from kvprefix.conversations.load import ConversationReader, LoadCounts, locate_data
@@ -22,6 +22,7 @@ from kvprefix.files.paths import InputError, explain_os_errors
 
 _WRAPPERS = ("data", "runs", "observations", "records", "rows", "logs", "trajectories")
 _FIRST_RECORDS = 100  # in which a form shows, if records before it are odd
+_SURE_RECORDS = 20  # of which one that ends with a reply shows that records with a time are conversations
 
 
 @dataclass
@@ -90,8 +91,8 @@ class Traffic:
     reader : ConversationReader
         Of texts; it knows the names of conversations of all files.
     rejoin_split : bool
-    folder : str
-        Of the file that is being read, from the source's top; "" for a single file.
+    file : str
+        The file that is being read, from the source's top; "" for a single file.
     seen : dict of set
         What a form's reader remembers from file to file, by its own name.
     """
@@ -100,6 +101,14 @@ class Traffic:
         self.counts, self.rejoin_split = counts, rejoin_split
         self.reader = ConversationReader(counts, drop_duplicates)
         self.file, self.seen = "", {}
+
+    def count_call(self, call):
+        """Count a call, and note one whose name an earlier call has."""
+        self.counts.calls += 1
+        names = self.seen.setdefault("names", set())
+        if call.name is not None and hash(call.name) in names:
+            self.counts.note("repeated_names", call.place, f"an earlier call is named {call.name[:40]}")
+        names.add(hash(call.name))
 
 
 def read_traffic(source, *, counts=None, form=None, max_items=None, drop_duplicates=False, rejoin_split=False):
@@ -132,7 +141,8 @@ def read_traffic(source, *, counts=None, form=None, max_items=None, drop_duplica
     items = itertools.islice(_read_all(source, form, traffic), max_items)
     for item in items:
         counts.dialogs += isinstance(item, Dialog)
-        counts.calls += isinstance(item, Call)
+        if isinstance(item, Call):
+            traffic.count_call(item)
         yield item
 
 
@@ -220,6 +230,10 @@ def _read_records(path, records, form, traffic, is_alone):
     while found is None and len(first) < _FIRST_RECORDS and (record := next(records, None)) is not None:
         first.append(record)
         found = recognise(record.value)
+        if found in requests.FORMS and not requests.is_marked(record.value):
+            more = list(itertools.islice(records, _SURE_RECORDS))
+            first += more
+            found = chat_sets.FORM if any(recognise(one.value) is chat_sets.FORM for one in more) else found
     if found is None and not is_alone:
         return _count_other(traffic, "holds no chats")
     found = found or chat_sets.FORM

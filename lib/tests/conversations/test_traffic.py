@@ -64,6 +64,16 @@ def test_messages_that_end_with_a_reply_are_a_conversation(more):
     assert isinstance(item, Conversation)
 
 
+def test_records_with_a_time_are_conversations_if_some_end_with_a_reply():
+    records = [{"messages": [USER], "created": 5}, {"messages": [USER, REPLY], "created": 6}]
+    items, counts = read(records)
+    assert counts.forms == {"chats": 1} and all(isinstance(one, Conversation) for one in items)
+    items, counts = read([records[0], {**records[0], "created": 7}, *records] * 9)
+    assert counts.forms == {"chats": 1} and len(items) == 36
+    assert read([records[0]] * 40)[1].forms == {"openai": 1}
+    assert read([{**records[0], "request_id": "a"}, records[1]])[1].forms == {"openai": 1}
+
+
 BODY = {"model": "m", "messages": [USER]}
 
 
@@ -74,6 +84,7 @@ BODY = {"model": "m", "messages": [USER]}
         {"request": BODY},
         {"request": {"url": "/v1/chat/completions", "body": BODY}},
         {"body": json.dumps(BODY)},
+        {"custom_id": "a", "params": BODY},
         {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": BODY},
         {**BODY, "timestamp": 5, "response": "x", "request_id": "a"},
     ],
@@ -156,7 +167,16 @@ def test_names_sessions_times_and_users():
     assert (call.start_s, call.first_token_s, call.end_s) == (1764064800.25, 1764064801.25, 1764064804.25)
     call = call_of({"time": 10, "latency_ms": 2500, "body": {**BODY, "metadata": {"user_id": "x_session_0a1b2c3d"}}})
     assert (call.start_s, call.end_s, call.session) == (10, 12.5, "0a1b2c3d")
-    assert call_of({"startTime": 10, "endTime": 9, "body": BODY}).end_s is None  # the clock went backwards
+    (call,), counts = read([{"startTime": 10, "endTime": 9, "body": BODY}])  # the clock went backwards
+    assert call.end_s is None and counts.noted == {"times_before_the_start": 1}
+
+
+def test_names_that_are_repeated_in_other_files_are_noted(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"request_id": "r", "body": BODY}))
+    items, counts = read(tmp_path)
+    assert [one.name for one in items] == ["r", "r"] and counts.noted == {"repeated_names": 1}
+    assert counts.first_noted["repeated_names"] == "b.jsonl, line 1: an earlier call is named r"
 
 
 @pytest.mark.parametrize(

@@ -67,23 +67,24 @@ def _show(value):
     return show_value(value) if isinstance(value, str | int | float | list | dict) else str(value)
 
 
-def find_times(*parts):
-    """Return when a call was sent, its first token came, and its answer was whole: `start_s` and so on.
-
-    An end before the start is refused: a clock that went backwards, or fields of another meaning.
-    """
+def find_times(traffic, place, *parts):
+    """Return when a call was sent, its first token came, and its answer was whole: `start_s` and so on."""
     start, first, end = (find_time(names, *parts) for names in (_STARTS, _FIRSTS, _ENDS))
     for name, which in _LASTING_MS.items():
         lasted = find_filled((name,), *parts)[1]
         if start is not None and isinstance(lasted, int | float) and not isinstance(lasted, bool) and lasted >= 0:
             first, end = (start + lasted / 1e3, end) if which == "first" else (first, start + lasted / 1e3)
-    return {"start_s": start, **order_times(start, first, end)}
+    return order_times(traffic, place, start, first, end)
 
 
-def order_times(start, first, end):
-    """Return `first_token_s` and `end_s`; those before the start are None."""
-    late = [time if time is not None and (start is None or time >= start) else None for time in (first, end)]
-    return dict(zip(("first_token_s", "end_s"), late, strict=True))
+def order_times(traffic, place, start, first, end):
+    """Return the three times by name; an end before the start is noted and left out: the clock went backwards."""
+    times = {"start_s": start, "first_token_s": first, "end_s": end}
+    for name in ("first_token_s", "end_s"):
+        if start is not None and times[name] is not None and times[name] < start:
+            traffic.counts.note("times_before_the_start", place, f"{name.removesuffix('_s')} lies before its start")
+            times[name] = None
+    return times
 
 
 def find_usage(*parts):

@@ -54,8 +54,8 @@ def _read_observation(record, place, traffic):
     traffic.counts.fields.add_record(record, _USED)
     model, user = find_name(_MODELS, record), find_name(_USERS, record)
     return [Call(
-        api, body, reply, place, find_name(("id",), record), find_name(_SESSIONS, record), None, **find_times(record),
-        usage=usage or Usage(), model=model, user=user,
+        api, body, reply, place, find_name(("id",), record), find_name(_SESSIONS, record), None,
+        **find_times(traffic, place, record), usage=usage or Usage(), model=model, user=user,
     )]  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def _read_run(record, place, traffic):
     model = find_model(params, body) or find_name(("ls_model_name",), metadata)
     session = find_name(_SESSIONS, metadata) or find_name(("trace_id",), record)
     return [Call(
-        api, body, reply, place, find_name(("id",), record), session, None, **find_times(record),
+        api, body, reply, place, find_name(("id",), record), session, None, **find_times(traffic, place, record),
         usage=_find_usage(record, outputs, metadata), model=model, user=find_name(("user_id",), metadata),
     )]  # fmt: skip
 

@@ -56,8 +56,8 @@ def _read_payload(record, place, traffic):
     traffic.counts.fields.add_record(record, _USED)
     name, user = find_name(("id", "request_id"), record), find_name(("end_user",), record)
     return [Call(
-        api, body, reply, place, name, find_name(_SESSIONS, record), None, **find_times(record), usage=usage,
-        model=find_model(record), user=user,
+        api, body, reply, place, name, find_name(_SESSIONS, record), None,
+        **find_times(traffic, place, record), usage=usage, model=find_model(record), user=user,
     )]  # fmt: skip
 
 

@@ -91,8 +91,8 @@ def _read_span(span, place, traffic):
     session = find_name(_SESSIONS, attributes) or find_name(_TRACES, span, context)
     usage = Usage(*(count_of(_whole(attributes), *names) for names in (_PROMPTS, _CACHED, _OUTPUTS)))
     return Call(
-        "chat", body, tuple(reply), place, find_name(_SPANS, span, context), session, None, start,
-        **order_times(start, None, end), usage=usage, model=model, user=find_name(_USERS, attributes),
+        "chat", body, tuple(reply), place, find_name(_SPANS, span, context), session, None,
+        **order_times(traffic, place, start, None, end), usage=usage, model=model, user=find_name(_USERS, attributes),
     )  # fmt: skip
 
 

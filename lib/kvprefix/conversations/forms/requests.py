@@ -15,6 +15,7 @@ from kvprefix.conversations.forms.fields import (
     count_of,
     find_filled,
     find_name,
+    find_time,
     find_times,
     find_usage,
     load_text,
@@ -51,19 +52,19 @@ _BESIDE = {
     "cache_hit",
     *_OF_GATEWAYS,
 }  # of a log, if the record itself is the body
-_USED = {*NAMES, *SESSIONS, *USERS, *_URLS, *ANSWERS, *TIMES, "body", "request", "usage", "model", "method", "turn",
-         "prompt_tokens", "output_tokens", "metadata", "status", "cache_hit", *_OF_GATEWAYS}  # fmt: skip
+_USED = {*NAMES, *SESSIONS, *USERS, *_URLS, *ANSWERS, *TIMES, "body", "request", "params", "usage", "model", "method",
+         "turn", "prompt_tokens", "output_tokens", "metadata", "status", "cache_hit", *_OF_GATEWAYS}  # fmt: skip
 
 
 def find_body(record):
-    """Return the body of a record's request: itself, its `body` or `request`, or that one's `body`; None if none.
+    """Return the body of a record's request: its `body`, `request`, that one's `body`, `params`, or itself; or None.
 
     >>> find_body({"request": {"url": "/v1/messages", "body": {"messages": []}}})
     {'messages': []}
     """
     inner, body = load_text(record.get("request")), load_text(record.get("body"))
     deeper = load_text(inner.get("body")) if isinstance(inner, dict) else None
-    for part in (body, deeper, inner, record):
+    for part in (body, deeper, inner, load_text(record.get("params")), record):
         if isinstance(part, dict) and ("messages" in part or "input" in part):
             return part
     return None
@@ -79,18 +80,21 @@ def is_request(record):
     [False, True, True]
     """
     body = find_body(record)
-    if body is None:
+    if body is None or body is record and any(record.get(name) for name in LIST_FIELDS if name != "messages"):
         return False
-    if body is not record:
+    if is_marked(record):
         return True
-    if record.get("conversations") or record.get("conversation"):
-        return False
+    is_sent = not _SETTINGS.isdisjoint(record) or find_filled(TIMES, record)[0]
+    return "messages" in record and bool(is_sent) and not _ends_with_reply(load_text(record["messages"]))
+
+
+def is_marked(record):
+    """Say whether a record is a request for sure: not by its time or settings and its last message alone."""
+    if find_body(record) is not record:
+        return True
     if _find_url(record) or find_filled(("custom_id", "request_id", *ANSWERS), record)[0]:
         return True
-    if "messages" not in record:
-        return is_responses(record)
-    is_sent = not _SETTINGS.isdisjoint(record) or find_filled(TIMES, record)[0]
-    return bool(is_sent) and not _ends_with_reply(load_text(record["messages"]))
+    return "messages" not in record and is_responses(record)
 
 
 def _ends_with_reply(messages):
@@ -138,9 +142,9 @@ def _read_request(record, place, traffic):
         traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
     metadata = [part.get("metadata") for part in (record, body)]
     parts = (record, inner, body)
-    times = find_times(*parts)
-    if times["start_s"] is None and isinstance(answer, dict):
-        times["start_s"] = find_times({"created": answer.get("created") or answer.get("created_at")})["start_s"]
+    times = find_times(traffic, place, *parts)
+    if times["start_s"] is None:
+        times["start_s"] = find_time(("created", "created_at"), answer)
     if is_inside:
         traffic.counts.fields.add_record(record, _USED)
     usage = find_usage(answer, *parts)
