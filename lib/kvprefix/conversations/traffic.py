@@ -20,7 +20,7 @@ from kvprefix.conversations.tables import is_table, read_rows
 from kvprefix.files.jsonlines import read_magic
 from kvprefix.files.paths import InputError, explain_os_errors
 
-_WRAPPERS = ("data", "runs", "observations", "records", "rows", "logs", "trajectories")
+_WRAPPERS = frozenset({"data", "runs", "observations", "records", "rows", "logs", "trajectories"})
 _FIRST_RECORDS = 100  # in which a form shows, if records before it are odd
 _SURE_RECORDS = 20  # of which one that ends with a reply shows that records with a time are conversations
 
@@ -215,12 +215,10 @@ def _read_json(path, reading):
 
 def _unwrap(value):
     """Return the records that an answer of an API wraps (``{"data": [...]}``); None if it is a record itself."""
-    if isinstance(value, dict):
-        for name in _WRAPPERS:
-            inner = value.get(name)
-            if isinstance(inner, list) and inner and isinstance(inner[0], dict) and recognise(value) is None:
-                return inner
-    return None
+    if not isinstance(value, dict) or _WRAPPERS.isdisjoint(value) or recognise(value):
+        return None
+    lists = (value[name] for name in value if name in _WRAPPERS and isinstance(value[name], list))
+    return next((inner for inner in lists if inner and isinstance(inner[0], dict)), None)
 
 
 def _read_records(path, records, form, traffic, is_alone):
