@@ -175,11 +175,11 @@ TRAFFIC_NOTES = """
     ## Libraries that were tried
 
     Both were run on sessions with the traps above. agentpile 0.3.1 refuses a session whose last line is cut, keeps
-    answers that no model made, puts what comes before and after a compaction into one row of steps, takes no Codex file,
-    and reads of LiteLLM's payloads neither tools nor answer, times or usage. agent-trajviz 0.3.0 refuses the cut session
-    too, joins neighbouring messages of a user, and counts the usage of a copied history as the child's. So these forms
-    are read by hand. agentpile's loaders of public sets of agents' work write ATIF, which is read: `run.to_json()` in a
-    file per run.
+    answers that no model made, puts what comes before and after a compaction into one row of steps, takes no Codex
+    file, and reads of LiteLLM's payloads neither tools nor answer, times or usage. agent-trajviz 0.3.0 refuses the cut
+    session too, joins neighbouring messages of a user, and counts the usage of a copied history as the child's. So
+    these forms are read by hand. agentpile's loaders of public sets of agents' work write ATIF, which is read:
+    `run.to_json()` in a file per run.
 """
 
 PAGES = {

@@ -156,12 +156,17 @@ def _read_all(source, form, traffic):
     for path in files:
         traffic.file = "" if top is None else str(path.relative_to(top))
         traffic.counts.reading = ReadState()
+        n_known = traffic.counts.forms.total()
         try:
             yield from _read_file(path, form, traffic, is_alone=top is None)
         except InputError as error:
             if top is None:
                 raise
-            _count_other(traffic, str(error).removeprefix(f"{path}: "))
+            said = str(error).removeprefix(f"{path}: ")
+            if traffic.counts.forms.total() > n_known:  # it was of a known form up to there
+                traffic.counts.note("damaged_files", traffic.file, said)
+            else:
+                _count_other(traffic, said)
         state = traffic.counts.reading
         if top is not None and state.cut_at_byte is not None:
             traffic.counts.note("cut_files", traffic.file, f"is cut at byte {state.cut_at_byte}")

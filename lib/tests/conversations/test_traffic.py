@@ -115,7 +115,9 @@ def test_the_content_says_which_endpoint_a_body_was_sent_to(body, api):
     assert call_of({"body": body}).api == api
 
 
-@pytest.mark.parametrize("url, api", [("/v1/chat/completions", "chat"), ("/v1/messages?beta=true", "messages")])
+@pytest.mark.parametrize(
+    "url, api", [("/v1/chat/completions", "chat"), ("/v1/messages?beta=true", "messages"), ("chat", "chat")]
+)
 def test_the_url_settles_the_endpoint(url, api):
     assert call_of({"url": url, "body": {**BODY, "system": "hm"}}).api == api
 
@@ -352,6 +354,15 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
     assert counts.first_other.startswith("empty.json: is empty")
     assert read(str(tmp_path / "*.json"))[0] == items[1:2]
     assert [type(one) for one in read(str(tmp_path / "**" / "*.gz"))[0]] == [Call]
+
+
+def test_a_file_that_is_damaged_is_read_up_to_there(tmp_path):
+    data = gzip.compress(b"".join(json.dumps(record(str(k))).encode() + b"\n" for k in range(9999)))
+    (tmp_path / "a.gz").write_bytes(data[:5000] + b"damage" + data[5006:])
+    write_records(tmp_path / "b.json", [record("whole")])
+    items, counts = read(tmp_path)
+    assert len(items) > 1 and (counts.other_files, counts.noted) == (0, {"damaged_files": 1})
+    assert counts.first_noted["damaged_files"].startswith("a.gz: cannot be decompressed")
 
 
 def test_sources_that_hold_nothing_are_refused(tmp_path):

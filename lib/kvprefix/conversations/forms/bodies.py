@@ -1,5 +1,6 @@
 """Bodies of chat requests: which endpoint one was sent to, and whether it can be a prompt of text."""
 
+from kvprefix.conversations.calls import APIS
 from kvprefix.conversations.records import EMPTY, MOST_CHARACTERS, Refused
 from kvprefix.files.jsonlines import show_value
 
@@ -26,6 +27,8 @@ def find_api(url, body, answer=None):
     >>> find_api(None, {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "x"}]}]})
     'messages'
     """
+    if url in APIS:
+        return url
     if isinstance(url, str) and url:
         path = url.partition("?")[0].rstrip("/")
         api = next((api for end, api in _PATHS if path.endswith(end)), None)

@@ -7,7 +7,7 @@ not end with a reply, and it has a time or settings that only requests have (`ma
 
 import re
 
-from kvprefix.conversations.calls import Call
+from kvprefix.conversations.calls import APIS, Call
 from kvprefix.conversations.forms.answers import ANSWERS, find_answer, read_reply
 from kvprefix.conversations.forms.bodies import check_body, find_api, is_responses
 from kvprefix.conversations.forms.fields import (
@@ -27,7 +27,7 @@ from kvprefix.files.jsonlines import is_whole, show_value
 NAMES = ("request_id", "custom_id", "id")
 SESSIONS = ("conversation_id", "session_id", "sessionId", "trace_id", "thread_id", "chat_id")
 USERS = ("user", "end_user", "user_id")
-_URLS = ("url", "endpoint", "path")
+_URLS = ("url", "endpoint", "path", "api")
 _SETTINGS = frozenset({
     "max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "stream", "stream_options",
     "tool_choice", "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "logprobs", "response_format",
@@ -117,7 +117,7 @@ def _fits(api):
 def _find_url(*parts):
     """Return the endpoint that a record names; None if it names none, or its `url` is that of a page."""
     url = find_filled(_URLS, *parts)[1]
-    return url if isinstance(url, str) and _ENDPOINT.search(url) else None
+    return url if isinstance(url, str) and (url in APIS or _ENDPOINT.search(url)) else None
 
 
 def _find_api(record, body):
