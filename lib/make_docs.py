@@ -13,6 +13,7 @@ os.environ["COLUMNS"] = "120"  # argparse wraps by it
 
 from kvprefix.__main__ import make_parser
 from kvprefix.contents import GROUPS, load
+from kvprefix.conversations.forms.registry import FORMS as TRAFFIC
 from kvprefix.formats.lookup import make_table
 from kvprefix.formats.registry import FORMATS
 from kvprefix.traces.table import TABLE, format_page
@@ -125,9 +126,65 @@ def write_formats():
     ])  # fmt: skip
 
 
+def write_traffic():
+    """Yield the page of chat traffic: the registry of forms, and what all of them share."""
+    yield from ("# Chat traffic", MADE)
+    yield "What `kvprefix inspect DATA` and every command that takes chats read, told by content."
+    yield table(("form", "is", "told by", "read of it", "skipped or noted, by reason"), [
+        (f"`{one.name}`", one.label, one.told_by, one.kept, one.counted) for one in TRAFFIC.values()
+    ])  # fmt: skip
+    yield inspect.cleandoc(TRAFFIC_NOTES)
+
+
+TRAFFIC_NOTES = """
+    ## What all share
+
+    - A source is a file, a folder (with all below it, by name) or a glob. A file is a JSON array, JSON Lines, a JSON
+      document or a list that an API wraps in one (`data`, `runs`, ...), also gzip or zstandard; or Parquet or Arrow,
+      whose columns are read in batches, without nulls. Files of a folder that are no chats are counted, with the first.
+    - A file is of the form of its first record that fits one; the table is in the order in which forms are tried.
+      Records of another form in it are skipped and counted.
+    - A request of a log has a body of its own (`body`, `request`, `params`), an endpoint (`url`), a `custom_id` or
+      `request_id`, an answer (`response`, `completion`, `choices`, `output`), or an `input` of Responses. A record that
+      has `messages` and only a time, or settings such as `max_tokens`, is a request if its last message is no reply;
+      if one of the next 20 ends with a reply, the file is a data set. All else with a list of messages is a
+      conversation of a data set.
+    - `url` settles how a body is read. Without it: `input` is Responses'; `system`, `input_schema` or blocks such as
+      `tool_use` are Anthropic's; all else is OpenAI's. Bodies stay as they were given: a server's rules judge them, for
+      example arguments of a tool call that are no JSON.
+    - A conversation of text alone is read as it always was. One with tools, tool calls or results, reasoning or names
+      of speakers keeps them, in the shape of a chat body; one with Anthropic's blocks is a call for each reply. Calls
+      without an id get one, and their results the same; arguments that are objects are written as JSON text.
+    - Images, sound and video are skipped wherever they are in a prompt. What is not kept of a record is counted by
+      field.
+    - Times are ISO 8601, RFC 2822 or numbers of seconds, ms, us or ns, also as text; without a zone they are UTC. One
+      that cannot be read, or is not from 1970 to 2100, is refused with its line. An end before its start is left out
+      and noted.
+    - Cached tokens are part of the prompt's, whatever the provider's own way of counting.
+
+    ## Transcripts of agents
+
+    - Neither Claude Code's nor Codex's files hold the tools, and Claude Code's no system prompt: a prompt's text is a
+      lower bound. The provider's own `usage` is kept beside it.
+    - A transcript does not say when a request was sent. A call's start is the time of the first row of its answer, its
+      end that of the last (Codex: of its count of tokens).
+    - Results of parallel tool calls stand side by side behind the answer that called, in the order of the file, though
+      the chain of `parentUuid` goes through one of them only.
+    - Codex's reasoning is encrypted. It stays in the bodies; a server that cannot decrypt it refuses them.
+
+    ## Libraries that were tried
+
+    Both were run on sessions with the traps above. agentpile 0.3.1 refuses a session whose last line is cut, keeps
+    answers that no model made, puts what comes before and after a compaction into one row of steps, takes no Codex
+    file, and reads of LiteLLM's payloads neither tools nor answer, times or usage. agent-trajviz 0.3.0 refuses the cut
+    session too, joins neighbouring messages of a user, and counts the usage of a copied history as the child's. So
+    these forms are read by hand. agentpile's loaders of public sets of agents' work write ATIF, which is read:
+    `run.to_json()` in a file per run.
+"""
+
 PAGES = {
     "names": [write_names], "commands": [write_commands, write_policies], "parameters": [write_parameters],
-    "formats": [write_formats],
+    "formats": [write_formats], "traffic": [write_traffic],
 }  # fmt: skip
 
 

@@ -40,6 +40,10 @@ class Call(NamedTuple):
         When it was sent, when its first token came, when its answer was whole: seconds since 1970, UTC.
     usage : Usage
     model : str or None
+    user : str or None
+        Who asked, if the log says so.
+    turn : int or None
+        Which request of its session it is, if the log says so.
     """
 
     api: str
@@ -54,6 +58,8 @@ class Call(NamedTuple):
     end_s: float | None = None
     usage: Usage = Usage()
     model: str | None = None
+    user: str | None = None
+    turn: int | None = None
 
 
 class Dialog(NamedTuple):

@@ -11,10 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from kvprefix.conversations.not_kept import FieldCounts
 from kvprefix.conversations.readers import ReadState, read_records
 from kvprefix.conversations.records import (
     PROMPT_FIELDS,
-    FieldCounts,
     Message,
     Refused,
     make_unique,
@@ -25,11 +25,15 @@ from kvprefix.files.paths import InputError, check_input_file, resolve_input
 
 
 class Conversation(NamedTuple):
-    """A repaired conversation: a unique id, its messages (no reply before the first user message) and their digest."""
+    """A repaired conversation: a unique id, its messages (no reply before the first user message) and their digest.
+
+    `times_s` is when each message was written, seconds since 1970, None for one without a time; None if none has one.
+    """
 
     id: str
     messages: tuple[Message, ...]
     digest: bytes
+    times_s: tuple | None = None
 
     def request_ends(self):
         """Return, for each user message, the number of messages up to and including it."""
@@ -120,31 +124,60 @@ def iterate_conversations(path, *, max_conversations=None, drop_duplicates=False
     ------
     Conversation
     """
-    counts = LoadCounts() if counts is None else counts
-    seen_ids, seen_messages = {}, set()
+    reader = ConversationReader(LoadCounts() if counts is None else counts, drop_duplicates)
+    counts = reader.counts
     if isinstance(path, list):
         records, counts.reading.at_end = enumerate(path), True
     else:
         records = read_records(path, counts.reading)
-    for number, record in _rejoin(records, counts) if rejoin_split else _count_records(records, counts):
+    for number, record in rejoin_records(records, counts) if rejoin_split else count_records(records, counts):
         try:
-            parsed = parse_record(record)
-            messages = _repair(parsed.messages, counts)
-            digest = digest_messages(messages)
-            if digest in seen_messages:
-                counts.exact_duplicates += 1
-                if drop_duplicates:
-                    raise Refused("exact_duplicate", "equals an earlier conversation")
+            yield reader.read(record, number)
         except Refused as refusal:
             counts.skip(refusal.args[0], number, refusal.args[1])
             continue
-        seen_messages.add(digest)
-        counts.conversations += 1
-        counts.repaired.update({name: n for name, n in parsed.repaired.items() if n})
-        counts.fields.add(record)
-        yield Conversation(_unique_id(record, number, seen_ids, counts), messages, digest)
         if counts.conversations == max_conversations:
             break
+
+
+class ConversationReader:
+    """Reads records of text one by one; knows the ids and the messages of those before."""
+
+    def __init__(self, counts, drop_duplicates=False):
+        self.counts, self.drop_duplicates = counts, drop_duplicates
+        self.seen_ids, self.seen_messages = {}, set()
+
+    def read(self, record, number):
+        """Return a record's Conversation; raise Refused."""
+        return self.finish(record, number, parse_record(record))
+
+    def finish(self, record, number, parsed, times_s=None):
+        """Return the Conversation of what `parse_record` gave; raise Refused."""
+        kept = _find_kept(parsed.messages, self.counts)
+        messages = tuple(_without_surrogates(parsed.messages[k], self.counts) for k in kept)
+        digest = self.check_new(digest_messages(messages))
+        self.counts.conversations += 1
+        self.counts.repaired.update({name: n for name, n in parsed.repaired.items() if n})
+        self.counts.fields.add(record)
+        times_s = times_s and tuple(times_s[k] for k in kept)
+        return Conversation(self.name(record, number), messages, digest, times_s)
+
+    def check_new(self, digest):
+        """Count an exact duplicate, and raise Refused if they are dropped; return the digest."""
+        if digest in self.seen_messages:
+            self.counts.exact_duplicates += 1
+            if self.drop_duplicates:
+                raise Refused("exact_duplicate", "equals an earlier conversation")
+        self.seen_messages.add(digest)
+        return digest
+
+    def name(self, record, number):
+        """Return a record's id, made unique."""
+        given = record.get("id", record.get("conversation_id"))
+        base = replace_halves(str(given)) if isinstance(given, str | int) and given != "" else f"record-{number}"
+        name = make_unique(base, self.seen_ids)
+        self.counts.repaired["repeated_ids_renamed"] += name != base
+        return name
 
 
 def digest_messages(messages):
@@ -156,21 +189,23 @@ def digest_messages(messages):
     return digest.digest()
 
 
-def _count_records(records, counts):
+def count_records(records, counts):
+    """Yield numbered records, and count them."""
     for number, record in records:
         counts.records_read += 1
         yield number, record
 
 
-def _repair(messages, counts):
-    kept = [message for message in messages if message.text.strip()]
-    first_user = next((k for k, message in enumerate(kept) if message.role == "user"), None)
+def _find_kept(messages, counts):
+    """Return the indices of the messages that are kept; raise Refused if there is none of a user."""
+    filled = [k for k, message in enumerate(messages) if message.text.strip()]
+    first_user = next((k for k in filled if messages[k].role == "user"), None)
     if first_user is None:
         raise Refused("no_user_message", "no user message with text")
-    counts.repaired["blank_messages_dropped"] += len(messages) - len(kept)
-    repaired = [m for k, m in enumerate(kept) if k >= first_user or m.role != "assistant"]
-    counts.repaired["leading_assistant_messages_dropped"] += len(kept) - len(repaired)
-    return tuple(_without_surrogates(message, counts) for message in repaired)
+    kept = [k for k in filled if k >= first_user or messages[k].role != "assistant"]
+    counts.repaired["blank_messages_dropped"] += len(messages) - len(filled)
+    counts.repaired["leading_assistant_messages_dropped"] += len(filled) - len(kept)
+    return kept
 
 
 def _without_surrogates(message, counts):
@@ -179,15 +214,7 @@ def _without_surrogates(message, counts):
     return message._replace(text=text)
 
 
-def _unique_id(record, number, seen, counts):
-    given = record.get("id", record.get("conversation_id"))
-    base = replace_halves(str(given)) if isinstance(given, str | int) and given != "" else f"record-{number}"
-    name = make_unique(base, seen)
-    counts.repaired["repeated_ids_renamed"] += name != base
-    return name
-
-
-def _rejoin(records, counts):
+def rejoin_records(records, counts):
     """Join neighbouring records ``ID_m, ID_n`` (m < n) if the second continues the first.
 
     Most of ShareGPT's parts overlap by one message: the reply that ends a part also starts the next. An equal overlap

@@ -10,7 +10,7 @@ import gzip
 import json
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import zstandard
 
@@ -40,11 +40,14 @@ class ReadState:
         The uncompressed byte at which a cut file ended, None for a whole one.
     at_end : bool
         Whether the file was read to its end.
+    line : int or None
+        Of JSON Lines: the line of the record that was read last.
     """
 
     bytes_read: int = 0
     cut_at_byte: int | None = None
     at_end: bool = False
+    line: int | None = field(default=None, compare=False)
 
 
 class _Source:
@@ -142,6 +145,16 @@ def read_records(path, state=None):
                 "expected '[' or '{'"
             )
         state.at_end = True
+
+
+def read_document(path):
+    """Return the value of a file that is one JSON value over several lines; None if it is none, or is too long."""
+    with open(path, "rb") as file:
+        data = _Source(_decompress(file), path, file, ReadState()).read_at_least(MOST_BYTES + 1)
+    try:
+        return load_json(data) if len(data) <= MOST_BYTES else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _decompress(file):
@@ -250,7 +263,7 @@ def _refuse_record(source, number, reason, cause):
 
 def _read_lines(source, state):
     number = -1
-    for line, terminated in source.lines():
+    for state.line, (line, terminated) in enumerate(source.lines(), start=1):
         if not line.strip():
             continue
         number += 1

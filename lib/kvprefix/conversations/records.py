@@ -1,7 +1,8 @@
 """Read one record of chat data: its messages as text, the reason to skip it, and the fields that are not kept.
 
-A record is an object with a list `conversations` (ShareGPT: `from`, `value`) or `messages` (OpenAI: `role`, `content`),
-and perhaps a text `system` or `system_prompt`. A record with something else that changes the prompt is skipped.
+A record is an object with a list `conversations`, `conversation` (ShareGPT: `from`, `value`) or `messages` (OpenAI:
+`role`, `content`), and perhaps a text `system` or `system_prompt`. A record with something else that changes the prompt
+is refused; `dialogs` reads those with tools or reasoning.
 """
 
 import functools
@@ -13,7 +14,9 @@ ROLES = {
     "system": "system", "developer": "system",
     "human": "user", "user": "user",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
+    "model": "assistant", "ai": "assistant",
 }  # fmt: skip
+LIST_FIELDS = ("conversations", "messages", "conversation", "trajectory")  # of the messages
 SYSTEM_FIELDS = ("system", "system_prompt")
 # Fields that change the prompt and cannot be rendered, with the reason to skip a record (or message) that fills one
 UNRENDERED = {
@@ -27,7 +30,7 @@ UNRENDERED = {
 }  # fmt: skip
 PROMPT_FIELDS = frozenset({*SYSTEM_FIELDS, *UNRENDERED})
 # {type of a content part: the field that holds its text}
-_TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 _OTHER_PARTS = {
     "image": "with_images", "image_url": "with_images", "input_image": "with_images",
     "tool_use": "with_tools", "tool_result": "with_tools", "server_tool_use": "with_tools",
@@ -109,15 +112,15 @@ def join_text_parts(parts):
     """
     texts = []
     for part in parts:
-        kind = _part_type(part)
-        text = part.get(_TEXT_PARTS[kind]) if kind in _TEXT_PARTS else part
+        kind = part_type(part)
+        text = part.get(TEXT_PARTS[kind]) if kind in TEXT_PARTS else part
         if not isinstance(text, str | None):
             raise NotText(_OTHER_PARTS.get(kind, "with_other_content"))
         texts.append(text)
     return "\n".join(text for text in texts if text is not None)
 
 
-def _part_type(part):
+def part_type(part):
     """Return the type of a content part: its `type`, else its first field; "" if it is no object."""
     if not isinstance(part, dict):
         return ""
@@ -136,28 +139,29 @@ def parse_record(record):
     """Return a record's messages; raise Refused if it is no conversation of texts."""
     if record is None:
         raise Refused("not_json", "the line is not valid JSON")
-    raw = record.get(_list_field(record)) if isinstance(record, dict) else None
+    raw = record.get(list_field(record)) if isinstance(record, dict) else None
     if not isinstance(raw, list):
         raise Refused("not_a_conversation", "expected an object with a list `conversations` or `messages`")
     if not raw:
         raise Refused("no_messages", "the list of messages is empty")
     repaired = Counter()
-    if not _is_plain(record):
+    if not is_plain(record):
         _refuse_unrendered(record, "the record")
     messages = [_parse_message(message, k, repaired) for k, message in enumerate(raw)]
-    if not _is_plain(record):
+    if not is_plain(record):
         messages = [*_find_system(record, messages, repaired), *messages]
     return Parsed(messages, repaired)
 
 
-def _is_plain(record):
+def is_plain(record):
     """Say whether a record holds nothing but its messages and perhaps an id."""
     return len(record) == 1 or (len(record) == 2 and "id" in record)
 
 
-def _list_field(record):
-    """Return the field that holds the messages: `conversations`, unless that is empty and there are `messages`."""
-    return "conversations" if record.get("conversations") or "messages" not in record else "messages"
+def list_field(record):
+    """Return the field that holds the messages: the first of LIST_FIELDS that is filled, else the first there is."""
+    filled = next((name for name in LIST_FIELDS if record.get(name)), None)
+    return filled or next((name for name in reversed(LIST_FIELDS) if name in record), "conversations")
 
 
 def find_unrendered(fields):
@@ -245,54 +249,3 @@ def is_time_name(name):
     [True, True, True, True, False, False]
     """
     return _TIME_NAME.search(name) is not None
-
-
-class FieldCounts:
-    """The fields of records and messages that were not kept: how often each occurs, for the first MOST_NAMES names."""
-
-    def __init__(self):
-        self.n_records = self.n_messages = 0
-        self.of_records, self.of_messages = Counter(), Counter()
-
-    def add(self, record):
-        """Count the unused fields of a record that `parse_record` accepted."""
-        raw = record[_list_field(record)]
-        self.n_records += 1
-        self.n_messages += len(raw)
-        if not _is_plain(record):
-            used = ("id" if "id" in record else "conversation_id", _list_field(record), *SYSTEM_FIELDS)
-            _count(self.of_records, record, used)
-        for message in raw:
-            text = "content" if message.get("value") is None else "value"
-            if len(message) > 2:
-                _count(self.of_messages, message, ("role" if message.get("from") is None else "from", text))
-            if type(message[text]) is list:
-                for part in message[text]:
-                    self._add_part(part)
-
-    def _add_part(self, part):
-        if isinstance(part, dict) and len(part) > 1:
-            used = ("type", _TEXT_PARTS[_part_type(part)])
-            _count(self.of_messages, {f"content: {name}": part[name] for name in part if name not in used}, ())
-
-    def as_dict(self):
-        """Return the counts, most frequent field first, then by name; {} if every field was kept."""
-        if not self.of_records and not self.of_messages:
-            return {}
-        return {
-            "records": self.n_records,
-            "record_fields": _order(self.of_records),
-            "messages": self.n_messages,
-            "message_fields": _order(self.of_messages),
-        }
-
-
-def _order(counter):
-    return dict(sorted(counter.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _count(counter, fields, used):
-    for name, value in fields.items():
-        if name not in used and value not in EMPTY:
-            name = re.sub(r"[^\w.:$@/ -]", "?", name[:40])
-            counter[name if name in counter or len(counter) < MOST_NAMES else "further names"] += 1

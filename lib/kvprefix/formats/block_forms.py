@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from kvprefix.conversations.times import LATEST_S
 from kvprefix.files.arrow_lines import Fault
 from kvprefix.files.jsonlines import show_value
 from kvprefix.files.words import count
-from kvprefix.formats.values import LATEST_S, MOST_TOKENS, is_id, is_length, is_stamp
+from kvprefix.formats.values import MOST_TOKENS, is_id, is_length, is_stamp
 
 
 class Field(NamedTuple):

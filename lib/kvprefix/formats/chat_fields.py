@@ -1,14 +1,7 @@
-"""Where the record of a request log holds what: its messages, its time, its name, who asked, what was answered.
-
-A time is ISO 8601 (UTC, if it names no zone) or a number, also as text: of seconds below 1e11, of ms below 1e14, of us
-below 1e17, of ns above, so that epoch times of any unit are told apart. Eight digits that are a date are that date.
-"""
+"""Where the record of a request log holds what: its messages, its time, its name, who asked, what was answered."""
 
 import contextlib
 import json
-import math
-import re
-from datetime import UTC, datetime
 
 from kvprefix.conversations.records import (
     EMPTY,
@@ -20,8 +13,10 @@ from kvprefix.conversations.records import (
     list_systems,
     replace_halves,
 )
+from kvprefix.conversations.times import EXPECTED as EXPECTED_TIME
+from kvprefix.conversations.times import read_time as read_seconds
 from kvprefix.files.jsonlines import is_whole, show_value
-from kvprefix.formats.values import LATEST_S, MOST_TOKENS
+from kvprefix.formats.values import MOST_TOKENS
 
 EXPECTED = 'a line is {"timestamp": time, "messages": [{"role": ..., "content": ...}, ...]}, or has them in "body"'
 ENGINE_FIELDS = frozenset(
@@ -34,8 +29,6 @@ _READ = {
     *ENGINE_FIELDS, *_NAMES, *_ANSWERS, *SYSTEM_FIELDS, "body", "request", "choices", "user", "model", "max_tokens",
     "cache_salt",
 }  # fmt: skip
-_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))  # from this number on: units per second
-_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", re.ASCII)
 _SETTINGS = ("model_parameters", "optional_params", "extra_body")  # where gateways put such fields
 
 
@@ -234,24 +227,10 @@ def read_time(value, name):
     >>> read_time("1714567890123", "timestamp"), read_time("2024-05-01T12:51:30.123Z", "timestamp")
     (1714567890.123, 1714567890.123)
     """
-    time, number = None, value
-    if isinstance(value, str):
-        is_date = len(value) == 8 and value.isdecimal()
-        number = float(value) if len(value) < 40 and _NUMBER.fullmatch(value) else None
-        if number is None or is_date:
-            with contextlib.suppress(ValueError, OverflowError):
-                time = datetime.fromisoformat(value)
-                time = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-                time = time if time >= 0 else math.inf
-    if time is None and isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < 1e20:
-        time = number / next((units for least, units in _UNITS if abs(number) >= least), 1)
-    if time is None or not abs(time) <= LATEST_S:
-        raise Skipped(
-            "with an odd time",
-            f"has {name} {show_value(value)}; expected a number of seconds (or ms, us, ns) or an ISO 8601 time, "
-            "from 1970 to 2100",
-        )
-    return time
+    try:
+        return read_seconds(value)
+    except ValueError:
+        raise Skipped("with an odd time", f"has {name} {show_value(value)}; {EXPECTED_TIME}") from None
 
 
 def find_whole(part, name, most=MOST_TOKENS):

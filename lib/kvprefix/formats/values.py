@@ -3,7 +3,6 @@
 from kvprefix.files.jsonlines import is_whole
 
 MOST_TOKENS = 10**8  # of a request: no model takes more, and sums of such numbers stay exact
-LATEST_S = 4_102_444_800  # the year 2100: no time of a log or a trace lies beyond
 
 
 def is_stamp(value):

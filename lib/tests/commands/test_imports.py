@@ -50,6 +50,9 @@ def find_imported(folder, *arguments):
     "convert multi_turn_trace.parquet m.jsonl --to mooncake",
     "convert multi_turn_trace.jsonl c.json --to vllm-multi-turn",
     "verify",
+    "inspect multi_turn_trace.jsonl",
+    "inspect blocks.jsonl --format json",
+    "inspect multi_turn_trace.parquet",
 ])  # fmt: skip
 def test_counting_needs_no_heavy_package(files, arguments):
     assert not find_imported(files, *arguments.split()) & HEAVY

@@ -1,0 +1,77 @@
+"""LiteLLM's standard logging payloads: a call of its proxy per record, written when the call ends.
+
+`prompt_tokens` includes the cached ones. What its own cache answered never reached an engine.
+"""
+
+from kvprefix.conversations.calls import Call
+from kvprefix.conversations.forms.answers import find_answer, read_reply
+from kvprefix.conversations.forms.bodies import check_body
+from kvprefix.conversations.forms.fields import TIMES, count_of, find_name, find_times, find_usage, load_text
+from kvprefix.conversations.forms.form import Form, read_each
+from kvprefix.conversations.forms.requests import complete_body, find_model
+from kvprefix.conversations.records import Refused
+from kvprefix.files.jsonlines import show_value
+
+_APIS = {
+    "completion": "chat", "acompletion": "chat", "anthropic_messages": "messages",
+    "responses": "responses", "aresponses": "responses",
+}  # fmt: skip
+_REDACTED = "redacted-by-litellm"
+_SESSIONS = ("session_id", "trace_id", "litellm_trace_id")
+_USED = frozenset({
+    *TIMES, *_SESSIONS, "id", "request_id", "call_type", "status", "cache_hit", "model", "end_user", "messages",
+    "response", "model_parameters", "prompt_tokens", "completion_tokens", "total_tokens", "usage",
+})  # fmt: skip
+
+
+def fits(record):
+    """Say whether a record is a standard logging payload."""
+    return isinstance(record.get("call_type"), str) and not record.keys().isdisjoint(
+        ("startTime", "trace_id", "model_parameters", "litellm_call_id")
+    )
+
+
+def _read_payload(record, place, traffic):
+    """Return the call of a payload."""
+    if record.get("cache_hit") in (True, "True", "true"):
+        raise Refused("cache_hit", "LiteLLM's own cache answered: it never reached an engine")
+    if record.get("status", "success") != "success":
+        raise Refused("failure", f"has status {show_value(record['status'])}")
+    api = _APIS.get(record.get("call_type"))
+    if api is None:
+        raise Refused("no_chat_call", f"has call_type {show_value(record.get('call_type'))}")
+    messages = load_text(record.get("messages"))
+    if _is_redacted(messages):
+        raise Refused("redacted", "its messages were not logged")
+    body = {"model": record.get("model"), "input" if api == "responses" else "messages": messages}
+    body = complete_body(body, record)
+    check_body(api, body)
+    answer = find_answer(record)
+    reply = read_reply(api, answer)
+    if answer is not None and not reply:
+        traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
+    usage = find_usage(answer, record)
+    if usage.prompt is None:
+        usage = usage._replace(prompt=count_of(record, "prompt_tokens"), output=count_of(record, "completion_tokens"))
+    traffic.counts.fields.add_record(record, _USED)
+    name, user = find_name(("id", "request_id"), record), find_name(("end_user",), record)
+    return [Call(
+        api, body, reply, place, name, find_name(_SESSIONS, record), None,
+        **find_times(traffic, place, record), usage=usage, model=find_model(record), user=user,
+    )]  # fmt: skip
+
+
+def _is_redacted(messages):
+    if isinstance(messages, list):
+        return any(isinstance(one, dict) and one.get("content") == _REDACTED for one in messages)
+    return messages == _REDACTED
+
+
+FORM = Form(
+    "litellm", "LiteLLM's standard logging payloads",
+    "`call_type` with `startTime`, `trace_id` or `model_parameters`",
+    "messages, tools and settings of `model_parameters`, the answer, `startTime`, `completionStartTime`, `endTime`, "
+    "`trace_id` as session, `end_user`, usage",
+    "`cache_hit`, `failure`, `no_chat_call`, `redacted`",
+    fits, read_each(_read_payload), frozenset({"messages"}), _USED,
+)  # fmt: skip

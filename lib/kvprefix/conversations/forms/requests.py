@@ -1,0 +1,225 @@
+"""Logs of requests to OpenAI's and Anthropic's endpoints, a request per record.
+
+A record is a request of a log, and no conversation of a data set, if it has a body (`body`, `request`), an endpoint
+(`url`), a name of a request (`custom_id`, `request_id`), an answer or an `input` of Responses; or if its messages do
+not end with a reply, and it has a time or settings that only requests have (`max_tokens`, `stream`, ...).
+"""
+
+import re
+
+from kvprefix.conversations.calls import APIS, Call
+from kvprefix.conversations.forms.answers import ANSWERS, find_answer, read_reply
+from kvprefix.conversations.forms.bodies import check_body, find_api, is_responses
+from kvprefix.conversations.forms.fields import (
+    TIMES,
+    count_of,
+    find_filled,
+    find_name,
+    find_time,
+    find_times,
+    find_usage,
+    load_text,
+)
+from kvprefix.conversations.forms.form import Form, read_each
+from kvprefix.conversations.records import LIST_FIELDS, Refused
+from kvprefix.files.jsonlines import is_whole, show_value
+
+NAMES = ("request_id", "custom_id", "id")
+SESSIONS = ("conversation_id", "session_id", "sessionId", "trace_id", "thread_id", "chat_id")
+USERS = ("user", "end_user", "user_id")
+_URLS = ("url", "endpoint", "path", "api")
+_SETTINGS = frozenset({
+    "max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "stream", "stream_options",
+    "tool_choice", "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "logprobs", "response_format",
+    "parallel_tool_calls", "reasoning_effort", "anthropic_version", "service_tier", "store", "seed", "extra_body",
+})  # fmt: skip
+_OF_GATEWAYS = ("model_parameters", "optional_params", "extra_body")  # where they put the rest of a body
+_SESSION_IN_USER = re.compile(r"_session_([0-9a-fA-F-]{8,})$")
+_ENDPOINT = re.compile(r"^/|/v1/|/(chat/completions|messages|responses)(\?|$)")
+_BESIDE = {
+    *NAMES,
+    *SESSIONS,
+    *ANSWERS,
+    *TIMES,
+    "url",
+    "endpoint",
+    "method",
+    "usage",
+    "turn",
+    "prompt_tokens",
+    "output_tokens",
+    "status",
+    "cache_hit",
+    *_OF_GATEWAYS,
+}  # of a log, if the record itself is the body
+_USED = {*NAMES, *SESSIONS, *USERS, *_URLS, *ANSWERS, *TIMES, "body", "request", "params", "usage", "model", "method",
+         "turn", "prompt_tokens", "output_tokens", "metadata", "status", "cache_hit", *_OF_GATEWAYS}  # fmt: skip
+
+
+def find_body(record):
+    """Return the body of a record's request: its `body`, `request`, that one's `body`, `params`, or itself; or None.
+
+    >>> find_body({"request": {"url": "/v1/messages", "body": {"messages": []}}})
+    {'messages': []}
+    """
+    inner, body = load_text(record.get("request")), load_text(record.get("body"))
+    deeper = load_text(inner.get("body")) if isinstance(inner, dict) else None
+    for part in (body, deeper, inner, load_text(record.get("params")), record):
+        if isinstance(part, dict) and ("messages" in part or "input" in part):
+            return part
+    return None
+
+
+def is_request(record):
+    """Say whether a record is a request of a log; see this module's docstring.
+
+    >>> turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    >>> [is_request({"messages": turns, **more}) for more in ({}, {"created": 5}, {"max_tokens": 5})]
+    [False, False, False]
+    >>> [is_request({"messages": turns[:1], **more}) for more in ({}, {"created": 5}, {"max_tokens": 5})]
+    [False, True, True]
+    """
+    body = find_body(record)
+    if body is None or body is record and any(record.get(name) for name in LIST_FIELDS if name != "messages"):
+        return False
+    if is_marked(record):
+        return True
+    is_sent = not _SETTINGS.isdisjoint(record) or find_filled(TIMES, record)[0]
+    return "messages" in record and bool(is_sent) and not _ends_with_reply(load_text(record["messages"]))
+
+
+def is_marked(record):
+    """Say whether a record is a request for sure: not by its time or settings and its last message alone."""
+    if find_body(record) is not record:
+        return True
+    if _find_url(record) or find_filled(("custom_id", "request_id", *ANSWERS), record)[0]:
+        return True
+    return "messages" not in record and is_responses(record)
+
+
+def _ends_with_reply(messages):
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and last.get("role") in ("assistant", "model")
+
+
+def _fits(api):
+    def fits(record):
+        if not is_request(record):
+            return False
+        try:
+            return _find_api(record, find_body(record)) == api
+        except Refused:
+            return api == "chat"
+
+    return fits
+
+
+def _find_url(*parts):
+    """Return the endpoint that a record names; None if it names none, or its `url` is that of a page."""
+    url = find_filled(_URLS, *parts)[1]
+    return url if isinstance(url, str) and (url in APIS or _ENDPOINT.search(url)) else None
+
+
+def _find_api(record, body):
+    request = load_text(record.get("request"))
+    return find_api(_find_url(record, request), body, find_answer(record, request))
+
+
+def _read_request(record, place, traffic):
+    """Return the call of a record."""
+    body = find_body(record)
+    if body is None:
+        field = next((name for name in LIST_FIELDS if name in record), None)
+        raise Refused("of_another_form", f"has {f'`{field}`' if field else 'no messages'}; expected a request")
+    _check_answered(record)
+    api, request = _find_api(record, body), load_text(record.get("request"))
+    inner = request if isinstance(request, dict) else {}
+    is_inside, body = body is not record, complete_body(body, record, inner)
+    check_body(api, body)
+    answer = find_answer(record, inner)
+    reply = read_reply(api, answer)
+    if answer is not None and not reply:
+        traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
+    metadata = [part.get("metadata") for part in (record, body)]
+    parts = (record, inner, body)
+    times = find_times(traffic, place, *parts)
+    if times["start_s"] is None:
+        times["start_s"] = find_time(("created", "created_at"), answer)
+    if is_inside:
+        traffic.counts.fields.add_record(record, _USED)
+    usage = find_usage(answer, *parts)
+    if usage.prompt is None:
+        usage = usage._replace(prompt=count_of(record, "prompt_tokens"), output=count_of(record, "output_tokens"))
+    return [Call(
+        api, body, reply, place, find_name(NAMES, record), find_session(*parts, *metadata), None, **times,
+        usage=usage, model=find_model(*parts), user=find_name(USERS, *parts, *metadata), turn=_find_turn(record),
+    )]  # fmt: skip
+
+
+def _check_answered(record):
+    """Raise Refused if no engine answered."""
+    if record.get("cache_hit") is True:
+        raise Refused("cache_hit", "a cache of the gateway answered: it never reached an engine")
+    if record.get("status") in ("failure", "error", "failed"):
+        raise Refused("failure", f"has status {show_value(record['status'])}")
+
+
+def complete_body(body, *parts):
+    """Return a body with what gateways keep beside it or in a field of its own (`model_parameters`, ...).
+
+    >>> complete_body({"messages": []}, {"model_parameters": {"tools": [], "extra_body": {"top_k": 1}}})
+    {'top_k': 1, 'tools': [], 'messages': []}
+    """
+    more = {}
+    for part in (body, *parts):
+        for name in _OF_GATEWAYS:
+            if isinstance(settings := load_text(part.get(name)), dict):
+                more = {**complete_body(settings), **more}
+    return {**more, **{name: value for name, value in body.items() if name not in _BESIDE}}
+
+
+def find_session(*parts):
+    """Return what joins the calls of a session; also the session in the user's name that Claude Code sends."""
+    if session := find_name(SESSIONS, *parts):
+        return session
+    user = find_filled(("user_id",), *parts)[1]
+    found = _SESSION_IN_USER.search(user) if isinstance(user, str) else None
+    return found and found[1]
+
+
+def find_model(*parts):
+    """Return the model that is named first, None if none is."""
+    name = find_filled(("model",), *parts)[1]
+    return name if isinstance(name, str) else None
+
+
+def _find_turn(record):
+    turn = record.get("turn")
+    if turn is not None and (not is_whole(turn) or turn < 0):
+        raise Refused("with_odd_number", f"has turn {show_value(turn)}; expected a whole number, 0 or more")
+    return turn
+
+
+read_requests = read_each(_read_request)
+_MAIN = frozenset({"messages", "input", "body", "request"})
+_COLUMNS = frozenset({*_USED, *_SETTINGS, "instructions", "previous_response_id", "tools", "system", "reasoning",
+                      "chat_template_kwargs", "documents"})  # fmt: skip
+_KEPT = "the body as it is, the answer, times, names, session, user, usage"
+_COUNTED = "`no_chat_call`, `cache_hit`, `failure`, `with_images`, `with_other_media`, answers that are not read"
+FORMS = (
+    Form(
+        "openai", "logs of OpenAI chat requests",
+        "`messages` in the record, its `body` or `request`; or `url` ends with `/chat/completions`",
+        _KEPT, _COUNTED, _fits("chat"), read_requests, _MAIN, _COLUMNS,
+    ),
+    Form(
+        "anthropic", "logs of Anthropic Messages requests",
+        "the same with `system`, `input_schema` or blocks such as `tool_use`; or `url` ends with `/messages`",
+        _KEPT, _COUNTED, _fits("messages"), read_requests, _MAIN, _COLUMNS,
+    ),
+    Form(
+        "responses", "logs of OpenAI Responses requests",
+        "`input` of items, or with `instructions` and the like; or `url` ends with `/responses`",
+        _KEPT, _COUNTED, _fits("responses"), read_requests, _MAIN, _COLUMNS,
+    ),
+)  # fmt: skip

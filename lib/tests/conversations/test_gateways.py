@@ -1,0 +1,156 @@
+"""Logs of gateways and tracers: the shared samples, and small ones with a trap each."""
+
+import json
+
+import pytest
+from places import SHARED
+
+from kvprefix.conversations.calls import Usage
+from kvprefix.conversations.forms.langfuse import read_details
+from kvprefix.conversations.traffic import TrafficCounts, read_traffic
+
+SAMPLES = SHARED / "samples"
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples beside the project")
+USER = {"role": "user", "content": "q"}
+REPLY = {"role": "assistant", "content": "a"}
+
+
+def read(source):
+    counts = TrafficCounts()
+    return list(read_traffic(source, counts=counts)), counts
+
+
+def call_of(record):
+    (call,), counts = read([record])
+    assert not counts.skipped
+    return call
+
+
+@needs_samples
+@pytest.mark.parametrize(
+    "name, session, reasons",
+    [
+        (
+            "litellm",
+            "trace",
+            {
+                "cache_hit": "cache_hit (never reached the engine)",
+                "failure": "failure",
+                "no_chat_call": "no chat call",
+                "redacted": "redacted",
+            },
+        ),
+        (
+            "langfuse",
+            "session",
+            {
+                "no_generation": "no GENERATION",
+                "input_is_plain_text": "input is plain text",
+                "level_error": "level ERROR",
+            },
+        ),
+    ],
+)
+def test_the_samples_are_read_as_their_notes_say(name, session, reasons):
+    right = json.loads((SAMPLES / f"{name}.expected.json").read_text())
+    calls, counts = read(SAMPLES / name)
+    calls.sort(key=lambda call: call.start_s)  # rows are written at the end of a call
+    start = calls[0].start_s
+    assert [(call.name, call.session, call.start_s - start, *call.usage) for call in calls] == [
+        (one["id"], one[session], one["arrival_s"], one["prompt_tokens"], one["cached_tokens"], one["output_tokens"])
+        for one in right["requests_in_order"]
+    ]
+    assert {reasons[reason]: n for reason, n in counts.skipped.items()} == right["skipped"]
+    assert {call.model for call in calls} == {"qwen-demo"}
+    assert calls[1].body["tools"][0]["function"]["name"] == "weather"
+    assert calls[0].reply[0]["tool_calls"][0]["id"] == "c1"
+
+
+PAYLOAD = {"call_type": "acompletion", "startTime": 5.0, "trace_id": "t", "messages": [USER]}
+
+
+@pytest.mark.parametrize(
+    "more, reason",
+    [
+        ({"cache_hit": "True"}, "cache_hit"),
+        ({"status": "failure"}, "failure"),
+        ({"call_type": "aembedding"}, "no_chat_call"),
+        ({"messages": "redacted-by-litellm"}, "redacted"),
+        ({"messages": [{"role": "user", "content": "redacted-by-litellm"}]}, "redacted"),
+        ({"messages": None}, "no_messages"),
+        ({"messages": {}}, "no_messages"),
+        ({"startTime": "noon"}, "with_odd_time"),
+        ({"trace_id": []}, None),
+        ({"trace_id": {"a": 1}}, "with_odd_name"),
+    ],
+)
+def test_payloads_that_are_no_calls_are_skipped_by_reason(more, reason):
+    _, counts = read([PAYLOAD, {**PAYLOAD, **more}])
+    assert counts.skipped == ({reason: 1} if reason else {})
+
+
+def test_payloads_of_the_other_endpoints():
+    settings = {"system": "s", "max_tokens": 5, "extra_body": {"chat_template_kwargs": {"a": 1}}}
+    call = call_of({**PAYLOAD, "call_type": "anthropic_messages", "model_parameters": settings})
+    assert (call.api, call.body["system"], call.body["chat_template_kwargs"]) == ("messages", "s", {"a": 1})
+    call = call_of({**PAYLOAD, "call_type": "aresponses", "messages": "hello", "response": {"output": [REPLY]}})
+    assert (call.api, call.body["input"], call.reply) == ("responses", "hello", (REPLY,))
+
+
+def test_payloads_whose_fields_are_text_are_read_as_well():
+    answer = {"choices": [{"message": REPLY}], "usage": {"prompt_tokens": 3}}
+    call = call_of({
+        **PAYLOAD, "messages": json.dumps([USER]), "response": json.dumps(answer),
+        "startTime": "2026-01-01 10:00:00+02:00", "prompt_tokens": 7,
+    })  # fmt: skip
+    assert (call.body["messages"], call.reply, call.usage.prompt) == ([USER], (REPLY,), 3)
+    assert call.start_s == 1767254400  # 08:00 UTC
+
+
+OBSERVATION = {"id": "o", "type": "GENERATION", "traceId": "t", "startTime": "2026-01-01T10:00:00.5Z", "input": [USER]}
+
+
+def test_observations_of_the_api_have_names_in_camel_case():
+    call = call_of({
+        **OBSERVATION, "completionStartTime": "2026-01-01T10:00:01Z", "endTime": "2026-01-01T10:00:02Z",
+        "input": {"messages": [USER], "tools": [{"type": "function", "function": {"name": "f"}}]}, "output": "a",
+        "modelParameters": {"temperature": 0}, "userId": "u", "usageDetails": {"input": 3, "output": 1},
+    })  # fmt: skip
+    assert (call.session, call.user, call.usage, call.reply) == ("t", "u", Usage(3, 0, 1), (REPLY,))
+    assert (call.first_token_s - call.start_s, call.end_s - call.start_s) == (0.5, 1.5)
+    assert set(call.body) == {"messages", "tools", "temperature"}
+
+
+@pytest.mark.parametrize(
+    "details, usage",
+    [
+        ({"input": 34, "input_cached_tokens": 176, "output": 6, "total": 216}, Usage(210, 176, 6)),  # beside
+        ({"input": 210, "input_cached_tokens": 176, "output": 6, "total": 216}, Usage(210, 176, 6)),  # inside
+        ({"input": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2, "output": 1, "total": 18},
+         Usage(17, 5, 1)),
+        ({"input": 10, "output": 2, "output_reasoning_tokens": 3, "total": 15}, Usage(10, 0, 5)),
+        ({"promptTokens": 3, "completionTokens": 2, "totalTokens": 5}, Usage(3, 0, 2)),
+        ({"input": 210, "input_cached_tokens": 176, "output": 6}, None),  # no total: it cannot be known
+        ({"input": 3, "input_cached_tokens": 2, "output": 1, "total": 99}, None),
+        ({}, Usage()),
+        (None, Usage()),
+    ],
+)  # fmt: skip
+def test_the_total_tells_where_cached_tokens_are_counted(details, usage):
+    assert read_details(details) == usage
+
+
+@pytest.mark.parametrize(
+    "more, reason",
+    [
+        ({"type": "SPAN"}, "no_generation"),
+        ({"level": "ERROR"}, "level_error"),
+        ({"input": "text"}, "input_is_plain_text"),
+        ({"input": '{"prompt": "text"}'}, "no_messages"),
+        ({"input": None}, "no_messages"),
+        ({"input": [{"role": "user", "content": [{"type": "image_url"}]}]}, "with_images"),
+    ],
+)
+def test_observations_that_are_no_calls_are_skipped_by_reason(more, reason):
+    _, counts = read([OBSERVATION, {**OBSERVATION, **more}])
+    assert counts.skipped == {reason: 1}
