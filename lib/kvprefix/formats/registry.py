@@ -78,6 +78,31 @@ def _write_bailian(trace, path, options):
     return write_bailian(trace, path, progress=options.progress)
 
 
+def arrange(read_sessions):
+    """Return what reads a SessionTrace as a PrefixTrace, at the times that the options give."""
+
+    def read(path, options):
+        return _timing(options).arrange(read_sessions(path, options))
+
+    return read
+
+
+def _timing(options):
+    from kvprefix.formats.timing import Timing
+
+    return options.timing or Timing()
+
+
+def _is_agent_session(record):
+    return isinstance(record.get("requests"), list) and "block_size" in record
+
+
+def _read_agent_sessions(path, options):
+    from kvprefix.formats.agent_sessions import read_agent_sessions
+
+    return read_agent_sessions(path, _timing(options).clockwork, options.block_size)
+
+
 def _check_custom(path):
     if not str(path).endswith(".jsonl"):
         raise InputError(f"{path}: vLLM reads its custom dataset from a file named .jsonl only; name it so")
@@ -138,6 +163,14 @@ register(Format(
     read=_read_bailian, write=_write_bailian, has_request=lambda record: {"hash_ids", "chat_id"} <= record.keys(),
     block_size=16,  # of the traces that Bailian published
     options=("block_size",),
+))  # fmt: skip
+register(Format(
+    name="agent-sessions", label="agentic sessions", holds="blocks",
+    definition="JSON objects of id, block_size, hash_id_scope, requests: one each line, one, a list, or a folder",
+    tools="kv-cache-tester's public sessions; aiperf, guidellm, inference-perf",
+    read=arrange(_read_agent_sessions), read_sessions=_read_agent_sessions, takes_folders=True,
+    has_request=_is_agent_session, block_size=64,  # of the public sessions
+    options=("block_size", "timing"),
 ))  # fmt: skip
 register(Format(
     name="vllm-custom", label="vLLM's custom dataset", holds="messages",
