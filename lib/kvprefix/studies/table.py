@@ -135,7 +135,7 @@ def draw_stretches(workload, block_size, *, outputs=False, **changes):
 
 def draw_trace(workload, **changes):
     """Return the Trace of the workload's multi-turn requests at such times, with the numbers of the requests alone."""
-    parameters, requests = replace(workload.parameters, **changes), workload.requests.select_dtypes("number")
+    parameters, requests = replace(workload.parameters, **changes), workload.requests.select_dtypes(["number", "bool"])
     return make_trace(replace(workload, parameters=parameters, requests=requests), "multi_turn")
 
 
