@@ -35,16 +35,19 @@ class SessionTrace(Shown):
         What a request follows: NOTHING if it is its agent's first; a TOOL's result; a PERSON's message; UNKNOWN.
     starts_s : (n_sessions,) ndarray of float64, optional
         When the sessions start, if it is known.
-    line : (n,) ndarray of int64, optional
-        The place of each request in the file, if no times are known at all: then these are the order.
+    line : (n,) ndarray of int64
+        The place of each request in the file: the order of requests at the same time.
+    is_timed : bool
+        Whether there are any times; without, the places in the file are the order.
     """
 
     accesses: PrefixTrace
     agent: np.ndarray
     spawned_by: np.ndarray
     after: np.ndarray
+    line: np.ndarray
     starts_s: np.ndarray | None = None
-    line: np.ndarray | None = None
+    is_timed: bool = True
 
     def __len__(self):
         return len(self.accesses)
@@ -67,11 +70,10 @@ class SessionTrace(Shown):
         kept = np.flatnonzero(self.agent == 0)
         accesses = select_requests(self.accesses, kept)
         accesses = replace(accesses, previous=_follow(self.accesses.previous, kept))
-        line = None if self.line is None else self.line[kept]
-        nobody = np.full(len(kept), -1)
         return replace(
-            self, accesses=accesses, agent=self.agent[kept], spawned_by=nobody, after=self.after[kept], line=line
-        )
+            self, accesses=accesses, agent=self.agent[kept], spawned_by=np.full(len(kept), -1), after=self.after[kept],
+            line=self.line[kept],
+        )  # fmt: skip
 
     def arrange(self, starts_s=None, *, open_loop=False, think=None, rng=None):
         """Put the sessions on one clock.
@@ -101,7 +103,7 @@ class SessionTrace(Shown):
         """
         trace = self.accesses
         starts_s = self.starts_s if starts_s is None else starts_s
-        if starts_s is None and self.line is None:
+        if starts_s is None and self.is_timed:
             raise InputError("it is not known when the sessions start; expected an arrival process")
         if starts_s is None:
             return _place(trace, np.zeros(len(self)), np.argsort(self.line, kind="stable"))
@@ -113,7 +115,7 @@ class SessionTrace(Shown):
         ).round(6)  # fmt: skip
         if not (times < MAX_ARRIVAL_S).all():
             raise InputError(f"arrivals reach {times.max():g} s, more than {MAX_ARRIVAL_S:g}: the rate is too low")
-        return _place(trace, times, np.argsort(times, kind="stable"))
+        return _place(trace, times, np.lexsort((self.line, times)))
 
 
 def _place(trace, times, order):

@@ -2,9 +2,10 @@
 
 A session is ``{"id", "block_size", "hash_id_scope": "local", "requests": [...]}``. A request has `t` (seconds from the
 session's start), `in` and `out` (tokens), `hash_ids`, and, where they are known, `stop`, `input_types`, `api_time`
-(seconds) and `model`. An entry of `type` `subagent` holds a sub-agent's `requests`, whose `t` counts from its own `t`.
-`hash_ids` lists the full blocks of a prompt, floor(in / block_size), or the partial last one too; an id names the whole
-prefix, and is comparable within one session only if the scope is `local`.
+(seconds), `think_time` (seconds since the last answer) and `model`. An entry of `type` `subagent` holds a sub-agent's
+`requests`, whose `t` counts from its own `t`. `hash_ids` lists the full blocks of a prompt, floor(in / block_size), or
+the partial last one too; an id names the whole prefix, and is comparable within one session only if the scope is
+`local`.
 """
 
 import hashlib
@@ -151,7 +152,7 @@ class _SessionReader:
 
     def read(self, entries, start_s=0.0, agent=0, depth=0):
         """Read the entries of an agent, whose times count from `start_s`, and of its sub-agents."""
-        before = UNKNOWN
+        before, last = UNKNOWN, None
         for number, entry in enumerate(entries, start=1):
             place = f"its entry {number}" if not agent else f"entry {number} of its sub-agent {agent}"
             if not isinstance(entry, dict):
@@ -161,6 +162,8 @@ class _SessionReader:
                 self._read_subagent(entry, time_s, depth, place)
             else:
                 self._add(entry, time_s, agent, before, place)
+                self._end(last, time_s, entry.get("think_time"))
+                last = len(self.requests) - 1
                 stop = entry.get("stop")
                 before = UNKNOWN if not stop else TOOL if stop in _CALLS_TOOL else PERSON
 
@@ -184,6 +187,12 @@ class _SessionReader:
         )
         if isinstance(entry.get("model"), str):
             self.models.add(entry["model"])
+
+    def _end(self, last, next_s, think_s):
+        """Take the service time of the request before, if it has none, from how long after its answer the next came."""
+        if last is not None and np.isnan(self.requests[last].service_s) and is_stamp(think_s):
+            before = self.requests[last]
+            self.requests[last] = before._replace(service_s=max(next_s - think_s - before.time_s, 0.0))
 
     def _read_ids(self, ids, tokens, place):
         if not isinstance(ids, np.ndarray) and not (isinstance(ids, list) and all(map(is_id, ids))):

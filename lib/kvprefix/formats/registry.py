@@ -57,7 +57,18 @@ def _read_log(path, options):
 def _read_mooncake(path, options):
     from kvprefix.formats.mooncake import read_mooncake
 
-    return read_mooncake(path, options.block_size, outputs=options.outputs)
+    trace = read_mooncake(path, options.block_size, outputs=options.outputs)
+    if trace is None:
+        return _timing(options).arrange(_read_mooncake_sessions(path, options))
+    if options.timing:
+        raise InputError(f"{path}: no line has a session_id, so requests keep their times: --arrivals is for sessions")
+    return trace
+
+
+def _read_mooncake_sessions(path, options):
+    from kvprefix.formats.mooncake_sessions import read_mooncake_sessions
+
+    return read_mooncake_sessions(path, _timing(options).clockwork, options.block_size)
 
 
 def _write_mooncake(trace, path, options):
@@ -147,13 +158,13 @@ register(Format(
 ))  # fmt: skip
 register(Format(
     name="mooncake", label="Mooncake's lines", holds="blocks",
-    definition="JSON Lines of timestamp, input_length, output_length, hash_ids",
+    definition="JSON Lines of timestamp, input_length, output_length, hash_ids, perhaps session_id",
     tools="Mooncake's traces; kvcache-simulator 0.1.3, llmtrafficlens 0.13.4, aiperf 0.13.0, vLLM 0.32.0's "
     "`timed_trace`",
     not_in_it="tokens, texts, names, conversations, fractions of a ms",
-    read=_read_mooncake, write=_write_mooncake, has_request=lambda record: "hash_ids" in record,
-    block_size=512,  # of the traces that Mooncake published
-    options=("block_size", "outputs"),
+    read=_read_mooncake, read_sessions=_read_mooncake_sessions, write=_write_mooncake,
+    has_request=lambda record: "hash_ids" in record, block_size=512,  # of the traces that Mooncake published
+    options=("block_size", "outputs", "timing"),
 ))  # fmt: skip
 register(Format(
     name="bailian", label="Bailian's lines", holds="blocks",

@@ -77,7 +77,7 @@ class SessionRows:
         lists : sequence of (n,) ndarrays of uint64, or of lists
             Each request's ids: whole numbers, or texts.
         """
-        lists = [one.view(np.int64) if isinstance(one, np.ndarray) else self._name(one) for one in lists]
+        lists = self.name_all(lists)
         order = sorted(range(len(requests)), key=lambda k: requests[k].time_s)
         requests, lists = [requests[k] for k in order], [lists[k] for k in order]
         self.requests += requests
@@ -89,6 +89,10 @@ class SessionRows:
             self.n_blocks = max(self.n_blocks, int(ids.max(initial=-1)) + 1)
         self.ids.append(ids)
         self.n_sessions += 1
+
+    def name_all(self, lists):
+        """Return lists of ids of any kind as (n,) ndarrays of int64."""
+        return [one.view(np.int64) if isinstance(one, np.ndarray) else self._name(one) for one in lists]
 
     def _name(self, ids):
         """Return numbers of ids of any kind; a whole number of 64 bits is its own."""
@@ -118,15 +122,16 @@ class SessionRows:
         starts_s : sequence of float, optional
             When each session starts.
         is_timed : bool
-            Whether there are any times; without, the requests' places in the file are their order.
+            Whether there are any times.
         """
         columns = map(np.array, zip(*self.requests, strict=True))
         time_s, service_s, prompt_tokens, output_tokens, agent, after, line = columns
-        missing = np.isnan(service_s)
-        service_s = np.where(missing, clockwork.serve(output_tokens), service_s)
         session, offsets = np.array(self.session), np.cumsum([0, *self.lengths])
         ids, parent, depth = self._number_all(offsets)
         previous, turn, spawned_by = link_agents(agent, session)
+        missing = np.isnan(service_s)
+        latest = np.where(missing, clockwork.serve(output_tokens), service_s)
+        service_s = np.where(missing, np.minimum(latest, _time_to_next(time_s, previous)), service_s)
         self._tell(info["notes"], missing if is_timed else missing[:0], prompt_tokens)
         accesses = PrefixTrace(
             block_size=self.block_size, ids=ids, offsets=offsets, parent=parent, depth=depth,
@@ -137,8 +142,8 @@ class SessionRows:
         after = np.where(previous < 0, NOTHING, after).astype(np.int8)
         starts_s = None if starts_s is None else np.array(starts_s, float)
         return SessionTrace(
-            accesses=accesses, agent=agent, spawned_by=spawned_by, after=after, starts_s=starts_s,
-            line=None if is_timed else line,
+            accesses=accesses, agent=agent, spawned_by=spawned_by, after=after, line=line, starts_s=starts_s,
+            is_timed=is_timed,
         )  # fmt: skip
 
     def _number_all(self, offsets):
@@ -155,10 +160,19 @@ class SessionRows:
             notes.append(f"{where} block ids follow several blocks: with all that precede them they are told apart")
         if missing.any():
             n = count(int(missing.sum()), "request")
-            notes.append(f"{n} without a service time: taken from ttft_s and time_per_output_token_s")
+            said = "taken from ttft_s and time_per_output_token_s, at most until the next request"
+            notes.append(f"{n} without a service time: {said}")
         if not prompt_tokens.all():
             n = count(int(np.count_nonzero(prompt_tokens == 0)), "request")
             notes.append(f"{n} without tokens: kept, can hit nothing")
+
+
+def _time_to_next(time_s, previous):
+    """Return the seconds until the request that follows each one; infinite for none."""
+    following = np.full(len(time_s), np.inf)
+    later = np.flatnonzero(previous >= 0)
+    following[previous[later]] = time_s[later] - time_s[previous[later]]
+    return following
 
 
 def weigh_last(prompt_tokens, offsets, block_size):

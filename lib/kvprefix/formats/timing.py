@@ -43,7 +43,7 @@ class Timing(NamedTuple):
         starts_rng, think_rng = np.random.default_rng(parameters["seed"]).spawn(2)
         is_drawn = {"arrivals", "arrival_rate"} & self.given.keys()
         notes, starts, think = [], None, None
-        if is_drawn or (sessions.starts_s is None and sessions.line is None):
+        if is_drawn or (sessions.starts_s is None and sessions.is_timed):
             process = make_entry("arrivals", parameters)
             starts = process.draw(sessions.n_sessions, starts_rng)
             notes.append(f"the file does not say when sessions start: {process}" if not is_drawn else f"{process}")

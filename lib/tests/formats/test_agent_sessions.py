@@ -132,19 +132,51 @@ def test_a_session_by_hand(tmp_path):
     assert accesses.arrival_s.tolist() == [0, 2, 4, 5, 9, 0, 0.5]
     assert accesses.ids.tolist() == [0, 1, 2, 0, 1, 3, 2, 4, 0, 5, 6, 5, 7]  # equal ids of two sessions are two blocks
     assert accesses.parent.tolist() == [-1, 0, -1, 1, 2, -1, 5, 5]
-    assert (accesses.finish_s - accesses.arrival_s).tolist() == [1, 1, 1, 1, 1, 1, 1]  # 0.5 + 2 * 0.25 where none is
+    served = accesses.finish_s - accesses.arrival_s
+    assert served.tolist() == [1, 1, 1, 1, 1, 0.5, 1]  # where none is known 0.5 + 2 * 0.25, or until the next request
     assert accesses.last_weight.tolist() == [4] * 7 and trace.agent.tolist() == [0, 1, 0, 1, 0, 0, 0]
     assert accesses.previous.tolist() == [-1, -1, 0, 1, 2, -1, 5] and accesses.turn.tolist() == [0, 0, 1, 1, 2, 0, 1]
     assert trace.spawned_by.tolist() == [-1, 0, -1, -1, -1, -1, -1]
     assert trace.after.tolist() == [NOTHING, NOTHING, TOOL, UNKNOWN, PERSON, NOTHING, TOOL]
     assert accesses.info["notes"] == [
-        "2 requests without a service time: taken from ttft_s and time_per_output_token_s"
+        "2 requests without a service time: taken from ttft_s and time_per_output_token_s, at most until the next "
+        "request"
     ]
     placed = Timing().arrange(trace)
     assert placed.info["notes"][-1] == (
         "the file does not say when sessions start: sessions start by a Poisson process of 2 per second"
     )
     assert len(trace.main_only()) == 5 and trace.main_only().accesses.previous.tolist() == [-1, 0, 1, -1, 3]
+
+
+def test_a_service_time_is_known_by_when_the_next_request_came(tmp_path):
+    trace = read(tmp_path, session(request(0, [1], api_time=None), request(9, [1], think_time=7), request(12, [1])))
+    assert (trace.accesses.finish_s - trace.accesses.arrival_s).tolist() == [2, 1, 1]
+    assert not trace.accesses.info["notes"]
+
+
+def test_a_request_waits_for_the_answer_before_it_unless_the_loop_is_open(tmp_path):
+    late = request(0, [1], api_time=5), request(3, [1, 2]), request(4, [1]), request(9, [1])
+    trace = read(tmp_path, session(*late), session(request(0, [7]), name="t"))
+    assert trace.arrange([10, 12.5]).arrival_s.tolist() == [10, 12.5, 15, 16, 19]
+    assert trace.arrange([10, 12.5], open_loop=True).arrival_s.tolist() == [10, 12.5, 13, 14, 19]
+    placed = trace.arrange([10, 12.5])
+    assert placed.previous.tolist() == [-1, -1, 0, 2, 3] and placed.conversation.tolist() == [0, 1, 0, 0, 0]
+    assert placed.finish_s.tolist() == [15, 13.5, 16, 17, 20]
+
+
+def test_times_are_drawn_by_what_a_request_follows(tmp_path):
+    steps = [request(0, [1], stop="tool_use"), request(1, [1], stop="end_turn"), request(2, [1])]
+    sub = subagent(1.5, request(0, [9]))
+    trace = read(tmp_path, session(*steps[:2], sub, steps[2]))
+    placed = Timing({"think": "agent:2:2:100:100", "arrivals": "stamps:" + str(stamps(tmp_path))}).arrange(trace)
+    assert placed.arrival_s.tolist() == [0, 3, 4, 104]  # the sub-agent begins with the answer before it
+    assert placed.info["notes"][-1].startswith("a session's next request comes after a lognormal think time, after a t")
+
+
+def stamps(folder):
+    (folder / "stamps").write_text("5")
+    return folder / "stamps"
 
 
 def test_partial_last_blocks_may_be_listed(tmp_path):
