@@ -20,8 +20,8 @@ from kvprefix.files.jsonlines import show_value
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.formats.documents import list_files, read_documents
-from kvprefix.formats.registry import FORMATS
 from kvprefix.formats.session_rows import Request, SessionRows
+from kvprefix.formats.session_signs import is_agent_session
 from kvprefix.formats.values import LATEST_S, is_id, is_length, is_stamp
 
 EXPECTED = (
@@ -89,7 +89,7 @@ class _Sessions:
 
     def _add(self, document):
         record = document.record
-        if document.fault or not FORMATS["agent-sessions"].has_request(record):
+        if document.fault or not is_agent_session(record):
             raise _Skip("that is none", document.fault or f"is no session; {EXPECTED}")
         self._check(record, record["block_size"], record.get("hash_id_scope", "local"))
         reader = _SessionReader(self.rows.block_size)

@@ -17,6 +17,7 @@ from kvprefix.blocks.deltas import join_deltas
 from kvprefix.files.jsonlines import show_value
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
+from kvprefix.formats.agentic_mooncake import read_agentic_mooncake
 from kvprefix.formats.registry import FORMATS
 from kvprefix.formats.session_lines import (
     check_count,
@@ -26,6 +27,7 @@ from kvprefix.formats.session_lines import (
     take_time,
 )
 from kvprefix.formats.session_rows import Request, SessionRows
+from kvprefix.formats.session_signs import is_agentic_line
 
 EXPECTED = (
     'a line is {"session_id": name, "timestamp": ms or "delay": ms, "input_length": tokens, "output_length": tokens, '
@@ -58,7 +60,9 @@ def read_mooncake_sessions(path, clockwork, block_size=None):
     InputError
         A line that is no such request; it is named.
     """
-    lines = read_session_lines(path, EXPECTED)
+    _, lines = read_session_lines(path, EXPECTED)
+    if any(is_agentic_line(line.record) for line in lines):
+        return read_agentic_mooncake(path, clockwork, block_size)
     size = find_block_size(lines, block_size, FORMATS["mooncake"].block_size)
     sessions = group_sessions(lines)
     times, is_timed, starts = _time(lines, sessions, clockwork)

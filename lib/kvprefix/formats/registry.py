@@ -6,6 +6,13 @@ anywhere. Nothing heavy is imported before a format is used.
 
 from kvprefix.files.paths import InputError
 from kvprefix.formats.entry import Format
+from kvprefix.formats.session_signs import (
+    is_agent_session,
+    is_agentic_head,
+    is_agentic_line,
+    is_dynamo_line,
+    is_tracelab_round,
+)
 
 FORMATS = {}
 
@@ -104,14 +111,28 @@ def _timing(options):
     return options.timing or Timing()
 
 
-def _is_agent_session(record):
-    return isinstance(record.get("requests"), list) and "block_size" in record
-
-
 def _read_agent_sessions(path, options):
     from kvprefix.formats.agent_sessions import read_agent_sessions
 
     return read_agent_sessions(path, _timing(options).clockwork, options.block_size)
+
+
+def _read_agentic_mooncake(path, options):
+    from kvprefix.formats.agentic_mooncake import read_agentic_mooncake
+
+    return read_agentic_mooncake(path, _timing(options).clockwork, options.block_size)
+
+
+def _read_dynamo(path, options):
+    from kvprefix.formats.dynamo import read_dynamo
+
+    return read_dynamo(path, _timing(options).clockwork, options.block_size)
+
+
+def _read_tracelab(path, options):
+    from kvprefix.formats.tracelab import read_tracelab
+
+    return read_tracelab(path, _timing(options).clockwork, options.block_size)
 
 
 def _check_custom(path):
@@ -180,7 +201,30 @@ register(Format(
     definition="JSON objects of id, block_size, hash_id_scope, requests: one each line, one, a list, or a folder",
     tools="kv-cache-tester's public sessions; aiperf, guidellm, inference-perf",
     read=arrange(_read_agent_sessions), read_sessions=_read_agent_sessions, takes_folders=True,
-    has_request=_is_agent_session, block_size=64,  # of the public sessions
+    has_request=is_agent_session, block_size=64,  # of the public sessions
+    options=("block_size", "timing"),
+))  # fmt: skip
+register(Format(
+    name="agentic-mooncake", label="agentic Mooncake", holds="blocks",
+    definition="JSON Lines of request_id, session_id, wait_for, delay, tool_wait_ms, and Mooncake's fields",
+    tools="Dynamo's `agentic_mooncake`, versions 1 and 2",
+    read=arrange(_read_agentic_mooncake), read_sessions=_read_agentic_mooncake,
+    has_request=lambda record: is_agentic_head(record) or is_agentic_line(record),
+    block_size=512, options=("block_size", "timing"),
+))  # fmt: skip
+register(Format(
+    name="dynamo", label="Dynamo's request traces", holds="blocks",
+    definition="JSON Lines of event_type, event_time_unix_ms, agent_context, request: a file or a folder",
+    tools="Dynamo's request and agent traces (`DYN_REQUEST_TRACE`)",
+    read=arrange(_read_dynamo), read_sessions=_read_dynamo, takes_folders=True, has_request=is_dynamo_line,
+    block_size=64, options=("block_size", "timing"),
+))  # fmt: skip
+register(Format(
+    name="tracelab", label="TraceLab's rounds", holds="blocks",
+    definition="JSON Lines of session_id, round_index, input_tokens_total, prefix_tokens, timing_events",
+    tools="TraceLab's public coding sessions; aiperf",
+    read=arrange(_read_tracelab), read_sessions=_read_tracelab,
+    has_request=is_tracelab_round, block_size=64,
     options=("block_size", "timing"),
 ))  # fmt: skip
 register(Format(

@@ -41,8 +41,8 @@ class Line(NamedTuple):
     output_tokens: int
 
 
-def read_session_lines(path, expected):
-    """Return the Lines of a file.
+def read_session_lines(path, expected, head=lambda record: False):
+    """Return the first line of a file, if it is no request, and the Lines of its requests.
 
     Parameters
     ----------
@@ -50,23 +50,33 @@ def read_session_lines(path, expected):
         JSON Lines, plain, gzip or zstandard.
     expected : str
         What a line is, for messages.
+    head : callable
+        Whether the first object is no request, but tells of the file.
+
+    Returns
+    -------
+    head : dict or None
+    lines : list of Line
 
     Raises
     ------
     InputError
         A line that is no request, or none at all; file and line are named.
     """
-    lines = []
+    first, lines = None, []
     for document in read_documents(path, "hash_ids", expected):
         try:
             if document.fault:
                 raise Fault(document.fault)
+            if first is None and not lines and head(document.record):
+                first = document.record
+                continue
             lines.append(_make_line(document, expected))
         except Fault as fault:
             raise InputError(f"{document.place} {fault}") from None
     if not lines:
         raise InputError(f"{path}: holds no requests; {expected}")
-    return lines
+    return first, lines
 
 
 def _make_line(document, expected):
@@ -104,9 +114,9 @@ def take_time(line, name, least=-LATEST_S):
     return value / 1000
 
 
-def find_block_size(lines, asked, usual):
+def find_block_size(lines, asked, usual, head=None):
     """Return the tokens per block: what the first line says, else what is asked for, else the form's usual ones."""
-    said = lines[0].record.get("block_size")
+    said = (head or lines[0].record).get("block_size")
     if said is None:
         return usual if asked is None else check_block_size(asked)
     try:

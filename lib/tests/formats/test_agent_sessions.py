@@ -12,7 +12,9 @@ from kvprefix.blocks.sessions import NOTHING, PERSON, TOOL, UNKNOWN
 from kvprefix.cache.curve import count_seen, rate_unbounded
 from kvprefix.files.paths import InputError
 from kvprefix.formats.agent_sessions import read_agent_sessions
+from kvprefix.formats.convert import convert
 from kvprefix.formats.lookup import recognise
+from kvprefix.formats.read import read_trace
 from kvprefix.formats.session_rows import Clockwork
 from kvprefix.formats.timing import Timing
 
@@ -240,3 +242,14 @@ def test_lines_that_are_no_json_are_counted_and_a_file_without_sessions_is_refus
     path.write_text("")
     with pytest.raises(InputError, match="holds no sessions; a session is"):
         read_agent_sessions(path, CLOCK)
+
+
+def test_sessions_are_written_as_other_traces_are_and_hit_as_much(tmp_path):
+    source = write(tmp_path / "s.jsonl", session(request(0, [1, 2], 9), request(1, [1, 2, 3], 12), request(2, [1], 4)))
+    done = convert(source, tmp_path / "m", "mooncake", progress=False)
+    rows = [json.loads(one) for one in (tmp_path / "m").read_text().splitlines()]
+    assert [row["hash_ids"] for row in rows] == [[0, 1, 2], [0, 1, 3], [0]] and done.block_size == 4
+    assert [row["output_length"] for row in rows] == [2, 2, 2]
+    assert rate_unbounded(read_trace(tmp_path / "m")) == pytest.approx(
+        {**rate_unbounded(read_trace(source)), "block": 3 / 7}
+    )
