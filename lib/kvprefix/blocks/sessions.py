@@ -147,6 +147,36 @@ def _schedule(start, own, service, previous, spawned_by, gap, open_loop):
     return times
 
 
+def gather_sessions(trace):
+    """Return a PrefixTrace, whose requests have their times, as a SessionTrace: a conversation is a session.
+
+    Examples
+    --------
+    >>> from kvprefix.blocks.prefix_trace import make_prefix_trace
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> trace = make_prefix_trace(make_trace_of([[1, 2], [3, 4], [1, 5]], [0, 1, 7]), 1)
+    >>> gather_sessions(replace(trace, conversation=np.array([0, 1, 0]))).accesses.arrival_s
+    array([0., 7., 0.])
+    """
+    order = np.lexsort((np.arange(len(trace)), trace.conversation))
+    _, first, session = np.unique(trace.conversation[order], return_index=True, return_inverse=True)
+    starts = trace.arrival_s[order][first]
+    gathered = select_requests(trace, order)
+    offsets_s = gathered.arrival_s - starts[session]
+    agent = np.zeros(len(order), np.int64)
+    previous, turn, spawned_by = link_agents(agent, session)
+    accesses = replace(
+        gathered, arrival_s=offsets_s, finish_s=offsets_s + (gathered.finish_s - gathered.arrival_s),
+        conversation=session, previous=previous, turn=turn,
+    )  # fmt: skip
+    after = np.where(previous < 0, NOTHING, UNKNOWN).astype(np.int8)
+    is_timed = bool(trace.arrival_s.any())
+    return SessionTrace(
+        accesses=accesses, agent=agent, spawned_by=spawned_by, after=after, line=order,
+        starts_s=starts if is_timed else None, is_timed=is_timed,
+    )  # fmt: skip
+
+
 def link_agents(agent, conversation):
     """Link the requests of sessions, which are in the order of their times.
 

@@ -211,7 +211,5 @@ def _read_time(entry, place):
 
 
 def _find_after(input_types):
-    """Return what a request follows by what its input holds."""
-    if not isinstance(input_types, list) or not input_types:
-        return UNKNOWN
-    return TOOL if "tool_result" in input_types else PERSON
+    """Return what a request follows by what its input holds, if the answer before does not tell how it ended."""
+    return TOOL if isinstance(input_types, list) and "tool_result" in input_types else UNKNOWN

@@ -90,6 +90,12 @@ def _read_bailian(path, options):
     return read_bailian(path, options.block_size)
 
 
+def _gather_bailian(path, options):
+    from kvprefix.blocks.sessions import gather_sessions
+
+    return gather_sessions(_read_bailian(path, options))
+
+
 def _write_bailian(trace, path, options):
     from kvprefix.formats.bailian import write_bailian
 
@@ -184,7 +190,8 @@ register(Format(
     "`timed_trace`",
     not_in_it="tokens, texts, names, conversations, fractions of a ms",
     read=_read_mooncake, read_sessions=_read_mooncake_sessions, write=_write_mooncake,
-    has_request=lambda record: "hash_ids" in record, block_size=512,  # of the traces that Mooncake published
+    has_request=lambda record: "hash_ids" in record,
+    block_size=512,  # of the traces that Mooncake published
     options=("block_size", "outputs", "timing"),
 ))  # fmt: skip
 register(Format(
@@ -192,7 +199,8 @@ register(Format(
     definition="JSON Lines of chat_id, parent_chat_id, turn, type, timestamp, input_length, output_length, hash_ids",
     tools="Bailian's traces; llmtrafficlens, aiperf, vLLM's `timed_trace`",
     not_in_it="tokens, texts, names (`chat_id` is the line)",
-    read=_read_bailian, write=_write_bailian, has_request=lambda record: {"hash_ids", "chat_id"} <= record.keys(),
+    read=_read_bailian, read_sessions=_gather_bailian, write=_write_bailian,
+    has_request=lambda record: {"hash_ids", "chat_id"} <= record.keys(),
     block_size=16,  # of the traces that Bailian published
     options=("block_size",),
 ))  # fmt: skip
