@@ -150,6 +150,12 @@ def _mix(h, value, multiplier):
     return h ^ (h >> np.uint64(29))
 
 
+@njit(cache=True, nogil=True, inline="always")
+def fold(a, b, value):
+    """Fold a whole number into both chains of a key."""
+    return _mix(a, value, np.uint64(0x9E3779B97F4A7C15)), _mix(b, value, np.uint64(0xD6E8FEB86659FD93))
+
+
 @njit(cache=True, nogil=True)
 def _table_size(n):
     """Return the size of an open-addressing table for n keys: a power of two, at least 2 n."""

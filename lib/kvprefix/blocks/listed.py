@@ -71,6 +71,29 @@ def check_listed(trace):
         )
 
 
+def complete_blocks(trace):
+    """Return a trace that lists the partial last block of each prompt too.
+
+    Of a prompt that lists its full blocks alone, what is left gets a block of its own, which is never hit: it is not
+    known which of these are the same.
+
+    Parameters
+    ----------
+    trace : PrefixTrace
+    """
+    missing = -(-trace.prompt_tokens // trace.block_size) - trace.blocks
+    if not missing.any():
+        return trace
+    offsets = trace.offsets + np.concatenate(([0], np.cumsum(missing)))
+    ids = np.empty(offsets[-1], np.int64)
+    is_new = np.zeros(len(ids), bool)
+    is_new[offsets[1:][missing > 0] - 1] = True
+    ids[~is_new], ids[is_new] = trace.ids, trace.n_distinct + np.arange(int(is_new.sum()))
+    ids, parent, depth = number_blocks(ids, offsets)
+    last_weight = _weigh_last(trace.prompt_tokens, offsets, trace.block_size)
+    return replace(trace, ids=ids, offsets=offsets, parent=parent, depth=depth, last_weight=last_weight)
+
+
 def list_blocks(trace, block_size):
     """List the blocks of a trace with tokens, with the partial last block of each prompt.
 

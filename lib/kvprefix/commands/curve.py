@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from kvprefix.commands.options import read_path, tell_lines
+from kvprefix.commands.options import add_timing, read_path, read_timing, tell_lines
 from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
@@ -26,6 +26,7 @@ def add_options(parser):
     parser.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
     parser.add_argument("--block-size", help=f"tokens per block (default: the trace's own, else {sizes})")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of the rates (default: table)")
+    add_timing(parser)
 
 
 class _NamesPolicies(argparse.HelpFormatter):
@@ -51,7 +52,7 @@ def call(options):
     result = measure_file(
         options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
         block_size=None if options.block_size is None else read_number(options.block_size, int),
-        warmup=read_number(options.warmup, float), progress=True,
+        warmup=read_number(options.warmup, float), timing=read_timing(options), progress=True,
     )  # fmt: skip
     for note in result["trace"]["notes"]:
         tell(f"note: {note}", sys.stderr)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kvprefix.files.paths import InputError, tell
-from kvprefix.traces.table import TABLE
+from kvprefix.traces.table import SESSION_NAMES, TABLE
 
 
 def read_path(text):
@@ -26,6 +26,24 @@ def add_parameters(parser, **helps):
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
         text = helps.get(name, f"{one.help} (default: {one.show(one.default)})")
         parser.add_argument(*flags, dest=name, help=text)
+
+
+def add_timing(parser):
+    """Add when the sessions of a trace start, and how their requests follow."""
+    group = parser.add_argument_group("traces of sessions", "the trace's own times where not given")
+    for name in SESSION_NAMES:
+        one = TABLE[name]
+        help = one.help.replace("conversations", "sessions").replace("the next turn", "the next request")
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, help=f"{help} (usual: {one.show(one.default)})")
+    group.add_argument("--open-loop", action="store_true", help="requests do not wait for the answer before them")
+
+
+def read_timing(options):
+    """Return the Timing of a command line."""
+    from kvprefix.formats.timing import Timing
+
+    given = {name: getattr(options, name) for name in SESSION_NAMES if getattr(options, name) is not None}
+    return Timing({name: TABLE[name].check(TABLE[name].parse(text)) for name, text in given.items()}, options.open_loop)
 
 
 def add_csv_safe(parser):

@@ -54,7 +54,7 @@ class Form(NamedTuple):
     prefix_ids : bool
         Whether an id must name the whole prefix; otherwise an id that follows two different blocks is two blocks.
     has_sessions : bool
-        Whether `session_id` joins requests, of which later ones may have a `delay` after a reply and no `timestamp`.
+        Whether `session_id` may join requests: then they are read otherwise, see HasSessions.
     """
 
     fields: dict
@@ -96,8 +96,12 @@ class Form(NamedTuple):
             )
 
 
+class HasSessions(Exception):
+    """A line that names a session, in a file that is read as if there were none."""
+
+
 class Rows:
-    """What the lines of a file say together: their ids numbered as first seen, their sessions, who has a time.
+    """What the lines of a file say together: their ids numbered as first seen, and who has a time.
 
     Attributes
     ----------
@@ -106,28 +110,14 @@ class Rows:
     """
 
     def __init__(self, form):
-        self.form, self.numbers, self.sessions, self.all_timed = form, {}, {}, None
+        self.form, self.numbers, self.all_timed = form, {}, None
 
     def add(self, request):
         """Take in the next request and return the numbers of its ids; raise Fault if it does not fit the others."""
+        if self.form.has_sessions and request.get("session_id") is not None:
+            raise HasSessions
         ids = [self.numbers.setdefault(one, len(self.numbers)) for one in request["hash_ids"]]
-        session = request.get("session_id") if self.form.has_sessions else None
-        if session is not None and not is_id(session):
-            raise Fault(f"has session_id {show_value(session)}; expected a text or a whole number")
-        before, is_timed = self.sessions.get(session), request.get("timestamp") is not None
-        if session is not None:
-            self.sessions[session] = ids[:1]
-        if before is not None and before != ids[:1]:
-            raise Fault(
-                f"is a later request of session {show_value(session)} and does not begin with the block that the one "
-                "before it begins with: it seems to list only what is new (a delta), which is not read; expected whole "
-                "prompts (of which session_id can be left out)"
-            )
-        delay = request.get("delay")
-        if not is_timed and before is not None and delay is not None:
-            if not is_stamp(delay) or delay < 0:
-                raise Fault(f"has delay {show_value(delay)}; expected milliseconds, 0 or more")
-            return ids
+        is_timed = request.get("timestamp") is not None
         self.all_timed = is_timed if self.all_timed is None else self.all_timed
         if is_timed != self.all_timed:
             said = "has a timestamp" if is_timed else "lacks timestamp"

@@ -90,15 +90,11 @@ def _number(path, form, ids, offsets, order, name_of, notes):
 
 
 def _drop_times(values, n_missing):
-    """Set the stamps to 0 if some or all requests have none; return what to say of it."""
-    n = len(values["timestamp"])
+    """Set the stamps to 0 if no request has one; return what to say of it."""
     if not n_missing:
         return []
-    values["timestamp"] = np.zeros(n)
-    said = "no line has a time"
-    if n_missing < n:
-        said = f"{count(n_missing, 'request')} with a delay after a reply and no time: no times are used"
-    return [f"{said}: all requests arrive at 0 s, in the lines' order"]
+    values["timestamp"] = np.zeros(len(values["timestamp"]))
+    return ["no line has a time: all requests arrive at 0 s, in the lines' order"]
 
 
 def _find_block_size(path, form, asked, first):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from kvprefix.files.arrow_arrays import fill_missing, to_array
 from kvprefix.files.arrow_lines import LineReader
 from kvprefix.files.jsonlines import is_whole
-from kvprefix.formats.block_forms import Rows
+from kvprefix.formats.block_forms import HasSessions, Rows
 from kvprefix.formats.block_scan import scan_lines
 
 
@@ -70,7 +70,7 @@ class BlockReader(LineReader):
         return Lines(values, missing, int) if self._are_right(values, missing) else None
 
     def from_batches(self, batches):
-        """Return the Lines of Arrow's batches; None if something is wrong, or if there are sessions."""
+        """Return the Lines of Arrow's batches; None if something is wrong."""
         form, parts, missing = self.form, [], self._may_be_missing()
         for batch in batches:
             lists = batch["hash_ids"]
@@ -81,7 +81,7 @@ class BlockReader(LineReader):
             if any(column.null_count for column in [lists, lists.flatten(), *columns.values()]):
                 return None
             if form.has_sessions and batch["session_id"].null_count < len(batch):
-                return None
+                raise HasSessions
             parts.append({**columns, "blocks": lists.offsets, "hash_ids": lists.flatten()})
         values = {name: _to_array([part[name] for part in parts]) for name in form.fields}
         values["hash_ids"], name_of = _number_ids([part["hash_ids"] for part in parts], self.kind)

@@ -124,9 +124,10 @@ def _read(source, read, written, options):
 
 def _list_blocks(given, read, written, block_size):
     """Return a PrefixTrace of the size that is asked for."""
-    from kvprefix.blocks.listed import coarsen_blocks, list_blocks
+    from kvprefix.blocks.listed import coarsen_blocks, complete_blocks, list_blocks
 
     if read.holds == "blocks":
+        given = complete_blocks(given)
         return given if block_size is None else coarsen_blocks(given, block_size)
     return list_blocks(given, block_size or written.block_size)
 

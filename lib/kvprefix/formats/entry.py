@@ -24,6 +24,8 @@ class Options(NamedTuple):
     model : str
         Written if a request names none.
     progress : bool
+    timing : Timing, optional
+        When sessions start and their requests follow; see `timing`.
     """
 
     block_size: int | None = None
@@ -31,6 +33,7 @@ class Options(NamedTuple):
     tokenizer: str = "bundled"
     model: str = "default"
     progress: bool = True
+    timing: object = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,10 @@ class Format:
     read : callable, optional
         ``read(path, options)`` returns a Trace, a RequestLog or a PrefixTrace that lists partial blocks too. It raises
         InputError, naming the line. None if the format is only written, or read as another one.
+    read_sessions : callable, optional
+        ``read_sessions(path, options)`` returns a SessionTrace, or None if the file has no sessions.
+    takes_folders : bool
+        Whether it may be a folder of files.
     read_as : str, optional
         The format as which it is read.
     write : callable, optional
@@ -80,6 +87,8 @@ class Format:
     tools: str = ""
     not_in_it: str = ""
     read: Callable | None = None
+    read_sessions: Callable | None = None
+    takes_folders: bool = False
     read_as: str | None = None
     write: Callable | None = None
     written_by: str | None = None

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import re
+from pathlib import Path
 
 from kvprefix.files.paths import InputError, explain_os_errors
 from kvprefix.files.words import guess
@@ -43,6 +44,8 @@ def _find(name, formats, done):
 def recognise(path):
     """Return the format of a file: by its first bytes, else by the first request of its first lines; None if unknown.
 
+    Of a file without such lines: by the first object of its JSON. Of a folder: by its first file.
+
     Raises
     ------
     InputError
@@ -50,6 +53,8 @@ def recognise(path):
     """
     from kvprefix.files.jsonlines import number_lines, parse_object, read_magic
 
+    if Path(path).is_dir():
+        return _recognise_folder(path)
     with explain_os_errors(path):
         magic = read_magic(path)
         found = next((one for one in list_sources() if one.has_magic(magic)), None)
@@ -57,7 +62,24 @@ def recognise(path):
             return found
         with contextlib.closing(number_lines(path)) as lines:
             records = (parse_object(line, "")[0] for _, line in itertools.islice(lines, _FIRST_LINES))
-            return next(filter(None, map(_recognise_request, records)), None)
+            found = next(filter(None, map(_recognise_request, records)), None)
+    return found or _recognise_whole(path)
+
+
+def _recognise_folder(path):
+    from kvprefix.formats.documents import list_files
+
+    found = (recognise(file) for file in list_files(path)[0])
+    return next((one for one in found if one and one.takes_folders), None)
+
+
+def _recognise_whole(path):
+    """Return the format of a file whose JSON goes over several lines."""
+    from kvprefix.formats.documents import read_documents
+
+    document = next(read_documents(path, "hash_ids", ""), None)
+    found = _recognise_request(document.record) if document else None
+    return found if found and found.takes_folders else None
 
 
 def _recognise_request(record):
@@ -70,6 +92,9 @@ def refuse_unknown(path):
     """Raise InputError for a file of no known format: it names the first line's fields and the known formats."""
     from kvprefix.files.jsonlines import number_lines, parse_object, show_value
 
+    if Path(path).is_dir():
+        kinds = join_words([one.label for one in list_sources() if one.takes_folders])
+        raise InputError(f"{path}: is a folder without files of a known format; known in folders: {kinds}")
     said = "is empty"
     with explain_os_errors(path), contextlib.closing(number_lines(path)) as lines:
         for number, line in lines:

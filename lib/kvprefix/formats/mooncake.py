@@ -2,8 +2,7 @@
 
 `hash_ids` are the blocks of a request's prompt from the root on, the last one often partial; an id is a whole number of
 any size, or a text. Of the other fields two are read: the first line's `block_size`, which kvcache-simulator reads too,
-and `session_id`, to refuse lines that list only what is new since the line before, as aiperf takes them. A later line
-of a session may have a `delay` after a reply and no `timestamp`: then no times are known, as if no line had one.
+and `session_id`, with which a file is read as `mooncake_sessions` says.
 """
 
 from dataclasses import replace
@@ -11,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from kvprefix.files.words import count
-from kvprefix.formats.block_forms import LENGTH, STAMP, Form
+from kvprefix.formats.block_forms import LENGTH, STAMP, Form, HasSessions
 from kvprefix.formats.block_lines import read_blocks, write_blocks
 from kvprefix.formats.registry import FORMATS
 
@@ -37,16 +36,20 @@ def read_mooncake(path, block_size=None, *, outputs=False):
 
     Returns
     -------
-    PrefixTrace
+    PrefixTrace or None
         In the order of the stamps, or of the lines if there are none; each request is a conversation and finishes as
-        it arrives, since no clock is known. ``info["notes"]`` says what was put right.
+        it arrives, since no clock is known. ``info["notes"]`` says what was put right. None if a line has a
+        `session_id`.
 
     Raises
     ------
     InputError
         A line that is no such request, or a block that follows two different blocks; file and line are named.
     """
-    trace, values, missing = read_blocks(path, _WITH_OUTPUTS if outputs else MOONCAKE, block_size)
+    try:
+        trace, values, missing = read_blocks(path, _WITH_OUTPUTS if outputs else MOONCAKE, block_size)
+    except HasSessions:
+        return None
     if missing.get("output_length"):
         trace.info["notes"].append(f"{count(missing['output_length'], 'request')} without output_length: taken as 0")
     return replace(trace, output_tokens=values.get("output_length"))

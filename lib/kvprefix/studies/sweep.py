@@ -21,6 +21,7 @@ from kvprefix.cache.curve import (
 from kvprefix.cache.policies import find_policy, label_policy
 from kvprefix.cache.replay import check_capacity, replay_each
 from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.sessions import rate_sessions
 from kvprefix.cache.tree import replay_tree
 from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.files.numerals import read_number
@@ -29,11 +30,12 @@ from kvprefix.files.progress import show_progress
 from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise, refuse_unknown
+from kvprefix.formats.read import check_timing
 
 _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
 
 
-def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0, progress=False):
+def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0, timing=None, progress=False):
     """Sweep a trace file; return all that the command prints as JSON.
 
     Parameters
@@ -43,17 +45,17 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
     policies : sequence of str
     capacities : sequence of int, optional
         Blocks; `default_capacities` if not given.
-    block_size, warmup, progress
+    block_size, warmup, timing, progress
         As in `load_accesses` and `sweep`.
 
     Returns
     -------
     dict
         `trace` (what was read, with `notes` on what was put right), `unbounded` (the rates of a cache that never
-        evicts) and `curves` (of `sweep`).
+        evicts), `curves` (of `sweep`) and, if requests follow one another, `sessions` (of `rate_sessions`).
     """
     _check(policies, capacities or [], warmup)
-    accesses = load_accesses(path, block_size)
+    accesses = load_accesses(path, block_size, timing)
     trace = {
         "path": str(path),
         "requests": len(accesses),
@@ -64,14 +66,16 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
         "notes": accesses.info.get("notes", []),
     }
     capacities = default_capacities(accesses) if capacities is None else capacities
+    sessions = rate_sessions(accesses, warmup=warmup)
     return {
         "trace": trace,
         "unbounded": rate_unbounded(accesses, warmup=warmup),
+        **({"sessions": sessions} if sessions else {}),
         "curves": sweep(accesses, policies, capacities, warmup=warmup, progress=progress),
     }
 
 
-def load_accesses(path, block_size=None):
+def load_accesses(path, block_size=None, timing=None):
     """Read a trace of any kind that has blocks or tokens, told apart by its first bytes and its first line.
 
     Parameters
@@ -80,16 +84,19 @@ def load_accesses(path, block_size=None):
         In any format of `formats.registry` that holds tokens or blocks.
     block_size : int, optional
         Tokens per block. If not given: what the trace was made for or says, else the format's usual size.
+    timing : Timing, optional
+        Of a trace of sessions: when they start, and their requests follow.
     """
     if block_size is not None:
         check_block_size(block_size)
     found = recognise(path) or refuse_unknown(path)
+    check_timing(path, found, timing)
     if found.holds == "messages":
         raise InputError(
             f"{path}: holds messages, neither tokens nor blocks; make a trace with tokens of it first: "
             f"python -m kvprefix convert {path} {Path(path).stem}.parquet --to parquet"
         )
-    read = found.read(path, Options(block_size=block_size, progress=False))
+    read = found.read(path, Options(block_size=block_size, progress=False, timing=timing))
     return read if found.holds == "blocks" else _cut_tokens(read, block_size, found.block_size)
 
 
@@ -233,6 +240,10 @@ def format_result(result):
         f"Hit rates of {describe_warmup(warmup)}: by block access, by prompt token, and the mean over requests",
         f"A cache that never evicts: {', '.join(f'{name} {rate}' for name, rate in ceiling)}",
     ]
+    if "sessions" in result:
+        one = result["sessions"]
+        spread = ", ".join(f"{name} {100 * one[name]:.2f} %" for name in ("mean", "min", "p5", "median", "p95"))
+        facts.append(f"Without a bound, the token hit rates of {one['n']:,} sessions: {spread}")
     rows = [
         [plain_text(label_policy(row["policy"])), f"{row['capacity_blocks']:,}", *_show_rates(row)]
         for row in result["curves"]

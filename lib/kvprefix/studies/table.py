@@ -26,6 +26,7 @@ from kvprefix.files.sealed import (
     write_sealed,
 )
 from kvprefix.studies.draws import FIRST_DRAWS, SEEDS, STEP
+from kvprefix.studies.experiment import SessionExperiment
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.traces.workload import make_trace
 
@@ -121,6 +122,8 @@ def draw(workload, block_size, **changes):
     **changes
         The parameters of the clock and the arrivals in which this draw differs, the seed above all.
     """
+    if isinstance(workload, SessionExperiment):
+        return workload.draw(block_size, **changes)
     return draw_stretches(workload, block_size, **changes).list_blocks()
 
 
@@ -130,12 +133,14 @@ def draw_stretches(workload, block_size, *, outputs=False, **changes):
     The tree of the requests' prefixes is made once per process: other times only put requests in another order, and
     another block size only cuts the tree elsewhere. With `outputs` requests access the blocks of their replies too.
     """
+    if isinstance(workload, SessionExperiment):
+        return workload.draw_stretches(block_size, **changes)
     return cut_trace(find_tree(workload.tokens, outputs), draw_trace(workload, **changes), block_size)
 
 
 def draw_trace(workload, **changes):
     """Return the Trace of the workload's multi-turn requests at such times, with the numbers of the requests alone."""
-    parameters, requests = replace(workload.parameters, **changes), workload.requests.select_dtypes("number")
+    parameters, requests = replace(workload.parameters, **changes), workload.requests.select_dtypes(["number", "bool"])
     return make_trace(replace(workload, parameters=parameters, requests=requests), "multi_turn")
 
 

@@ -38,7 +38,8 @@ class Clock(Entry):
     def delay(self, requests, rng):
         """Return the seconds from the previous turn to each request, (n,) float64; those of first turns are not used.
 
-        `requests` is a DataFrame with `output_tokens`, ordered by conversation and turn.
+        `requests` is a DataFrame with `output_tokens`, ordered by conversation and turn; it may have `after_tool`,
+        whether a request brings a tool's result.
         """
         raise NotImplementedError
 
@@ -87,7 +88,8 @@ class Causal(Clock):
         return THINKS.parse(self.think, vars(self))
 
     def delay(self, requests, rng):
-        return _wait_for_replies(self, requests) + self.think_time().draw(len(requests), rng)
+        think = self.think_time().draw(len(requests), rng, requests.get("after_tool"))
+        return _wait_for_replies(self, requests) + think
 
     def describe(self):
         return (

@@ -10,7 +10,11 @@ from kvprefix.blocks.identify import identify_blocks
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.blocks.prefix_tree import make_prefix_tree
 from kvprefix.blocks.sharing import count_hits
+from kvprefix.blocks.stretch_blocks import stretch_trace
 from kvprefix.blocks.stretches import count_leading, cut_trace, describe_stretches, find_paths
+from kvprefix.cache.curve import rate_hits
+from kvprefix.cache.recency import lru_curve, measure_recency
+from kvprefix.cache.replay import replay
 from kvprefix.tokens.arrays import make_tokens
 from kvprefix.traces.trace import make_trace_of
 from kvprefix.traces.workload import make_trace
@@ -120,3 +124,21 @@ def test_paths_without_the_template_are_those_of_its_blocks(bundled_workload):
     assert paths.n_distinct == blocks.n_distinct
     ends = [part[-1] if part else 0 for part in by_request(paths.ends, paths.offsets)]
     assert ends == np.diff(blocks.offsets).tolist()
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=5), min_size=1, max_size=12))
+def test_stretches_of_a_list_of_blocks_give_it_back(prompts):
+    accesses = make_prefix_trace(make_trace_of([[*prompt, 9] for prompt in prompts]), 1)
+    stretched = stretch_trace(accesses)
+    again = stretched.list_blocks()
+    for name in ("ids", "offsets", "parent", "depth", "last_weight", "prompt_tokens"):
+        assert getattr(again, name).tolist() == getattr(accesses, name).tolist()
+    ends = {(prompt[: k + 1]) for prompt in map(tuple, ([*one, 9] for one in prompts)) for k in range(len(prompt))}
+    children = {one: {other for other in ends if other[:-1] == one} for one in ends}
+    last = {(*prompt, 9) for prompt in map(tuple, prompts)}
+    assert stretched.paths.n_nodes == sum(len(children[one]) != 1 or one in last for one in ends)
+    capacities = [1, 3, 8]
+    curve = lru_curve(stretched, measure_recency(stretched)).at(capacities)
+    for k, capacity in enumerate(capacities):
+        expected = rate_hits(accesses, replay(accesses, capacity, "lru"))
+        assert {name: one[k] for name, one in curve.items()} == pytest.approx(expected)

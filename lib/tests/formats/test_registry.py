@@ -67,6 +67,9 @@ def run(capsys, monkeypatch):
 
 
 MOONCAKE = [line([1, 2], 16, 0, block_size=8), line([1, 3], 15, 1000), line([1, 3], 15, 2000)]
+SESSIONS = "agent-sessions", "agentic-mooncake", "dynamo", "tracelab"
+SIZES = "mooncake 512, bailian 16, agent-sessions 64, agentic-mooncake 512, dynamo 64, tracelab 64, dummy 8"
+LABELS = "agentic sessions, agentic Mooncake, Dynamo's request traces, TraceLab's rounds or the dummy's lines"
 DUMMY = [{"n": 16, "own_ids": "0 1"}, {"n": 15, "own_ids": "0 2"}, {"n": 15, "own_ids": "0 2"}]
 
 
@@ -75,12 +78,12 @@ def test_help_names_a_new_format(dummy, run):
     assert code == 0
     targets = "mooncake, bailian, dummy, vllm-custom, vllm-multi-turn, openai-batch or parquet"
     assert f"--to FORMAT format of OUT: {targets}" in out
-    sources = "parquet, engine, log, mooncake, bailian or dummy"
+    sources = f"parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)} or dummy"
     assert f"--from FORMAT format of IN: {sources} (default: found by content)" in out
-    assert "(default: IN's, else mooncake 512, bailian 16, dummy 8)" in out
+    assert f"(default: IN's, else {SIZES})" in out
     code, out, _ = run("curve", "--help")
-    assert code == 0 and "our Parquet, Mooncake's lines, Bailian's lines or the dummy's lines" in out
-    assert "the trace's own, else parquet 16, mooncake 512, bailian 16, dummy 8" in out
+    assert code == 0 and f"our Parquet, Mooncake's lines, Bailian's lines, {LABELS}" in out
+    assert f"the trace's own, else parquet 16, {SIZES}" in out
 
 
 def test_a_new_format_is_written_and_read_by_content_and_by_name(dummy, run, tmp_path):
@@ -111,7 +114,7 @@ def test_a_new_format_is_rated_as_any_other(dummy, run, tmp_path):
 def test_errors_and_the_table_list_a_new_format(dummy, run, tmp_path):
     source = write(tmp_path / "m", *MOONCAKE)
     assert "known: mooncake, bailian, dummy, vllm-custom" in run("convert", source, tmp_path / "x", "--to", "csv")[2]
-    assert "known: parquet, engine, log, mooncake, bailian, dummy" in run(
+    assert f"known: parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)}, dummy" in run(
         "convert", source, tmp_path / "x", "--to", "dummy", "--from", "csv"
     )[2]  # fmt: skip
     for command in (["convert", tmp_path / "u", tmp_path / "x", "--to", "dummy"], ["curve", tmp_path / "u"]):

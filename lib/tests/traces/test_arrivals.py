@@ -1,4 +1,5 @@
 import warnings
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -123,3 +124,37 @@ def test_clock_without_sense_is_refused(values, said):
 def test_rate_without_sense_is_refused(rate):
     with pytest.raises(InputError, match="arrival_rate is .*; expected a number of conversations per second, from"):
         Poisson(rate)
+
+
+def quantile_error(n, share, sigma):
+    """Return the standard error of the logarithm of a lognormal quantile."""
+    z = NormalDist().inv_cdf(share)
+    return sigma * np.sqrt(share * (1 - share) / n) / NormalDist().pdf(z)
+
+
+@pytest.mark.parametrize(
+    ("text", "after_tool", "median", "high"),
+    [
+        ("agent", True, 9, 71), ("agent", False, 210, 2977), ("agent:2:30:100:900", True, 2, 30),
+        ("agent:2:30:100:900", False, 100, 900), ("agent:2:30", False, 210, 2977),
+    ],
+)  # fmt: skip
+def test_agents_think_in_two_modes_with_the_quantiles_asked_for(text, after_tool, median, high):
+    n = 40_000
+    requests = pd.DataFrame({
+        "conversation_index": np.repeat(np.arange(n), 2), "turn": np.tile([0, 1], n), "output_tokens": 10,
+        "after_tool": np.tile([False, after_tool], n),
+    })  # fmt: skip
+    times = schedule_turns(requests, Poisson(2.0), Causal(think=text), np.random.default_rng(3)).reshape(n, 2)
+    think = np.diff(times)[:, 0] - (0.5 + 0.3)
+    sigma = np.log(high / median) / NormalDist().inv_cdf(0.9)
+    for share, expected in ((0.5, median), (0.9, high)):
+        assert abs(np.log(np.quantile(think, share) / expected)) < 4 * quantile_error(n, share, sigma)
+
+
+def test_requests_without_the_column_all_follow_a_person():
+    think = Causal(think="agent").think_time()
+    draws = [think.draw(5, np.random.default_rng(0), after_tool).tolist() for after_tool in (None, [0] * 5, [1] * 5)]
+    assert draws[0] == draws[1] and all(a > b for a, b in zip(draws[0], draws[2], strict=True))
+    with pytest.raises(InputError, match="its 90 % quantile is 5 s; expected 9 or more"):
+        Causal(think="agent:9:5")

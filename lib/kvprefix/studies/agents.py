@@ -1,0 +1,181 @@
+"""The study of agent sessions: how they grow and pause, what an unbounded cache gives each, what a pause costs.
+
+Tables only. What depends on when sessions start is measured over several draws, as other studies (`table`); the rest
+is a property of the trace.
+"""
+
+import numpy as np
+import pandas as pd
+from numba import njit
+
+from kvprefix.blocks.sessions import PERSON, TOOL, UNKNOWN
+from kvprefix.cache.curve import count_hits_at, count_seen, measure_distances
+from kvprefix.stats.intervals import bootstrap_rates, interval
+from kvprefix.studies.cache import measure_seeds, spread_capacities
+from kvprefix.studies.draws import is_settled
+from kvprefix.studies.table import draw
+
+FOLLOWS = {TOOL: "a tool's result", PERSON: "a person's message", UNKNOWN: "not told"}
+PAUSES_S = (0, 10, 60, 600, 3600, np.inf)  # edges of the classes of pauses
+TURNS = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # requests of a main agent at which the growth is read
+
+
+def describe_sessions(sessions):
+    """Return a row per session.
+
+    Parameters
+    ----------
+    sessions : SessionTrace
+
+    Returns
+    -------
+    pandas.DataFrame
+        `requests`, `subagents`, `subagent_requests`, `prompt_tokens` (of all requests), `first_prompt`,
+        `largest_prompt`, `output_tokens`, `blocks` (distinct, of ids that no other session has before it),
+        `duration_s`, `compactions`, `token` (the hit rate without a bound, sessions in the file's order).
+    """
+    one, rows = sessions.accesses, []
+    hits = one.hit_tokens(count_seen(one.ids, one.offsets))
+    frame = pd.DataFrame({
+        "session": one.conversation, "agent": sessions.agent, "prompt": one.prompt_tokens, "hit": hits,
+        "output": one.output_tokens, "end": one.finish_s, "compacted": find_compactions(sessions),
+        "new": np.diff(np.maximum.accumulate(np.append(0, _find_most(one.ids, one.offsets)))),
+    })  # fmt: skip
+    for _, own in frame.groupby("session", sort=True):
+        rows.append({
+            "requests": len(own), "subagents": own.loc[own["agent"] > 0, "agent"].nunique(),
+            "subagent_requests": int((own["agent"] > 0).sum()), "prompt_tokens": own["prompt"].sum(),
+            "first_prompt": own["prompt"].iloc[0], "largest_prompt": own["prompt"].max(),
+            "output_tokens": own["output"].sum(), "blocks": own["new"].sum(), "duration_s": own["end"].max(),
+            "compactions": int(own["compacted"].sum()), "token": own["hit"].sum() / max(own["prompt"].sum(), 1),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@njit(cache=True, nogil=True)
+def _find_most(ids, offsets):
+    """Return one more than the largest block so far that each request lists; ids are numbered as first seen."""
+    most, found = 0, np.zeros(len(offsets) - 1, np.int64)
+    for i in range(len(found)):
+        for k in range(offsets[i], offsets[i + 1]):
+            most = max(most, ids[k] + 1)
+        found[i] = most
+    return found
+
+
+def find_compactions(sessions):
+    """Say which requests do not continue the one before them of their agent: they lack one of its full blocks.
+
+    Parameters
+    ----------
+    sessions : SessionTrace
+
+    Returns
+    -------
+    (n_requests,) ndarray of bool
+    """
+    one = sessions.accesses
+    same = _count_common(one.ids, one.offsets, one.previous)
+    full = one.prompt_tokens[one.previous] // one.block_size
+    return (one.previous >= 0) & (same < np.minimum(full, one.blocks[one.previous]))
+
+
+@njit(cache=True, nogil=True)
+def _count_common(ids, offsets, previous):
+    """Return how many leading blocks each request shares with the one before it; 0 if there is none."""
+    same = np.zeros(len(previous), np.int64)
+    for i in range(len(previous)):
+        if previous[i] < 0:
+            continue
+        a, b = offsets[i], offsets[previous[i]]
+        most = min(offsets[i + 1] - a, offsets[previous[i] + 1] - b)
+        while same[i] < most and ids[a + same[i]] == ids[b + same[i]]:
+            same[i] += 1
+    return same
+
+
+def tabulate_compactions(sessions):
+    """Return a row per request that does not continue the one before it: the tokens before, after and in common."""
+    one, rows = sessions.accesses, np.flatnonzero(find_compactions(sessions))
+    same = _count_common(one.ids, one.offsets, one.previous)[rows]
+    before, after = one.prompt_tokens[one.previous[rows]], one.prompt_tokens[rows]
+    return pd.DataFrame({
+        "session": one.conversation[rows], "before": before, "after": after, "shared": same * one.block_size,
+        "shorter": after < before,
+    })  # fmt: skip
+
+
+def tabulate_growth(sessions, turns=TURNS):
+    """Return the prompt tokens of main agents at some of their requests: `request` (from 1), `sessions`, quartiles."""
+    main = sessions.main_only().accesses
+    rows = []
+    for turn in turns:
+        prompts = main.prompt_tokens[main.turn == turn - 1]
+        if len(prompts):
+            low, median, high = np.percentile(prompts, [25, 50, 75])
+            rows.append({"request": turn, "sessions": len(prompts), "low": low, "median": median, "high": high})
+    return pd.DataFrame(rows)
+
+
+def tabulate_gaps(sessions):
+    """Return how long main agents pause, by what follows: `after`, `n`, `median_s`, `p90_s`, `share` of the time."""
+    gap, main, rows = measure_pauses(sessions.accesses), sessions.agent == 0, []
+    total = gap[main & (sessions.accesses.previous >= 0)].sum()
+    for after, label in FOLLOWS.items():
+        own = gap[main & (sessions.after == after)]
+        if len(own):
+            half, most = np.percentile(own, [50, 90])
+            rows.append({"after": label, "n": len(own), "median_s": half, "p90_s": most, "share": own.sum() / total})
+    return pd.DataFrame(rows)
+
+
+def measure_pauses(accesses):
+    """Return the seconds from the answer before each request to it, 0 or more; NaN for an agent's first request."""
+    before = accesses.previous
+    return np.where(before >= 0, np.maximum(accesses.arrival_s - accesses.finish_s[before], 0), np.nan)
+
+
+def study_pauses(experiment, *, points=5):
+    """Measure under LRU what a request hits by how long its agent paused before it.
+
+    Parameters
+    ----------
+    experiment : SessionExperiment
+    points : int
+        Capacities, at equal ratios from a 200th to a third of all distinct blocks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `capacity_blocks` (NaN: unbounded), `pause` (the class, from 0 on), `n` requests, `token`, their token
+        hit rate, and for the first seed `low` and `high`, its 95 % interval over resampled sessions.
+    """
+    return measure_seeds(
+        experiment, "pauses", [points, PAUSES_S[1:-1]], measure_pause_hits, (points,),
+        enough=lambda table: is_settled(table.fillna({"capacity_blocks": 0}), ["capacity_blocks", "pause"]),
+    )  # fmt: skip
+
+
+def measure_pause_hits(experiment, seed, points):
+    """Measure pauses on one draw; the rows of `study_pauses` for its seed."""
+    accesses = draw(experiment, experiment.parameters.block_size, seed=seed)
+    capacities = choose_capacities(accesses.n_distinct, points)
+    hits = count_hits_at(accesses, measure_distances(accesses), capacities)
+    hits = np.column_stack([hits, count_seen(accesses.ids, accesses.offsets)])
+    tokens, pauses, frames = accesses.hit_tokens(hits), measure_pauses(accesses), []
+    for k in range(len(PAUSES_S) - 1):
+        own = (pauses >= PAUSES_S[k]) & (pauses < PAUSES_S[k + 1])
+        prompt = accesses.prompt_tokens[own]
+        frame = pd.DataFrame({
+            "seed": seed, "capacity_blocks": [*capacities.astype(float), np.nan], "pause": k, "n": int(own.sum()),
+            "token": tokens[own].sum(axis=0) / max(prompt.sum(), 1), "low": np.nan, "high": np.nan,
+        })  # fmt: skip
+        if seed == experiment.parameters.seed and own.any():
+            frame["low"], frame["high"] = interval(bootstrap_rates(tokens[own], prompt, accesses.conversation[own]))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def choose_capacities(n_distinct, points=5):
+    """Return capacities in blocks from a 200th to a third of all distinct blocks, at equal ratios."""
+    return spread_capacities(max(n_distinct // 3, 1), points, max(n_distinct // 200, 1))
