@@ -6,6 +6,7 @@ from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
 from kvprefix.formats.lookup import find_target, join_names, list_sizes, list_sources, list_targets
 from kvprefix.formats.registry import FORMATS
+from kvprefix.servers.rules import SERVERS
 from kvprefix.traces.table import TABLE
 
 HELP = "write a trace in another tool's format"
@@ -30,6 +31,8 @@ def add_options(parser):
     )
     parser.add_argument("--from-block-size", help=f"tokens per block of IN (default: what it says, else {sizes})")
     parser.add_argument("--tokenizer", default="bundled", help=f"for messages: {TABLE['tokenizer'].help}")
+    servers = ", ".join(SERVERS)
+    parser.add_argument("--server", default="vllm", help=f"for chats: whose rules make prompts of bodies: {servers}")
     parser.add_argument("--model", default="default", help=f"the model to write in {named}, if IN names none")
 
 
@@ -42,7 +45,7 @@ def call(options):
     sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
     done = convert(
         options.source, options.target, options.to, kind=options.kind, block_size=sizes[0], from_block_size=sizes[1],
-        tokenizer=options.tokenizer, model=options.model,
+        tokenizer=options.tokenizer, server=options.server, model=options.model,
     )  # fmt: skip
     blocks = "" if done.block_size is None else f", blocks of {done.block_size} tokens"
     tell(f"{options.target}: {done.target} of {done.requests:,} requests ({done.source}){blocks}")

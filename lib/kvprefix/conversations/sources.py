@@ -31,7 +31,7 @@ def find_files(source):
     path = resolve_input(source)
     if path.is_dir():
         return _walk(path), path
-    if path.exists() or not _MARKS & set(str(source)):
+    if not is_pattern(source):
         if not path.exists():
             raise InputError(f"{path}: no such file; expected a data file, a folder, a glob or `bundled`")
         return iter([path]), None
@@ -41,6 +41,11 @@ def find_files(source):
     if not files:
         raise InputError(f"{source}: no file fits this pattern")
     return iter(files), Path(os.path.commonpath([one.parent for one in files]))
+
+
+def is_pattern(source):
+    """Say whether a source is a glob: no file has its name, and it has marks of one."""
+    return bool(_MARKS & set(str(source))) and not resolve_input(source).exists()
 
 
 def _walk(folder):

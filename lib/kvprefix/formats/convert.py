@@ -38,8 +38,8 @@ class Converted(NamedTuple):
 
 
 def convert(
-    source, target, to, *, kind=None, block_size=None, from_block_size=None, tokenizer="bundled", model="default",
-    progress=True,
+    source, target, to, *, kind=None, block_size=None, from_block_size=None, tokenizer="bundled", server="vllm",
+    model="default", progress=True,
 ):  # fmt: skip
     """Read a trace in any format that can be read and write it in one that can be written, whole or not at all.
 
@@ -58,6 +58,8 @@ def convert(
         Tokens per block, of a source that lists blocks. If not given: what it says, else its form's usual one.
     tokenizer : str
         For a source with messages: `bundled` (Qwen2.5), a hub id or a folder.
+    server : str
+        For chats: whose rules make prompts of bodies.
     model : str
         For a batch file, if the log names none.
     progress : bool
@@ -81,7 +83,7 @@ def convert(
     refuse_same_file(source, target)
     read = read or recognise(source) or refuse_unknown(source)
     _check_pair(source, read, written, block_size, from_block_size)
-    options = Options(from_block_size, True, tokenizer, model, progress)
+    options = Options(from_block_size, True, tokenizer, server, model, progress)
     given = content = _read(source, read, written, options)
     if written.holds == "blocks":
         content = _list_blocks(given, read, written, block_size)
@@ -113,13 +115,7 @@ def _check_pair(source, read, written, block_size, from_block_size):
 
 def _read(source, read, written, options):
     """Return what a source holds; its messages as tokens, if these are needed."""
-    if read.holds != "messages" or written.holds == "messages":
-        return read.read(source, options)
-    from kvprefix.formats.chat_trace import tokenise_log
-    from kvprefix.tokens.tokenizer import find_tokenizer
-
-    tokenizer = find_tokenizer(options.tokenizer)
-    return tokenise_log(read.read(source, options), tokenizer, progress=options.progress)
+    return (read.read if read.holds != "messages" or written.holds == "messages" else read.tokenise)(source, options)
 
 
 def _list_blocks(given, read, written, block_size):

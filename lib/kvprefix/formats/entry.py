@@ -21,6 +21,8 @@ class Options(NamedTuple):
         Whether the numbers of generated tokens are needed.
     tokenizer : str
         Of messages: `bundled` (Qwen2.5), a hub id or a folder.
+    server : str
+        Of chats: whose rules make prompts of bodies.
     model : str
         Written if a request names none.
     progress : bool
@@ -31,6 +33,7 @@ class Options(NamedTuple):
     block_size: int | None = None
     outputs: bool = False
     tokenizer: str = "bundled"
+    server: str = "vllm"
     model: str = "default"
     progress: bool = True
     timing: object = None
@@ -57,6 +60,8 @@ class Format:
         InputError, naming the line. None if the format is only written, or read as another one.
     read_sessions : callable, optional
         ``read_sessions(path, options)`` returns a SessionTrace, or None if the file has no sessions.
+    tokenise : callable, optional
+        ``tokenise(path, options)`` returns a Trace; of a format that holds messages.
     takes_folders : bool
         Whether it may be a folder of files.
     read_as : str, optional
@@ -68,8 +73,10 @@ class Format:
         The command that writes it instead.
     has_magic : callable, optional
         Whether a file is of this format, by its first four bytes.
+    fits : callable, optional
+        Whether a file that begins so is of this format, by its path.
     has_request : callable, optional
-        Whether a line is a request of this format, by its JSON object. Later entries are asked first.
+        Whether a line is a request of this format, by its JSON object. Later entries are asked first, here and there.
     check_target : callable, optional
         ``check_target(path)`` raises InputError if no such file may be written there.
     block_size : int, optional
@@ -88,11 +95,13 @@ class Format:
     not_in_it: str = ""
     read: Callable | None = None
     read_sessions: Callable | None = None
+    tokenise: Callable | None = None
     takes_folders: bool = False
     read_as: str | None = None
     write: Callable | None = None
     written_by: str | None = None
     has_magic: Callable = lambda magic: False
+    fits: Callable = lambda path: True
     has_request: Callable = lambda record: False
     check_target: Callable = lambda path: None
     block_size: int | None = None

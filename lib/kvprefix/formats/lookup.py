@@ -5,6 +5,7 @@ import itertools
 import re
 from pathlib import Path
 
+from kvprefix.conversations.sources import is_pattern
 from kvprefix.files.paths import InputError, explain_os_errors
 from kvprefix.files.words import guess
 from kvprefix.formats.entry import HOLDS
@@ -55,9 +56,11 @@ def recognise(path):
 
     if Path(path).is_dir():
         return _recognise_folder(path)
+    if is_pattern(path):
+        return FORMATS["chats"]
     with explain_os_errors(path):
         magic = read_magic(path)
-        found = next((one for one in list_sources() if one.has_magic(magic)), None)
+        found = next((one for one in reversed(list_sources()) if one.has_magic(magic) and one.fits(path)), None)
         if found:
             return found
         with contextlib.closing(number_lines(path)) as lines:

@@ -7,7 +7,7 @@ from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import find_source, join_words, list_sources, recognise, refuse_unknown
 
 
-def read_trace(path, *, form=None, block_size=None, tokenizer="bundled", timing=None, progress=False):
+def read_trace(path, *, form=None, block_size=None, tokenizer="bundled", server="vllm", timing=None, progress=False):
     """Read a trace in any known format, found by content, plain or compressed.
 
     Parameters
@@ -19,6 +19,8 @@ def read_trace(path, *, form=None, block_size=None, tokenizer="bundled", timing=
         Tokens per block of a trace that lists blocks; what the file says, or the format's usual size, if not given.
     tokenizer : str
         Of a log with messages: `bundled` (Qwen2.5), a Hugging Face hub id or a folder.
+    server : str
+        Of chats: whose rules make prompts of bodies.
     timing : Timing, optional
         Of a trace of sessions: when they start, and their requests follow.
     progress : bool
@@ -37,13 +39,9 @@ def read_trace(path, *, form=None, block_size=None, tokenizer="bundled", timing=
     path = Path(path)
     found = find_source(form) if form else recognise(path) or refuse_unknown(path)
     check_timing(path, found, timing)
-    content = found.read(path, Options(block_size=block_size, tokenizer=tokenizer, progress=progress, timing=timing))
-    if found.holds != "messages":
-        return content
-    from kvprefix.formats.chat_trace import tokenise_log
-    from kvprefix.tokens.tokenizer import find_tokenizer
-
-    return tokenise_log(content, find_tokenizer(tokenizer), progress=progress)
+    read = found.tokenise or found.read
+    options = Options(block_size=block_size, tokenizer=tokenizer, server=server, progress=progress, timing=timing)
+    return read(path, options)
 
 
 def read_sessions(path, *, form=None, block_size=None, timing=None):

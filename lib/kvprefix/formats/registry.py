@@ -61,6 +61,51 @@ def _read_log(path, options):
     return read_log(path, progress=options.progress)
 
 
+def _tokenise_log(path, options):
+    from kvprefix.formats.chat_trace import tokenise_log
+    from kvprefix.tokens.tokenizer import find_tokenizer
+
+    return tokenise_log(_read_log(path, options), find_tokenizer(options.tokenizer), progress=options.progress)
+
+
+def _is_chat(record):
+    from kvprefix.conversations.forms.registry import recognise
+
+    return recognise(record) is not None
+
+
+def _is_table(magic):
+    from kvprefix.conversations.tables import is_table
+
+    return is_table(magic)
+
+
+def _read_chats(path, options):
+    from kvprefix.formats.traffic_trace import read_chats
+    from kvprefix.tokens.tokenizer import find_tokenizer
+
+    tokenizer = find_tokenizer(options.tokenizer)
+    return read_chats(path, tokenizer, server=options.server, progress=options.progress)
+
+
+def _is_our_parquet(path):
+    from kvprefix.traces.parquet import is_ours
+
+    return is_ours(path)
+
+
+def _read_requests(path, options):
+    from kvprefix.formats.requests import read_requests
+
+    return read_requests(path)
+
+
+def _write_requests(trace, path, options):
+    from kvprefix.formats.requests import write_requests
+
+    return write_requests(trace, path, progress=options.progress)
+
+
 def _read_mooncake(path, options):
     from kvprefix.formats.mooncake import read_mooncake
 
@@ -166,22 +211,36 @@ def _write_batch(log, path, options):
 
 
 register(Format(
+    name="chats", label="chats of any form", holds="tokens",
+    definition="conversations, logs of requests, transcripts of agents: a file, a folder or a glob (see `inspect`)",
+    tools="chat data sets, gateways, tracers and agents ([chat traffic](traffic.md))", not_in_it="",
+    read=_read_chats, has_request=_is_chat, has_magic=_is_table, takes_folders=True, block_size=16,
+    options=("tokenizer", "server"),
+))  # fmt: skip
+register(Format(
+    name="requests", label="requests of token ids", holds="tokens",
+    definition="JSON Lines of request_id, timestamp (ms), prompt_token_ids, output_token_ids",
+    tools="requests of token ids, as `replay` takes them", not_in_it="texts, conversations",
+    read=_read_requests, write=_write_requests, has_request=lambda record: "prompt_token_ids" in record, block_size=16,
+))  # fmt: skip
+register(Format(
     name="parquet", label="our Parquet", holds="tokens",
     definition="our Parquet, which `run --parquet` writes",
     tools="our traces with tokens (`run --parquet`)", not_in_it="texts",
-    read=_read_parquet, write=_write_parquet, has_magic=lambda magic: magic == b"PAR1", block_size=16, is_packed=False,
+    read=_read_parquet, write=_write_parquet, has_magic=lambda magic: magic == b"PAR1", fits=_is_our_parquet, block_size=16,
+    is_packed=False,
 ))  # fmt: skip
 register(Format(
     name="engine", label="our engine traces", holds="messages",
     definition="our engine trace: JSON Lines of request_id, conversation_id, turn, timestamp, messages, ...",
     tools="our `*_trace.jsonl`", not_in_it="replies that end a conversation",
-    read=_read_log, written_by="run", has_request=_is_engine_request, options=("tokenizer",),
+    read=_read_log, tokenise=_tokenise_log, written_by="run", has_request=_is_engine_request, options=("tokenizer",),
 ))  # fmt: skip
 register(Format(
     name="log", label="logs of OpenAI requests", holds="messages",
     definition="JSON Lines of OpenAI requests: messages, a time, the completion if it is known",
     tools="OpenAI requests, with a time and the completion if known",
-    read=_read_log, has_request=_is_logged_request, options=("tokenizer",),
+    read=_read_log, tokenise=_read_chats, has_request=_is_logged_request, options=("tokenizer", "server"),
 ))  # fmt: skip
 register(Format(
     name="mooncake", label="Mooncake's lines", holds="blocks",

@@ -1,0 +1,49 @@
+"""Requests of token ids, a request per line: what `replay` takes."""
+
+import json
+
+import numpy as np
+
+from kvprefix.engines.request_files import read_requests as read_lines
+from kvprefix.files.jsonlines import write_lines
+from kvprefix.files.paths import InputError
+from kvprefix.files.progress import show_progress
+
+
+def read_requests(path):
+    """Read a file of requests; they arrive at their timestamps if all have one, in ascending order, else at 0 s."""
+    try:
+        return read_lines(path, timed=True)
+    except InputError:
+        return read_lines(path)
+
+
+def write_requests(trace, path, *, progress=True):
+    """Write a Trace, a request per line in its order.
+
+    Keys: `request_id`, `timestamp` (ms from the first request), `prompt_token_ids`, `output_token_ids`.
+
+    Parameters
+    ----------
+    trace : Trace
+    path : path-like
+        Compressed if its name ends in `.gz` or `.zst`.
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        What was dropped.
+    """
+    stamps = np.round(1000 * (trace.arrival_s - trace.arrival_s[:1]), 3).tolist()
+
+    bar = show_progress(len(trace), f"writing {path.name}", " requests", shown=progress)
+    with write_lines(path) as file, bar:
+        for i, (name, stamp) in enumerate(zip(trace.request_ids, stamps, strict=True)):
+            line = {
+                "request_id": name, "timestamp": int(stamp) if stamp.is_integer() else stamp,
+                "prompt_token_ids": trace.prompt(i).tolist(), "output_token_ids": trace.generated(i).tolist(),
+            }  # fmt: skip
+            file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            bar.update()
+    return ["dropped: conversations and turns"]

@@ -1,0 +1,192 @@
+"""Turn chat traffic of any form into the central trace: the prompts that a server would have seen, when the log says.
+
+Calls are tokenised some at a time, so a large log is not kept in memory; prompts never depend on that. Where a batch
+ends, a session's next prompt stores its beginning again.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from kvprefix.conversations.calls import Call, Dialog
+from kvprefix.conversations.records import make_unique, replace_halves
+from kvprefix.conversations.traffic import TrafficCounts, read_traffic
+from kvprefix.files.paths import InputError
+from kvprefix.files.progress import show_progress
+from kvprefix.files.words import count
+from kvprefix.formats.traffic_notes import describe_read, describe_tokens
+from kvprefix.tokens.calls import calls_of, encode_calls, make_tokens
+from kvprefix.tokens.template import open_call_chat
+from kvprefix.traces.trace import Trace
+
+BATCH_BYTES = 2**27  # of the source, whose calls are tokenised at once
+
+
+@dataclass
+class _Rows:
+    """What is kept of the calls that have prompts: a value per row."""
+
+    calls: list = field(default_factory=list)  # without their bodies
+    messages: list = field(default_factory=list)
+    tables: list = field(default_factory=list)
+    refused: dict = field(default_factory=dict)
+    replies_refused: dict = field(default_factory=dict)
+    undated: int = 0
+    hidden: Counter = field(default_factory=Counter)
+
+    def add(self, calls, encoded):
+        """Add a batch."""
+        start, table = len(self.calls), encoded.table
+        numbers = table["call"].to_pylist()
+        self.calls += [calls[k]._replace(body=None, reply=()) for k in numbers]
+        self.messages += [_count_messages(calls[k].body) for k in numbers]
+        parents = table["parent"].to_numpy()
+        moved = pa.array(np.where(parents >= 0, parents + start, -1), pa.int32())
+        self.tables.append(table.set_column(table.schema.get_field_index("parent"), "parent", moved))
+        for known, found in ((self.refused, encoded.refused), (self.replies_refused, encoded.replies_refused)):
+            for reason, lost in found.items():
+                before = known.get(reason)
+                known[reason] = before._replace(count=before.count + lost.count) if before else lost
+        self.undated += encoded.undated
+        self.hidden.update(encoded.hidden)
+
+
+def read_chats(source, tokenizer, *, server="vllm", progress=True):
+    """Read chat traffic of any form and tokenise it as a server does.
+
+    Parameters
+    ----------
+    source : path-like or `bundled`
+        A file, a folder or a glob, see `read_traffic`.
+    tokenizer : TokenizerSource
+    server : str
+        Whose rules make prompts of bodies.
+    progress : bool
+
+    Returns
+    -------
+    Trace
+        A request per call, and per message of a user, or run of results of tools, in a data set's conversation; in
+        order of time, if all have one, else of the source, at 0 s. `conversation_index` counts sessions; calls without
+        a session belong to the one that they continue. ``info["log"]`` counts what was read and left out.
+
+    Raises
+    ------
+    InputError
+        No such source, none of a known form, or no request that can be rendered.
+    """
+    counts, rows = TrafficCounts(), _Rows()
+    chat = None
+    for calls in _read_batches(source, counts, progress):
+        chat = chat or open_call_chat(tokenizer, calls)
+        rows.add(calls, encode_calls(calls, chat, server))
+    if not rows.calls:
+        raise InputError(f"{source}: holds no request that can be rendered{_list_reasons(counts, rows)}")
+    table = pa.concat_tables(rows.tables)
+    tokens = make_tokens(table)
+    order, arrival_s, notes = order_by_time(rows.calls)
+    requests = _make_requests(rows, tokens, table["parent"].to_numpy(), order, arrival_s)
+    notes = [*describe_read(counts), *describe_tokens(rows, tokens.prompt_lengths()), *notes]
+    info = {
+        "mode": "log",
+        "log": {"trace": Path(str(source)).name, "counts": counts.as_dict(), "server": server, "notes": notes},
+        "tokenizer": {"name": tokenizer.name, "sha256": tokenizer.fingerprint, "has_template": chat.has_template,
+                      "encoder": chat.encoder.name},
+    }  # fmt: skip
+    return Trace(requests, order, tokens, info)
+
+
+def _read_batches(source, counts, progress):
+    """Yield lists of calls; those of one conversation are in one list, those of one file where they fit."""
+    batch, start, place = [], 0, None
+    with show_progress(None, "reading", "B", shown=progress) as bar:
+        for item in read_traffic(source, counts=counts):
+            file = item.place.rpartition(", ")[0] if isinstance(item, Call) else None
+            size = counts.bytes_read - start
+            if batch and (size > BATCH_BYTES or (size > BATCH_BYTES // 8 and (file is None or file != place))):
+                yield batch
+                batch, start = [], counts.bytes_read
+            batch += _make_calls(item)
+            place = file
+            bar.update(counts.bytes_read - bar.n)
+        if batch:
+            yield batch
+
+
+def _make_calls(item):
+    """Return the calls of what a reader gives."""
+    if isinstance(item, Call):
+        return [item]
+    if not isinstance(item, Dialog):
+        messages = [{"role": message.role, "content": message.text} for message in item.messages]
+        item = Dialog(item.id, messages, {})
+    return calls_of(item)
+
+
+def _count_messages(body):
+    listed = body.get("messages", body.get("input"))
+    return len(listed) if isinstance(listed, list) else 1
+
+
+def _list_reasons(counts, rows):
+    said = [f"{n:,} {reason} ({counts.first_skipped[reason]})" for reason, n in counts.skipped.items()]
+    said += [f"{lost.count:,} {reason} ({lost.place}: {lost.said})" for reason, lost in rows.refused.items()]
+    return f": {'; '.join(said)}" if said else ""
+
+
+def order_by_time(calls):
+    """Return (order of calls, arrival times in that order, notes).
+
+    Times count from the first call, to the microsecond. If any call has no time, all stay in their order, at 0 s.
+    """
+    times = [call.start_s for call in calls]
+    without = sum(time is None for time in times)
+    if without:
+        said = "no request has a time" if without == len(times) else f"{count(without, 'request')} without a time"
+        return np.arange(len(calls)), np.zeros(len(calls)), [f"{said}: all arrive at 0 s, in the order of the source"]
+    times = np.array(times)
+    late = int(np.count_nonzero(times < np.maximum.accumulate(times)))
+    order = np.argsort(times, kind="stable")
+    notes = [f"{count(late, 'stamp')} out of order: sorted"] if late else []
+    return order, np.round(times[order] - times[order[0]], 6), notes
+
+
+def _make_requests(rows, tokens, parents, order, arrival_s):
+    """Return the columns of the trace's requests."""
+    outputs = np.diff(tokens.output_offsets)
+    said = np.array([call.usage.output or 0 for call in rows.calls], np.int64)
+    numbers, names = _number_sessions(rows.calls, parents)
+    seen, turns, taken, ids = Counter(), [], {}, []
+    for k in order.tolist():
+        call = rows.calls[k]
+        turns.append(seen[numbers[k]] if call.turn is None else call.turn)
+        seen[numbers[k]] += 1
+    for k, call in enumerate(rows.calls):
+        ids.append(make_unique(f"r{k}" if call.name is None else replace_halves(str(call.name)), taken))
+    return {
+        "request_id": [ids[k] for k in order],
+        "conversation_index": numbers[order],
+        "conversation_id": [names[numbers[k]] for k in order],
+        "turn": np.array(turns, np.int64),
+        "arrival_s": arrival_s,
+        "prompt_tokens": tokens.prompt_lengths()[order],
+        "output_tokens": np.where(outputs > 0, outputs, said)[order],
+        "messages": np.array(rows.messages, np.int64)[order],
+    }
+
+
+def _number_sessions(calls, parents):
+    """Return the number of each call's session, 0, 1, ... as first seen, and their names."""
+    known, names, numbers = {}, [], np.zeros(len(calls), np.int64)
+    for k, call in enumerate(calls):
+        if call.session is None and parents[k] >= 0:
+            numbers[k] = numbers[parents[k]]
+            continue
+        key = (call.session,) if call.session is not None else k
+        numbers[k] = known.setdefault(key, len(names))
+        if numbers[k] == len(names):
+            names.append(replace_halves(str(call.session if call.session is not None else call.name or f"r{k}")))
+    return numbers, names
