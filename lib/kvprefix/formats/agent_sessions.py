@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kvprefix.blocks.sessions import PERSON, TOOL, UNKNOWN
+from kvprefix.conversations.times import LATEST_S
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.jsonlines import show_value
 from kvprefix.files.paths import InputError
@@ -22,7 +23,7 @@ from kvprefix.files.words import count
 from kvprefix.formats.documents import list_files, read_documents
 from kvprefix.formats.session_rows import Request, SessionRows
 from kvprefix.formats.session_signs import is_agent_session
-from kvprefix.formats.values import LATEST_S, is_id, is_length, is_stamp
+from kvprefix.formats.values import is_id, is_length, is_stamp
 
 EXPECTED = (
     'a session is {"id": name, "block_size": tokens, "hash_id_scope": "local", "requests": [{"t": seconds, "in": '

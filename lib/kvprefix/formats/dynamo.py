@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kvprefix.blocks.sessions import PERSON, TOOL, UNKNOWN
+from kvprefix.conversations.times import LATEST_S
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.jsonlines import show_value
 from kvprefix.files.paths import InputError
@@ -20,7 +21,7 @@ from kvprefix.files.words import count
 from kvprefix.formats.documents import list_files, read_documents
 from kvprefix.formats.session_rows import Request, SessionRows
 from kvprefix.formats.session_signs import is_dynamo_line
-from kvprefix.formats.values import LATEST_S, is_id, is_length, is_stamp
+from kvprefix.formats.values import is_id, is_length, is_stamp
 
 EXPECTED = (
     'a line is {"event_type": "request_end", "event_time_unix_ms": ms, "request": {"request_id": name, "replay": '

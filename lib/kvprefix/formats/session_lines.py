@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kvprefix.conversations.times import LATEST_S
 from kvprefix.files.arrow_lines import Fault
 from kvprefix.files.checks import check_block_size
 from kvprefix.files.jsonlines import show_value
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.formats.documents import read_documents
-from kvprefix.formats.values import LATEST_S, MOST_TOKENS, is_id, is_length, is_stamp
+from kvprefix.formats.values import MOST_TOKENS, is_id, is_length, is_stamp
 
 _OTHER_NAMES = {
     "input_length": "input_tokens", "output_length": "output_tokens", "timestamp": "created_time", "delay": "delay_ms",

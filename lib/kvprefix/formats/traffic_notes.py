@@ -22,11 +22,11 @@ def describe_read(counts):
 def describe_tokens(rows, prompt_tokens):
     """Return what a server and a template refused, did not show, and counted otherwise than the log."""
     lines = [
-        f"{count(lost.count, 'request')} refused by the server, {reason}: {lost.place}: {lost.said}"
+        f"{count(lost.count, 'request')} refused by {_name(reason)}: {lost.said} (first: {lost.place})"
         for reason, lost in rows.refused.items()
     ]
     lines += [
-        f"{count(lost.count, 'reply', 'replies')} that cannot be rendered, {reason}: {lost.place}: {lost.said}"
+        f"{count(lost.count, 'reply', 'replies')} refused by {_name(reason)}: {lost.said} (first: {lost.place})"
         for reason, lost in rows.replies_refused.items()
     ]
     lines += [
@@ -53,6 +53,10 @@ def _compare_usage(calls, prompt_tokens):
         f"({made:,}): it was made with another tokenizer or template (--tokenizer gives the right one), or does not "
         "hold all text"
     ]
+
+
+def _name(reason):
+    return reason if reason == "the chat template" else f"the server, {reason}"
 
 
 def _plain(name):

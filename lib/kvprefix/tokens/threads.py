@@ -73,10 +73,14 @@ class _Unnamed:
     """Finds which prompts without a session continue one another."""
 
     def __init__(self):
-        self.steps, self.threads = {}, {}
+        self.steps, self.n_threads = {}, 0
+        self.waiting, self.latest = {}, {}  # of a node: threads that no prompt continues yet, and the last continued
 
     def find(self, numbers, last):
         """Return the thread of a prompt: a pair that no session equals.
+
+        It continues the longest earlier prompt that it goes on from; of equal ones, the first that none continues yet.
+        A prompt that only repeats an earlier one begins a thread.
 
         Parameters
         ----------
@@ -85,11 +89,14 @@ class _Unnamed:
         last : int
             How many stand before the start of the reply.
         """
-        node, thread = 0, None
-        for number in numbers[:last]:
+        node, before = 0, None
+        for k, number in enumerate(numbers[:last]):
             node = self.steps.setdefault((node, number), len(self.steps) + 1)
-            thread = self.threads.get(node, thread)
-        if thread is None:
-            thread = (None, len(self.threads))
-        self.threads.setdefault(node, thread)
+            before = node if node in self.waiting and k < last - 1 else before
+        if before is None:
+            thread, self.n_threads = (None, self.n_threads), self.n_threads + 1
+        else:
+            thread = self.waiting[before].pop(0) if self.waiting[before] else self.latest[before]
+            self.latest[before] = thread
+        self.waiting.setdefault(node, []).append(thread)
         return thread

@@ -86,14 +86,6 @@ def read_trace(path):
     return trace
 
 
-def is_ours(path):
-    """Say whether a Parquet file has columns of a trace, or cannot be read: then `read_trace` says why."""
-    try:
-        return bool({*TOKEN_COLUMNS} & {*pq.read_schema(path).names})
-    except (pa.ArrowInvalid, OSError):
-        return True
-
-
 def _to_column(column):
     return column.to_pylist() if column.type in (pa.string(), pa.large_string()) else to_array(column)
 

@@ -58,7 +58,7 @@ def read_lines(path):
         ('\n{"chat_id": 1, "hash_ids": []}', "bailian"),
         ('{"messages": []}', "log"),
         ('{"body": {"messages": []}, "custom_id": "a"}', "log"),
-        ('{"prompt_token_ids": [1], "request_id": "a"}', None),
+        ('{"prompt_token_ids": [1], "request_id": "a"}', "requests"),
         ('{"messages"', None),
         ("[]", None),
         ("", None),
@@ -263,18 +263,18 @@ def test_a_name_says_whether_the_target_is_compressed(tmp_path, run, ending, unp
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
-        ("", ["--to", "mooncake"], "in: is empty; known formats are: parquet (our Parquet"),
+        ("", ["--to", "mooncake"], "in: is empty; known formats are: chats ("),
         ("{]", ["--to", "mooncake"], "in: line 1 is not JSON (Expecting property name"),
         ("\n[]", ["--to", "mooncake"], "in: line 2 is no JSON object"),
         ('{"prompt": "x", "n": 1}', ["--to", "parquet"], "line 1 is a request of no known format: it has prompt, n"),
         (None, ["--to", "parquet"], "in: No such file"),
         (BLOCKS[0], ["--to", "mooncake"], "line 1 lists 2 blocks for input_length 8; expected 1 of 512 tokens"),
         (BLOCKS[0], ["--to", "csv"], "format 'csv' cannot be written; known: mooncake, bailian, vllm-custom"),
-        (BLOCKS[0], ["--to", "mooncake", "--from", "csv"], "format 'csv' cannot be read; known: parquet, engine, log"),
+        (BLOCKS[0], ["--to", "mooncake", "--from", "csv"], "format 'csv' cannot be read; known: chats, requests"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "bailian"], "in: line 1 lacks chat_id"),
         (
             BLOCKS[0], ["--to", "mooncake", "--from", "log"],
-            "in: holds no requests of text (1 without messages skipped: line 1 lacks messages); a line is",
+            "in: holds no request that can be rendered: 1 not_a_conversation (line 1: ",
         ),
         (BLOCKS[0], ["--to", "mooncake", "--from", "parquet"], "in: cannot be read as a Parquet trace"),
         (BLOCKS[0], ["--to", "mooncake", "--block-size", "x"], "block size is 'x'; expected a whole number of tokens"),
@@ -343,7 +343,7 @@ def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
     prompts = [said[:end] for end in (1, 3, 5, 6, 8)] + [messages("a"), messages("a", "b", "z")]
     log = write(tmp_path / "log", *(json.dumps({"messages": one}) for one in prompts))
     code, out, _ = run(log, tmp_path / "t.parquet", "--to", "parquet", "--tokenizer", folder)
-    assert code == 0 and "- 2 requests refused by the chat template: roles must alternate user/assistant\n" in out
+    assert code == 0 and "- 2 requests refused by the chat template: roles must alternate user/assistant (" in out
     ours, logged = read_trace(tmp_path / "multi_turn_trace.parquet"), read_trace(tmp_path / "t.parquet")
     by_run, by_log = (sorted(trace.prompt(i).tolist() for i in range(len(trace))) for trace in (ours, logged))
     assert by_run == by_log and len(by_run) == 5

@@ -76,14 +76,14 @@ DUMMY = [{"n": 16, "own_ids": "0 1"}, {"n": 15, "own_ids": "0 2"}, {"n": 15, "ow
 def test_help_names_a_new_format(dummy, run):
     code, out, _ = run("convert", "--help")
     assert code == 0
-    targets = "mooncake, bailian, dummy, vllm-custom, vllm-multi-turn, openai-batch or parquet"
+    targets = "mooncake, bailian, dummy, vllm-custom, vllm-multi-turn, openai-batch, requests or parquet"
     assert f"--to FORMAT format of OUT: {targets}" in out
-    sources = f"parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)} or dummy"
+    sources = f"chats, requests, parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)} or dummy"
     assert f"--from FORMAT format of IN: {sources} (default: found by content)" in out
     assert f"(default: IN's, else {SIZES})" in out
     code, out, _ = run("curve", "--help")
     assert code == 0 and f"our Parquet, Mooncake's lines, Bailian's lines, {LABELS}" in out
-    assert f"the trace's own, else parquet 16, {SIZES}" in out
+    assert f"the trace's own, else chats 16, requests 16, parquet 16, {SIZES}" in out
 
 
 def test_a_new_format_is_written_and_read_by_content_and_by_name(dummy, run, tmp_path):
@@ -114,12 +114,12 @@ def test_a_new_format_is_rated_as_any_other(dummy, run, tmp_path):
 def test_errors_and_the_table_list_a_new_format(dummy, run, tmp_path):
     source = write(tmp_path / "m", *MOONCAKE)
     assert "known: mooncake, bailian, dummy, vllm-custom" in run("convert", source, tmp_path / "x", "--to", "csv")[2]
-    assert f"known: parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)}, dummy" in run(
+    assert f"known: chats, requests, parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)}, dummy" in run(
         "convert", source, tmp_path / "x", "--to", "dummy", "--from", "csv"
     )[2]  # fmt: skip
     for command in (["convert", tmp_path / "u", tmp_path / "x", "--to", "dummy"], ["curve", tmp_path / "u"]):
         write(tmp_path / "u", '{"prompt": 1}')
-        said = "line 1 is a request of no known format: it has prompt; known formats are: parquet (our Parquet"
+        said = "line 1 is a request of no known format: it has prompt; known formats are: chats ("
         code, _, err = run(*command)
         assert code == 2 and said in err and err.endswith("; dummy (JSON Lines of n, own_ids)")
     assert "| `dummy` | the dummy | yes | any trace | times |" in make_table()
@@ -175,7 +175,7 @@ def test_formats_are_found_for_what_they_can():
     for find, name, done in ((find_source, "vllm-custom", "read"), (find_target, "log", "written")):
         with pytest.raises(InputError, match=f"format '{name}' cannot be {done}; known: "):
             find(name)
-    assert list_sizes("tokens") == "parquet 16"
+    assert list_sizes("tokens") == "chats 16, requests 16, parquet 16"
     assert [one.name for one in registry.FORMATS.values() if not one.is_packed] == ["parquet"]
 
 
