@@ -191,7 +191,7 @@ def _add_reply(replies, row, call, prompt, text, last, how):
     if not call.reply:
         return
     chat, facts, server, now = how
-    answered = make_prompt(call.api, add_reply(call.api, call.body, call.reply), facts, server)
+    answered = make_prompt(call.api, add_reply(call.api, call.body, call.reply), facts, server, answered=True)
     replies.add(
         row, text, last,
         lambda generation: render_prompt(chat, answered._replace(generation=generation), now),

@@ -275,6 +275,18 @@ def test_a_template_that_writes_the_date_writes_the_calls_own_day(qwen):
     assert encoded.undated == 1
 
 
+def test_another_servers_rules_make_other_prompts_and_replies(qwen):
+    parts = [{"type": "text", "text": one} for one in "ab"]
+    call = Call("chat", {"messages": [{"role": "user", "content": parts}]}, ({"role": "assistant", "content": "yes"},))
+    for server, joiner in (("vllm", "\n"), ("sglang", " ")):
+        encoded = encode_calls([call, Call("messages", {})], qwen, server)
+        tokens = make_tokens(encoded.table)
+        (ids,) = qwen.encode(qwen.render([[{"role": "user", "content": f"a{joiner}b"}]]))
+        assert tokens.prompt(0).tolist() == ids.tolist()
+        assert tokens.generated(0).tolist() == qwen.encode(["yes<|im_end|>"])[0].tolist()
+        assert encoded.refused.keys() == {"api" if server == "sglang" else "no messages"}
+
+
 def test_an_unknown_server_is_an_input_error(qwen):
     with pytest.raises(InputError, match="server x: its rules are not known"):
         encode_calls([Call("chat", {"messages": [{"role": "user", "content": "hi"}]})], qwen, "x")
