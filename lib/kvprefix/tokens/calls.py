@@ -101,7 +101,8 @@ def encode_calls(calls, chat, server="vllm"):
     InputError
         A server that is not known, or a template that runs wild.
     """
-    facts, threads, replies = find_facts(chat), Threads(chat), Replies(chat)
+    facts = find_facts(chat)
+    threads, replies = Threads(chat), Replies(chat, facts)
     numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
     for number, call in enumerate(calls):
         now = _find_day(call)

@@ -235,6 +235,15 @@ def test_a_reply_without_the_reasoning_that_its_prompt_opens_is_taken_behind_wha
     assert encoded.table["reply"].to_pylist() == [2]
 
 
+def test_a_reply_ends_with_the_fence_that_the_template_writes(qwen):
+    call = Call("chat", {"messages": [{"role": "user", "content": "hi"}]}, ({"role": "assistant", "content": "yes"},))
+    other = replace(qwen, end_of_turn=qwen.fences["<|endoftext|>"])  # a base model's
+    none, ends = use_template(other, "{% for m in messages %}{{ m.content }}|{% endfor %}"), {}
+    for name, chat in {"own": qwen, "other": other, "none": none}.items():
+        ends[name] = qwen.tokenizer.decode(make_tokens(encode_calls([call], chat).table).generated(0))
+    assert ends == {"own": "yes<|im_end|>", "other": "yes<|im_end|>", "none": "yes<|endoftext|>"}
+
+
 def test_a_template_that_changes_earlier_turns_with_the_reply_gives_no_reply(qwen):
     source = "{{ messages | length }}{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
     chat = use_template(qwen, source)
