@@ -19,6 +19,7 @@ _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 _KEPT = (  # of a Chat
     "has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn", "added_special",
+    "tools_source",
 )  # fmt: skip
 
 
@@ -106,6 +107,7 @@ def load_chat(source):
         tokenizer, has_template, {}, name=source.name, encoder=refer(tokenizer),
         source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map,
         end_of_turn=tokenizer.eos_token_id,
+        tools_source=tokenizer.chat_template.get("tool_use") if isinstance(tokenizer.chat_template, dict) else None,
     )  # fmt: skip
     chat = replace(chat, fences=_find_fences(chat))
     return _learn_template(replace(chat, added_special=_find_added_special(chat)))

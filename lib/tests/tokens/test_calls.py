@@ -8,6 +8,8 @@ import samples
 from hypothesis import given
 from hypothesis import strategies as st
 from places import CARRIED, SHARED
+from tokenizers import processors
+from transformers import AutoTokenizer
 
 from kvprefix.blocks.identify import identify_rows
 from kvprefix.conversations.calls import Call, Dialog
@@ -18,8 +20,8 @@ from kvprefix.tokens.calls import calls_of, encode_calls, make_tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.facts import find_facts
 from kvprefix.tokens.render import render_prompt
-from kvprefix.tokens.template import open_call_chat
-from kvprefix.tokens.tokenizer import QWEN_TOOLS_TEMPLATE, find_tokenizer
+from kvprefix.tokens.template import load_chat, open_call_chat
+from kvprefix.tokens.tokenizer import QWEN_TEMPLATE, QWEN_TOOLS_TEMPLATE, find_tokenizer
 
 RENDERING, SESSIONS = SHARED / "samples" / "rendering", SHARED / "samples" / "sessions"
 TEMPLATES = ("qwen25_tools", "qwen3_like", "parts_openai")
@@ -186,6 +188,31 @@ def test_without_fences_a_prompt_goes_on_from_the_one_before_it(qwen):
         text = render_prompt(chat, make_prompt("chat", call.body, find_facts(chat)))
         assert tokens.prompt(row).tolist() == chat.encode([text])[0].tolist()
     assert tokens.parent.tolist() == [-1, 0, -1, 1, 3, 2, 3, 5] and len(tokens.own) < tokens.prompt_lengths().sum() / 2
+
+
+def test_a_template_for_tools_is_used_where_there_are_tools(tmp_path, small_folder):
+    tokenizer = AutoTokenizer.from_pretrained(small_folder)
+    tokenizer.chat_template = {"default": QWEN_TEMPLATE, "tool_use": "tools:{{ messages[0].content }}"}
+    tokenizer.save_pretrained(tmp_path)
+    chat = load_chat(find_tokenizer(tmp_path))
+    plain, tools = {"messages": [{"role": "user", "content": "hi"}]}, {"tools": TOOLS}
+    asked = {"input": "hi", "tools": [{"type": "web_search"}]}
+    calls = [Call("chat", plain), Call("chat", plain | tools), Call("responses", {"input": "hi", "tools": []}),
+             Call("responses", asked)]  # fmt: skip
+    tokens = make_tokens(encode_calls(calls, chat).table)
+    texts = [chat.tokenizer.decode(tokens.prompt(row)) for row in range(4)]
+    assert texts[1] == texts[3] == "tools:hi" and texts[0] == texts[2] == chat.render([plain["messages"]])[0]
+
+
+def test_responses_get_the_tokenizers_own_special_tokens_on_top(tmp_path):
+    backend = samples.train_byte_level()
+    first = [("<|endoftext|>", backend.token_to_id("<|endoftext|>"))]
+    backend.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=first)
+    chat = load_chat(find_tokenizer(samples.save_tokenizer(tmp_path, backend)))
+    assert chat.added_special == ("<|endoftext|>", "")
+    calls = [Call("chat", {"messages": [{"role": "user", "content": "hi"}]}), Call("responses", {"input": "hi"})]
+    tokens = make_tokens(encode_calls(calls, chat).table)
+    assert tokens.prompt(1).tolist() == [first[0][1], *tokens.prompt(0).tolist()]
 
 
 def test_refusals_are_counted_by_reason_with_the_first_place(qwen):
