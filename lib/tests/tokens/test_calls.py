@@ -227,6 +227,14 @@ def test_refusals_are_counted_by_reason_with_the_first_place(qwen):
     assert "null" in encoded.refused["content"].said
 
 
+def test_half_characters_are_refused(qwen):
+    user = {"role": "user", "content": "hi"}
+    half = [{"messages": [{"role": "user", "content": "a\ud83d"}]}, {"messages": [user], "reasoning": "\ud83d"}]
+    calls = [Call("chat", half[0]), Call("chat", half[1], ({"role": "assistant", "content": "\ude00"},))]
+    encoded = encode_calls(calls, qwen)
+    assert encoded.refused["half characters"].count == encoded.replies_refused["half characters"].count == 1
+
+
 def test_a_template_that_refuses_counts_as_a_refusal(qwen):
     chat = use_template(qwen, "{{ raise_exception('no such role') if messages[0].role == 'x' else 'a' }}")
     encoded = encode_calls([Call("chat", {"messages": [{"role": "x", "content": ""}]}, place="line 1")], chat)
