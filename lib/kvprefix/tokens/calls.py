@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call
 from kvprefix.servers.prompt import Refused
 from kvprefix.servers.rules import add_reply, make_prompt
 from kvprefix.tokens.arrays import Tokens
@@ -154,30 +153,6 @@ def make_tokens(table):
         offsets["own_tokens"], values["own_tokens"], values["own_is_template"], offsets["output_tokens"],
         values["output_tokens"],
     )  # fmt: skip
-
-
-def calls_of(dialog):
-    """Return the calls of a data set's conversation: one for each request of a user, and for each run of results.
-
-    A prompt is all up to a user's message, or up to the last of some messages of tools in a row unless a user's
-    message follows them. What is said next is the reply, if it is an assistant's.
-    """
-    messages, calls = dialog.messages, []
-    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-    for end, role in enumerate(roles, 1):
-        after = roles[end] if end < len(roles) else None
-        if role == "user" or role in ("tool", "function") and after not in ("tool", "function", "user"):
-            calls.append(
-                Call(
-                    "chat",
-                    {**dialog.settings, "messages": messages[:end]},
-                    (messages[end],) if after == "assistant" else (),
-                    dialog.place,
-                    session=dialog.id,
-                    start_s=dialog.times_s[end - 1] if dialog.times_s else None,
-                )
-            )
-    return calls
 
 
 def _find_day(call):

@@ -12,11 +12,11 @@ from tokenizers import processors
 from transformers import AutoTokenizer
 
 from kvprefix.blocks.identify import identify_rows
-from kvprefix.conversations.calls import Call, Dialog
+from kvprefix.conversations.calls import Call
 from kvprefix.files.paths import InputError
 from kvprefix.servers.prompt import Refused
 from kvprefix.servers.rules import make_prompt
-from kvprefix.tokens.calls import calls_of, encode_calls, make_tokens
+from kvprefix.tokens.calls import encode_calls, make_tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.facts import find_facts
 from kvprefix.tokens.render import render_prompt
@@ -153,6 +153,27 @@ MESSAGE = st.one_of(
     ),
 )  # fmt: skip
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+
+
+REPLY = MESSAGE.filter(lambda message: message["role"] == "assistant")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(messages=st.lists(MESSAGE, min_size=1, max_size=4), reply=REPLY, tools=st.booleans())
+def test_a_reply_is_what_follows_the_prompts_ids_if_it_is_put_behind(qwen, carried, name, messages, reply, tools):
+    chat, end = use_template(qwen, carried[0][name]), qwen.end_of_turn
+    bodies = [{"messages": all_, **({"tools": TOOLS} if tools else {})} for all_ in (messages, [*messages, reply])]
+    texts = [render_prompt(chat, make_prompt("chat", body, find_facts(chat))) for body in bodies]
+    prompt, answered = (chat.encode([text])[0].tolist() for text in texts)
+    encoded = encode_calls([Call("chat", bodies[0], (reply,))], chat)
+    (output,), (kind,) = encoded.table["output_tokens"].to_pylist(), encoded.table["reply"].to_pylist()
+    if answered[: len(prompt)] == prompt:
+        behind = answered[len(prompt) :]
+        assert (output, kind) == (behind[: behind.index(end) + 1], 1)
+    elif kind:
+        assert kind == 2 and output.index(end) == len(output) - 1
+    else:
+        assert encoded.replies_refused["the chat template"].count == 1
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -334,17 +355,6 @@ def test_another_servers_rules_make_other_prompts_and_replies(qwen):
 def test_an_unknown_server_is_an_input_error(qwen):
     with pytest.raises(InputError, match="server x: its rules are not known"):
         encode_calls([Call("chat", {"messages": [{"role": "user", "content": "hi"}]})], qwen, "x")
-
-
-def test_a_dialog_makes_a_call_for_each_request_and_each_run_of_results():
-    roles = ["system", "user", "assistant", "tool", "tool", "assistant", "user", "user", "assistant", "tool", "user"]
-    messages = [{"role": role, "content": str(k)} for k, role in enumerate(roles)]
-    calls = calls_of(Dialog("d", messages, {"tools": TOOLS}, "line 3", [float(k) for k in range(len(roles))]))
-    assert [len(call.body["messages"]) for call in calls] == [2, 5, 7, 8, 11]
-    assert [call.reply for call in calls] == [(messages[2],), (messages[5],), (), (messages[8],), ()]
-    assert [call.start_s for call in calls] == [1.0, 4.0, 6.0, 7.0, 10.0]
-    assert {(call.session, call.place, call.api) for call in calls} == {("d", "line 3", "chat")}
-    assert calls[0].body["tools"] == TOOLS
 
 
 def test_refusals_name_their_reason(qwen):
