@@ -27,6 +27,8 @@ class TemplateFacts(NamedTuple):
         Whether it raises an error on a system message that is not the first.
     variables : frozenset of str
         The variables that it reads.
+    sglang_format : str
+        What SGLang takes `content_format` to be.
     disabled_effort : str
         The reasoning effort of a request that disables thinking: `"none"`, or `"low"` if the template refuses `none`
         or renders it like another effort.
@@ -36,6 +38,7 @@ class TemplateFacts(NamedTuple):
     knows_developer: bool = False
     refuses_late_system: bool = False
     variables: frozenset = frozenset()
+    sglang_format: str = "string"
     disabled_effort: str = "none"
 
 

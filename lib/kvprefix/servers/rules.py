@@ -7,8 +7,7 @@ from kvprefix.servers.anthropic import read_messages
 from kvprefix.servers.chat import read_chat
 from kvprefix.servers.prompt import Refused
 from kvprefix.servers.responses import read_responses
-
-_READERS = {"chat": read_chat, "messages": read_messages, "responses": read_responses}
+from kvprefix.servers.sglang import read_sglang_chat
 
 
 class Rules(NamedTuple):
@@ -19,19 +18,25 @@ class Rules(NamedTuple):
     name : str
     version : str
         The version that the rules were taken from.
-    apis : tuple of str
-        The shapes of bodies for which the rules are known.
+    readers : dict of str to callable
+        By the shapes of bodies that are known: ``read(body, facts, rules)`` returns a Prompt, or raises Refused.
     joiner : str
         What stands between the text parts of a message where the template wants one text.
+    ends_with_user : bool
+        Whether an assistant's message at the end of a body becomes a user's.
     """
 
     name: str
     version: str
-    apis: tuple
+    readers: dict
     joiner: str
+    ends_with_user: bool = False
 
 
-SERVERS = {"vllm": Rules("vllm", "0.32", ("chat", "messages", "responses"), "\n")}
+SERVERS = {
+    "vllm": Rules("vllm", "0.32", {"chat": read_chat, "messages": read_messages, "responses": read_responses}, "\n"),
+    "sglang": Rules("sglang", "0.5.23", {"chat": read_sglang_chat}, " ", ends_with_user=True),
+}
 
 
 def find_rules(server="vllm"):
@@ -41,7 +46,7 @@ def find_rules(server="vllm"):
     return SERVERS[server]
 
 
-def make_prompt(api, body, facts, server="vllm"):
+def make_prompt(api, body, facts, server="vllm", *, answered=False):
     """Return what a server gives to its chat template for a body.
 
     Parameters
@@ -51,6 +56,8 @@ def make_prompt(api, body, facts, server="vllm"):
     body : dict
     facts : TemplateFacts
     server : str
+    answered : bool
+        Whether the body ends with the server's own reply (see `add_reply`), which stays as it is.
 
     Returns
     -------
@@ -64,9 +71,13 @@ def make_prompt(api, body, facts, server="vllm"):
         A server that is not known.
     """
     rules = find_rules(server)
-    if api not in rules.apis:
+    if api not in rules.readers:
         raise Refused("api", f"the rules of {server} for {api} bodies are not known")
-    return _READERS[api](body, facts, rules)
+    prompt = rules.readers[api](body, facts, rules)
+    *before, last = prompt.messages
+    if rules.ends_with_user and not answered and last["role"] == "assistant" and isinstance(last["content"], str):
+        return prompt._replace(messages=[*before, {"role": "user", "content": last["content"]}])
+    return prompt
 
 
 def add_reply(api, body, reply):

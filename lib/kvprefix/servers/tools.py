@@ -112,6 +112,8 @@ def parse_arguments(text):
     """
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except json.JSONDecodeError:
         return {}
+    except (ValueError, RecursionError) as error:  # too many digits, or too deep
+        raise Refused("tool calls", f"arguments that cannot be read: {str(error)[:80]}") from error
     return parsed if isinstance(parsed, dict) else {}

@@ -7,13 +7,13 @@ prompt: what the model sampled may have been other tokens of the same text, so t
 """
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call
 from kvprefix.servers.prompt import Refused
 from kvprefix.servers.rules import add_reply, make_prompt
 from kvprefix.tokens.arrays import Tokens
@@ -101,25 +101,45 @@ def encode_calls(calls, chat, server="vllm"):
     InputError
         A server that is not known, or a template that runs wild.
     """
-    facts, threads, replies = find_facts(chat), Threads(chat), Replies(chat)
+    plain, with_tools = (_Way(one, find_facts(one), server) for one in _list_chats(chat))
+    threads, replies = Threads(chat), Replies(chat, plain.facts)
     numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
     for number, call in enumerate(calls):
-        now = _find_day(call)
+        now, way = _find_day(call), with_tools if _has_tools(call) else plain
         try:
-            prompt = make_prompt(call.api, call.body, facts, server)
-            text = render_prompt(chat, prompt, now)
+            prompt = make_prompt(call.api, call.body, way.facts, server)
+            text = render_prompt(way.chat, prompt, now)
         except (Refused, TemplateRefusal) as refusal:
             _count(refused, call, refusal)
             continue
         threads.add(call.session, text)
         numbers.append(number)
-        undated += call.start_s is None and "strftime_now" in (chat.source or "")
-        hidden.update(_list_hidden(prompt, chat.source))
+        undated += call.start_s is None and "strftime_now" in (way.chat.source or "")
+        hidden.update(_list_hidden(prompt, way.chat.source))
         try:
-            _add_reply(replies, len(numbers) - 1, call, prompt, text, threads.lasts[-1], (chat, facts, server, now))
+            _add_reply(replies, len(numbers) - 1, call, prompt, text, threads.lasts[-1], way, now)
         except (Refused, TemplateRefusal) as refusal:
             _count(unrendered, call, refusal)
     return Encoded(_make_table(numbers, threads, replies, chat), refused, unrendered, undated, dict(hidden))
+
+
+class _Way(NamedTuple):
+    """A template, what is known of it, and whose rules give it messages."""
+
+    chat: object
+    facts: object
+    server: str
+
+
+def _list_chats(chat):
+    """Return the chats for prompts without tools and with tools: two if the tokenizer has a template for each."""
+    return chat, chat if chat.tools_source is None else replace(chat, source=chat.tools_source)
+
+
+def _has_tools(call):
+    """Tell whether a server looks for the template for tools; for Responses an empty list is none."""
+    tools = call.body.get("tools")
+    return tools is not None and (call.api != "responses" or tools != [])
 
 
 def make_tokens(table):
@@ -133,30 +153,6 @@ def make_tokens(table):
         offsets["own_tokens"], values["own_tokens"], values["own_is_template"], offsets["output_tokens"],
         values["output_tokens"],
     )  # fmt: skip
-
-
-def calls_of(dialog):
-    """Return the calls of a data set's conversation: one for each request of a user, and for each run of results.
-
-    A prompt is all up to a user's message, or up to the last of some messages of tools in a row unless a user's
-    message follows them. What is said next is the reply, if it is an assistant's.
-    """
-    messages, calls = dialog.messages, []
-    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-    for end, role in enumerate(roles, 1):
-        after = roles[end] if end < len(roles) else None
-        if role == "user" or role in ("tool", "function") and after not in ("tool", "function", "user"):
-            calls.append(
-                Call(
-                    "chat",
-                    {**dialog.settings, "messages": messages[:end]},
-                    (messages[end],) if after == "assistant" else (),
-                    dialog.place,
-                    session=dialog.id,
-                    start_s=dialog.times_s[end - 1] if dialog.times_s else None,
-                )
-            )
-    return calls
 
 
 def _find_day(call):
@@ -186,16 +182,16 @@ def _count(lost, call, refusal):
     lost[reason] = known._replace(count=known.count + 1)
 
 
-def _add_reply(replies, row, call, prompt, text, last, how):
+def _add_reply(replies, row, call, prompt, text, last, way, now):
     """Add what the template writes for a call's reply, if the log has one."""
     if not call.reply:
         return
-    chat, facts, server, now = how
-    answered = make_prompt(call.api, add_reply(call.api, call.body, call.reply), facts, server)
+    body = add_reply(call.api, call.body, call.reply)
+    answered = make_prompt(call.api, body, way.facts, way.server, answered=True)
     replies.add(
         row, text, last,
-        lambda generation: render_prompt(chat, answered._replace(generation=generation), now),
-        lambda: render_prompt(chat, prompt._replace(generation=False), now),
+        lambda generation: render_prompt(way.chat, answered._replace(generation=generation), now),
+        lambda: render_prompt(way.chat, prompt._replace(generation=False), now),
     )  # fmt: skip
 
 

@@ -63,6 +63,8 @@ class Chat:
     encoder : Encoder
     source : str or None
         The template; None if the tokenizer's class renders prompts in its own way.
+    tools_source : str or None
+        The template for prompts with tools, if the tokenizer brings one of its own for them.
     special_tokens : dict of str to str
         By the names that a template uses.
     end_of_turn : int or None
@@ -83,6 +85,7 @@ class Chat:
     special_tokens: dict = field(default_factory=dict)
     end_of_turn: int | None = None
     added_special: tuple = ("", "")
+    tools_source: str | None = None
 
     def render(self, conversations):
         """Return the prompt text of each message list, ready for the model's reply."""

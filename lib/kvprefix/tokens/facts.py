@@ -1,7 +1,7 @@
 """Read off a chat template what a server reads off it: how it wants content, which roles and variables it knows.
 
 Source: vLLM 0.32, `renderers/hf.py` (`_detect_content_format`, `_detect_developer_role_support`,
-`_resolve_chat_template_kwargs`) and `entrypoints/anthropic/serving.py` (the two trial renderings).
+`_resolve_chat_template_kwargs`) and `entrypoints/anthropic/serving.py` (the two trial renderings), if not said.
 """
 
 import functools
@@ -33,6 +33,7 @@ def _find_facts(source, special_tokens):
         any(f"{quote}developer{quote}" in source for quote in "'\""),
         _refuses_late_system(source),
         frozenset(jinja2.meta.find_undeclared_variables(tree)),
+        _find_sglang_format(source, tree),
     )
     chat = Chat(None, True, {}, source=source, special_tokens=json.loads(special_tokens))
     return facts._replace(disabled_effort=_find_disabled_effort(chat, facts))
@@ -43,6 +44,16 @@ def _find_content_format(tree):
         return "openai" if _loops_over_content(tree) else "string"
     except _UnclearError:
         return "string"
+
+
+def _find_sglang_format(source, tree):
+    """Return the content format that SGLang takes: by words of media, or by loops over a message of three names.
+
+    Source: SGLang 0.5.23, `srt/parser/jinja_template_utils.py` (`detect_jinja_template_content_format`).
+    """
+    overs = [loop.iter for loop in tree.find_all(nodes.For)]
+    loops = any(_is_of(over, name, "content") for over in overs for name in ("message", "msg", "m"))
+    return "openai" if loops or any(word in source for word in ("image", "audio", "video", "vision")) else "string"
 
 
 class _UnclearError(Exception):

@@ -4,8 +4,10 @@ Source: transformers 5.23, `apply_chat_template` and `render_jinja_template`: fi
 reasoning is given under every name that templates read.
 """
 
+import contextlib
 from datetime import UTC, datetime
 
+from kvprefix.servers.prompt import Refused
 from kvprefix.tokens.chat import TemplateRefusal
 
 NO_DAY = datetime(2025, 1, 1, tzinfo=UTC)  # of a prompt without a time, where the template writes dates
@@ -26,6 +28,8 @@ def render_prompt(chat, prompt, now=NO_DAY):
     Raises
     ------
     TemplateRefusal
+    Refused
+        A text that no tokenizer takes: it has half characters (lone surrogates).
     """
     messages = [_add_names({key: value for key, value in m.items() if value is not None}) for m in prompt.messages]
     last = messages[-1].get("content") if prompt.continues else None
@@ -42,8 +46,23 @@ def render_prompt(chat, prompt, now=NO_DAY):
             text = chat.compiled.render(messages=messages, **given)
     chat.check_length(text, messages, prompt.tools)
     text = _cut_open_end(text, _last_text(last)) if prompt.continues else text
+    if not _is_whole(text):
+        raise Refused("half characters", "a text has half characters (lone surrogates), which are no Unicode")
     before, after = chat.added_special if prompt.adds_special else ("", "")
     return f"{before}{text}{after}"
+
+
+def _is_whole(text):
+    """Tell whether a text has no half characters.
+
+    >>> _is_whole("abc"), _is_whole("abc" + chr(0xD83D))
+    (True, False)
+    """
+    if not text.isascii():
+        with contextlib.suppress(UnicodeEncodeError):
+            return bool(text.encode())
+        return False
+    return True
 
 
 def _add_names(message):

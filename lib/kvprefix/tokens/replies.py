@@ -5,9 +5,12 @@ What the model sampled may have been other tokens of the same text; a log of tex
 
 import numpy as np
 
+from kvprefix.servers.prompt import Prompt
 from kvprefix.tokens.chat import TemplateRefusal
 from kvprefix.tokens.messages import add_up
+from kvprefix.tokens.render import render_prompt
 
+_SAID = "kvprefixmessage"
 NO_REPLY, RENDERED, RENDERED_APART = range(3)  # apart: its first token merges with the prompt's end, or lies elsewhere
 
 
@@ -20,11 +23,15 @@ class Replies:
         The row of a prompt, the text after the prompt's last fence, and the reply's text up to and with what ends it.
     apart : set of int
         Rows whose reply does not stand behind the prompt as it is.
+    end : str or None
+        The fence that the template writes at the end of a reply.
+    after : str
+        What it writes behind a reply, if that is no fence.
     """
 
-    def __init__(self, chat):
+    def __init__(self, chat, facts):
         self.chat, self.found, self.apart = chat, [], set()
-        self.end = next((text for text, number in chat.fences.items() if number == chat.end_of_turn), None)
+        self.end, self.after = find_end(chat, facts)
 
     def add(self, row, text, last, render, render_bare):
         """Add a reply.
@@ -58,6 +65,8 @@ class Replies:
         reply = answered[start:]
         if self.end is not None and (stop := reply.find(self.end)) >= 0:
             reply = reply[: stop + len(self.end)]
+        else:
+            reply = reply.removesuffix(self.after)
         self.found.append((row, last, reply))
 
     def number(self, numbers):
@@ -107,10 +116,28 @@ class Replies:
 
     def _finish(self, parts):
         """Return a reply's tokens; the end-of-turn token is added if the template does not write it."""
-        end = self.chat.end_of_turn
+        end = self.chat.end_of_turn if self.end is None else self.chat.fences[self.end]
         if end is not None and not (parts and len(parts[-1]) and parts[-1][-1] == end):
             parts = [*parts, np.array([end], np.int32)]
         return np.concatenate([np.zeros(0, np.int32), *parts])
+
+
+def find_end(chat, facts):
+    """Return the fence that ends a reply, and what else the template writes behind one if it writes no fence.
+
+    The fence is the tokenizer's end-of-turn token if the template writes that, else the first one.
+    """
+    messages = [{"role": "user", "content": _SAID}, {"role": "assistant", "content": _SAID}]
+    if facts.content_format == "openai":
+        messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+    try:
+        after = render_prompt(chat, Prompt(messages, generation=False)).rpartition(_SAID)[2]
+    except TemplateRefusal:
+        return None, ""
+    fences = [piece for piece in chat.split(after) if piece in chat.fences] if after else []
+    if not fences:
+        return None, after
+    return next((text for text in fences if chat.fences[text] == chat.end_of_turn), fences[0]), ""
 
 
 def _count_common(a, b):

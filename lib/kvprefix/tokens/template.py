@@ -19,6 +19,7 @@ _SENTINELS = [f"kvprefixmessage{k}" for k in range(4)]
 _PROBES = ("a", " a", "\na", "  ", "\u2581a", "a ", "\u0301a", "1", "\n", "don't")
 _KEPT = (  # of a Chat
     "has_template", "fences", "frames", "constants", "source", "special_tokens", "end_of_turn", "added_special",
+    "tools_source",
 )  # fmt: skip
 
 
@@ -106,6 +107,7 @@ def load_chat(source):
         tokenizer, has_template, {}, name=source.name, encoder=refer(tokenizer),
         source=_find_template(tokenizer, source.name), special_tokens=tokenizer.special_tokens_map,
         end_of_turn=tokenizer.eos_token_id,
+        tools_source=tokenizer.chat_template.get("tool_use") if isinstance(tokenizer.chat_template, dict) else None,
     )  # fmt: skip
     chat = replace(chat, fences=_find_fences(chat))
     return _learn_template(replace(chat, added_special=_find_added_special(chat)))
@@ -160,27 +162,33 @@ def _find_added_special(chat):
 
 
 def _learn_template(chat):
-    """Render a conversation of known texts to see what the template writes around and between them."""
-    roles = ("system", "user", "assistant", "user")
-    known = [{"role": role, "content": text} for role, text in zip(roles, _SENTINELS, strict=True)]
-    frames, constants, is_fenced, rendered = set(), set(), True, 0
+    """Render a conversation of known texts to see what the template writes around and between them.
+
+    If it does not write them, they are given once more as lists of parts.
+    """
+    pieces, refusals = _render_known(chat, _SENTINELS)
+    if not any(text in piece for piece in pieces for text in _SENTINELS):
+        parts = _render_known(chat, [[{"type": "text", "text": text}] for text in _SENTINELS])
+        pieces, refusals = parts if parts[0] else (pieces, refusals)
+    if not pieces:
+        raise InputError(f"tokenizer {chat.name}: the chat template renders no conversation: {refusals[-1]}")
+    around = [re.split("|".join(_SENTINELS), piece) for piece in pieces]
+    frames = {("", ""), *((one[0], one[-1]) for one in around if len(one) > 1)}
+    return replace(
+        chat,
+        frames=tuple(sorted(frames, key=lambda frame: (-len(frame[0]), -len(frame[1])))),
+        constants=frozenset(one[0] for one in around if len(one) == 1) - set(chat.fences),
+        is_fenced=all(len(one) <= 2 for one in around),
+    )
+
+
+def _render_known(chat, contents):
+    """Return the pieces of the prompts of a conversation and of parts of it, and the refusals of the others."""
+    roles, pieces, refusals = ("system", "user", "assistant", "user"), [], []
+    known = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
     for messages in (known, known[1:], known[:2], known[1:2]):
         try:
-            text = chat.render([messages])[0]
+            pieces += chat.split(chat.render([messages])[0])
         except TemplateRefusal as refusal:
-            reason = refusal
-            continue
-        rendered += 1
-        for piece in chat.split(text):
-            around = re.split("|".join(_SENTINELS), piece)
-            is_fenced = is_fenced and len(around) <= 2
-            if len(around) == 1:
-                constants.add(piece)
-            else:
-                frames.add((around[0], around[-1]))
-    if not rendered:
-        raise InputError(f"tokenizer {chat.name}: the chat template renders no conversation: {reason}")
-    longest_first = sorted({*frames, ("", "")}, key=lambda frame: (-len(frame[0]), -len(frame[1])))
-    return replace(
-        chat, frames=tuple(longest_first), constants=frozenset(constants) - set(chat.fences), is_fenced=is_fenced
-    )
+            refusals.append(refusal)
+    return pieces, refusals

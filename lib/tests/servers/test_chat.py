@@ -97,6 +97,11 @@ def test_rule_10_arguments_become_an_object(given, parsed):
     assert function["arguments"] == parsed and list(function["arguments"]) == list(parsed)
 
 
+def test_arguments_that_python_cannot_read_are_refused():
+    for bad in ("[" * 100_000, '{"a": ' + "1" * 5000 + "}"):
+        assert refused({"messages": [{"role": "assistant", "content": "", "tool_calls": [call(bad)]}]}) == "tool calls"
+
+
 def test_rule_11_calls_that_are_refused():
     for key in ("id", "type"):
         lacking = {name: value for name, value in call().items() if name != key}

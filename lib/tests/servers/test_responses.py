@@ -124,7 +124,7 @@ def test_replies_stand_behind_items_or_messages():
 
 
 def test_an_unknown_server_or_api():
-    with pytest.raises(InputError, match="server x: its rules are not known; expected one of vllm"):
+    with pytest.raises(InputError, match="server x: its rules are not known; expected one of vllm, sglang"):
         make_prompt("chat", {}, TEXT, "x")
     with pytest.raises(Refused, match="completions"):
         make_prompt("completions", {}, TEXT)

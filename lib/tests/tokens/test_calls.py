@@ -8,18 +8,20 @@ import samples
 from hypothesis import given
 from hypothesis import strategies as st
 from places import CARRIED, SHARED
+from tokenizers import processors
+from transformers import AutoTokenizer
 
 from kvprefix.blocks.identify import identify_rows
-from kvprefix.conversations.calls import Call, Dialog
+from kvprefix.conversations.calls import Call
 from kvprefix.files.paths import InputError
 from kvprefix.servers.prompt import Refused
 from kvprefix.servers.rules import make_prompt
-from kvprefix.tokens.calls import calls_of, encode_calls, make_tokens
+from kvprefix.tokens.calls import encode_calls, make_tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.facts import find_facts
 from kvprefix.tokens.render import render_prompt
-from kvprefix.tokens.template import open_call_chat
-from kvprefix.tokens.tokenizer import QWEN_TOOLS_TEMPLATE, find_tokenizer
+from kvprefix.tokens.template import load_chat, open_call_chat
+from kvprefix.tokens.tokenizer import QWEN_TEMPLATE, QWEN_TOOLS_TEMPLATE, find_tokenizer
 
 RENDERING, SESSIONS = SHARED / "samples" / "rendering", SHARED / "samples" / "sessions"
 TEMPLATES = ("qwen25_tools", "qwen3_like", "parts_openai")
@@ -153,6 +155,27 @@ MESSAGE = st.one_of(
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
 
 
+REPLY = MESSAGE.filter(lambda message: message["role"] == "assistant")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@given(messages=st.lists(MESSAGE, min_size=1, max_size=4), reply=REPLY, tools=st.booleans())
+def test_a_reply_is_what_follows_the_prompts_ids_if_it_is_put_behind(qwen, carried, name, messages, reply, tools):
+    chat, end = use_template(qwen, carried[0][name]), qwen.end_of_turn
+    bodies = [{"messages": all_, **({"tools": TOOLS} if tools else {})} for all_ in (messages, [*messages, reply])]
+    texts = [render_prompt(chat, make_prompt("chat", body, find_facts(chat))) for body in bodies]
+    prompt, answered = (chat.encode([text])[0].tolist() for text in texts)
+    encoded = encode_calls([Call("chat", bodies[0], (reply,))], chat)
+    (output,), (kind,) = encoded.table["output_tokens"].to_pylist(), encoded.table["reply"].to_pylist()
+    if answered[: len(prompt)] == prompt:
+        behind = answered[len(prompt) :]
+        assert (output, kind) == (behind[: behind.index(end) + 1], 1)
+    elif kind:
+        assert kind == 2 and output.index(end) == len(output) - 1
+    else:
+        assert encoded.replies_refused["the chat template"].count == 1
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(
     sessions=st.lists(st.lists(MESSAGE, min_size=1, max_size=5), min_size=1, max_size=3),
@@ -188,6 +211,31 @@ def test_without_fences_a_prompt_goes_on_from_the_one_before_it(qwen):
     assert tokens.parent.tolist() == [-1, 0, -1, 1, 3, 2, 3, 5] and len(tokens.own) < tokens.prompt_lengths().sum() / 2
 
 
+def test_a_template_for_tools_is_used_where_there_are_tools(tmp_path, small_folder):
+    tokenizer = AutoTokenizer.from_pretrained(small_folder)
+    tokenizer.chat_template = {"default": QWEN_TEMPLATE, "tool_use": "tools:{{ messages[0].content }}"}
+    tokenizer.save_pretrained(tmp_path)
+    chat = load_chat(find_tokenizer(tmp_path))
+    plain, tools = {"messages": [{"role": "user", "content": "hi"}]}, {"tools": TOOLS}
+    asked = {"input": "hi", "tools": [{"type": "web_search"}]}
+    calls = [Call("chat", plain), Call("chat", plain | tools), Call("responses", {"input": "hi", "tools": []}),
+             Call("responses", asked)]  # fmt: skip
+    tokens = make_tokens(encode_calls(calls, chat).table)
+    texts = [chat.tokenizer.decode(tokens.prompt(row)) for row in range(4)]
+    assert texts[1] == texts[3] == "tools:hi" and texts[0] == texts[2] == chat.render([plain["messages"]])[0]
+
+
+def test_responses_get_the_tokenizers_own_special_tokens_on_top(tmp_path):
+    backend = samples.train_byte_level()
+    first = [("<|endoftext|>", backend.token_to_id("<|endoftext|>"))]
+    backend.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=first)
+    chat = load_chat(find_tokenizer(samples.save_tokenizer(tmp_path, backend)))
+    assert chat.added_special == ("<|endoftext|>", "")
+    calls = [Call("chat", {"messages": [{"role": "user", "content": "hi"}]}), Call("responses", {"input": "hi"})]
+    tokens = make_tokens(encode_calls(calls, chat).table)
+    assert tokens.prompt(1).tolist() == [first[0][1], *tokens.prompt(0).tolist()]
+
+
 def test_refusals_are_counted_by_reason_with_the_first_place(qwen):
     bad = {"messages": [{"role": "user", "content": None}]}
     good = {"messages": [{"role": "user", "content": "hi"}]}
@@ -198,6 +246,14 @@ def test_refusals_are_counted_by_reason_with_the_first_place(qwen):
         "content": (2, "line 2"), "no messages": (1, "line 4"),
     }  # fmt: skip
     assert "null" in encoded.refused["content"].said
+
+
+def test_half_characters_are_refused(qwen):
+    user = {"role": "user", "content": "hi"}
+    half = [{"messages": [{"role": "user", "content": "a\ud83d"}]}, {"messages": [user], "reasoning": "\ud83d"}]
+    calls = [Call("chat", half[0]), Call("chat", half[1], ({"role": "assistant", "content": "\ude00"},))]
+    encoded = encode_calls(calls, qwen)
+    assert encoded.refused["half characters"].count == encoded.replies_refused["half characters"].count == 1
 
 
 def test_a_template_that_refuses_counts_as_a_refusal(qwen):
@@ -233,6 +289,15 @@ def test_a_reply_without_the_reasoning_that_its_prompt_opens_is_taken_behind_wha
     encoded = encode_calls([call], chat)
     assert encoded.table["output_tokens"].to_pylist() == [chat.encode(["yes<|im_end|>"])[0].tolist()]
     assert encoded.table["reply"].to_pylist() == [2]
+
+
+def test_a_reply_ends_with_the_fence_that_the_template_writes(qwen):
+    call = Call("chat", {"messages": [{"role": "user", "content": "hi"}]}, ({"role": "assistant", "content": "yes"},))
+    other = replace(qwen, end_of_turn=qwen.fences["<|endoftext|>"])  # a base model's
+    none, ends = use_template(other, "{% for m in messages %}{{ m.content }}|{% endfor %}"), {}
+    for name, chat in {"own": qwen, "other": other, "none": none}.items():
+        ends[name] = qwen.tokenizer.decode(make_tokens(encode_calls([call], chat).table).generated(0))
+    assert ends == {"own": "yes<|im_end|>", "other": "yes<|im_end|>", "none": "yes<|endoftext|>"}
 
 
 def test_a_template_that_changes_earlier_turns_with_the_reply_gives_no_reply(qwen):
@@ -275,20 +340,21 @@ def test_a_template_that_writes_the_date_writes_the_calls_own_day(qwen):
     assert encoded.undated == 1
 
 
+def test_another_servers_rules_make_other_prompts_and_replies(qwen):
+    parts = [{"type": "text", "text": one} for one in "ab"]
+    call = Call("chat", {"messages": [{"role": "user", "content": parts}]}, ({"role": "assistant", "content": "yes"},))
+    for server, joiner in (("vllm", "\n"), ("sglang", " ")):
+        encoded = encode_calls([call, Call("messages", {})], qwen, server)
+        tokens = make_tokens(encoded.table)
+        (ids,) = qwen.encode(qwen.render([[{"role": "user", "content": f"a{joiner}b"}]]))
+        assert tokens.prompt(0).tolist() == ids.tolist()
+        assert tokens.generated(0).tolist() == qwen.encode(["yes<|im_end|>"])[0].tolist()
+        assert encoded.refused.keys() == {"api" if server == "sglang" else "no messages"}
+
+
 def test_an_unknown_server_is_an_input_error(qwen):
     with pytest.raises(InputError, match="server x: its rules are not known"):
         encode_calls([Call("chat", {"messages": [{"role": "user", "content": "hi"}]})], qwen, "x")
-
-
-def test_a_dialog_makes_a_call_for_each_request_and_each_run_of_results():
-    roles = ["system", "user", "assistant", "tool", "tool", "assistant", "user", "user", "assistant", "tool", "user"]
-    messages = [{"role": role, "content": str(k)} for k, role in enumerate(roles)]
-    calls = calls_of(Dialog("d", messages, {"tools": TOOLS}, "line 3", [float(k) for k in range(len(roles))]))
-    assert [len(call.body["messages"]) for call in calls] == [2, 5, 7, 8, 11]
-    assert [call.reply for call in calls] == [(messages[2],), (messages[5],), (), (messages[8],), ()]
-    assert [call.start_s for call in calls] == [1.0, 4.0, 6.0, 7.0, 10.0]
-    assert {(call.session, call.place, call.api) for call in calls} == {("d", "line 3", "chat")}
-    assert calls[0].body["tools"] == TOOLS
 
 
 def test_refusals_name_their_reason(qwen):

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from kvprefix.conversations.records import Message
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.encode import encode_conversations
-from kvprefix.tokens.template import load_chat
+from kvprefix.tokens.template import _learn_template, load_chat
 from kvprefix.tokens.tokenizer import FALLBACK_TEMPLATE, QWEN_SYSTEM_PROMPT, QWEN_TEMPLATE, find_tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -370,3 +370,11 @@ def test_a_template_that_leaves_its_loop_is_rendered_turn_by_turn(tmp_path):
     chat = load_chat(find_tokenizer(samples.save_small_tokenizer(tmp_path / "t", template)))
     messages = [{"role": "user", "content": c} for c in "abcd"]
     assert list(chat.render_turns(messages, [1, 3])) == ["user: a;!", "user: a;user: b;!"]
+
+
+def test_a_template_that_takes_parts_alone_is_learnt_with_parts(small_folder):
+    source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{{ c.text }}{% endfor %}"
+    chat = dataclasses.replace(load(small_folder), source=source + "<|im_end|>{% endfor %}")
+    assert {("user\n", ""), ("assistant\n", "")} <= set(_learn_template(chat).frames)
+    refuses = dataclasses.replace(chat, source="{{ raise_exception('no') if messages[-1].content is string else 'a' }}")
+    assert _learn_template(refuses).constants == {"a"}

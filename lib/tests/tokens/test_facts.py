@@ -37,6 +37,19 @@ def test_content_format_is_read_off_the_loops(qwen, source, content_format):
     assert find_facts(replace(qwen, source=source)).content_format == content_format
 
 
+@pytest.mark.parametrize(
+    "source, content_format",
+    [
+        ("{% for m in messages %}{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}", "openai"),
+        ("{% for one in messages %}{% for c in one.content %}{{ c.text }}{% endfor %}{% endfor %}", "string"),
+        ("{% for m in messages %}{{ m.content }}{# no image #}{% endfor %}", "openai"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "string"),
+    ],
+)
+def test_sglang_reads_the_format_in_its_own_way(qwen, source, content_format):
+    assert find_facts(replace(qwen, source=source)).sglang_format == content_format
+
+
 def test_other_facts(qwen):
     facts = find_facts(replace(qwen, source="{% if messages[0].role == 'developer' %}{{ foo }}{% endif %}{{ bar(1) }}"))
     assert facts.knows_developer and {"messages", "foo", "bar"} == facts.variables
