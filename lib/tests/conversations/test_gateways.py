@@ -93,8 +93,20 @@ def test_payloads_of_the_other_endpoints():
     settings = {"system": "s", "max_tokens": 5, "extra_body": {"chat_template_kwargs": {"a": 1}}}
     call = call_of({**PAYLOAD, "call_type": "anthropic_messages", "model_parameters": settings})
     assert (call.api, call.body["system"], call.body["chat_template_kwargs"]) == ("messages", "s", {"a": 1})
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    given = {**PAYLOAD, "call_type": "anthropic_messages", "model_parameters": {"tools": tools, "user": "u"}}
+    (call,), counts = read([given])  # as LiteLLM 1.108 logs it: tools in OpenAI's form, and no system prompt
+    assert (call.body["tools"], call.user) == ([{"name": "f", "input_schema": {"type": "object"}}], "u")
+    assert counts.noted == {"system_prompt_not_logged": 1}
     call = call_of({**PAYLOAD, "call_type": "aresponses", "messages": "hello", "response": {"output": [REPLY]}})
     assert (call.api, call.body["input"], call.reply) == ("responses", "hello", (REPLY,))
+
+
+def test_only_a_streamed_call_has_a_first_token(tmp_path):
+    times = {"completionStartTime": 6.0, "endTime": 6.0}
+    assert call_of({**PAYLOAD, **times, "stream": False})[8:10] == (None, 6.0)
+    assert call_of({**PAYLOAD, **times, "stream": True})[8:10] == (6.0, 6.0)
+    assert call_of({**PAYLOAD, **times, "completionStartTime": 5.5}).first_token_s == 5.5
 
 
 def test_payloads_whose_fields_are_text_are_read_as_well():
