@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from places import SHARED
+from places import LIB, SHARED
 
 from kvprefix.conversations.calls import Usage
 from kvprefix.conversations.forms.langfuse import read_details
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 
-SAMPLES = SHARED / "samples"
+SAMPLES, FIXTURES = SHARED / "samples", LIB / "tests" / "fixtures"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples beside the project")
 USER = {"role": "user", "content": "q"}
 REPLY = {"role": "assistant", "content": "a"}
@@ -117,6 +117,21 @@ def test_payloads_whose_fields_are_text_are_read_as_well():
     })  # fmt: skip
     assert (call.body["messages"], call.reply, call.usage.prompt) == ([USER], (REPLY,), 3)
     assert call.start_s == 1767254400  # 08:00 UTC
+
+
+def test_payloads_that_litellm_wrote():
+    calls, counts = read(FIXTURES / "litellm_payloads.jsonl")
+    chat, first, responses, second, streamed = calls
+    assert counts.skipped == {"failure": 1} and counts.noted["system_prompt_not_logged"] == 2
+    assert [call.api for call in calls] == ["chat", "messages", "responses", "messages", "chat"]
+    assert [call.usage for call in calls] == [Usage(5, 2, 1)] * 4 + [Usage()]  # a stream without counts
+    assert chat.body["tools"][0]["function"]["name"] == first.body["tools"][0]["name"] == "f"
+    assert (chat.session, chat.user, chat.reply[0]["tool_calls"][0]["id"]) == ("sess", "bob", "t1")
+    assert [part["type"] for part in second.body["messages"][2]["content"]] == ["tool_result", "text"]
+    assert second.reply[0]["content"] == [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}]
+    assert (responses.body["instructions"], responses.reply[0]["content"][0]["text"]) == ("be", "hi")
+    assert [call.first_token_s is None for call in calls] == [True, True, True, True, False]
+    assert streamed.start_s < streamed.first_token_s < streamed.end_s
 
 
 OBSERVATION = {"id": "o", "type": "GENERATION", "traceId": "t", "startTime": "2026-01-01T10:00:00.5Z", "input": [USER]}

@@ -9,7 +9,7 @@ endpoint is logged without its system prompt and with tools in OpenAI's form, an
 from kvprefix.conversations.calls import Call
 from kvprefix.conversations.forms.answers import find_answer, read_reply
 from kvprefix.conversations.forms.bodies import check_body
-from kvprefix.conversations.forms.fields import TIMES, count_of, find_name, find_times, find_usage, load_text
+from kvprefix.conversations.forms.fields import TIMES, find_name, find_times, find_usage, load_text, read_usage
 from kvprefix.conversations.forms.form import Form, read_each
 from kvprefix.conversations.forms.requests import complete_body, find_model
 from kvprefix.conversations.records import Refused
@@ -58,8 +58,7 @@ def _read_payload(record, place, traffic):
     if answer is not None and not reply:
         traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
     usage = find_usage(answer, record)
-    if usage.prompt is None:
-        usage = usage._replace(prompt=count_of(record, "prompt_tokens"), output=count_of(record, "completion_tokens"))
+    usage = read_usage(record) if usage.prompt is None else usage
     traffic.counts.fields.add_record(record, _USED)
     name, user = find_name(("id", "request_id"), record), find_name(("end_user", "user"), record, body)
     times = find_times(traffic, place, record)
