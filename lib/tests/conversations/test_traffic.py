@@ -377,6 +377,13 @@ def test_sources_that_hold_nothing_are_refused(tmp_path):
         read(tmp_path)
 
 
+def test_a_form_can_be_named(tmp_path):
+    items, _ = read([{"messages": [USER]}], form="openai")
+    assert isinstance(items[0], Call)
+    with pytest.raises(InputError, match="form 'opnai' is not known; .*; did you mean openai?"):
+        read([], form="opnai")
+
+
 def test_reading_stops_after_so_many_items():
     items, counts = read([record(str(k)) for k in range(9)], max_items=3)
     assert (len(items), counts.records_read) == (3, 3)
