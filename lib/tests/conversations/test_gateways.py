@@ -148,6 +148,13 @@ def test_observations_of_the_api_have_names_in_camel_case():
     assert set(call.body) == {"messages", "tools", "temperature"}
 
 
+@pytest.mark.parametrize("tools", [{"f": '{"parameters": {}}'}, [{"name": "f", "parameters": {}}]])
+def test_tools_beside_an_input_and_langchains_messages_are_read(tools):
+    call = call_of({**OBSERVATION, "input": [{"type": "human", "content": "q"}], "tool_definitions": tools})
+    assert call.body["messages"] == [USER]
+    assert call.body["tools"] == [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+
+
 @pytest.mark.parametrize(
     "details, usage",
     [
