@@ -260,6 +260,12 @@ def test_tools_of_sharegpt_become_those_of_a_chat_body():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("tools", ["null", "None", "[]", "", None, [], {}])
+def test_no_tools_may_be_written_in_many_ways(tools):
+    (one,), counts = read([sharegpt(("human", "q"), ("gpt", "a"), tools=tools)])
+    assert not counts.skipped and (isinstance(one, Conversation) or one.settings == {})
+
+
 def test_tools_of_openai_stay_as_they_are():
     messages = [
         USER,
