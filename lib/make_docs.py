@@ -172,6 +172,12 @@ TRAFFIC_NOTES = """
       the chain of `parentUuid` goes through one of them only.
     - Codex's reasoning is encrypted. It stays in the bodies; a server that cannot decrypt it refuses them.
 
+    ## Gateways
+
+    LiteLLM 1.108.7, tried on loopback, logs no `extra_body` (such as `chat_template_kwargs`), and of a call to
+    Anthropic's endpoint no system prompt: such calls are noted. `trace_id` is new for each call unless the client sends
+    a session (`metadata.session_id`). Records are written when a call ends, so they are not in order of their start.
+
     ## Libraries that were tried
 
     Both were run on sessions with the traps above. agentpile 0.3.1 refuses a session whose last line is cut, keeps

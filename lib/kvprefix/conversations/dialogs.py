@@ -215,7 +215,7 @@ def _read_settings(record, repaired):
     """Return the tools and template settings of a record, as a chat body holds them."""
     settings = {name: load_text(record[name]) for name in _SETTINGS if record.get(name) not in EMPTY}
     given = next((load_text(record[name]) for name in _TOOLS if record.get(name) not in EMPTY), None)
-    if given not in EMPTY:
+    if given not in EMPTY and given not in ("null", "None"):
         tools = given if isinstance(given, list) else [given]
         settings["tools"] = [read_tool(tool) for tool in tools]
         repaired["tools_wrapped_as_functions"] += settings["tools"] != given

@@ -6,7 +6,6 @@ counted. Of a folder, files of no known form are counted, with the first of them
 
 import itertools
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from kvprefix.conversations.calls import Call, Dialog
@@ -19,6 +18,7 @@ from kvprefix.conversations.sources import find_files
 from kvprefix.conversations.tables import is_table, read_rows
 from kvprefix.files.jsonlines import read_magic
 from kvprefix.files.paths import InputError, explain_os_errors
+from kvprefix.files.words import guess
 
 _WRAPPERS = frozenset({"data", "runs", "observations", "records", "rows", "logs", "trajectories"})
 _FIRST_RECORDS = 100  # in which a form shows, if records before it are odd
@@ -50,7 +50,7 @@ class TrafficCounts(LoadCounts):
     first_other: str | None = None
     noted: Counter = field(default_factory=Counter)
     first_noted: dict = field(default_factory=dict)
-    bytes_before: int = 0  # of files that were read to their end
+    bytes_before: int = 0  # read of the files before
 
     def skip(self, reason, place, detail):
         """Count what is skipped under `reason`, and keep the first case to show."""
@@ -62,6 +62,10 @@ class TrafficCounts(LoadCounts):
         """Count what is left out or uncertain, and keep the first case to show."""
         self.noted[what] += n
         self.first_noted.setdefault(what, f"{place}: {detail}")
+
+    def start_file(self):
+        """Forget how far the file before was read."""
+        self.bytes_before, self.reading = self.bytes_read, ReadState()
 
     @property
     def bytes_read(self):
@@ -134,8 +138,10 @@ def read_traffic(source, *, counts=None, form=None, max_items=None, drop_duplica
     Raises
     ------
     InputError
-        No such file, or a single file that cannot be read or is of no known form.
+        No such file; a single file that cannot be read; a folder without a file of a known form; an unknown `form`.
     """
+    if form is not None and form not in FORMS:
+        raise InputError(f"form {form!r} is not known; known: {', '.join(FORMS)}{guess(form, FORMS)}")
     counts = TrafficCounts() if counts is None else counts
     traffic = Traffic(counts, drop_duplicates, rejoin_split)
     items = itertools.islice(_read_all(source, form, traffic), max_items)
@@ -155,7 +161,7 @@ def _read_all(source, form, traffic):
     files, top = (iter([locate_data("bundled")]), None) if str(source) == "bundled" else find_files(source)
     for path in files:
         traffic.file = "" if top is None else str(path.relative_to(top))
-        traffic.counts.reading = ReadState()
+        traffic.counts.start_file()
         n_known = traffic.counts.forms.total()
         try:
             yield from _read_file(path, form, traffic, is_alone=top is None)
@@ -170,9 +176,7 @@ def _read_all(source, form, traffic):
         state = traffic.counts.reading
         if top is not None and state.cut_at_byte is not None:
             traffic.counts.note("cut_files", traffic.file, f"is cut at byte {state.cut_at_byte}")
-        with suppress(OSError):
-            traffic.counts.bytes_before += path.stat().st_size
-        state.bytes_read = 0
+            state.cut_at_byte = None
     if top is not None and not traffic.counts.forms:
         first = f" (first: {traffic.counts.first_other})" if traffic.counts.first_other else ""
         raise InputError(f"{source}: no file of a known form{first}; {expected_forms()}")

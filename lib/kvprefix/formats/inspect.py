@@ -4,9 +4,12 @@ from pathlib import Path
 
 from kvprefix.conversations.forms.registry import FORMS
 from kvprefix.conversations.survey import Survey
+from kvprefix.conversations.tables import is_table, list_columns
 from kvprefix.conversations.traffic import TrafficCounts, expected_forms, read_traffic
 from kvprefix.files.compiler import load_compiler
+from kvprefix.files.jsonlines import read_magic
 from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.progress import show_progress
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import list_sources, recognise
 
@@ -32,7 +35,7 @@ def inspect(source, *, progress=False):
         No such file, or none of a known form.
     """
     found = _find_trace(source)
-    return _inspect_trace(found, source, progress) if found else _inspect_chats(source)
+    return _inspect_trace(found, source, progress) if found else _inspect_chats(source, progress)
 
 
 def _find_trace(source):
@@ -41,10 +44,20 @@ def _find_trace(source):
     if not path.is_file():
         return None
     try:
+        magic = read_magic(path)
+        if is_table(magic) and not _is_own_trace(list_columns(path, magic)):
+            return None
         found = recognise(path)
     except InputError:
         return None
     return found if found and found.holds != "messages" else None
+
+
+def _is_own_trace(columns):
+    load_compiler()
+    from kvprefix.traces.parquet import TOKEN_COLUMNS
+
+    return columns.issuperset(TOKEN_COLUMNS)
 
 
 def _inspect_trace(found, source, progress):
@@ -65,10 +78,12 @@ def _inspect_trace(found, source, progress):
     return facts | {"notes": list(trace.info.get("notes", []))}
 
 
-def _inspect_chats(source):
+def _inspect_chats(source, progress):
     counts, survey = TrafficCounts(), Survey()
-    for item in read_traffic(source, counts=counts):
-        survey.add(item)
+    with show_progress(None, "reading", " records", shown=progress) as bar:
+        for item in read_traffic(source, counts=counts):
+            survey.add(item)
+            bar.update(counts.records_read - bar.n)
     if survey.first is None and set(counts.skipped) <= {"not_a_conversation"} and counts.reading.cut_at_byte is None:
         known = "; ".join(one.label for one in list_sources() if one.holds != "messages")
         raise InputError(f"{source}: no record of a known form; {expected_forms()}; or a trace: {known}")

@@ -2,8 +2,10 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from places import SHARED
+from places import SAMPLE, SHARED
 
 from kvprefix.__main__ import main
 
@@ -93,6 +95,20 @@ def test_conversations_and_dialogs_are_counted_by_their_requests(tmp_path, capsy
     assert found["messages_by_role"] == {"assistant": 5, "tool": 1, "user": 4}
     assert [found["times"][name] for name in ("real", "modelled", "missing")] == [1, 4, 0]
     assert found["tools"] == {"with_tools": 2, "with_tool_calls": 1, "after_tool_results": 1}
+
+
+def test_parquet_may_hold_chats_or_no_chats(tmp_path, capsys):
+    pq.write_table(pa.Table.from_pylist([{"messages": [USER, REPLY], "score": 1}]), tmp_path / "chats.parquet")
+    found = facts(capsys, tmp_path / "chats.parquet")
+    assert (found["form"], found["requests"]) == ("chats", 1)
+    assert found["counts"]["not_kept"]["record_fields"] == {"score": 1}
+    pq.write_table(pa.table({"score": [1]}), tmp_path / "other.parquet")
+    code, _, err = look(capsys, tmp_path / "other.parquet")
+    assert code == 2 and "has no column of chats; it has score (int64)" in err
+    main(["run", "--data-path", str(SAMPLE), "--output-dir", str(tmp_path), "--skip-visualization", "--parquet"])
+    capsys.readouterr()
+    found = facts(capsys, tmp_path / "multi_turn_trace.parquet")
+    assert (found["kind"], found["form"], found["holds"]) == ("trace", "parquet", "tokens")
 
 
 def test_a_trace_of_block_ids_is_named(tmp_path, capsys):

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from places import SHARED
+from places import LIB, SHARED
 
 from kvprefix.conversations.calls import Usage
 from kvprefix.conversations.forms.langfuse import read_details
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 
-SAMPLES = SHARED / "samples"
+SAMPLES, FIXTURES = SHARED / "samples", LIB / "tests" / "fixtures"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples beside the project")
 USER = {"role": "user", "content": "q"}
 REPLY = {"role": "assistant", "content": "a"}
@@ -93,8 +93,20 @@ def test_payloads_of_the_other_endpoints():
     settings = {"system": "s", "max_tokens": 5, "extra_body": {"chat_template_kwargs": {"a": 1}}}
     call = call_of({**PAYLOAD, "call_type": "anthropic_messages", "model_parameters": settings})
     assert (call.api, call.body["system"], call.body["chat_template_kwargs"]) == ("messages", "s", {"a": 1})
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    given = {**PAYLOAD, "call_type": "anthropic_messages", "model_parameters": {"tools": tools, "user": "u"}}
+    (call,), counts = read([given])  # as LiteLLM 1.108 logs it: tools in OpenAI's form, and no system prompt
+    assert (call.body["tools"], call.user) == ([{"name": "f", "input_schema": {"type": "object"}}], "u")
+    assert counts.noted == {"system_prompt_not_logged": 1}
     call = call_of({**PAYLOAD, "call_type": "aresponses", "messages": "hello", "response": {"output": [REPLY]}})
     assert (call.api, call.body["input"], call.reply) == ("responses", "hello", (REPLY,))
+
+
+def test_only_a_streamed_call_has_a_first_token(tmp_path):
+    times = {"completionStartTime": 6.0, "endTime": 6.0}
+    assert call_of({**PAYLOAD, **times, "stream": False})[8:10] == (None, 6.0)
+    assert call_of({**PAYLOAD, **times, "stream": True})[8:10] == (6.0, 6.0)
+    assert call_of({**PAYLOAD, **times, "completionStartTime": 5.5}).first_token_s == 5.5
 
 
 def test_payloads_whose_fields_are_text_are_read_as_well():
@@ -105,6 +117,21 @@ def test_payloads_whose_fields_are_text_are_read_as_well():
     })  # fmt: skip
     assert (call.body["messages"], call.reply, call.usage.prompt) == ([USER], (REPLY,), 3)
     assert call.start_s == 1767254400  # 08:00 UTC
+
+
+def test_payloads_that_litellm_wrote():
+    calls, counts = read(FIXTURES / "litellm_payloads.jsonl")
+    chat, first, responses, second, streamed = calls
+    assert counts.skipped == {"failure": 1} and counts.noted["system_prompt_not_logged"] == 2
+    assert [call.api for call in calls] == ["chat", "messages", "responses", "messages", "chat"]
+    assert [call.usage for call in calls] == [Usage(5, 2, 1)] * 4 + [Usage()]  # a stream without counts
+    assert chat.body["tools"][0]["function"]["name"] == first.body["tools"][0]["name"] == "f"
+    assert (chat.session, chat.user, chat.reply[0]["tool_calls"][0]["id"]) == ("sess", "bob", "t1")
+    assert [part["type"] for part in second.body["messages"][2]["content"]] == ["tool_result", "text"]
+    assert second.reply[0]["content"] == [{"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}}]
+    assert (responses.body["instructions"], responses.reply[0]["content"][0]["text"]) == ("be", "hi")
+    assert [call.first_token_s is None for call in calls] == [True, True, True, True, False]
+    assert streamed.start_s < streamed.first_token_s < streamed.end_s
 
 
 OBSERVATION = {"id": "o", "type": "GENERATION", "traceId": "t", "startTime": "2026-01-01T10:00:00.5Z", "input": [USER]}
@@ -119,6 +146,13 @@ def test_observations_of_the_api_have_names_in_camel_case():
     assert (call.session, call.user, call.usage, call.reply) == ("t", "u", Usage(3, 0, 1), (REPLY,))
     assert (call.first_token_s - call.start_s, call.end_s - call.start_s) == (0.5, 1.5)
     assert set(call.body) == {"messages", "tools", "temperature"}
+
+
+@pytest.mark.parametrize("tools", [{"f": '{"parameters": {}}'}, [{"name": "f", "parameters": {}}]])
+def test_tools_beside_an_input_and_langchains_messages_are_read(tools):
+    call = call_of({**OBSERVATION, "input": [{"type": "human", "content": "q"}], "tool_definitions": tools})
+    assert call.body["messages"] == [USER]
+    assert call.body["tools"] == [{"type": "function", "function": {"name": "f", "parameters": {}}}]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ SAMPLES = {
     "langfuse": [{"id": "a", "type": "GENERATION", "trace_id": "t", "start_time": "2026-01-01 10:00:00",
                   "end_time": None, "input": {"messages": TURNS, "tools": TOOLS}, "output": REPLY,
                   "model_parameters": {"temperature": 0},
+                  "tool_definitions": {"f": "{}"},
                   "usage_details": {"input": 3, "output": 1, "total": 4}, "level": "DEFAULT", "session_id": "s"}],
     "langsmith": [{"id": "a", "run_type": "llm", "trace_id": "t", "start_time": "2026-01-01T10:00:00",
                    "inputs": {"messages": [[{"id": ["x", "AIMessage"], "kwargs": {"content": "", "tool_calls": [

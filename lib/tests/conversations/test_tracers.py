@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from places import LIB
 
 from kvprefix.conversations.calls import Usage
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
@@ -154,6 +155,17 @@ def test_spans_of_every_way_give_the_same_call(attributes, events, as_otlp):
     assert call.reply == (REPLY,) and call.body["tools"] == [TOOL]
     assert (call.start_s, call.end_s - call.start_s) == (1767261600.25, 1)
     assert (call.name, call.session, call.model, call.usage) == ("p", "s", "m", Usage(9, 4, 2))
+
+
+def test_spans_that_two_instrumentations_wrote_are_equal_calls():
+    calls, counts = read(LIB / "tests" / "fixtures" / "otel_spans.jsonl")
+    first, second = calls
+    assert not counts.skipped and first.body == second.body
+    assert [one["role"] for one in first.body["messages"]] == ["system", "user", "assistant", "tool", "user"]
+    assert first.body["messages"][2]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert first.body["messages"][4]["content"] == [{"type": "text", "text": "x"}, {"type": "text", "text": "y"}]
+    assert first.reply == second.reply == ({"role": "assistant", "content": "ok"},)
+    assert first.usage == second.usage == Usage(5, 2, 1)
 
 
 def test_reasoning_of_spans_is_kept():

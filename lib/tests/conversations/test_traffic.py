@@ -260,6 +260,12 @@ def test_tools_of_sharegpt_become_those_of_a_chat_body():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("tools", ["null", "None", "[]", "", None, [], {}])
+def test_no_tools_may_be_written_in_many_ways(tools):
+    (one,), counts = read([sharegpt(("human", "q"), ("gpt", "a"), tools=tools)])
+    assert not counts.skipped and (isinstance(one, Conversation) or one.settings == {})
+
+
 def test_tools_of_openai_stay_as_they_are():
     messages = [
         USER,
@@ -375,6 +381,13 @@ def test_sources_that_hold_nothing_are_refused(tmp_path):
     (tmp_path / "note.txt").write_text("a note")
     with pytest.raises(InputError, match=r"no file of a known form \(first: note.txt: is neither"):
         read(tmp_path)
+
+
+def test_a_form_can_be_named(tmp_path):
+    items, _ = read([{"messages": [USER]}], form="openai")
+    assert isinstance(items[0], Call)
+    with pytest.raises(InputError, match="form 'opnai' is not known; .*; did you mean openai?"):
+        read([], form="opnai")
 
 
 def test_reading_stops_after_so_many_items():

@@ -96,6 +96,8 @@ def find_usage(*parts):
 def read_usage(usage):
     """Return the Usage of counts in OpenAI's or Anthropic's names, whose `input_tokens` are without the cached ones.
 
+    A prompt has at least a token: a count of 0 is none.
+
     >>> read_usage({"input_tokens": 10, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 1})
     Usage(prompt=16, cached=5, output=None)
     >>> read_usage({"prompt_tokens": 7, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}})
@@ -109,7 +111,8 @@ def read_usage(usage):
     made = count_of(usage, "cache_creation_input_tokens")
     if prompt is None and (read is not None or made is not None):
         prompt = (given or 0) + (read or 0) + (made or 0)
-    return Usage(given if prompt is None else prompt, read if cached is None else cached, output)
+    prompt = given if prompt is None else prompt
+    return Usage(prompt, read if cached is None else cached, output) if prompt != 0 else Usage()
 
 
 def count_of(fields, *names):

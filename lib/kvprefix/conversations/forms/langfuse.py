@@ -5,10 +5,12 @@ free: cached tokens are counted beside `input` or inside it, which the total tel
 """
 
 from kvprefix.conversations.calls import Call, Usage
+from kvprefix.conversations.dialogs import read_tool
 from kvprefix.conversations.forms.answers import read_reply
 from kvprefix.conversations.forms.bodies import check_body, find_api
 from kvprefix.conversations.forms.fields import TIMES, count_of, find_filled, find_name, find_times, load_text
 from kvprefix.conversations.forms.form import Form, read_each
+from kvprefix.conversations.forms.langchain import read_message
 from kvprefix.conversations.forms.requests import complete_body
 from kvprefix.conversations.records import EMPTY, Refused
 from kvprefix.files.jsonlines import show_value
@@ -18,11 +20,12 @@ _TYPES = frozenset({
 })  # fmt: skip
 _MODELS = ("provided_model_name", "providedModelName", "model", "internal_model")
 _PARAMETERS = ("model_parameters", "modelParameters")
+_TOOLS = ("tool_definitions", "toolDefinitions")
 _USAGES = ("usage_details", "usageDetails", "usage")
 _SESSIONS = ("session_id", "sessionId", "trace_id", "traceId")
 _USERS = ("user_id", "userId")
 _USED = frozenset({
-    *TIMES, *_MODELS, *_PARAMETERS, *_USAGES, *_SESSIONS, *_USERS, "id", "type", "level", "input", "output",
+    *TIMES, *_MODELS, *_PARAMETERS, *_USAGES, *_SESSIONS, *_USERS, *_TOOLS, "id", "type", "level", "input", "output",
     "parent_observation_id", "parentObservationId",
 })  # fmt: skip
 
@@ -65,10 +68,22 @@ def _read_body(record):
     if isinstance(given, str):
         raise Refused("input_is_plain_text", f"has input {show_value(given)}; expected messages")
     body = {"messages": given} if isinstance(given, list) else given
+    if isinstance(body, dict) and isinstance(body.get("messages"), list):
+        body = {**body, "messages": [read_message(message) for message in body["messages"]]}
     if not isinstance(body, dict) or ("messages" not in body and "input" not in body):
         raise Refused("no_messages", "has an input without messages")
     settings = load_text(find_filled(_PARAMETERS, record)[1])
-    return complete_body(body, {"model_parameters": settings})
+    body = complete_body(body, {"model_parameters": settings})
+    tools = _read_tools(load_text(find_filled(_TOOLS, record)[1]))
+    return {**body, "tools": tools} if tools and not body.get("tools") else body
+
+
+def _read_tools(given):
+    """Return the tools beside an input: a list, or an object of a definition per name."""
+    if isinstance(given, dict):
+        found = {name: load_text(one) for name, one in given.items()}
+        given = [{"name": name, **(one if isinstance(one, dict) else {})} for name, one in found.items()]
+    return [read_tool(tool) for tool in given] if isinstance(given, list) else []
 
 
 def read_details(details):

@@ -1,12 +1,15 @@
 """LiteLLM's standard logging payloads: a call of its proxy per record, written when the call ends.
 
-`prompt_tokens` includes the cached ones. What its own cache answered never reached an engine.
+`prompt_tokens` includes the cached ones. What its own cache answered never reached an engine. Of a call that is not
+streamed, the time of the first token is that of the end, so it is not known. As of 1.108, a call of Anthropic's
+endpoint is logged without its system prompt and with tools in OpenAI's form, and none is logged with what was in its
+`extra_body` (such as `chat_template_kwargs`).
 """
 
 from kvprefix.conversations.calls import Call
 from kvprefix.conversations.forms.answers import find_answer, read_reply
 from kvprefix.conversations.forms.bodies import check_body
-from kvprefix.conversations.forms.fields import TIMES, count_of, find_name, find_times, find_usage, load_text
+from kvprefix.conversations.forms.fields import TIMES, find_name, find_times, find_usage, load_text, read_usage
 from kvprefix.conversations.forms.form import Form, read_each
 from kvprefix.conversations.forms.requests import complete_body, find_model
 from kvprefix.conversations.records import Refused
@@ -45,20 +48,40 @@ def _read_payload(record, place, traffic):
         raise Refused("redacted", "its messages were not logged")
     body = {"model": record.get("model"), "input" if api == "responses" else "messages": messages}
     body = complete_body(body, record)
+    if api == "messages":
+        body = _restore_tools(body)
+        if "system" not in body:
+            traffic.counts.note("system_prompt_not_logged", place, "LiteLLM logs none for Anthropic's endpoint")
     check_body(api, body)
     answer = find_answer(record)
     reply = read_reply(api, answer)
     if answer is not None and not reply:
         traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
     usage = find_usage(answer, record)
-    if usage.prompt is None:
-        usage = usage._replace(prompt=count_of(record, "prompt_tokens"), output=count_of(record, "completion_tokens"))
+    usage = read_usage(record) if usage.prompt is None else usage
     traffic.counts.fields.add_record(record, _USED)
-    name, user = find_name(("id", "request_id"), record), find_name(("end_user",), record)
+    name, user = find_name(("id", "request_id"), record), find_name(("end_user", "user"), record, body)
+    times = find_times(traffic, place, record)
+    if record.get("stream") is not True and times["first_token_s"] == times["end_s"]:
+        times["first_token_s"] = None
     return [Call(
         api, body, reply, place, name, find_name(_SESSIONS, record), None,
-        **find_times(traffic, place, record), usage=usage, model=find_model(record), user=user,
+        **times, usage=usage, model=find_model(record), user=user,
     )]  # fmt: skip
+
+
+def _restore_tools(body):
+    """Return a body whose tools are in Anthropic's form again."""
+    tools = body.get("tools")
+    if not isinstance(tools, list):
+        return body
+    functions = [tool.get("function") if isinstance(tool, dict) else None for tool in tools]
+    names = {"parameters": "input_schema"}
+    restored = [
+        {names.get(name, name): value for name, value in function.items()} if isinstance(function, dict) else tool
+        for tool, function in zip(tools, functions, strict=True)
+    ]
+    return {**body, "tools": restored}
 
 
 def _is_redacted(messages):
@@ -72,6 +95,6 @@ FORM = Form(
     "`call_type` with `startTime`, `trace_id` or `model_parameters`",
     "messages, tools and settings of `model_parameters`, the answer, `startTime`, `completionStartTime`, `endTime`, "
     "`trace_id` as session, `end_user`, usage",
-    "`cache_hit`, `failure`, `no_chat_call`, `redacted`",
+    "`cache_hit`, `failure`, `no_chat_call`, `redacted`; noted: `system_prompt_not_logged`",
     fits, read_each(_read_payload), frozenset({"messages"}), _USED,
 )  # fmt: skip

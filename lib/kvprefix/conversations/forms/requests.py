@@ -12,13 +12,13 @@ from kvprefix.conversations.forms.answers import ANSWERS, find_answer, read_repl
 from kvprefix.conversations.forms.bodies import check_body, find_api, is_responses
 from kvprefix.conversations.forms.fields import (
     TIMES,
-    count_of,
     find_filled,
     find_name,
     find_time,
     find_times,
     find_usage,
     load_text,
+    read_usage,
 )
 from kvprefix.conversations.forms.form import Form, read_each
 from kvprefix.conversations.records import LIST_FIELDS, Refused
@@ -148,8 +148,7 @@ def _read_request(record, place, traffic):
     if is_inside:
         traffic.counts.fields.add_record(record, _USED)
     usage = find_usage(answer, *parts)
-    if usage.prompt is None:
-        usage = usage._replace(prompt=count_of(record, "prompt_tokens"), output=count_of(record, "output_tokens"))
+    usage = read_usage(record) if usage.prompt is None else usage
     return [Call(
         api, body, reply, place, find_name(NAMES, record), find_session(*parts, *metadata), None, **times,
         usage=usage, model=find_model(*parts), user=find_name(USERS, *parts, *metadata), turn=_find_turn(record),
