@@ -6,7 +6,7 @@ Their words are the templates `words/*.txt.j2`. All are plain text, which is esc
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.facts.sharing import name_mode
 from kvprefix.report.words import say
-from kvprefix.studies.experiment import make_timing
+from kvprefix.studies.experiment import SessionExperiment, make_timing
 from kvprefix.traces.parameters import make_entry
 
 VARIED = {"block_size": "block size", "arrival_rate": "arrival rate", "think": "think time"}  # others are as written
@@ -47,6 +47,8 @@ def state_study(workload, accesses, frame=None, *, varied=None, parameters=None,
     cached : str, optional
         What is cached; None leaves it out.
     """
+    if isinstance(workload, SessionExperiment):
+        return state_sessions(workload, {"seed": [workload.parameters.seed]} if frame is None else frame)
     parameters = parameters or workload.parameters.as_dict()
     seeds = [parameters["seed"]] if frame is None or not len(frame) else frame["seed"]
     counts = {"requests": len(accesses), "conversations": workload.dataset["conversations"]}
@@ -59,8 +61,8 @@ def state_sessions(experiment, frame=None):
     Parameters
     ----------
     experiment : studies.experiment.SessionExperiment
-    frame : pandas.DataFrame, optional
-        Rows of a study's table, whose seeds are stated; none if the table does not depend on when sessions start.
+    frame : pandas.DataFrame or dict, optional
+        Rows of a study's table, whose `seed` is stated; none if the table does not depend on when sessions start.
     """
     return say("sessions.txt", facts_starts(experiment, None if frame is None else frame["seed"]))
 

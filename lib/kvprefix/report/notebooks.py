@@ -28,12 +28,21 @@ from kvprefix.files.paths import (
 from kvprefix.files.sealed import expect_unchanged, seal_key, stamp_file
 from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
-from kvprefix.report.section_files import begin_section, mark_failed, write_section
+from kvprefix.report.section_files import SHARING, begin_section, mark_failed, write_section
 from kvprefix.report.sources import hash_sources
 from kvprefix.studies.experiment import find_kind
 
 FAILED = 2  # what the command returns then
 MADE_OF = "made_of"  # in the metadata of an executed copy
+LEFT_OUT = "left-out.txt"  # the report's fixed files that it does not have, for `make`
+_MODES, _FIGURES = ("single_turn", "multi_turn"), (
+    "sharing_fraction_cdf", "block_hit_distribution", "reuse_gap_cdf", "comparison",
+)  # fmt: skip
+WRITES = {SHARING: [
+    *(f"{mode}_{part}" for mode in _MODES
+      for part in ("stats.json", "request_metrics.csv", "block_metrics.csv", "trace.jsonl")),
+    *(f"{figure}{suffix}" for figure in _FIGURES for suffix in (".png", ".pdf")),
+]}  # fmt: skip
 REASONS = {
     "tokens": "the data list block ids, and it needs texts or tokens",
     "blocks": "it is of sessions that list block ids, and the data are chats",
@@ -79,6 +88,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
     for source in (*stale, last):
         read_declared(source)
     write_parameters(output_dir, parameters)
+    misfits = [one for one in sources if find_misfit(one, parameters)]
+    _list_left_out(output_dir, [name for one in misfits for name in WRITES.get(one.stem, ())])
 
     def execute(source):
         alone = jobs == 1 or source == last
@@ -91,6 +102,14 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
         listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
         tell(f"{listed}; the next run is of these and the last one", sys.stderr)
     return FAILED if failed else 0
+
+
+def _list_left_out(output_dir, names):
+    """Write the names of the files that a report does not have, or no file."""
+    if names:
+        write_bytes(output_dir / LEFT_OUT, "".join(f"{name}\n" for name in names))
+    else:
+        (output_dir / LEFT_OUT).unlink(missing_ok=True)
 
 
 def _execute_in_turn(execute, others, last, jobs, stamps):

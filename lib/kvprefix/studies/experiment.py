@@ -78,6 +78,20 @@ def make_timing(parameters):
     return Timing({name: one for name, one in values.items() if one != TABLE[name].default or name == "seed"})
 
 
+def load_study(parameters):
+    """Load what `DATA` names: a Workload of chats, or a SessionExperiment of a trace of block ids."""
+    if find_kind(parameters) == "blocks":
+        return load_experiment(parameters)
+    from kvprefix.traces.workload import load_workload
+
+    return load_workload(parameters)
+
+
+def fit_parameters(parameters):
+    """Return the parameters of a report: the block size is that of the data, if they have one."""
+    return load_experiment(parameters).parameters if find_kind(parameters) == "blocks" else parameters
+
+
 def load_experiment(parameters):
     """Load a trace of sessions that `DATA` names.
 

@@ -22,7 +22,7 @@ from kvprefix.report.tables import NARROW
 from kvprefix.report.words import say
 from kvprefix.studies import agents as study
 from kvprefix.studies.cache import study_policies
-from kvprefix.studies.experiment import load_experiment
+from kvprefix.studies.experiment import fit_parameters, load_experiment
 from kvprefix.traces.parameters import Parameters
 
 
@@ -134,3 +134,22 @@ def test_a_notebook_is_left_out_in_one_line_if_the_data_are_of_another_kind(tmp_
         assert (tmp_path / out / "notebooks" / f"{left_out}.ipynb").exists()
         assert execute_notebooks(chosen, parameters, tmp_path / out, only_stale=True) == 0
     assert "agent_pauses" in read_facts(tmp_path / "blocks", Parameters(data=str(data)))["15-agents"]
+
+
+def test_a_report_of_sessions_has_what_needs_no_tokens(tmp_path):
+    data = make_sessions(tmp_path / "s.jsonl", 5)
+    names = "15-agents", "20-prefix-sharing", "40-cache-size", "50-eviction", "90-report"
+    sources = [PROJECT / "notebooks" / f"{name}.ipynb" for name in names]
+    parameters = fit_parameters(Parameters(data=str(data)))
+    assert parameters.block_size == 64 and execute_notebooks(sources, parameters, tmp_path / "out", jobs=2) == 0
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    for said in (
+        "In 5 agent sessions, ", "lists for each request the ids of the blocks of its prompt, of 64 tokens each",
+        "When sessions start is drawn: sessions start by a Poisson process", "## Cache size", "## Eviction",
+        "Prefix sharing is left out: the data list block ids",
+    ):  # fmt: skip
+        assert said in markdown
+    assert "chat template" not in markdown.partition("### Definitions")[0] and "causal clock" not in markdown
+    left_out = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
+    assert "multi_turn_stats.json" in left_out and len(left_out) == 16
+    assert not any((tmp_path / "out" / name).exists() for name in left_out)

@@ -7,6 +7,7 @@ from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.stats.intervals import move_interval
+from kvprefix.studies.experiment import make_timing
 
 PAUSES = ("below 10 s", "10 s to 1 min", "1 to 10 min", "10 min to 1 h", "above 1 h")  # of `studies.agents.PAUSES_S`
 _MEASURES = {
@@ -118,3 +119,16 @@ def facts_agent_policies(table):
                 worst = None
             widest = {"blocks": blocks, "gap": gap, "lru": rates[LRU.label], "opt": rates[OPT.label], "worst": worst}
     return {"widest": widest}
+
+
+@gives_facts
+def facts_method_blocks(experiment):
+    """Return how a trace of block ids becomes requests: their blocks, when they come, what was put right in reading."""
+    said = make_timing(experiment.parameters).say(experiment.sessions)
+    starts = [one for one in said if one.startswith("sessions start")]
+    return {
+        "block_size": experiment.parameters.block_size, "seed": experiment.parameters.seed,
+        "local": experiment.sessions.accesses.info.get("is_local", False), "starts": starts[0] if starts else None,
+        "think": experiment.parameters.make("think").describe() if len(said) > len(starts) else None,
+        "notes": experiment.dataset["notes"],
+    }  # fmt: skip

@@ -15,6 +15,7 @@ from kvprefix.report.section_files import SHARING
 WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
 AGENTS = "15-agents"
+FEWEST = 30  # requests after pauses of which page one tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ def choose_agents(found):
     if "agent_sessions" not in one:
         return None
     classes = (one.get("agent_pauses") or {}).get("classes") or []
+    classes = [each for each in classes if each["requests"] >= FEWEST] or classes
     worst = max(classes, key=lambda each: each["unbounded"] - each["rate"], default=None)
     return {
         "sessions": one["agent_sessions"], "policies": (one.get("agent_policies") or {}).get("widest"),
