@@ -129,7 +129,9 @@ TO_PLAY_WITH := notebooks/05-explore.ipynb
 SOURCES := $(filter-out $(TO_PLAY_WITH),$(sort $(wildcard notebooks/[0-9]*.ipynb)))
 LAST := $(FOLDER)/$(lastword $(SOURCES))
 FIXED += report.html report.md $(SOURCES)
-MISSING := $(filter-out $(wildcard $(addprefix $(FOLDER)/,$(FIXED))),$(addprefix $(FOLDER)/,$(FIXED)))
+# Files of notebooks that were left out, because the data are of another kind.
+LEFT_OUT := $(addprefix $(FOLDER)/,$(shell cat $(FOLDER)/left-out.txt 2>/dev/null))
+MISSING := $(filter-out $(LEFT_OUT) $(wildcard $(addprefix $(FOLDER)/,$(FIXED))),$(addprefix $(FOLDER)/,$(FIXED)))
 # A notebook that failed has no executed copy and is run again. Where all have one, nobody knows which to run.
 LOST := $(if $(filter %.ipynb,$(MISSING)),,$(MISSING))
 
@@ -141,7 +143,7 @@ report: .venv/.ready ## write reports/NAME/: all results, figures, tables, repor
 
 make-report: $(LAST)
 	@for file in $(FIXED); do \
-	    [ -e $(FOLDER)/$$file ] || { echo "$(FOLDER)/$$file was not written; make report again" >&2; exit 1; }; \
+	    [ -e $(FOLDER)/$$file ] || grep -qsx "$$file" $(FOLDER)/left-out.txt || { echo "$(FOLDER)/$$file was not written; make report again" >&2; exit 1; }; \
 	done
 	@echo 'The report is up to date: $(FOLDER)/report.html (and report.md, figures/, tables/)'
 

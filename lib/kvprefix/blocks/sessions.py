@@ -67,12 +67,18 @@ class SessionTrace(Shown):
 
     def main_only(self):
         """Return the trace without its sub-agents' requests."""
-        kept = np.flatnonzero(self.agent == 0)
+        return self.select(self.agent == 0)
+
+    def select(self, kept):
+        """Return some of the requests, (n,) ndarray of bool, and the sessions that have any."""
+        kept = np.flatnonzero(kept)
         accesses = select_requests(self.accesses, kept)
-        accesses = replace(accesses, previous=_follow(self.accesses.previous, kept))
+        there, conversation = np.unique(accesses.conversation, return_inverse=True)
+        previous = _follow(self.accesses.previous, kept)
         return replace(
-            self, accesses=accesses, agent=self.agent[kept], spawned_by=np.full(len(kept), -1), after=self.after[kept],
-            line=self.line[kept],
+            self, accesses=replace(accesses, previous=previous, conversation=conversation), agent=self.agent[kept],
+            spawned_by=_follow(self.spawned_by, kept), after=self.after[kept], line=self.line[kept],
+            starts_s=None if self.starts_s is None else self.starts_s[there],
         )  # fmt: skip
 
     def arrange(self, starts_s=None, *, open_loop=False, think=None, rng=None):

@@ -23,10 +23,11 @@ def call(options):
     """Execute notebooks; return 0, or 2 if one failed."""
     need("report")
     from kvprefix.report.notebooks import execute_notebooks
+    from kvprefix.studies.experiment import fit_parameters
 
     expected = "a whole number of notebooks, 1 or more (at most 1000)"
     jobs = check_whole(read_number(options.jobs, int), "--jobs", expected, most=1000, shown=repr(options.jobs))
-    parameters = read_parameters(options)
+    parameters = fit_parameters(read_parameters(options))
     with hold_folder(options.output_dir):
         return execute_notebooks(
             options.sources, parameters, options.output_dir, jobs=jobs, only_stale=options.only_stale

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from kvprefix.files.paths import InputError, tell
+from kvprefix.files.words import count
 from kvprefix.traces.table import SESSION_NAMES, TABLE
 
 
@@ -80,6 +81,14 @@ def tell_counts(workload):
     from kvprefix.report.words import say
 
     tell_lines(say("load.txt", facts_load(workload.dataset, workload.tokenizer)))
+
+
+def tell_trace(experiment):
+    """Say what was read of a trace of block ids."""
+    sessions, path = experiment.sessions, experiment.dataset["path"]
+    tell(f"{path}: {count(len(sessions), 'request')} of {count(sessions.n_sessions, 'session')}, block ids")
+    for note in experiment.dataset["notes"]:
+        tell(f"- {note}")
 
 
 def tell_lines(text):

@@ -1,6 +1,6 @@
 """``kvprefix prepare``: tokenise a workload into the cache."""
 
-from kvprefix.commands.options import add_parameters, read_parameters, tell_counts
+from kvprefix.commands.options import add_parameters, read_parameters, tell_counts, tell_trace
 
 HELP = "tokenise a workload into the cache"
 
@@ -11,7 +11,12 @@ def add_options(parser):
 
 
 def call(options):
-    """Tokenise, and say what was read."""
+    """Tokenise, and say what was read; a trace of block ids is only read."""
+    from kvprefix.studies.experiment import find_kind, load_experiment
     from kvprefix.traces.workload import load_workload
 
-    tell_counts(load_workload(read_parameters(options)))
+    parameters = read_parameters(options)
+    if find_kind(parameters) == "blocks":
+        tell_trace(load_experiment(parameters))
+    else:
+        tell_counts(load_workload(parameters))

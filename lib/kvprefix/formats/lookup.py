@@ -12,6 +12,7 @@ from kvprefix.formats.entry import HOLDS
 from kvprefix.formats.registry import FORMATS
 
 _FIRST_LINES = 100  # in which a format shows, if lines before it are odd
+_FIRST_BYTES = 1 << 16  # in which it shows, if its JSON goes over several lines
 
 
 def list_sources(*holds):
@@ -77,9 +78,13 @@ def _recognise_folder(path):
 
 
 def _recognise_whole(path):
-    """Return the format of a file whose JSON goes over several lines."""
+    """Return the format of a file whose JSON goes over several lines, if it soon has a list of ids."""
+    from kvprefix.files.jsonlines import open_stream
     from kvprefix.formats.documents import read_documents
 
+    with explain_os_errors(path), open_stream(path) as stream:
+        if b'"hash_ids"' not in stream.read(_FIRST_BYTES):
+            return None
     document = next(read_documents(path, "hash_ids", ""), None)
     found = _recognise_request(document.record) if document else None
     return found if found and found.takes_folders else None
@@ -89,6 +94,12 @@ def _recognise_request(record):
     if record is None:
         return None
     return next((one for one in reversed(list_sources()) if one.has_request(record)), None)
+
+
+def lists_blocks(path):
+    """Say whether a file or a folder is a trace of block ids."""
+    found = recognise(path)
+    return found is not None and found.holds == "blocks"
 
 
 def refuse_unknown(path):

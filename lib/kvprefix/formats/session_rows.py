@@ -132,6 +132,7 @@ class SessionRows:
         missing = np.isnan(service_s)
         latest = np.where(missing, clockwork.serve(output_tokens), service_s)
         service_s = np.where(missing, np.minimum(latest, _time_to_next(time_s, previous)), service_s)
+        info["is_local"] = self.is_local
         self._tell(info["notes"], missing if is_timed else missing[:0], prompt_tokens)
         accesses = PrefixTrace(
             block_size=self.block_size, ids=ids, offsets=offsets, parent=parent, depth=depth,

@@ -39,17 +39,23 @@ class Timing(NamedTuple):
 
     def arrange(self, sessions):
         """Return a SessionTrace as a PrefixTrace, whose notes say how it is timed."""
-        parameters = {name: self.value(name) for name in SESSION_NAMES}
-        starts_rng, think_rng = np.random.default_rng(parameters["seed"]).spawn(2)
-        is_drawn = {"arrivals", "arrival_rate"} & self.given.keys()
-        notes, starts, think = [], None, None
-        if is_drawn or (sessions.starts_s is None and sessions.is_timed):
-            process = make_entry("arrivals", parameters)
-            starts = process.draw(sessions.n_sessions, starts_rng)
-            notes.append(f"the file does not say when sessions start: {process}" if not is_drawn else f"{process}")
-        if "think" in self.given:
-            think = make_entry("think", parameters)
-            notes.append(f"a session's next request comes after {think.describe()}")
+        starts_rng, think_rng = np.random.default_rng(self.value("seed")).spawn(2)
+        starts = self._entry("arrivals").draw(sessions.n_sessions, starts_rng) if self._draws(sessions) else None
+        think = self._entry("think") if "think" in self.given else None
         trace = sessions.arrange(starts, open_loop=self.open_loop, think=think, rng=think_rng)
-        said = [note.replace("conversations", "sessions") for note in notes]
-        return replace(trace, info={**trace.info, "notes": [*trace.info["notes"], *said]})
+        return replace(trace, info={**trace.info, "notes": [*trace.info["notes"], *self.say(sessions)]})
+
+    def say(self, sessions):
+        """Return how the sessions of a trace start and their requests follow, where the trace does not tell it."""
+        said = [str(self._entry("arrivals")).replace("conversations", "sessions")] if self._draws(sessions) else []
+        if "think" in self.given:
+            said.append(f"an agent's next request comes after {self._entry('think').describe()}")
+        return said
+
+    def _draws(self, sessions):
+        """Say whether the starts are drawn: if asked for, or if the trace has times but not these."""
+        is_known = sessions.starts_s is not None or not sessions.is_timed
+        return bool({"arrivals", "arrival_rate"} & self.given.keys()) or not is_known
+
+    def _entry(self, name):
+        return make_entry(name, {one: self.value(one) for one in SESSION_NAMES})

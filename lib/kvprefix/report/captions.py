@@ -6,6 +6,7 @@ Their words are the templates `words/*.txt.j2`. All are plain text, which is esc
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.facts.sharing import name_mode
 from kvprefix.report.words import say
+from kvprefix.studies.experiment import SessionExperiment, make_timing
 from kvprefix.traces.parameters import make_entry
 
 VARIED = {"block_size": "block size", "arrival_rate": "arrival rate", "think": "think time"}  # others are as written
@@ -46,10 +47,24 @@ def state_study(workload, accesses, frame=None, *, varied=None, parameters=None,
     cached : str, optional
         What is cached; None leaves it out.
     """
+    if isinstance(workload, SessionExperiment):
+        return state_sessions(workload, {"seed": [workload.parameters.seed]} if frame is None else frame)
     parameters = parameters or workload.parameters.as_dict()
     seeds = [parameters["seed"]] if frame is None or not len(frame) else frame["seed"]
     counts = {"requests": len(accesses), "conversations": workload.dataset["conversations"]}
     return say("study.txt", counts | facts_study(parameters, seeds, varied or {}) | {"cached": cached})
+
+
+def state_sessions(experiment, frame=None):
+    """Return the conditions of a table of agent sessions.
+
+    Parameters
+    ----------
+    experiment : studies.experiment.SessionExperiment
+    frame : pandas.DataFrame or dict, optional
+        Rows of a study's table, whose `seed` is stated; none if the table does not depend on when sessions start.
+    """
+    return say("sessions.txt", facts_starts(experiment, None if frame is None else frame["seed"]))
 
 
 def state_timing(workload, accesses, frame, changes):
@@ -81,6 +96,17 @@ def facts_clock(parameters, varied=()):
         "arrivals": None if "arrivals" in varied else starts.in_short or None,
         "clock": None if "clock" in varied else make_entry("clock", parameters).state(varied),
     }
+
+
+@gives_facts
+def facts_starts(experiment, seeds):
+    """Return the size of a trace of sessions, and how they start in the draws of some seeds, if there are any."""
+    notes = [] if seeds is None else make_timing(experiment.parameters).say(experiment.sessions)
+    return {
+        "requests": len(experiment.sessions), "sessions": experiment.sessions.n_sessions,
+        "block_size": experiment.parameters.block_size, "timed": notes,
+        "seeds": None if seeds is None else len(set(seeds)),
+    }  # fmt: skip
 
 
 @gives_facts

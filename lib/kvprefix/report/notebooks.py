@@ -16,15 +16,37 @@ from tqdm import tqdm
 from kvprefix.conversations.load import locate_data
 from kvprefix.files.csv_cells import VARIABLE as CSV_SAFE
 from kvprefix.files.escape import one_line
-from kvprefix.files.paths import InputError, check_output_file, explain_os_errors, plain_text, resolve_input, tell
+from kvprefix.files.paths import (
+    InputError,
+    check_output_file,
+    explain_os_errors,
+    plain_text,
+    resolve_input,
+    tell,
+    write_bytes,
+)
 from kvprefix.files.sealed import expect_unchanged, seal_key, stamp_file
 from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
-from kvprefix.report.section_files import begin_section, mark_failed
+from kvprefix.report.section_files import SHARING, begin_section, mark_failed, write_section
 from kvprefix.report.sources import hash_sources
+from kvprefix.studies.experiment import find_kind
 
 FAILED = 2  # what the command returns then
 MADE_OF = "made_of"  # in the metadata of an executed copy
+LEFT_OUT = "left-out.txt"  # the report's fixed files that it does not have, for `make`
+_MODES, _FIGURES = ("single_turn", "multi_turn"), (
+    "sharing_fraction_cdf", "block_hit_distribution", "reuse_gap_cdf", "comparison",
+)  # fmt: skip
+WRITES = {SHARING: [
+    *(f"{mode}_{part}" for mode in _MODES
+      for part in ("stats.json", "request_metrics.csv", "block_metrics.csv", "trace.jsonl")),
+    *(f"{figure}{suffix}" for figure in _FIGURES for suffix in (".png", ".pdf")),
+]}  # fmt: skip
+REASONS = {
+    "tokens": "the data list block ids, and it needs texts or tokens",
+    "blocks": "it is of sessions that list block ids, and the data are chats",
+}
 
 
 def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=False):
@@ -68,6 +90,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
     for source in (*stale, last):
         read_declared(source)
     write_parameters(output_dir, parameters)
+    misfits = [one for one in sources if find_misfit(one, parameters)]
+    _list_left_out(output_dir, [name for one in misfits for name in WRITES.get(one.stem, ())])
 
     def execute(source):
         alone = jobs == 1 or source == last
@@ -80,6 +104,14 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
         listed = f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(sorted(failed))}"
         tell(f"{listed}; the next run is of these and the last one", sys.stderr)
     return FAILED if failed else 0
+
+
+def _list_left_out(output_dir, names):
+    """Write the names of the files that a report does not have, or no file."""
+    if names:
+        write_bytes(output_dir / LEFT_OUT, "".join(f"{name}\n" for name in names))
+    else:
+        (output_dir / LEFT_OUT).unlink(missing_ok=True)
 
 
 def _execute_in_turn(execute, others, last, jobs, stamps):
@@ -145,6 +177,8 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True, ma
         If the notebook does not exist, or declares no parameters, or a parameter is no valid UTF-8.
     """
     chosen = _choose_values(source, parameters, output_dir)
+    if reason := find_misfit(source, parameters):
+        return _leave_out(source, target, output_dir, reason, made_of)
     failed = target.with_suffix(".failed.ipynb")
     check_output_file(target)
     with explain_os_errors(target):
@@ -163,6 +197,28 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True, ma
     tell(f"error: {source.name}: {reason[:1000]}", sys.stderr)
     tell(f"the partly executed notebook is {failed}", sys.stderr)
     return FAILED
+
+
+def find_misfit(source, parameters):
+    """Return why a notebook has nothing to say of the data, in words; None if it has.
+
+    What it needs stands in its metadata, as `needs` of `kvprefix`: `tokens` or `blocks`; most need neither.
+    """
+    needs = _read_notebook(source).metadata.get("kvprefix", {}).get("needs")
+    holds = needs and find_kind(parameters)
+    return None if needs == holds else REASONS[needs]
+
+
+def _leave_out(source, target, output_dir, reason, made_of):
+    """Write the notebook as it is, and a section with the reason alone; none if it is for other data than chats."""
+    begin_section(output_dir, source.stem)
+    if reason != REASONS["blocks"]:
+        title = _read_title(source)
+        write_section(output_dir, source.stem, title, [{"kind": "absent", "text": f"{title} is left out: {reason}."}])
+    write_bytes(target, source.read_bytes())
+    _write_made_of(target, made_of)
+    tell(f"{source.name}: left out: {reason}")
+    return 0
 
 
 def _write_made_of(path, made_of):

@@ -63,7 +63,7 @@ def read_sections(folder):
 def read_stats(folder, parameters):
     """Read both modes' statistics of a report folder: a dict of mode to the content of `*_stats.json`.
 
-    If notebook 20 failed, this run has none: the result holds the `parameters` alone.
+    If notebook 20 failed, or was left out, this run has none: the result holds the `parameters` alone.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def read_stats(folder, parameters):
         If notebook 20 has not written them yet.
     """
     folder = resolve_output(folder)
-    if "failed" in read_sections(folder).get(SHARING, {}):
+    section = read_sections(folder).get(SHARING, {})
+    if "failed" in section or any(item["kind"] == "absent" for item in section.get("items", [])[:1]):
         return {"multi_turn": {"parameters": {**parameters.as_dict(), "versions": {}}}}
     stats = {}
     for mode in ("single_turn", "multi_turn"):

@@ -10,6 +10,7 @@ from numba import njit
 
 from kvprefix.blocks.sessions import PERSON, TOOL, UNKNOWN
 from kvprefix.cache.curve import count_hits_at, count_seen, measure_distances
+from kvprefix.cache.sessions import rate_each
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import measure_seeds, spread_capacities
 from kvprefix.studies.draws import is_settled
@@ -119,14 +120,19 @@ def tabulate_growth(sessions, turns=TURNS):
 
 def tabulate_gaps(sessions):
     """Return how long main agents pause, by what follows: `after`, `n`, `median_s`, `p90_s`, `share` of the time."""
-    gap, main, rows = measure_pauses(sessions.accesses), sessions.agent == 0, []
-    total = gap[main & (sessions.accesses.previous >= 0)].sum()
-    for after, label in FOLLOWS.items():
-        own = gap[main & (sessions.after == after)]
-        if len(own):
-            half, most = np.percentile(own, [50, 90])
-            rows.append({"after": label, "n": len(own), "median_s": half, "p90_s": most, "share": own.sum() / total})
-    return pd.DataFrame(rows)
+    found, rows = list_pauses(sessions), []
+    total = sum(own.sum() for own in found.values())
+    for label, own in found.items():
+        half, most = np.percentile(own, [50, 90])
+        rows.append({"after": label, "n": len(own), "median_s": half, "p90_s": most, "share": own.sum() / (total or 1)})
+    return pd.DataFrame(rows, columns=["after", "n", "median_s", "p90_s", "share"])
+
+
+def list_pauses(sessions):
+    """Return the pauses of main agents in seconds, by what follows the answer; what never does is left out."""
+    gap, main = measure_pauses(sessions.accesses), sessions.agent == 0
+    found = {label: gap[main & (sessions.after == after)] for after, label in FOLLOWS.items()}
+    return {label: one for label, one in found.items() if len(one)}
 
 
 def measure_pauses(accesses):
@@ -179,3 +185,20 @@ def measure_pause_hits(experiment, seed, points):
 def choose_capacities(n_distinct, points=5):
     """Return capacities in blocks from a 200th to a third of all distinct blocks, at equal ratios."""
     return spread_capacities(max(n_distinct // 3, 1), points, max(n_distinct // 200, 1))
+
+
+def rate_sessions_at(experiment, capacities):
+    """Return the token hit rate of each session under LRU at some capacities and without a bound, on one draw.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `capacity_blocks` (NaN: unbounded), `token`; a row per session that has prompt tokens, capacity after capacity.
+    """
+    accesses = draw(experiment, experiment.parameters.block_size)
+    hits = count_hits_at(accesses, measure_distances(accesses), capacities)
+    tokens = accesses.hit_tokens(np.column_stack([hits, count_seen(accesses.ids, accesses.offsets)]))
+    sizes = [*np.asarray(capacities, float), np.nan]
+    frames = [pd.DataFrame({"capacity_blocks": size, "token": rate_each(accesses, tokens[:, k])})
+              for k, size in enumerate(sizes)]  # fmt: skip
+    return pd.concat(frames, ignore_index=True)

@@ -14,6 +14,7 @@ from kvprefix.blocks.stretch_blocks import stretch_trace
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.sealed import seal_key, sha256_file
 from kvprefix.formats.documents import list_files
+from kvprefix.formats.lookup import lists_blocks
 from kvprefix.formats.read import read_sessions
 from kvprefix.formats.timing import Timing
 from kvprefix.traces.parameters import Parameters
@@ -66,10 +67,29 @@ class SessionExperiment:
         return stretch_trace(self.draw(block_size, **changes))
 
 
+def find_kind(parameters):
+    """Return what the data of a report are: `blocks` if they list block ids, else `tokens`."""
+    return "blocks" if parameters.data != "bundled" and lists_blocks(resolve_input(parameters.data)) else "tokens"
+
+
 def make_timing(parameters):
     """Return the Timing that parameters describe: those that differ from their defaults, and the seed."""
     values = {name: getattr(parameters, name) for name in SESSION_NAMES}
     return Timing({name: one for name, one in values.items() if one != TABLE[name].default or name == "seed"})
+
+
+def load_study(parameters):
+    """Load what `DATA` names: a Workload of chats, or a SessionExperiment of a trace of block ids."""
+    if find_kind(parameters) == "blocks":
+        return load_experiment(parameters)
+    from kvprefix.traces.workload import load_workload
+
+    return load_workload(parameters)
+
+
+def fit_parameters(parameters):
+    """Return the parameters of a report: the block size is that of the data, if they have one."""
+    return load_experiment(parameters).parameters if find_kind(parameters) == "blocks" else parameters
 
 
 def load_experiment(parameters):
@@ -90,6 +110,8 @@ def load_experiment(parameters):
     """
     path = resolve_input(parameters.data)
     sessions = read_sessions(path, timing=make_timing(parameters))
+    if parameters.max_conversations is not None:
+        sessions = sessions.select(sessions.accesses.conversation < parameters.max_conversations)
     trace = sessions.accesses
     dataset = {
         "path": parameters.data, "sha256": seal_key([sha256_file(file) for file in list_files(path)[0]]),

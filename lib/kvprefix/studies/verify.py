@@ -6,7 +6,6 @@ The recorded answers lie in the project, `lib/tests/fixtures`; its README says h
 import gzip
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,18 +17,12 @@ from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError, explain_os_errors, find_project
 from kvprefix.models.memory import load_model
+from kvprefix.studies.anchors import Anchor, equal
+from kvprefix.studies.verify_sessions import check_sessions
 from kvprefix.traces.trace import make_trace_of
 
 OUTLINE_BLOCK = 16  # tokens: the outline of the 893 requests says which of their blocks are alike
 STEP_S = 0.02  # a step of the recorded scheduler
-
-
-class Anchor(NamedTuple):
-    """One thing that must hold: its name, and whether it does, with what was found if not."""
-
-    name: str
-    holds: bool
-    found: str = ""
 
 
 def verify(folder=None):
@@ -51,7 +44,8 @@ def verify(folder=None):
     yield from _check_scheduler(folder)
     yield from _check_server(folder)
     yield from _check_caches(folder)
-    yield _equal("Llama-3.1-8B takes 131,072 bytes per token", load_model("Llama-3.1-8B").bytes_per_token, 131_072)
+    yield from check_sessions(folder)
+    yield equal("Llama-3.1-8B takes 131,072 bytes per token", load_model("Llama-3.1-8B").bytes_per_token, 131_072)
 
 
 def _find_folder(folder):
@@ -95,17 +89,6 @@ def rebuild(outline):
                "prompt_token_ids": own[: one["prompt"]], "output_token_ids": own[one["prompt"] :]}  # fmt: skip
 
 
-def _equal(name, ours, theirs):
-    """Return the anchor that two values, or lists of one per request, are equal."""
-    if ours == theirs:
-        return Anchor(name, True)
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        wrong = [i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1]]
-        first = wrong[0]
-        return Anchor(name, False, f"{len(wrong):,} differ, first request {first}: {ours[first]}, not {theirs[first]}")
-    return Anchor(name, False, f"{ours}, not {theirs}")
-
-
 def _check_hand_cases(folder):
     for case in json.loads((folder / "hand_semantics.json").read_text(encoding="utf-8")):
         engine = VLLM(block_size=case["block_size"], blocks=case["num_gpu_blocks"])
@@ -113,7 +96,7 @@ def _check_hand_cases(folder):
         ours = [*result.hit_tokens.tolist(), result.cached_hashes, result.blocks_with_hash]
         hits = [-1 if tokens is None else tokens for tokens in case["expected_num_cached_tokens"]]
         theirs = [*hits, case["cached_hashes_at_end"], case["blocks_with_hash_at_end"]]
-        yield _equal(f"vLLM by hand: {case['name'].replace('_', ' ')}", ours, theirs)
+        yield equal(f"vLLM by hand: {case['name'].replace('_', ' ')}", ours, theirs)
 
 
 def _check_recorded_requests(folder):
@@ -126,12 +109,12 @@ def _check_recorded_requests(folder):
         result = VLLM(version, block_size=OUTLINE_BLOCK, blocks=blocks).replay(trace)
         pool = "without a bound" if blocks is None else f"with {blocks:,} blocks"
         theirs = [line["num_cached_tokens"] for line in lines]
-        yield _equal(f"vLLM {version}, 893 requests {pool}", result.hit_tokens.tolist(), theirs)
+        yield equal(f"vLLM {version}, 893 requests {pool}", result.hit_tokens.tolist(), theirs)
     for capacity, hits in ((8_000, 69_280), (32_000, 577_104), (None, 577_504)):
         pages = capacity and capacity // OUTLINE_BLOCK
         result = SGLang(block_size=OUTLINE_BLOCK, blocks=pages).replay(trace)
         pool = "without a bound" if capacity is None else f"with {capacity:,} tokens"
-        yield _equal(f"SGLang 0.5.23, 893 requests {pool}: hit tokens", int(result.hit_tokens.sum()), hits)
+        yield equal(f"SGLang 0.5.23, 893 requests {pool}: hit tokens", int(result.hit_tokens.sum()), hits)
 
 
 def _check_scheduler(folder):
@@ -140,7 +123,7 @@ def _check_scheduler(folder):
     trace = make_recorded(outline, arrival_s=[one["timestamp"] / 1000 for one in outline])
     result = VLLM(block_size=OUTLINE_BLOCK, blocks=500, overlap=Overlap(STEP_S, STEP_S)).replay(trace)
     theirs = [line["num_cached_tokens"] for line in lines]
-    yield _equal("vLLM's scheduler, 893 requests at once", result.hit_tokens.tolist(), theirs)
+    yield equal("vLLM's scheduler, 893 requests at once", result.hit_tokens.tolist(), theirs)
     runs, wrong = read_lines(folder / "small_crowds.scheduler.jsonl.gz"), 0
     for run in runs:
         trace = make_trace_of(run["prompts"], STEP_S * np.array(run["arrivals"]), run["outputs"])
@@ -150,14 +133,14 @@ def _check_scheduler(folder):
         for ours, name in ((result.admitted_s, "admitted"), (result.finished_s, "finished")):
             same = same and np.allclose(ours, STEP_S * np.array(run[name], float), equal_nan=True)
         wrong += not same
-    yield _equal(f"vLLM's scheduler, {len(runs)} small crowds: runs that differ", wrong, 0)
+    yield equal(f"vLLM's scheduler, {len(runs)} small crowds: runs that differ", wrong, 0)
 
 
 def _check_server(folder):
     lines = read_lines(folder / "server_bs32_n200_completions.jsonl.gz")
     result = VLLM(block_size=32, blocks=200).replay(make_recorded(lines))
     theirs = [line["server_cached_tokens"] for line in lines]
-    yield _equal(f"a live vLLM server, {len(lines)} requests", result.hit_tokens.tolist(), theirs)
+    yield equal(f"a live vLLM server, {len(lines)} requests", result.hit_tokens.tolist(), theirs)
 
 
 def _check_caches(folder):
@@ -165,7 +148,7 @@ def _check_caches(folder):
     blocks, capacities = trace.blocks(OUTLINE_BLOCK), [100, 1_000, 10_000]
     by_distance = count_hits_at(blocks, measure_distances(blocks), capacities)
     replayed = np.array([replay(blocks, capacity, "lru") for capacity in capacities]).T
-    yield _equal("LRU by stack distances equals its replay", by_distance.sum(1).tolist(), replayed.sum(1).tolist())
+    yield equal("LRU by stack distances equals its replay", by_distance.sum(1).tolist(), replayed.sum(1).tolist())
     optimal = [int(replay(blocks, capacity, "opt").sum()) for capacity in capacities]
     others = ("lru", "s3fifo", "lfu")
     best = [max(int(replay(blocks, capacity, one).sum()) for one in others) for capacity in capacities]
@@ -173,8 +156,8 @@ def _check_caches(folder):
     yield Anchor("OPT bounds the other policies", bounded, "" if bounded else f"{optimal}, below {best}")
     unbounded = VLLM(block_size=OUTLINE_BLOCK).replay(trace).hit_tokens
     ours = (OUTLINE_BLOCK * measure_hits_with_outputs(trace, OUTLINE_BLOCK)).tolist()
-    yield _equal("the unbounded accounting equals vLLM without a bound", ours, unbounded.tolist())
+    yield equal("the unbounded accounting equals vLLM without a bound", ours, unbounded.tolist())
     most = rate_unbounded(blocks)["token"]
     enough = replay(blocks, blocks.n_distinct, "lru")
     rate = float(blocks.hit_tokens(enough).sum() / blocks.prompt_tokens.sum())
-    yield _equal("LRU with room for all reaches the ceiling", round(rate, 12), round(most, 12))
+    yield equal("LRU with room for all reaches the ceiling", round(rate, 12), round(most, 12))

@@ -145,9 +145,7 @@ def test_a_session_by_hand(tmp_path):
         "request"
     ]
     placed = Timing().arrange(trace)
-    assert placed.info["notes"][-1] == (
-        "the file does not say when sessions start: sessions start by a Poisson process of 2 per second"
-    )
+    assert placed.info["notes"][-1] == "sessions start by a Poisson process of 2 per second"
     assert len(trace.main_only()) == 5 and trace.main_only().accesses.previous.tolist() == [-1, 0, 1, -1, 3]
 
 
@@ -173,7 +171,7 @@ def test_times_are_drawn_by_what_a_request_follows(tmp_path):
     trace = read(tmp_path, session(*steps[:2], sub, steps[2]))
     placed = Timing({"think": "agent:2:2:100:100", "arrivals": "stamps:" + str(stamps(tmp_path))}).arrange(trace)
     assert placed.arrival_s.tolist() == [0, 3, 4, 104]  # the sub-agent begins with the answer before it
-    assert placed.info["notes"][-1].startswith("a session's next request comes after a lognormal think time, after a t")
+    assert placed.info["notes"][-1].startswith("an agent's next request comes after a lognormal think")
 
 
 def stamps(folder):

@@ -14,6 +14,8 @@ from kvprefix.report.section_files import SHARING
 
 WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
+AGENTS = "15-agents"
+FEWEST = 30  # requests after pauses of which page one tells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,22 @@ def choose_timing(found):
     return {"clocks": clocks, "rates": middle} if clocks or middle else None
 
 
+def choose_agents(found):
+    """Return what agent sessions share, how far policies lie apart where they differ most, and what a pause costs."""
+    one = found[AGENTS]
+    if "agent_sessions" not in one:
+        return None
+    classes = (one.get("agent_pauses") or {}).get("classes") or []
+    classes = [each for each in classes if each["requests"] >= FEWEST] or classes
+    worst = max(classes, key=lambda each: each["unbounded"] - each["rate"], default=None)
+    return {
+        "sessions": one["agent_sessions"], "policies": (one.get("agent_policies") or {}).get("widest"),
+        "pauses": worst and {**worst, "blocks": one["agent_pauses"]["blocks"]},
+    }  # fmt: skip
+
+
 FINDINGS = (
+    Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-pauses"),
     Finding(name="shared", notebook=SHARING, choose=choose_shared, figure="20-sharing-fraction-cdf"),
     Finding(name="origin", notebook=SHARING, choose=choose_origin),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),

@@ -9,7 +9,7 @@ from kvprefix.report.rounding import percent
 from kvprefix.report.section_files import SHARING
 
 BOUNDED = ("30-block-size", "40-cache-size", "50-eviction", "60-timing")  # notebooks whose caches evict
-ENGINES = "70-engine-check"
+ENGINES, AGENTS = "70-engine-check", "15-agents"
 
 
 @gives_facts
@@ -93,6 +93,7 @@ def facts_limits(found, parameters):
         "bounded": [name for name in BOUNDED if name in found],
         "has_engines": ENGINES in found,
         "has_timing": "60-timing" in found,
+        "has_sessions": AGENTS in found,
         "arrivals": parameters.arrivals,
         "stamps": starts.files if starts.observed else [],
         "clock": parameters.clock,

@@ -143,6 +143,25 @@ def narrow_equal_memory(frame):
     return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), notes)
 
 
+def narrow_sessions(frame):
+    """Narrow the table of agent sessions: total, median and the largest."""
+    kept = ["total", "median", "most"]
+    return Narrow(frame[["per session", *kept]], dict.fromkeys(kept, "{:,.0f}"))
+
+
+def narrow_pauses(frame):
+    """Narrow the table of pauses to a matrix of rates in percent: a row per pause, a column per capacity."""
+    sizes = [size for size in frame["blocks"].unique() if pd.notna(size)][-3:]
+    table = frame.drop_duplicates("pause")[["pause"]].reset_index(drop=True)
+    for size in [*sizes, None]:
+        own = frame[frame["blocks"].isna() if size is None else frame["blocks"] == size].set_index("pause")
+        rates = own["token hit rate"].reindex(table["pause"]).to_numpy()
+        table["unbounded" if size is None else f"{size:,.0f}"] = 100 * rates
+    left_out = [int(size) for size in frame["blocks"].dropna().unique() if size not in sizes]
+    notes = say_notes(columns="blocks", left_out=left_out)
+    return Narrow(table, dict.fromkeys(table.columns[1:], "{:.1f}"), notes)
+
+
 def narrow_needs(frame):
     """Narrow the table of capacities for shares of the unbounded rate: the range over seeds beside the mean."""
     gib = frame.columns[-1]

@@ -1,0 +1,155 @@
+"""The report on agent sessions: its facts, tables and figures, and the notebook on sessions and on chats."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from places import PROJECT, SAMPLE
+from said import missing
+from seen import find_faults
+
+from kvprefix.cache.curve import rate_unbounded
+from kvprefix.report.captions import state_sessions
+from kvprefix.report.facts import agents as facts
+from kvprefix.report.facts import narrow
+from kvprefix.report.facts.answer import choose_agents
+from kvprefix.report.facts.cache import tabulate_policies
+from kvprefix.report.notebooks import execute_notebooks
+from kvprefix.report.plots import agents as plot
+from kvprefix.report.section_files import read_facts, read_sections
+from kvprefix.report.tables import NARROW
+from kvprefix.report.words import say
+from kvprefix.studies import agents as study
+from kvprefix.studies.cache import study_policies
+from kvprefix.studies.experiment import fit_parameters, load_experiment
+from kvprefix.traces.parameters import Parameters
+
+
+def make_sessions(path, n=9):
+    rng, lines = np.random.default_rng(2), []
+    for number in range(n):
+        t, ids, fresh, requests = 0.0, [], 0, []
+        for k in range(int(rng.integers(4, 30))):
+            ids = ids[: len(ids) // 2] if k % 7 == 6 else ids
+            ids, fresh = [*ids, *range(fresh, fresh + 3)], fresh + 3
+            stop = ("tool_use", "end_turn", "")[(k % 4 == 1) + (k % 9 == 8)]
+            requests.append({"t": t, "type": "n", "model": "m", "in": 64 * len(ids) + 5, "out": 50, "hash_ids": ids,
+                             "stop": stop, "api_time": 2.0})  # fmt: skip
+            t += 2 + float(rng.exponential(15 if stop == "tool_use" else 3000))
+        lines.append({"id": number, "block_size": 64, "hash_id_scope": "local", "requests": requests})
+    path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    return load_experiment(Parameters(data=str(make_sessions(tmp_path_factory.mktemp("sessions") / "s.jsonl"))))
+
+
+@pytest.fixture(scope="module")
+def paused(experiment):
+    return study.study_pauses(experiment)
+
+
+def test_what_is_said_of_sessions_is_what_was_counted(experiment):
+    sessions = experiment.sessions
+    rows, growth = study.describe_sessions(sessions), study.tabulate_growth(sessions)
+    found = facts.facts_sessions(rows, growth)
+    text = say("agent_sessions.md", found)
+    rate = rate_unbounded(experiment.draw(64))["token"]
+    assert found["rate"] == pytest.approx(rate)
+    assert not missing(text, f"9 sessions have {len(sessions):,} requests", f"{100 * rate:.1f} % of all prompt tokens")
+    assert "sub-agent" not in text
+    table = facts.tabulate_sessions(rows)
+    assert table["total"].tolist()[0] == len(sessions) and table["most"].tolist()[4] == found["largest_prompt"]
+    gaps = study.tabulate_gaps(sessions)
+    said = say("agent_gaps.md", facts.facts_gaps(gaps))
+    assert "A tool's result follows" in said and "A person takes" in said and "does not tell what they follow" in said
+
+
+def test_what_is_said_of_pauses_and_of_breaks(experiment, paused):
+    found = facts.facts_pauses(paused, 64)
+    at = paused[(paused["capacity_blocks"] == found["blocks"]) & (paused["pause"] == 0)]["token"].mean()
+    assert f"{100 * at:.1f} % of its prompt after a pause below 10 s" in say("agent_pauses.md", found)
+    broken = study.tabulate_compactions(experiment.sessions)
+    assert len(broken) and (broken["after"] < broken["before"]).all()
+    text = say("agent_compactions.md", facts.facts_compactions(broken, len(experiment.sessions)))
+    assert f"{len(broken)} prompts of {len(experiment.sessions)} in" in text
+    assert "continues the one before" in say("agent_compactions.md", facts.facts_compactions(broken[:0], 3))
+    assert "no pause to measure" in say("agent_pauses.md", facts.facts_pauses(paused[:0], 64))
+
+
+def test_page_one_says_what_agents_share(experiment, paused):
+    sessions = experiment.sessions
+    table = tabulate_policies(study_policies(experiment, [20, 60]), rate_unbounded(experiment.draw(64)))
+    policies = facts.facts_agent_policies(table)
+    assert policies["widest"]["opt"] >= policies["widest"]["lru"] > policies["widest"]["worst"]["rate"]
+    found = {
+        "agent_sessions": facts.facts_sessions(study.describe_sessions(sessions), study.tabulate_growth(sessions)),
+        "agent_pauses": facts.facts_pauses(paused, 64), "agent_policies": policies,
+    }  # fmt: skip
+    chosen = choose_agents({"15-agents": found})
+    text = say("answer_agents.md", chosen)
+    assert "In 9 agent sessions" in text and "the optimum" in text and "instead of" in text
+    assert say("answer_agents.md", {**chosen, "policies": None, "pauses": None}).count("**") == 2
+    assert choose_agents({"15-agents": {}}) is None
+
+
+@pytest.mark.parametrize("width", [plot.COLUMN_IN, plot.PAGE_IN])
+def test_figures_can_be_read(experiment, paused, width):
+    sessions = experiment.sessions
+    capacities = study.choose_capacities(sessions.accesses.n_distinct)
+    for draw, arguments in {
+        plot.draw_sessions: (study.tabulate_growth(sessions), study.list_pauses(sessions)),
+        plot.draw_session_rates: (study.rate_sessions_at(experiment, capacities),), plot.draw_pauses: (paused,),
+    }.items():  # fmt: skip
+        assert not find_faults(draw(*arguments, width_in=width)[0])
+
+
+def test_tables_fit_a_column(experiment, paused):
+    rows = study.describe_sessions(experiment.sessions)
+    for one in (narrow.narrow_sessions(facts.tabulate_sessions(rows)),
+                narrow.narrow_pauses(facts.tabulate_pauses(paused, 64))):  # fmt: skip
+        assert len(one.frame.columns) <= NARROW
+    assert "9 sessions; block size 64 tokens; sessions start by a Poisson" in state_sessions(experiment, paused)
+    assert "Poisson" not in state_sessions(experiment)
+
+
+def test_a_notebook_is_left_out_in_one_line_if_the_data_are_of_another_kind(tmp_path):
+    for name in ("15-agents.ipynb", "30-block-size.ipynb"):
+        shutil.copy(PROJECT / "notebooks" / name, tmp_path / name)
+    data = make_sessions(tmp_path / "s.jsonl", 3)
+    sources = [tmp_path / "30-block-size.ipynb", tmp_path / "15-agents.ipynb"]
+    for given, out, left_out in ((data, "blocks", "30-block-size"), (SAMPLE, "chats", "15-agents")):
+        parameters = Parameters(data=str(given))
+        chosen = sources if given is data else sources[1:]
+        assert execute_notebooks(chosen, parameters, tmp_path / out) == 0
+        sections = read_sections(tmp_path / out)
+        if given is data:  # a report of chats says nothing of what is not for chats
+            (item,) = sections[left_out]["items"]
+            assert item["kind"] == "absent" and "left out" in item["text"]
+        else:
+            assert left_out not in sections
+        assert (tmp_path / out / "notebooks" / f"{left_out}.ipynb").exists()
+        assert execute_notebooks(chosen, parameters, tmp_path / out, only_stale=True) == 0
+    assert "agent_pauses" in read_facts(tmp_path / "blocks", Parameters(data=str(data)))["15-agents"]
+
+
+def test_a_report_of_sessions_has_what_needs_no_tokens(tmp_path):
+    data = make_sessions(tmp_path / "s.jsonl", 5)
+    names = "15-agents", "20-prefix-sharing", "40-cache-size", "50-eviction", "90-report"
+    sources = [PROJECT / "notebooks" / f"{name}.ipynb" for name in names]
+    parameters = fit_parameters(Parameters(data=str(data)))
+    assert parameters.block_size == 64 and execute_notebooks(sources, parameters, tmp_path / "out", jobs=2) == 0
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    for said in (
+        "In 5 agent sessions, ", "lists for each request the ids of the blocks of its prompt, of 64 tokens each",
+        "When sessions start is drawn: sessions start by a Poisson process", "## Cache size", "## Eviction",
+        "Prefix sharing is left out: the data list block ids",
+    ):  # fmt: skip
+        assert said in markdown
+    assert "chat template" not in markdown.partition("### Definitions")[0] and "causal clock" not in markdown
+    left_out = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
+    assert "multi_turn_stats.json" in left_out and len(left_out) == 16
+    assert not any((tmp_path / "out" / name).exists() for name in left_out)
