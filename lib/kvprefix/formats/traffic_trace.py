@@ -18,7 +18,8 @@ from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
 from kvprefix.files.words import count
 from kvprefix.formats.traffic_notes import describe_read, describe_tokens
-from kvprefix.tokens.calls import calls_of, encode_calls, make_tokens
+from kvprefix.servers.dialogs import calls_of
+from kvprefix.tokens.calls import encode_calls, make_tokens
 from kvprefix.tokens.template import open_call_chat
 from kvprefix.traces.trace import Trace
 
