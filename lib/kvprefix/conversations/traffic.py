@@ -205,6 +205,15 @@ def list_records(path, traffic):
             yield from (Record(k, f"{place}, {k}", one) for k, one in enumerate(inner))
 
 
+def holds_chats(path):
+    """Say whether one of a file's first records is of a known form."""
+    try:
+        records = itertools.islice(list_records(path, Traffic(TrafficCounts())), _FIRST_RECORDS)
+        return any(recognise(record.value) for record in records)
+    except InputError:
+        return False
+
+
 def _read_json(path, reading):
     """Yield (number, value) as `read_records` does; also the only value of a file that spreads over its lines."""
     records = read_records(path, reading)

@@ -67,7 +67,7 @@ def recognise(path):
         with contextlib.closing(number_lines(path)) as lines:
             records = (parse_object(line, "")[0] for _, line in itertools.islice(lines, _FIRST_LINES))
             found = next(filter(None, map(_recognise_request, records)), None)
-    return found or _recognise_whole(path)
+    return found or _recognise_whole(path) or _recognise_chats(path)
 
 
 def _recognise_folder(path):
@@ -88,6 +88,12 @@ def _recognise_whole(path):
     document = next(read_documents(path, "hash_ids", ""), None)
     found = _recognise_request(document.record) if document else None
     return found if found and found.takes_folders else None
+
+
+def _recognise_chats(path):
+    from kvprefix.conversations.traffic import holds_chats
+
+    return FORMATS["chats"] if holds_chats(path) else None
 
 
 def _recognise_request(record):
