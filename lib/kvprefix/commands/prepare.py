@@ -1,6 +1,7 @@
 """``kvprefix prepare``: tokenise a workload into the cache."""
 
 from kvprefix.commands.options import add_parameters, read_parameters, tell_counts
+from kvprefix.files.compiler import load_compiler
 
 HELP = "tokenise a workload into the cache"
 
@@ -12,6 +13,7 @@ def add_options(parser):
 
 def call(options):
     """Tokenise, and say what was read."""
+    load_compiler()
     from kvprefix.traces.workload import load_workload
 
     tell_counts(load_workload(read_parameters(options)))
