@@ -1,6 +1,7 @@
 """``kvprefix run``: write a report folder's data files and figures, without notebooks."""
 
 from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path, tell_counts
+from kvprefix.files.compiler import load_compiler
 from kvprefix.files.extras import need
 from kvprefix.files.paths import hold_folder, tell
 
@@ -19,6 +20,7 @@ def add_options(parser):
 
 def call(options):
     """Analyse a workload and write its files and figures."""
+    load_compiler()
     parameters = read_parameters(options)
     from kvprefix.files.paths import check_output_folder
     from kvprefix.studies.sharing import analyse_mode, stamp_timing, write_mode

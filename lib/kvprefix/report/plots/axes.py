@@ -51,7 +51,9 @@ class ShownFigure(Figure):
             super().draw(renderer)
 
     def lay_out(self):
-        """Put the axes in their places, and break labels that are too long for them."""
+        """Put the axes in their places, unless these are found, and break labels that are too long for them."""
+        if self.get_layout_engine() is None:
+            return
         with mpl.rc_context(STYLE):  # of the ticks that are made here
             self._wrap_labels()  # as it may be, since long labels would leave their axes no room
             self.get_layout_engine().execute(self)
