@@ -71,7 +71,7 @@ def test_what_is_said_of_sessions_is_what_was_counted(experiment):
 def test_what_is_said_of_pauses_and_of_breaks(experiment, paused):
     found = facts.facts_pauses(paused, 64)
     at = paused[(paused["capacity_blocks"] == found["blocks"]) & (paused["pause"] == 0)]["token"].mean()
-    assert f"{100 * at:.1f} % of its prompt after a pause below 10 s" in say("agent_pauses.md", found)
+    assert f"{100 * at:.1f} % of its prompt after a pause of under 10 s" in say("agent_pauses.md", found)
     broken = study.tabulate_compactions(experiment.sessions)
     assert len(broken) and (broken["after"] < broken["before"]).all()
     text = say("agent_compactions.md", facts.facts_compactions(broken, len(experiment.sessions)))

@@ -9,7 +9,7 @@ from kvprefix.report.facts.plain import gives_facts
 from kvprefix.stats.intervals import move_interval
 from kvprefix.studies.experiment import make_timing
 
-PAUSES = ("below 10 s", "10 s to 1 min", "1 to 10 min", "10 min to 1 h", "above 1 h")  # of `studies.agents.PAUSES_S`
+PAUSES = ("under 10 s", "10 s to 1 min", "1 to 10 min", "10 min to 1 h", "over 1 h")  # of `studies.agents.PAUSES_S`
 _MEASURES = {
     "requests": "requests", "subagent_requests": "requests of sub-agents", "prompt_tokens": "prompt tokens, all",
     "first_prompt": "first prompt (tokens)", "largest_prompt": "largest prompt (tokens)",
