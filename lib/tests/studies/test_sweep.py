@@ -192,7 +192,7 @@ def test_a_wrong_parameter_is_refused_with_what_would_be_right(curve, chat, extr
     ("name", "content", "said"),
     [
         ("missing.jsonl", None, "No such file"),
-        ("empty.jsonl", b"", "is empty; known formats are: parquet (our Parquet"),
+        ("empty.jsonl", b"", "is empty; known formats are: chats ("),
         ("half.parquet", b"PAR1 and then nothing", "cannot be read as a Parquet trace"),
         ("engine.jsonl", b'{"turn": 0, "timestamp": 0.5, "messages": []}\n', "holds messages, neither tokens"),
         ("array.json", b"[]", "line 1 is no JSON object"),
