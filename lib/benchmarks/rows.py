@@ -90,7 +90,7 @@ def prepare_kvlint(count, bench):
     from kvprefix.tokens.tokenizer import find_tokenizer
 
     tools, kept = find_peer("kvlint"), keep_tokenizer(bench.folder)
-    chats, tokenizer = bench.folder / f"chats-{count}.json", bench.folder / "tokenizer"
+    chats, tokenizer = bench.folder / f"chats-{count or 'all'}.json", bench.folder / "tokenizer"
     roles = {"user": "human", "assistant": "gpt", "system": "system"}
     records = [
         {"id": str(k), "conversations": [{"from": roles[role], "value": text} for role, text in one.messages]}
