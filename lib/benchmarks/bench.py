@@ -63,16 +63,15 @@ def main():
     asked = options.only.split(",") if options.only else [row.name for row in ROWS if not row.is_asked_for]
     if unknown := set(asked) - set(names):
         parser.error(f"no rows {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    measured = {}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), options.mooncake)
+        bench, measured = Bench(Path(folder), options.mooncake), {}
         for row in ROWS:
             if row.name in asked:
                 measured[row.name] = measure(row, bench, options.pairs)
                 print(write_row(measured[row.name]), describe_row(measured[row.name]), sep="\n", flush=True)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    before = options.output.read_text(encoding="utf-8") if options.output.exists() else ""
-    options.output.write_text(write_table(measured, before), encoding="utf-8")
+                options.output.write_text(write_table(measured, before), encoding="utf-8")  # at once: it takes hours
     print(f"written to {os.path.relpath(options.output)}; the README's table quotes it")
 
 

@@ -21,14 +21,14 @@ MODEL = {
 
 def main(path):
     """Print the reuse of each size as JSON: cached tokens over prompt tokens."""
-    from kvprefix.blocks.identify import identify_blocks
+    from kvprefix.blocks.stretches import find_paths
     from kvprefix.engines.overlap import Overlap
     from kvprefix.engines.vllm import VLLM
 
     trace = read_as_tokens(path)
-    known = identify_blocks(trace, BLOCK_SIZE, outputs=True)
+    paths = find_paths(trace, BLOCK_SIZE, outputs=True)
     timing = Overlap(first_token_s=STEP_S, time_per_token_s=STEP_S)
-    replays = (VLLM(block_size=BLOCK_SIZE, blocks=size + 1, overlap=timing).replay(trace, known) for size in SIZES)
+    replays = (VLLM(block_size=BLOCK_SIZE, blocks=size + 1, overlap=timing).replay(trace, paths) for size in SIZES)
     print(json.dumps({"reuse": [replayed.hit_rate for replayed in replays]}))
 
 

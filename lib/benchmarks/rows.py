@@ -90,7 +90,7 @@ def prepare_kvlint(count, bench):
     from kvprefix.tokens.tokenizer import find_tokenizer
 
     tools, kept = find_peer("kvlint"), keep_tokenizer(bench.folder)
-    chats, tokenizer = bench.folder / f"chats-{count}.json", bench.folder / "tokenizer"
+    chats, tokenizer = bench.folder / f"chats-{count or 'all'}.json", bench.folder / "tokenizer"
     roles = {"user": "human", "assistant": "gpt", "system": "system"}
     records = [
         {"id": str(k), "conversations": [{"from": roles[role], "value": text} for role, text in one.messages]}
@@ -154,7 +154,7 @@ def prepare_scale(measure, bench):
     for line in table.read_text().splitlines() if table.exists() else ():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) == 8 and re.fullmatch("[0-9,]+", cells[0]) and cells[1] == "all after it":
-            rows[cells[0]] = [float(cell.replace(",", "")) for cell in cells[2:]]
+            rows[cells[0]] = [float(cell.replace(",", "") or "nan") for cell in cells[2:]]  # what was not measured
     if not {"94,145", "941,450"} <= rows.keys():
         raise NotHereError("reports/bench/scale.md has no rows of both sizes (`scale.py`)")
     said = "from reports/bench/scale.md, which `scale.py --sizes 94145,941450` writes"

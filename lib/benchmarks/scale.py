@@ -11,9 +11,7 @@ many need 45 GB of disk and half an hour; the last rows then say how time and me
 
     python lib/benchmarks/scale.py --sizes 94145,941450 --folder /path/with/room
 
-`--beside` measures, on the bundled data, the main job from cached tokens and the same in another clone of the project,
-which has an environment of its own (`make env`), in turns. `--cluster` runs it with two workers of a Dask cluster and
-says what memory each process has.
+`--cluster` runs the main job with two workers of a Dask cluster and says what memory each process has.
 """
 
 import argparse
@@ -21,7 +19,6 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -46,13 +43,10 @@ def main():
     parser.add_argument("--folder", type=Path, help="for data and results; removed again (default: a temporary one)")
     parser.add_argument("--output", type=Path, help="also write the table here")
     parser.add_argument("--keep", action="store_true", help="keep data and results")
-    parser.add_argument("--beside", type=Path, metavar="CLONE", help="instead: the cached job beside that of a clone")
     parser.add_argument("--cluster", type=int, metavar="N", help="instead: N conversations on a cluster of two workers")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kvprefix-scale-"))
-    if options.beside:
-        found = measure_cached(folder, options.beside.resolve())
-    elif options.cluster:
+    if options.cluster:
         found = measure_cluster(folder, options.cluster)
     else:
         found = measure_sizes([int(size) for size in options.sizes.split(",")], folder, options.keep)
@@ -96,27 +90,6 @@ def measure_sizes(sizes, folder, keep):
             before[name] = n, one
         if not keep:
             shutil.rmtree(here)
-
-
-def measure_cached(folder, other, pairs=5):
-    """Yield the CPU time of the eight data files of the bundled data from cached tokens, here and in another clone."""
-    name = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=other, text=True).strip()
-    ratios = []
-    pythons = {"here": sys.executable, name: str(other / ".venv/bin/python")}
-    yield f"| cached main job, eight data files | CPU s: here | CPU s: {name} | ratio |\n|:--|--:|--:|--:|"
-    for pair in range(pairs + 1):  # the first one tokenises and compiles
-        cpu = {name: _run_cached(folder, name, python) for name, python in pythons.items()}
-        if pair:
-            ratios.append(cpu["here"] / cpu[name])
-            yield f"| pair {pair} | {cpu['here']:.2f} | {cpu[name]:.2f} | {ratios[-1]:.2f} |"
-    yield f"| median | | | **{statistics.median(ratios):.2f}** |"
-
-
-def _run_cached(folder, name, python):
-    out = folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    command = [python, "-m", "kvprefix", "run", "--skip-visualization", "--output-dir", str(out)]
-    return run(command, folder / f"derived-{name}")["cpu_s"]
 
 
 def measure_cluster(folder, n, workers=2):

@@ -48,3 +48,20 @@ def test_rows_that_are_not_asked_for_stay_as_they_were(benchmarks):
     assert bench.write_table({}, after) == after
     kept = [line for line in before.splitlines() if "sweep" in line]
     assert len(kept) == 2 and all(line in after for line in kept) and "**3**" in after and "**11.0**" in after
+
+
+def test_rows_are_written_at_once_so_that_a_later_fault_loses_none(benchmarks, tmp_path, monkeypatch):
+    bench, table = benchmarks
+
+    def prepare(of):
+        def take_pair(k):
+            return table.Pair(*of)
+
+        return lambda _: table.Job("us", "them", take_pair)
+
+    rows = [table.Row(name, "a job", "a tool", "CPU s", prepare(of)) for name, of in (("one", (1, 2)), ("two", "x"))]
+    monkeypatch.setattr(bench, "ROWS", rows)
+    monkeypatch.setattr("sys.argv", ["bench.py", "--output", str(tmp_path / "bench.md")])
+    with pytest.raises(TypeError):
+        bench.main()
+    assert "| one | a job |" in (tmp_path / "bench.md").read_text()

@@ -49,6 +49,16 @@ def test_the_readme_s_numbers_are_the_committed_report_s(stats):
         assert f"| {name} | {show(stats['single_turn'])} | {show(stats['multi_turn'])} |" in README
 
 
+def test_the_readme_s_speeds_are_the_committed_benchmarks():
+    bench = (PROJECT / "reports/bench/bench.md").read_text(encoding="utf-8")
+    measured = re.findall(r"^\| \S+ \| (.+?) \| (.*?) \| .*?\*\*(.+?)\*\*", bench, re.MULTILINE)
+    speeds = README.partition("**Speed.**")[2].partition("\n## ")[0]
+    quoted = re.findall(r"^\| (.+?) \| (.*?) \| ([\d.,]+) \|$", speeds, re.MULTILINE)
+    assert quoted and set(quoted) <= set(measured)
+    shares = {job: ratio for job, _, ratio in measured}
+    assert f"takes {shares['main job, all bundled data']} of the CPU time of a single pass" in speeds
+
+
 def test_the_data_card_s_numbers_are_the_committed_report_s(stats):
     dataset = stats["multi_turn"]["dataset"]
     for number in (

@@ -22,7 +22,15 @@ from kvprefix.report.plots import results as plot_results
 from kvprefix.report.plots import sharing as plot_sharing
 from kvprefix.report.plots import timing as plot_timing
 from kvprefix.report.plots import workload as plot_workload
-from kvprefix.report.plots.axes import COLUMN_IN, PAGE_IN, add_legend, draw_lines, make_axes
+from kvprefix.report.plots.axes import (
+    COLUMN_IN,
+    PAGE_IN,
+    ShownFigure,
+    add_legend,
+    draw_lines,
+    make_axes,
+    save_drawing,
+)
 from kvprefix.report.plots.places import label_ends, mark_places
 from kvprefix.stats.compare import compare
 from kvprefix.studies import cache as study
@@ -174,3 +182,12 @@ def test_the_legend_of_a_column_has_more_lines_and_the_figure_grows():
         assert not find_faults(figure)
         heights.append(figure.get_size_inches()[1])
     assert heights[0] < heights[1]
+
+
+def test_each_file_is_drawn_once(tmp_path, monkeypatch):
+    drawn, draw = [], ShownFigure.draw
+    monkeypatch.setattr(ShownFigure, "draw", lambda figure, renderer: drawn.append(draw(figure, renderer)))
+    figure, axes = make_axes()
+    axes.plot([0, 1], [0, 1])
+    save_drawing(figure, tmp_path / "figure")
+    assert len(drawn) == len(list(tmp_path.iterdir())) == 2

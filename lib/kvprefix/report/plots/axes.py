@@ -11,7 +11,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from kvprefix.files.csv_cells import guard_cells
@@ -44,9 +43,8 @@ class ShownFigure(Figure):
         self.wrapped = {}  # a label: its text as it was given, and with its lines broken
 
     def draw(self, renderer):
-        if isinstance(self.get_layout_engine(), ConstrainedLayoutEngine):
-            self.lay_out()
-            self.set_layout_engine(None)  # places hold for every resolution, and finding them takes most of the time
+        self.lay_out()
+        self.set_layout_engine(None)  # places hold for every resolution, and finding them takes most of the time
         with mpl.rc_context(STYLE):  # of ticks that are made here
             super().draw(renderer)
 
