@@ -13,6 +13,7 @@ from kvprefix.blocks.identify import identify_blocks
 from kvprefix.files.checks import check_type
 from kvprefix.files.paths import InputError
 from kvprefix.files.shown import Shown
+from kvprefix.traces.clock import find_service
 from kvprefix.traces.trace import Trace
 
 
@@ -138,11 +139,11 @@ def make_prefix_trace(trace, block_size):
 
 
 def finish_times(trace):
-    """Return when each request of our own trace finishes by its clock's service time, in seconds, (n,) float64."""
+    """Return when each request of our own trace finishes, by the log or its clock, in seconds, (n,) float64."""
     parameters = trace.info.get("parameters", {})
-    output_tokens = trace.column("output_tokens").astype(float)
-    service_s = parameters.get("ttft_s", 0.0) + parameters.get("time_per_output_token_s", 0.0) * output_tokens
-    return trace.arrival_s + service_s
+    columns = {name: trace.column(name) for name in ("output_tokens", "service_s") if trace.has(name)}
+    times = (parameters.get(name, 0.0) for name in ("ttft_s", "time_per_output_token_s"))
+    return trace.arrival_s + find_service(columns, *times)
 
 
 def number_blocks(ids, offsets):

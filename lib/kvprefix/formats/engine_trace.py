@@ -1,5 +1,6 @@
 """Write a trace as JSON Lines that can drive a server: its messages, its arrival times, no tokens."""
 
+import functools
 import json
 
 from kvprefix.files.paths import atomic_path
@@ -8,19 +9,21 @@ from kvprefix.files.progress import show_progress
 LINES_AT_A_TIME = 2**14  # requests whose table is turned into Python values at once
 BUFFER = 2**20  # bytes that are written at once
 
+_URLS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def write_engine_trace(trace, messages, path):
     """Write the trace as JSON Lines that can drive a server: a request per line, in arrival order.
 
-    Keys: `request_id conversation_id turn timestamp` (s) `messages prompt_tokens output_tokens`.
+    Keys: `request_id conversation_id turn timestamp` (s) `messages prompt_tokens output_tokens`. A logged call has all
+    that its body had, such as `tools`; of another API than chat it has `url` and `body`.
 
     Parameters
     ----------
     trace : Trace
     messages : Messages
-        Of every conversation of the trace.
+        Of every conversation of the trace, or of its calls.
     path : path-like
     """
     columns = ["request_id", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens"]
@@ -28,16 +31,34 @@ def write_engine_trace(trace, messages, path):
     with atomic_path(path) as temporary, open(temporary, "wb", BUFFER) as file, bar:
         for start in range(0, len(trace), LINES_AT_A_TIME):
             some = trace.requests.iloc[start : start + LINES_AT_A_TIME]
-            content = messages.first_of(some["conversation_index"].to_numpy(), some["messages"].to_numpy())
-            for (name, conversation, turn, arrival, prompt, output), said in zip(
-                zip(*(some[column].tolist() for column in columns), strict=True), content, strict=True
+            rows = trace.rows[start : start + LINES_AT_A_TIME]
+            chains = some["conversation_index"].to_numpy() if messages.chains is None else messages.chains[rows]
+            content = messages.first_of(chains, some["messages"].to_numpy())
+            for row, (name, conversation, turn, arrival, prompt, output), said in zip(
+                rows, zip(*(some[column].tolist() for column in columns), strict=True), content, strict=True
             ):
                 head = (
-                    f'{{"request_id": "{name}", "conversation_id": {_encode_json(conversation)}, "turn": {turn}, '
-                    f'"timestamp": {arrival}, "messages": ['
+                    f'{{"request_id": {_encode_json(name)}, "conversation_id": {_encode_json(conversation)}, '
+                    f'"turn": {turn}, "timestamp": {arrival}, '
                 )
-                file.write(head.encode())
+                before, after = ('"messages": [', "]") if messages.heads is None else _frame_body(messages.head(row))
+                file.write(f"{head}{before}".encode())
                 file.write(said)
-                file.write(b'], "prompt_tokens": %d, "output_tokens": %d}\n' % (prompt, output))
+                file.write(f'{after}, "prompt_tokens": {prompt}, "output_tokens": {output}}}\n'.encode())
             messages.release()
             bar.update(len(some))
+
+
+@functools.lru_cache(maxsize=64)
+def _frame_body(head):
+    """Return the JSON text before and after the messages of a call, from the text of its API and the rest of its body.
+    """
+    api, rest = json.loads(head) if head else ("chat", {})
+    fields = "".join(f", {_encode_json(name)}: {_encode_json(value)}" for name, value in rest.items())
+    fields = fields.encode("utf-8", "replace").decode()
+    if api == "chat":
+        taken = {"request_id", "conversation_id", "turn", "timestamp", "prompt_tokens", "output_tokens"} & set(rest)
+        if not taken:
+            return '"messages": [', f"]{fields}"
+    name = "input" if api == "responses" else "messages"
+    return f'"url": "{_URLS[api]}", "body": {{"{name}": [', f"]{fields}}}"

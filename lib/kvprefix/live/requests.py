@@ -27,8 +27,12 @@ class Request:
 def take_requests(workload, n, *, messages=False):
     """Return the first n requests of the workload's multi-turn trace, in arrival order.
 
-    `messages` reads the data file again, for the chat interface.
+    `messages` gives them, for the chat interface; raise InputError if the requests are calls of a log.
     """
+    if messages and workload.messages.chains is not None:
+        raise InputError(
+            f"{workload.source.data}: holds logged calls, which are sent as token ids; expected `--api completions`"
+        )
     trace = make_trace(workload, "multi_turn")
     n = min(n, len(trace))
     some = trace.requests.iloc[:n]

@@ -91,6 +91,8 @@ def state_timing(workload, accesses, frame, changes):
 def facts_clock(parameters, varied=()):
     """Return how requests arrive; None for what is varied, or is the usual case and needs no words."""
     starts = make_entry("arrivals", parameters)
+    if starts.of_requests:
+        return {"rate": None, "arrivals": starts.in_short, "clock": None}
     return {
         "rate": None if "arrival_rate" in varied else getattr(starts, "rate", None),
         "arrivals": None if "arrivals" in varied else starts.in_short or None,
@@ -123,7 +125,8 @@ def facts_conditions(stats):
 
 @gives_facts
 def facts_study(parameters, seeds, varied):
-    """Return what is fixed in a study, what it varies, and the seeds of its draws."""
+    """Return what is fixed in a study, what it varies, and the seeds of its draws; none if nothing is drawn."""
+    logged = not varied and make_entry("arrivals", parameters).of_requests
     names = [name for together in varied for name in together.split(",")]
     return {
         "block_size": None if "block_size" in names else parameters["block_size"],
@@ -132,5 +135,5 @@ def facts_study(parameters, seeds, varied):
             {"names": [VARIED.get(name, name) for name in together.split(",")], "settings": list(settings)}
             for together, settings in varied.items()
         ],
-        "seeds": sorted({int(seed) for seed in seeds}),
+        "seeds": [] if logged else sorted({int(seed) for seed in seeds}),
     }

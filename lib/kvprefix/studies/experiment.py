@@ -17,7 +17,7 @@ from kvprefix.formats.documents import list_files
 from kvprefix.formats.lookup import lists_blocks
 from kvprefix.formats.read import read_sessions
 from kvprefix.formats.timing import Timing
-from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.parameters import Parameters, settle_arrivals
 from kvprefix.traces.table import SESSION_NAMES, TABLE
 
 
@@ -88,8 +88,14 @@ def load_study(parameters):
 
 
 def fit_parameters(parameters):
-    """Return the parameters of a report: the block size is that of the data, if they have one."""
-    return load_experiment(parameters).parameters if find_kind(parameters) == "blocks" else parameters
+    """Return the parameters of a report with what its data settle: their block size, or whose times they have."""
+    if find_kind(parameters) == "blocks":
+        return load_experiment(parameters).parameters
+    if parameters.data == "bundled" or parameters.arrivals != "auto":
+        return settle_arrivals(parameters)
+    from kvprefix.traces.workload import load_workload
+
+    return load_workload(parameters).parameters
 
 
 def load_experiment(parameters):

@@ -15,6 +15,7 @@ from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.cache import count_threads, spread_capacities
 from kvprefix.studies.draws import is_settled, list_rounds
 from kvprefix.studies.table import draw_stretches, measure_table
+from kvprefix.traces.table import TABLE
 
 TIMING_STUDY_VERSION = 1  # raise when the meaning of a table changes
 CLOCKS = {
@@ -25,6 +26,47 @@ CLOCKS = {
 }
 RATES = {f"{rate:g} /s": {"arrivals": "poisson", "arrival_rate": rate} for rate in (0.1, 0.5, 2.0, 5.0, 20.0)}
 BURSTS = {f"CV {cv:g}": {"arrivals": f"gamma:{cv:g}"} for cv in (10, 5, 2, 1)}  # the last is Poisson
+LOGGED = "the log's own times"
+AGENTS = "agents' pauses"
+
+
+def list_changes(workload):
+    """Return the clocks, rates and bursts that fit a workload: CLOCKS, RATES and BURSTS, or more for a log with times.
+
+    Such a log's own times are the last clock, beside modelled ones at its mean rate; and, if it has results of tools,
+    a clock with an agent's pauses. Its rates stand to the mean rate as those of RATES to 2 per second.
+
+    Parameters
+    ----------
+    workload : Experiment
+
+    Returns
+    -------
+    tuple of dict
+        For `study_timing`.
+    """
+    if not workload.parameters.make("arrivals").of_requests:
+        return CLOCKS, RATES, BURSTS
+    rate = measure_start_rate(workload.requests)
+    modelled = {"arrivals": "poisson", "arrival_rate": rate}
+    clocks = {name: {**modelled, **change} for name, change in CLOCKS.items()}
+    if workload.requests["after_tool"].any():
+        clocks[AGENTS] = {**modelled, "clock": "causal", "think": "agent"}
+    clocks[LOGGED] = {"arrivals": "data"}
+    rates = {f"{rate * times:.3g} /s": {**modelled, "arrival_rate": rate * times} for times in (0.05, 0.25, 1, 2.5, 10)}
+    return clocks, rates, {name: {**change, "arrival_rate": rate} for name, change in BURSTS.items()}
+
+
+def measure_start_rate(requests):
+    """Return how many conversations start per second on average, from a log's `start_s`; 2 if all start together.
+
+    >>> measure_start_rate(pd.DataFrame({"conversation_index": [0, 0, 1, 2], "start_s": [7.0, 9.0, 9.0, 11.0]}))
+    0.5
+    """
+    starts = requests.groupby("conversation_index")["start_s"].min()
+    span = starts.max() - starts.min()
+    allowed = TABLE["arrival_rate"]
+    return float(np.clip((len(starts) - 1) / span, allowed.least, allowed.most)) if span else allowed.default
 
 
 def study_timing(workload, changes, *, points=24):

@@ -12,7 +12,10 @@ from kvprefix.files.mapped import release
 
 @dataclass(frozen=True)
 class Messages:
-    """Messages as JSON objects with `role` and `content`, one after the other with a comma and a space between.
+    """Messages as JSON objects, one after the other with a comma and a space between.
+
+    Those of a conversation of text have `role` and `content`; those of calls are as they were sent. Calls whose list
+    of messages continues the one before are a chain, which takes the place of the conversation.
 
     Attributes
     ----------
@@ -22,11 +25,17 @@ class Messages:
         Message k is ``content[stops[k]:stops[k + 1] - 2]``.
     firsts : (n_conversations + 1,) ndarray of int64
         Conversation c has the messages from ``firsts[c]`` up to ``firsts[c + 1]``; none if the template refused it.
+    chains : (n_rows,) ndarray of int64, optional
+        Of calls: the chain of each row of the tokens.
+    heads : pyarrow.ChunkedArray of str, optional
+        Of calls: for each row, its API and the rest of its body, a JSON list of the two; null for a conversation.
     """
 
     content: np.ndarray
     stops: np.ndarray
     firsts: np.ndarray
+    chains: np.ndarray | None = None
+    heads: object = None
 
     def first(self, conversation, count):
         """Return a conversation's first `count` messages, comma-separated, as bytes."""
@@ -44,6 +53,10 @@ class Messages:
         """Return a conversation's messages, as `Message` tuples."""
         count = int(self.firsts[conversation + 1] - self.firsts[conversation])
         return [Message(one["role"], one["content"]) for one in json.loads(b"[%b]" % self.first(conversation, count))]
+
+    def head(self, row):
+        """Return the API and the rest of the body of a row's call, a JSON list of the two; None for a conversation."""
+        return self.heads[int(row)].as_py()
 
     def release(self):
         """Let go of the memory of what was read so far; when it is needed again, it is read again."""

@@ -1,7 +1,7 @@
-"""Tokenise a data file in parts of PART_CONVERSATIONS conversations, each a task whose result is kept in a file.
+"""Tokenise a source in parts, each a task whose result is kept in a file.
 
-A part's name is a key of its conversations and a checksum of its bytes, so a killed run continues and no run does a
-part twice. `store` joins the parts.
+A part is of PART_CONVERSATIONS conversations, or of some calls. Its name is a key of what it is made of and a checksum
+of its bytes, so a killed run continues and no run does a part twice. `store` joins the parts.
 """
 
 import hashlib
@@ -10,19 +10,23 @@ import json
 import os
 from collections import Counter, deque
 from dataclasses import replace
-from itertools import islice
 
+import pyarrow as pa
 from pyarrow import feather
 
-from kvprefix.conversations.load import LoadCounts
+from kvprefix.conversations.calls import Call
+from kvprefix.conversations.load import Conversation, LoadCounts
+from kvprefix.conversations.traffic import TrafficCounts
 from kvprefix.files.paths import InputError, write_bytes
 from kvprefix.files.progress import show_progress
-from kvprefix.files.sealed import is_kept
+from kvprefix.files.sealed import is_kept, seal_key
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.tokens.tokenizer import check_unchanged
 
 PART_CONVERSATIONS = 1024
-PART_VERSION = 7  # raise when the meaning or the form of a part changes
+PART_CALLS = 2**15
+PART_BYTES = 2**27  # of the source, whose calls are tokenised at once; from an eighth on, a file's end ends a part
+PART_VERSION = 8  # raise when the meaning or the form of a part changes
 _chats = {}  # of this process, by their source
 
 
@@ -34,17 +38,19 @@ def is_whole(file):
     return whole
 
 
-def make_parts(chats, size, source, folder, *, progress=True):
+def make_parts(chats, read, source, folder, *, server="vllm", progress=True):
     """Tokenise the parts that are missing.
 
     Parameters
     ----------
     chats : Conversations
-    size : int
-        Bytes of the data.
+    read : tuple of str, int
+        SHA-256 and bytes of the data.
     source : TokenizerSource
     folder : pathlib.Path
         Where the parts are kept.
+    server : str
+        Whose rules make prompts of calls.
     progress : bool
 
     Returns
@@ -52,20 +58,23 @@ def make_parts(chats, size, source, folder, *, progress=True):
     dict
         `parts` (names of all parts, in order), `dataset` (counts) and `tokenizer_sha256`.
     """
-    counts, parts, missing = LoadCounts(), [], deque()
+    counts, parts, missing = TrafficCounts(), [], deque()
+    sha256, size = read
     bar = show_progress(size, "tokenising", "B", shown=progress)
     source = replace(source, folder=source.folder.resolve())
+    key = [sha256, server, chats.options["drop_duplicates"], chats.options["rejoin_split"]]
 
     def find_missing():
-        conversations = chats.read(counts)
-        while part := list(islice(conversations, PART_CONVERSATIONS)):
-            digest = hashlib.blake2b(b"".join(c.id.encode() + c.digest for c in part), digest_size=16).hexdigest()
-            kept = [file.name for file in folder.glob(f"part-{digest}-*.arrow") if is_whole(file)]
+        n_before = 0
+        for part in split_parts(chats.read(counts), counts):
+            name = f"part-{_find_digest(part, [*key, n_before])}"
+            n_before += len(part)
+            kept = [file.name for file in folder.glob(f"{name}-*.arrow") if is_whole(file)]
             parts.append(kept[0] if kept else None)
             if not kept:
                 missing.append(len(parts) - 1)
-                yield part, source, folder.resolve() / f"part-{digest}"
-            bar.update(counts.reading.bytes_read - bar.n)
+                yield part, source, server, folder.resolve() / name
+            bar.update(counts.bytes_read - bar.n)
 
     with bar, open_tasks(local=_choose_place(size)) as tasks:
         tasks.check(_check_tokenizer, source)
@@ -74,7 +83,48 @@ def make_parts(chats, size, source, folder, *, progress=True):
     _chats.clear()
     if not parts:
         raise InputError(_describe_nothing_usable(chats.path or chats.name, counts))
-    return {"parts": parts, "dataset": counts.as_dict(), "tokenizer_sha256": source.fingerprint}
+    return {"parts": parts, "dataset": _describe_counts(counts), "tokenizer_sha256": source.fingerprint}
+
+
+def split_parts(items, counts):
+    """Yield lists of what is tokenised at once; calls of one file stand in one list where they fit.
+
+    Parameters
+    ----------
+    items : iterable of Conversation, Dialog or Call
+    counts : TrafficCounts
+        That `read_traffic` fills in.
+    """
+    part, start, file = [], 0, None
+    for item in items:
+        here = item.place.rpartition(", ")[0] if isinstance(item, Call) else None
+        size = counts.bytes_read - start
+        ends = size > PART_BYTES // 8 and not isinstance(item, Conversation) and (here is None or here != file)
+        most = PART_CONVERSATIONS if here is None else PART_CALLS
+        if part and (ends or size > PART_BYTES and here is not None or len(part) >= most):
+            yield part
+            part, start = [], counts.bytes_read
+        part.append(item)
+        file = here
+    if part:
+        yield part
+
+
+def _find_digest(part, key):
+    """Return what names a part: its conversations, or which items of the source it has if some are none of text."""
+    if all(isinstance(item, Conversation) for item in part):
+        times = b"".join(repr(c.times_s).encode() for c in part if c.times_s)
+        said = b"".join(c.id.encode() + c.digest for c in part)
+        return hashlib.blake2b(said + times, digest_size=16).hexdigest()
+    return seal_key(["calls", *key, len(part)])
+
+
+def _describe_counts(counts):
+    """Return the counts of a source; what only traces of calls have is left out where there is none."""
+    found = counts.as_dict()
+    if counts.dialogs or counts.calls or counts.other_files or counts.noted:
+        return found
+    return {name: value for name, value in found.items() if name in LoadCounts().as_dict() or name == "not_kept"}
 
 
 def _choose_place(size):
@@ -98,8 +148,10 @@ def _check_tokenizer(source):
 
 
 def _make_part(task):
-    part, source, stem = task
-    return _encode_part(part, _load_chat(source, part), stem)
+    part, source, server, stem = task
+    if all(isinstance(item, Conversation) for item in part):
+        return _write_part(_encode_texts(part, _load_chat(source, part)), stem)
+    return _write_part(_encode_calls(part, source, server), stem)
 
 
 def _load_chat(source, part):
@@ -113,13 +165,48 @@ def _load_chat(source, part):
     return _chats[source]
 
 
-def _encode_part(part, chat, stem):
-    """Tokenise and keep a part; return its file's name, which ends with the checksum of the content."""
+def _load_call_chat(source, part):
+    """Open a tokenizer for calls, once for all parts of a process."""
+    if ("calls", source) not in _chats:
+        from kvprefix.tokens.call_parts import make_calls
+        from kvprefix.tokens.template import open_call_chat
+
+        _chats.clear()
+        _chats["calls", source] = open_call_chat(source, [call for item in part for call in make_calls(item)])
+    return _chats["calls", source]
+
+
+def _encode_texts(part, chat):
+    """Tokenise conversations of text."""
     from kvprefix.tokens.encode import encode_conversations
 
     table, refused = encode_conversations(part, chat)
+    if any(one.times_s for one in part):
+        table = table.append_column("start_s", _list_times(part, table))
     note = {**_split_refused(part, table, refused), "conversations": len(part)}
-    note |= {"has_template": chat.has_template, "encoder": chat.encoder.name}
+    return table, note | {"has_template": chat.has_template, "encoder": chat.encoder.name}
+
+
+def _list_times(part, table):
+    """Return when the last message of each prompt of some conversations was written."""
+    times, ends = [part[index].times_s for index in table["conversation"].to_pylist()], table["messages"].to_pylist()
+    return pa.array([one and one[end - 1] for one, end in zip(times, ends, strict=True)], pa.float64())
+
+
+def _encode_calls(part, source, server):
+    """Tokenise what a part has of calls and conversations."""
+    from kvprefix.tokens.call_parts import encode_call_part
+
+    chat = _load_call_chat(source, part)
+    table, note = encode_call_part(part, chat, server)
+    count = int(table["conversation"].to_numpy().max(initial=-1)) + 1
+    note = {"refused": {}, "late": [], "conversations": count, "calls": note}
+    return table, note | {"has_template": chat.has_template, "encoder": chat.encoder.name}
+
+
+def _write_part(encoded, stem):
+    """Keep a tokenised part; return its file's name, which ends with the checksum of the content."""
+    table, note = encoded
     table = table.replace_schema_metadata({"kvprefix": json.dumps(note)})
     content = io.BytesIO()
     feather.write_feather(table, content, compression="lz4")

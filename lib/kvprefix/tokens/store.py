@@ -22,6 +22,7 @@ from kvprefix.files.mapped import map_array
 from kvprefix.files.paths import check_output_file, explain_os_errors
 from kvprefix.files.progress import show_progress
 from kvprefix.files.sealed import read_folder, seal_folder, seal_key
+from kvprefix.tokens.call_notes import add_notes
 
 ARRAYS = {
     "own_tokens": np.int32, "own_is_template": np.bool_, "output_tokens": np.int32, "said": np.uint8,
@@ -44,7 +45,8 @@ class Joined(NamedTuple):
     note : dict
         `conversations`; `refused`, the number of conversations that the chat template refused, and `first_refused`
         (index, reason); `late_turns`, the number of turns lost in conversations of which earlier turns are kept, and
-        `first_late` (index, turn, turns lost, reason); `has_template`; `encoders`, the names of those that encoded.
+        `first_late` (index, turn, turns lost, reason); `has_template`; `encoders`, the names of those that encoded;
+        `calls`, of parts of calls, see `call_parts`. These have more columns.
     """
 
     rows: pa.Table
@@ -104,7 +106,8 @@ def _map(place, note):
 
 
 def _append_parts(folder, parts, files, progress):
-    rows, refused, late, n_conversations, has_template, encoders = [], {}, [], 0, True, set()
+    rows, refused, late, calls, n_conversations, has_template, encoders = [], {}, [], {}, 0, True, set()
+    n_rows = 0
     bar = show_progress(len(parts), "joining parts", " parts", shown=progress)
     with bar:
         for name in parts:
@@ -112,7 +115,10 @@ def _append_parts(folder, parts, files, progress):
             note = json.loads(table.schema.metadata[b"kvprefix"])
             for column in ARRAYS:
                 files[column].write(flat_lists(table[column])[1])
-            rows.append(_describe_rows(table, n_conversations))
+            rows.append(_describe_rows(table, n_conversations, n_rows))
+            n_rows += len(table)
+            if "calls" in note:
+                add_notes(calls, note["calls"])
             refused |= {n_conversations + int(k): reason for k, reason in note["refused"].items()}
             late += [[n_conversations + index, *rest] for index, *rest in note["late"]]
             n_conversations += note["conversations"]
@@ -120,18 +126,24 @@ def _append_parts(folder, parts, files, progress):
             encoders.add(note["encoder"])
             bar.update()
     content = io.BytesIO()
-    feather.write_feather(pa.concat_tables(rows).combine_chunks(), content, compression="uncompressed")
+    joined = pa.concat_tables(rows, promote_options="default").unify_dictionaries().combine_chunks()
+    feather.write_feather(joined, content, compression="uncompressed")
     files[ROWS].write(np.frombuffer(content.getbuffer(), np.uint8))
     first = next(iter(refused.items()), None)
     return {
         "conversations": n_conversations, "refused": len(refused), "first_refused": first, "has_template": has_template,
         "encoders": sorted(encoders),
         "late_turns": sum(lost for _, _, lost, _ in late), "first_late": late[0] if late else None,
+        **({"calls": calls} if calls else {}),
     }  # fmt: skip
 
 
-def _describe_rows(table, n_before):
-    """Return a part's rows with lengths in place of lists, and conversations numbered from `n_before` on."""
+def _describe_rows(table, n_before, n_rows):
+    """Return a part's rows with lengths in place of lists, conversations and rows numbered from the given ones on."""
+    if "parent" in table.column_names:
+        parents = table["parent"].to_numpy()
+        moved = pa.array(np.where(parents >= 0, parents + n_rows, -1), pa.int64())
+        table = table.set_column(table.schema.get_field_index("parent"), "parent", moved)
     index = pa.compute.add(table["conversation"], pa.scalar(n_before, pa.int32()))
     table = table.set_column(0, "conversation", index).drop_columns(["own_is_template", "said"])
     table = table.replace_schema_metadata()

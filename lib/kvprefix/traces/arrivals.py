@@ -35,9 +35,11 @@ class Arrivals(Entry):
         Conversations that start per second; a process that reads its times from a file has none.
     observed : bool
         Whether the starts come from a log.
+    of_requests : bool
+        Whether every request has its own time, not only the first of a conversation; `draw_all` then gives them.
     """
 
-    observed = False
+    observed = of_requests = False
 
     @property
     def in_short(self):
@@ -69,6 +71,46 @@ class Poisson(Arrivals):
 
     def describe(self):
         return f"by a Poisson process of {self.rate:g} per second"
+
+
+@ARRIVALS.entry("auto", "the log's own times if every request has one, else a Poisson process")
+@dataclass(frozen=True)
+class Auto(Poisson):
+    """Until the data are read: what is read decides between `Logged` and `Poisson`, and takes this entry's place."""
+
+
+@ARRIVALS.entry("data", "every request at the time that the log gives it")
+@dataclass(frozen=True)
+class Logged(Arrivals):
+    """Every request at the log's own time, counted from the first; with a `speed` of 2 in half the time."""
+
+    speed: float = of_table("speed")
+    observed = of_requests = True
+    in_short = "the log's own times"
+
+    def draw_all(self, requests):
+        """Return the arrival of every request in seconds, (n,) float64.
+
+        Parameters
+        ----------
+        requests : pandas.DataFrame
+            `start_s`, seconds since 1970.
+
+        Raises
+        ------
+        InputError
+            Not every request has a time.
+        """
+        times = requests["start_s"].to_numpy(float) if "start_s" in requests else np.full(len(requests), np.nan)
+        if missing := int(np.isnan(times).sum()):
+            raise InputError(
+                f"arrivals `data`: the log has no time for {missing:,} of {count(len(times), 'request')}; expected one "
+                "for each, or another arrival process, such as `poisson`"
+            )
+        return (times - times.min(initial=np.inf)) / self.speed
+
+    def describe(self):
+        return "at the log's own times" + ("" if self.speed == 1 else f", played {self.speed:g} times as fast")
 
 
 @ARRIVALS.entry("gamma:CV", "bursts: gamma gaps of that coefficient of variation")

@@ -55,9 +55,24 @@ class Clock(Entry):
 def _wait_for_replies(clock, requests):
     """Return the service time of the request before each request, in seconds, (n,) float64; 0 for the first one."""
     delay = np.zeros(len(requests))
-    service = clock.ttft_s + requests["output_tokens"].to_numpy() * clock.time_per_output_token_s
-    delay[1:] = service[:-1]
+    delay[1:] = find_service(requests, clock.ttft_s, clock.time_per_output_token_s)[:-1]
     return delay
+
+
+def find_service(requests, ttft_s, time_per_output_token_s):
+    """Return how long each request is served, in seconds, (n,) float64: as the log says, else by its output tokens.
+
+    Parameters
+    ----------
+    requests : mapping of str to array_like
+        `output_tokens`, and perhaps `service_s`, NaN where the log does not say.
+    ttft_s, time_per_output_token_s : float
+    """
+    service = ttft_s + np.asarray(requests["output_tokens"]) * time_per_output_token_s
+    if "service_s" not in requests:
+        return service
+    logged = np.asarray(requests["service_s"], float)
+    return np.where(np.isnan(logged), service, logged)
 
 
 @CLOCKS.entry("causal", "after the reply's service time and a think time")
@@ -126,20 +141,20 @@ def count_early_turns(requests, ttft_s=0.0, time_per_output_token_s=0.0):
     Parameters
     ----------
     requests : pandas.DataFrame or dict of str to ndarray
-        `conversation_index`, `turn`, `arrival_s` and `output_tokens`, in any order.
+        `conversation_index`, `turn`, `arrival_s` and `output_tokens`, in any order; perhaps `service_s`.
     ttft_s, time_per_output_token_s : float
-        Seconds. The service time of the previous turn is ``ttft_s + output_tokens * time_per_output_token_s``.
+        Seconds. The service time of the previous turn is the log's, or ``ttft_s + output_tokens *
+        time_per_output_token_s``.
 
     Returns
     -------
     int
         Such turns can hit blocks that are not computed yet. Times within two microseconds count as equal.
     """
-    names = "turn", "conversation_index", "arrival_s", "output_tokens"
-    columns = [np.asarray(requests[name]) for name in names]
+    columns = [np.asarray(requests[name]) for name in ("turn", "conversation_index", "arrival_s")]
     order = np.lexsort(columns[:2])
-    index, arrival, output_tokens = (column[order] for column in columns[1:])
-    done = arrival + ttft_s + time_per_output_token_s * output_tokens
+    index, arrival = (column[order] for column in columns[1:])
+    done = arrival + find_service(requests, ttft_s, time_per_output_token_s)[order]
     return int(((index[1:] == index[:-1]) & (arrival[1:] < done[:-1] - 2e-6)).sum())
 
 
@@ -159,6 +174,8 @@ def schedule_turns(requests, arrivals, clock, rng):
     (n,) ndarray of float64
         Seconds, rounded to microseconds, in the order of `requests`.
     """
+    if arrivals.of_requests:
+        return _check_last(arrivals.draw_all(requests).round(6), arrivals)
     import pandas as pd  # takes a fifth of a second
 
     starts_rng, think_rng = rng.spawn(2)
@@ -166,11 +183,7 @@ def schedule_turns(requests, arrivals, clock, rng):
     delay = clock.delay(requests, think_rng)
     delay[is_first] = arrivals.draw(int(is_first.sum()), starts_rng)
     arrival_s = pd.Series(delay).groupby(requests["conversation_index"].to_numpy()).cumsum().round(6).to_numpy()
-    if not (arrival_s < MAX_ARRIVAL_S).all():
-        raise InputError(
-            f"arrivals reach {arrival_s.max():g} s, more than {MAX_ARRIVAL_S:g}: the rate is too low or the think and "
-            f"service times are too long ({arrivals})"
-        )
+    _check_last(arrival_s, arrivals)
     if clock.naive and not is_first.all():
         times = clock.ttft_s, clock.time_per_output_token_s
         early = count_early_turns(requests.assign(arrival_s=arrival_s), *times)
@@ -178,5 +191,15 @@ def schedule_turns(requests, arrivals, clock, rng):
             f"the clock {clock.name!r} lets turns arrive sooner than people write them: for comparison only "
             f"({early:,} of {int((~is_first).sum()):,} later turns come before the reply that they follow is complete)",
             stacklevel=2,
+        )
+    return arrival_s
+
+
+def _check_last(arrival_s, arrivals):
+    """Return arrivals; raise InputError if they reach too far."""
+    if not (arrival_s < MAX_ARRIVAL_S).all():
+        raise InputError(
+            f"arrivals reach {arrival_s.max():g} s, more than {MAX_ARRIVAL_S:g}: the rate is too low or the think and "
+            f"service times are too long ({arrivals})"
         )
     return arrival_s

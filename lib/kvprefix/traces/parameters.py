@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field, make_dataclass, replace
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import guess
 from kvprefix.models.memory import load_model
-from kvprefix.traces.arrivals import ARRIVALS
+from kvprefix.servers.rules import find_rules
+from kvprefix.traces.arrivals import ARRIVALS, Auto, Logged, Poisson
 from kvprefix.traces.clock import CLOCKS
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.think import THINKS
@@ -35,6 +36,7 @@ class Parameters(_Fields):
         for name in REGISTRIES:
             self.make(name)
         load_model(self.kv_model)
+        find_rules(self.server)
 
     def make(self, name):
         """Return the object that `arrivals`, `clock` or `think` describes, made with its other parameters."""
@@ -63,6 +65,21 @@ class Parameters(_Fields):
     def as_dict(self):
         """Return the parameters as JSON values."""
         return asdict(self)
+
+
+def settle_arrivals(parameters, requests=()):
+    """Return the parameters with `data` or `poisson` in place of the arrivals `auto`: whether every request has a time.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    requests : pandas.DataFrame, optional
+        `start_s`, if the log has any times.
+    """
+    if parameters.arrivals != Auto.name:
+        return parameters
+    has_times = "start_s" in requests and bool(requests["start_s"].notna().all())
+    return replace(parameters, arrivals=(Logged if has_times else Poisson).name)
 
 
 def make_entry(name, parameters):

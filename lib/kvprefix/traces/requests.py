@@ -5,8 +5,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute  # noqa: F401  (pa.compute)
 
-from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import Messages, add_up
+from kvprefix.traces.call_requests import make_call_requests, make_joined_tokens
 
 
 def count_refused(dataset, note):
@@ -33,30 +33,29 @@ def count_refused(dataset, note):
 
 
 def make_requests(joined):
-    """Return (DataFrame of requests, their Tokens, row for row, and the Messages of their conversations)."""
+    """Return (DataFrame of requests, their Tokens, the Messages of their conversations).
+
+    A request's index is its row in the tokens. If the rows are of calls, the frame has the columns of `call_requests`.
+    """
+    if "start_s" in joined.rows.column_names:
+        return make_call_requests(joined)
     rows = {name: joined.rows[name].to_numpy() for name in joined.rows.column_names if name != "conversation_id"}
     turn, index = rows["turn"].astype(np.int64), rows["conversation"].astype(np.int64)
-    own_offsets, output_offsets = (
-        np.concatenate(([0], np.cumsum(rows[name], dtype=np.int64))) for name in ("own_tokens", "output_tokens")
-    )
     parent = np.where(turn > 0, np.arange(len(turn)) - 1, -1)
-    arrays = joined.arrays
-    tokens = Tokens(
-        parent, rows["shared_tokens"].astype(np.int64), own_offsets, arrays["own_tokens"], arrays["own_is_template"],
-        output_offsets, arrays["output_tokens"],
-    )  # fmt: skip
+    tokens = make_joined_tokens(joined, parent)
     requests = pd.DataFrame({
         "request_id": _name_requests(joined.rows["conversation"], joined.rows["turn"]),
         "conversation_index": index,
         "conversation_id": joined.rows["conversation_id"].to_pandas(),
         "turn": turn,
         "prompt_tokens": tokens.prompt_lengths(),
-        "output_tokens": np.diff(output_offsets),
+        "output_tokens": np.diff(tokens.output_offsets),
         "messages": rows["messages"].astype(np.int64),
     })  # fmt: skip
     counts = np.zeros(joined.note["conversations"], np.int64)
     counts[index[turn == 0]] = rows["said_lengths"][turn == 0]
-    return requests, tokens, Messages(arrays["said"], add_up(arrays["said_lengths"]), add_up(counts))
+    messages = Messages(joined.arrays["said"], add_up(joined.arrays["said_lengths"]), add_up(counts))
+    return requests, tokens, messages
 
 
 def _name_requests(conversation, turn):

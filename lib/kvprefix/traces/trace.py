@@ -22,6 +22,12 @@ REQUEST_COLUMNS = [
     "request_id", "conversation_index", "conversation_id", "turn", "arrival_s", "prompt_tokens", "output_tokens",
     "messages",
 ]  # fmt: skip
+LOG_COLUMNS = [  # of a log: NaN where it does not say
+    "start_s",  # when the request was sent, seconds since 1970
+    "ttft_s", "service_s",  # how long its first token and its whole answer took
+    "after_tool",  # whether it brings a tool's result
+    "usage_prompt", "usage_cached", "usage_output",  # tokens, as the provider counted
+]  # fmt: skip
 
 
 class _Frame:
@@ -53,7 +59,8 @@ class Trace(Shown):
     requests : pandas.DataFrame
         Given as one, or as a dict of columns. REQUEST_COLUMNS: `request_id` (str), `conversation_index` (0-based, of
         usable conversations), `conversation_id` (str), `turn` (0-based), `arrival_s` (seconds from the start),
-        `prompt_tokens`, `output_tokens`, and `messages` (the number of the conversation's messages in the prompt).
+        `prompt_tokens`, `output_tokens`, and `messages` (the number of the conversation's messages in the prompt). Of
+        a log with times also LOG_COLUMNS.
     rows : (n,) ndarray of int64
         The row of each request in `tokens`.
     tokens : Tokens or MessageTokens
@@ -76,6 +83,10 @@ class Trace(Shown):
     def column(self, name):
         """Return one of the columns of `requests` as an ndarray; no frame is made."""
         return np.asarray(vars(self)["_given"][name])
+
+    def has(self, name):
+        """Say whether `requests` has a column."""
+        return name in vars(self)["_given"]
 
     @property
     def arrival_s(self):

@@ -30,11 +30,12 @@ from kvprefix.tokens.messages import Messages
 from kvprefix.tokens.parts import PART_VERSION, is_whole, make_parts
 from kvprefix.tokens.store import join_parts, open_joined
 from kvprefix.tokens.tokenizer import find_tokenizer
+from kvprefix.traces.call_requests import NO_NOTES, describe_calls
 from kvprefix.traces.clock import AtOnce, schedule_turns
-from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.parameters import Parameters, settle_arrivals
 from kvprefix.traces.requests import count_refused, make_requests
 from kvprefix.traces.table import TABLE
-from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
+from kvprefix.traces.trace import LOG_COLUMNS, REQUEST_COLUMNS, Trace
 
 OPTIONS = ("max_conversations", "drop_duplicates", "rejoin_split")  # arguments of `read_conversations`
 MODES = ("single_turn", "multi_turn")
@@ -46,6 +47,7 @@ class Source:
 
     data: str = TABLE["data"].default
     tokenizer: str = TABLE["tokenizer"].default
+    server: str = TABLE["server"].default
     max_conversations: int | None = TABLE["max_conversations"].default
     drop_duplicates: bool = TABLE["drop_duplicates"].default
     rejoin_split: bool = TABLE["rejoin_split"].default
@@ -62,11 +64,12 @@ class Workload(Shown):
     Attributes
     ----------
     requests : pandas.DataFrame
-        One row per multi-turn request, by conversation and turn: REQUEST_COLUMNS without `arrival_s`.
+        One row per multi-turn request, by conversation and turn: REQUEST_COLUMNS without `arrival_s`, and of a log with
+        times or calls LOG_COLUMNS. Its index is the request's row in `tokens`.
     tokens : Tokens
-        Their tokens, row for row, in files that are mapped.
+        Their tokens, in files that are mapped.
     messages : Messages
-        Those of every conversation, by `conversation_index`, in files that are mapped.
+        Those of every conversation, by `conversation_index`, or of every chain of calls, in files that are mapped.
     dataset : dict
         Name, checksum and counts of the data (`LoadCounts.as_dict`).
     tokenizer : dict
@@ -92,7 +95,7 @@ class Workload(Shown):
         return {
             "what": f"Tokenised conversations ({self.dataset['name']})",
             "conversations": f"{self.dataset['conversations']:,} of {self.dataset['records_read']:,} records",
-            "requests": f"{len(self.requests):,} (multi-turn: one per user message)",
+            "requests": f"{len(self.requests):,} (multi-turn: one per message of a user, or call of a log)",
             "prompt tokens": f"{self.requests['prompt_tokens'].sum():,}",
             "tokenizer": self.tokenizer["name"] + ("" if self.tokenizer["has_template"] else ", without a template"),
         }
@@ -106,7 +109,7 @@ class Workload(Shown):
         return self._make_trace("single_turn", chosen, arrivals, AtOnce(), seed)
 
     def multi_turn(self, arrivals, clock, seed=0):
-        """Make a trace of one request per user message, each with everything before that message.
+        """Make a trace of one request per user message, each with everything before it; or of every call of a log.
 
         Parameters
         ----------
@@ -127,7 +130,8 @@ class Workload(Shown):
         rng = np.random.default_rng(TABLE["seed"].check(seed))
         arrival = schedule_turns(chosen, arrivals, clock, rng)
         order = np.lexsort((chosen["turn"], chosen["conversation_index"], arrival))
-        there = [name for name in REQUEST_COLUMNS if name in chosen or name == "arrival_s"]  # studies need no names
+        names = [*REQUEST_COLUMNS, *LOG_COLUMNS]
+        there = [name for name in names if name in chosen or name == "arrival_s"]  # studies need no names
         requests = chosen.assign(arrival_s=arrival)[there].iloc[order]
         timing = arrivals.as_parameters("arrivals") | clock.as_parameters("clock")
         given = {**asdict(self.source), **timing, "seed": seed}
@@ -193,11 +197,12 @@ def load_workload(parameters, *, progress=True):
         As `tokenize`.
     """
     options = {name: getattr(parameters, name) for name in OPTIONS}
-    workload = tokenize(read_conversations(parameters.data, **options), parameters.tokenizer, progress=progress)
-    return Experiment(**vars(workload), parameters=parameters)
+    chats = read_conversations(parameters.data, **options)
+    workload = tokenize(chats, parameters.tokenizer, server=parameters.server, progress=progress)
+    return Experiment(**vars(workload), parameters=settle_arrivals(parameters, workload.requests))
 
 
-def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
+def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, server=TABLE["server"].default, progress=True):
     """Tokenise conversations with a tokenizer's own chat template; results of earlier runs come from the cache.
 
     Parameters
@@ -206,6 +211,8 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
         As from `read_conversations`; or its input: a file or a list of conversations.
     tokenizer : str
         `bundled` (Qwen2.5), a Hugging Face hub id or a folder.
+    server : str
+        Whose rules make prompts of calls: `vllm` or `sglang`.
     progress : bool
         Show a progress bar while tokenising.
 
@@ -219,14 +226,14 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
         Data or a tokenizer that cannot be used, with the reason; data that changes while it is read.
     """
     chats = chats if isinstance(chats, Conversations) else read_conversations(chats)
-    source = Source(data=chats.given, tokenizer=tokenizer, **chats.options)
+    source = Source(data=chats.given, tokenizer=tokenizer, server=server, **chats.options)
     tokenizer = find_tokenizer(source.tokenizer)
     versions = {name: metadata.version(name) for name in ("transformers", "tokenizers")}
     token_key = seal_key([tokenizer.fingerprint, versions, PART_VERSION])
-    stamp = chats.stamp(shown=progress)
-    sha256, size = (stamp.sha256, stamp.size) if stamp else chats.fingerprint()
+    stamps = chats.stamps(shown=progress)
+    sha256, size = chats.fingerprint(stamps)
     folder = derived_folder() / f"tokens-{token_key}"
-    manifest_path = folder / f"workload-{seal_key([sha256, *chats.options.values()])}.json"
+    manifest_path = folder / f"workload-{seal_key([sha256, source.server, *chats.options.values()])}.json"
     manifest = None
 
     def read():
@@ -240,8 +247,8 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
         damaged = [name for name in manifest["parts"] if not is_whole(folder / name)] if manifest else []
         if manifest is None or damaged:
             # Parts are named by their content, so parts of another state do no harm.
-            with expect_unchanged(*filter(None, [stamp])):
-                manifest = make_parts(chats, size, tokenizer, folder, progress=progress)
+            with expect_unchanged(*stamps):
+                manifest = make_parts(chats, (sha256, size), tokenizer, folder, server=source.server, progress=progress)
             manifest["dataset"] |= {"sha256": sha256, "bytes": size}
             write_sealed(manifest_path, manifest)
         return manifest, join_parts(folder, manifest["parts"], progress=progress)
@@ -253,7 +260,7 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, progress=True):
 
 def _open_workload(manifest, dataset, tokenizer, source):
     """Open a workload that another process made or found whole, without data file and tokenizer."""
-    return Workload(*_map_requests(Path(manifest)), dataset, tokenizer, source, Path(manifest))
+    return Workload(*_take_first(_map_requests(Path(manifest)), source), dataset, tokenizer, source, Path(manifest))
 
 
 def _open_experiment(*workload_and_parameters):
@@ -273,13 +280,32 @@ def _map_requests(manifest):
 def _assemble(manifest, joined, source, path):
     """Make a workload from its joined parts."""
     if not len(joined.rows):
-        reason = joined.note["first_refused"][1]
-        raise InputError(f"tokenizer {source.tokenizer}: its chat template refuses every conversation: {reason}")
+        raise InputError(_describe_all_refused(joined.note, source))
     tokenizer = {
         "name": source.tokenizer,
         "sha256": manifest["tokenizer_sha256"],
         "has_template": joined.note["has_template"],
         "encoder": " and ".join(joined.note["encoders"]),
     }
+    made = _take_first(make_requests(joined), source)
     dataset = count_refused(manifest["dataset"], joined.note)
-    return Workload(*make_requests(joined), dataset, tokenizer, source, path)
+    if "calls" in dataset:
+        dataset = describe_calls(dataset, joined.note.get("calls", NO_NOTES), made[0])
+    return Workload(*made, dataset, tokenizer, source, path)
+
+
+def _take_first(made, source):
+    """Return requests, tokens and messages with the requests of the first `max_conversations` alone."""
+    requests, *others = made
+    if source.max_conversations is not None and "start_s" in requests:  # calls are read to the end
+        requests = requests[requests["conversation_index"] < source.max_conversations]
+    return requests, *others
+
+
+def _describe_all_refused(note, source):
+    if note["first_refused"] is not None:
+        reason = note["first_refused"][1]
+        return f"tokenizer {source.tokenizer}: its chat template refuses every conversation: {reason}"
+    lost = note["calls"]["refused"]
+    said = "; ".join(f"{count:,} by {reason} ({place}: {why})" for reason, (count, place, why) in lost.items())
+    return f"{source.data}: no request can be rendered: {said}"

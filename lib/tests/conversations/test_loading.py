@@ -73,15 +73,15 @@ def test_what_is_not_kept_is_said(tmp_path, small_folder):
         one["timestamp"] = 1714567890
         one["conversations"][1]["createTime"] = "2024-05-01"
     records[0] |= {"model": "m"}
-    records[1]["conversations"][1]["reasoning_content"] = "hm"
+    records[1]["conversations"][1]["score"] = 1
     data = write_records(tmp_path / "data.json", records)
     workload = load_workload(Parameters(data=str(data), tokenizer=str(small_folder)), progress=False)
     said = said_of(facts_load, workload.dataset, workload.tokenizer).splitlines()
     times = "3 of 3 records have `timestamp`, 3 of 6 messages have `createTime`"
     assert f"{times}; not used: arrivals are as the parameters say." in said
-    assert "Not kept: `model` of 1 of 3 records, `reasoning_content` of 1 of 6 messages." in said
+    assert "Not kept: `model` of 1 of 3 records, `score` of 1 of 6 messages." in said
     table = dict(tabulate_load(workload.dataset).values.tolist())
-    assert table["not kept: `timestamp` of records"] == 3 and table["not kept: `reasoning_content` of messages"] == 1
+    assert table["not kept: `timestamp` of records"] == 3 and table["not kept: `score` of messages"] == 1
 
 
 def test_nothing_is_said_where_all_is_kept(tmp_path, small_folder):

@@ -215,7 +215,7 @@ def test_other_files_are_refused_too(tmp_path):
 @pytest.mark.parametrize(
     "spec, said",
     [
-        ("uniform", "known: poisson, gamma:CV"),
+        ("uniform", "known: poisson, auto, data, gamma:CV"),
         ("gamma", "are not known"),
         ("gamma:0", "coefficient of variation is 0.0; expected a number, from 0.001 to 1000"),
         ("weibull:-1", "coefficient of variation is -1.0"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kvprefix.files.paths import InputError
-from kvprefix.traces.arrivals import Poisson
+from kvprefix.traces.arrivals import Auto
 from kvprefix.traces.clock import Causal
 from kvprefix.traces.parameters import REGISTRIES, Parameters, parse_parameters
 from kvprefix.traces.table import TABLE
@@ -14,7 +14,7 @@ def test_defaults():
     parameters = Parameters()
     assert list(parameters.as_dict()) == list(TABLE)
     assert (parameters.data, parameters.tokenizer, parameters.max_conversations) == ("bundled", "bundled", None)
-    assert parameters.make("clock") == Causal() and parameters.make("arrivals") == Poisson(parameters.arrival_rate)
+    assert parameters.make("clock") == Causal() and parameters.make("arrivals") == Auto(parameters.arrival_rate)
     assert Causal().think_median_s == parameters.think_median_s == TABLE["think_median_s"].default
     assert json.loads(json.dumps(parameters.as_dict())) == parameters.as_dict()
 

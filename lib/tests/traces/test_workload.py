@@ -47,13 +47,13 @@ def parameters(tmp_path, small_folder):
 @pytest.fixture
 def encoded_parts(monkeypatch):
     """Return a list that fills with the name of each part that is tokenised."""
-    names, encode = [], parts_module._encode_part
+    names, write = [], parts_module._write_part
 
-    def encode_part(part, chat, file):
+    def write_part(encoded, file):
         names.append(file.name)
-        return encode(part, chat, file)
+        return write(encoded, file)
 
-    monkeypatch.setattr(parts_module, "_encode_part", encode_part)
+    monkeypatch.setattr(parts_module, "_write_part", write_part)
     return names
 
 

@@ -45,11 +45,13 @@ def facts_sharing(stats):
     """Return the counts and rates of both modes that the summary and the conclusion state."""
     single, multi = stats["single_turn"], stats["multi_turn"]
     bare, blocks, reused = single["without_template_tokens"], multi["blocks"], multi["blocks_reused_fraction"]
-    once = blocks["distinct"] * (1 - (reused or 0))
+    once, dataset = blocks["distinct"] * (1 - (reused or 0)), multi["dataset"]
     return {
-        "conversations": multi["dataset"]["conversations"],
-        "records_read": multi["dataset"]["records_read"],
-        "records_skipped": sum(multi["dataset"]["skipped"].values()),
+        "calls": dataset.get("calls", 0) + dataset.get("dialogs", 0),
+        "lower_bound": "text_is_a_lower_bound" in dataset.get("noted", {}),
+        "conversations": dataset["conversations"],
+        "records_read": dataset["records_read"],
+        "records_skipped": sum(dataset["skipped"].values()),
         "requests": multi["requests"],
         "token_hit_rate": multi["token_hit_rate"],
         "sharing_mean": multi["sharing_fraction"]["mean"],

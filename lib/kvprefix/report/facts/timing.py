@@ -9,6 +9,7 @@ import pandas as pd
 from kvprefix.report.facts.cache import measure_spread
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.stats.intervals import judge_difference, move_interval
+from kvprefix.studies.timing import LOGGED
 
 SMALL_TOKENS = 32_768  # the small cache in which clocks differ most
 POINTS_OFF = 1.5  # points of hit rate within which the approximation is said to agree
@@ -54,6 +55,7 @@ def facts_clocks(frame, block_size, tokens=SMALL_TOKENS):
         "blocks": capacity,
         "tokens": capacity * block_size,
         "base": base,
+        "logged": base == LOGGED,
         "base_token_hit_rate": measure_spread(at[at["variant"] == base]["token"]),
         "others": [
             {"variant": name, "token_hit_rate": rates[name], "verdict": verdicts[name]}

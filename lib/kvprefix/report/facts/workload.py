@@ -6,6 +6,7 @@ import pandas as pd
 from kvprefix.conversations.records import is_time_name
 from kvprefix.files.paths import InputError, plain_text
 from kvprefix.report.facts.plain import gives_facts
+from kvprefix.traces.arrivals import Auto
 from kvprefix.traces.clock import count_early_turns
 from kvprefix.traces.parameters import make_entry
 
@@ -53,6 +54,21 @@ def _take_dataset(dataset):
         "duplicates": dataset["exact_duplicates"],
         "times": [one for one in fields if is_time_name(one["name"])],
         "not_kept": [one for one in fields if not is_time_name(one["name"])],
+        "log": _take_log(dataset) if "requests" in dataset else None,
+    }
+
+
+def _take_log(dataset):
+    """Return what only logs of calls have: their requests, times, refusals, and what is uncertain in them."""
+    return {
+        "requests": dataset["requests"],
+        "timed": dataset["requests_with_time"],
+        "calls": dataset["calls"],
+        "forms": [{"form": name, "files": files} for name, files in dataset["forms"].items()],
+        "refused": _list_cases(dataset["refused"], dataset["first_refused"]),
+        "noted": _list_cases(dataset["noted"], dataset["first_noted"]),
+        "other_files": dataset["other_files"],
+        "first_other": dataset["first_other"],
     }
 
 
@@ -73,8 +89,11 @@ def _list_fields(not_kept):
 def facts_method(stats):
     """Return the parameters of the method, and how conversations start and continue."""
     p = stats["multi_turn"]["parameters"]
-    starts, clock = make_entry("arrivals", p), make_entry("clock", p)
+    starts, clock, dataset = make_entry("arrivals", p), make_entry("clock", p), stats["multi_turn"]["dataset"]
     return {
+        "calls": dataset.get("calls", 0) + dataset.get("dialogs", 0),
+        "server": p["server"],
+        "logged": starts.of_requests,
         "starts": starts.describe(),
         "clock": clock.text,
         "naive": clock.naive,
@@ -136,11 +155,34 @@ def facts_conversation(cached_tokens, prompt_tokens):
     }
 
 
+@gives_facts
+def facts_usage(requests):
+    """Return the tokens that the provider counted beside those made here, of the requests that it counted; or None.
+
+    Parameters
+    ----------
+    requests : pandas.DataFrame
+        Of a workload.
+    """
+    some = requests[requests["usage_prompt"].notna()] if "usage_prompt" in requests else requests[:0]
+    return {
+        "counted": len(some),
+        "requests": len(requests),
+        "provider": some["usage_prompt"].sum() if len(some) else None,
+        "cached": some["usage_cached"].sum() if len(some) and some["usage_cached"].notna().any() else None,
+        "here": some["prompt_tokens"].sum(),
+    }
+
+
 def tabulate_load(dataset):
     """Return what was read, skipped (by reason), used and repaired (by kind) as a table."""
     rows = [("records read", dataset["records_read"])]
     rows += [(f"skipped: {reason.replace('_', ' ')}", count) for reason, count in dataset["skipped"].items()]
     rows += [("conversations used", dataset["conversations"])]
+    if "requests" in dataset:
+        rows += [("requests refused: " + reason, count) for reason, count in dataset["refused"].items()]
+        rows += [("requests used", dataset["requests"]), ("requests with a time", dataset["requests_with_time"])]
+        rows += [(f"noted: {what.replace('_', ' ')}", count) for what, count in dataset["noted"].items()]
     rows += [(f"repaired: {kind.replace('_', ' ')}", count) for kind, count in dataset["repaired"].items()]
     for kind in ("record", "message"):
         fields = dataset.get("not_kept", {}).get(f"{kind}_fields", {})
@@ -163,7 +205,8 @@ def list_parameters(stats):
 def check_parameters(stats, parameters):
     """Raise InputError if statistics were made with other parameters than these."""
     made = stats["multi_turn"]["parameters"]
-    differing = [name for name, value in parameters.as_dict().items() if made.get(name) != value]
+    asked = {name: value for name, value in parameters.as_dict().items() if (name, value) != ("arrivals", Auto.name)}
+    differing = [name for name, value in asked.items() if made.get(name) != value]
     if differing:
         raise InputError(
             f"the statistics in the output folder were made with another {', '.join(differing)}; "
