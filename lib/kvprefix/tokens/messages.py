@@ -50,9 +50,9 @@ class Messages:
             yield content[start:end]
 
     def read(self, conversation):
-        """Return a conversation's messages, as `Message` tuples."""
+        """Return a conversation's messages, or a chain's, as `Message` tuples; what is no text is given as JSON."""
         count = int(self.firsts[conversation + 1] - self.firsts[conversation])
-        return [Message(one["role"], one["content"]) for one in json.loads(b"[%b]" % self.first(conversation, count))]
+        return [_show_message(one) for one in json.loads(b"[%b]" % self.first(conversation, count))]
 
     def head(self, row):
         """Return the API and the rest of the body of a row's call, a JSON list of the two; None for a conversation."""
@@ -61,6 +61,17 @@ class Messages:
     def release(self):
         """Let go of the memory of what was read so far; when it is needed again, it is read again."""
         release(self.content)
+
+
+def _show_message(one):
+    """Return a message, or an item of Responses, as a role and a text."""
+    if not isinstance(one, dict):
+        return Message("unknown", json.dumps(one, ensure_ascii=False))
+    content = one.get("content")
+    if isinstance(content, str) and set(one) <= {"role", "content", "type", "id", "name"}:
+        return Message(str(one.get("role", one.get("type"))), content)
+    rest = {name: value for name, value in one.items() if name not in ("role", "type") and value is not None}
+    return Message(str(one.get("role", one.get("type"))), json.dumps(rest, ensure_ascii=False))
 
 
 def make_text(message):

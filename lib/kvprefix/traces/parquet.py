@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numba import njit
 
-from kvprefix.files.arrow_arrays import flat_lists, to_array
+from kvprefix.files.arrow_arrays import fill_missing, flat_lists, to_array
 from kvprefix.files.mapped import release
 from kvprefix.files.paths import InputError, atomic_path, check_input_file, explain_os_errors
 from kvprefix.files.progress import show_progress
-from kvprefix.tokens.arrays import Tokens
-from kvprefix.traces.trace import REQUEST_COLUMNS, Trace
+from kvprefix.tokens.arrays import Tokens, copy_prompt
+from kvprefix.traces.trace import LOG_COLUMNS, REQUEST_COLUMNS, Trace
 
 TOKEN_COLUMNS = ["parent", "shared_tokens", "own_token_ids", "own_is_template", "output_token_ids"]
 ROW_GROUP = 2**16  # requests that are in memory at a time while a file is written
@@ -29,8 +30,9 @@ def write_trace(trace, path):
     position[rows] = np.arange(len(rows))
     parent = np.where(tokens.parent[rows] >= 0, position[tokens.parent[rows]], -1)
     orphans = (tokens.shared[rows] > 0) & ((parent < 0) | (parent >= np.arange(len(rows))))
-    if orphans.any():
-        raise ValueError(f"request {int(orphans.argmax())} of the trace continues one that is not before it")
+    if orphans.any():  # in a log's order of time a request may come before the one that it continues
+        trace, parent = _store_whole(trace, orphans), np.where(orphans, -1, parent)
+        tokens, rows = trace.tokens, trace.rows
     note = {"kvprefix": json.dumps(trace.info, sort_keys=True)}
     table = _make_table(trace, parent, slice(0, ROW_GROUP)).replace_schema_metadata(note)
     options = {"compression": "zstd", "write_page_checksum": True}
@@ -43,10 +45,28 @@ def write_trace(trace, path):
             bar.update(min(ROW_GROUP, len(rows) - start))
 
 
+def _store_whole(trace, chosen):
+    """Return a trace whose tokens are stored in its own order; the chosen requests' prompts are stored whole."""
+    tokens, own, flags = trace.tokens, [], []
+    is_template = tokens.own_is_template.view(np.int8)
+    for row, whole in zip(trace.rows.tolist(), chosen.tolist(), strict=True):
+        start = 0 if whole else tokens.shared[row]
+        for found, values in ((own, tokens.own), (flags, is_template)):
+            found.append(copy_prompt(row, start, tokens.parent, tokens.shared, tokens.own_offsets, values))
+    outputs = [trace.generated(i) for i in range(len(trace))]
+    own_offsets, output_offsets = (np.concatenate(([0], np.cumsum([len(x) for x in one]))) for one in (own, outputs))
+    stored = Tokens(
+        tokens.parent, np.where(chosen, 0, tokens.shared[trace.rows]), own_offsets, np.concatenate(own),
+        np.concatenate(flags).astype(bool), output_offsets, np.concatenate(outputs),
+    )  # fmt: skip  # its parents are not used: a table has its own
+    return replace(trace, tokens=stored, rows=np.arange(len(trace)))
+
+
 def _make_table(trace, parent, some):
     """Return some of the requests with their tokens as an Arrow table."""
     tokens, rows = trace.tokens, trace.rows[some]
-    table = pa.Table.from_pandas(trace.requests[REQUEST_COLUMNS].iloc[some], preserve_index=False)
+    names = [*REQUEST_COLUMNS, *(name for name in LOG_COLUMNS if trace.has(name))]
+    table = pa.Table.from_pandas(trace.requests[names].iloc[some], preserve_index=False)
     columns = [
         pa.array(parent[some], pa.int64()),
         pa.array(tokens.shared[rows], pa.int64()),
@@ -80,7 +100,8 @@ def read_trace(path):
             to_array(table["parent"]), to_array(table["shared_tokens"]), own_offsets, own,
             flat_lists(table["own_is_template"])[1], output_offsets, output,
         )  # fmt: skip
-        requests = {name: _to_column(table[name]) for name in REQUEST_COLUMNS}
+        names = [*REQUEST_COLUMNS, *(name for name in LOG_COLUMNS if name in table.column_names)]
+        requests = {name: _to_column(fill_missing(table[name], np.nan)) for name in names}
         trace = Trace(requests, np.arange(len(table)), tokens, info)
         _check_whole(trace)
     return trace

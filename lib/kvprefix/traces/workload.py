@@ -100,6 +100,14 @@ class Workload(Shown):
             "tokenizer": self.tokenizer["name"] + ("" if self.tokenizer["has_template"] else ", without a template"),
         }
 
+    def read_messages(self, conversation):
+        """Return the messages of a conversation, by `conversation_index`, as (role, text); of calls, the last call's.
+        """
+        if self.messages.chains is None:
+            return self.messages.read(conversation)
+        last = self.requests.index[self.requests["conversation_index"] == conversation][-1]
+        return self.messages.read(self.messages.chains[last])
+
     def single_turn(self, arrivals, seed=0):
         """Make a trace of one request per conversation: its system message if any, and its first user message.
 
