@@ -1,7 +1,9 @@
 """Read chat traffic of any known form: a file, a folder or a glob, told by content.
 
 A file is of the form of its first record that is of any; its other records are read as that form's, or skipped and
-counted. Of a folder, files of no known form are counted, with the first of them.
+counted. Of a folder, files of no known form are counted, with the first of them. Records that have `messages` and no
+mark of a request are conversations of a data set if one of the file's first ones ends with a reply; if none does, each
+is a request.
 """
 
 import itertools
@@ -22,7 +24,7 @@ from kvprefix.files.words import guess
 
 _WRAPPERS = frozenset({"data", "runs", "observations", "records", "rows", "logs", "trajectories"})
 _FIRST_RECORDS = 100  # in which a form shows, if records before it are odd
-_SURE_RECORDS = 20  # of which one that ends with a reply shows that records with a time are conversations
+SURE_RECORDS = 20  # of which one that ends with a reply shows that records without a mark are conversations
 
 
 @dataclass
@@ -246,15 +248,36 @@ def _read_records(path, records, form, traffic, is_alone):
     while found is None and len(first) < _FIRST_RECORDS and (record := next(records, None)) is not None:
         first.append(record)
         found = recognise(record.value)
-        if found in requests.FORMS and not requests.is_marked(record.value):
-            more = list(itertools.islice(records, _SURE_RECORDS))
-            first += more
-            found = chat_sets.FORM if any(recognise(one.value) is chat_sets.FORM for one in more) else found
+        if found in (*requests.FORMS, chat_sets.FORM) and _is_unclear(record.value):
+            first += itertools.islice(records, SURE_RECORDS - 1)
+            found = _settle(found, [one for one in first if _is_unclear(one.value)], traffic)
     if found is None and not is_alone:
         return _count_other(traffic, "holds no chats")
     found = found or chat_sets.FORM
     traffic.counts.forms[found.name] += 1
     yield from found.read(itertools.chain(first, records), traffic)
+
+
+def _is_unclear(value):
+    """Say whether a record may be a request or a conversation."""
+    return isinstance(value, dict) and requests.is_bare(value) and not requests.is_marked(value)
+
+
+def _settle(found, unclear, traffic):
+    """Return the form of a file whose first records may be requests or conversations, and note what they are taken for.
+
+    A data set's records end with a reply, but for some; a request's messages end with what is asked.
+    """
+    replied = sum(recognise(one.value) is chat_sets.FORM for one in unclear)
+    of_first = f"of the first {len(unclear)} records"
+    if not replied:
+        said = f"none {of_first} ends with a reply, so each is one prompt"
+        traffic.counts.note("read_as_requests", unclear[0].place, said)
+        return found
+    if replied < len(unclear):
+        said = f"{replied} {of_first} end with a reply, so each user message is a prompt"
+        traffic.counts.note("read_as_conversations", unclear[0].place, said)
+    return chat_sets.FORM
 
 
 def _count_other(traffic, why):

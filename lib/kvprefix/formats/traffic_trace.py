@@ -123,7 +123,7 @@ def _make_calls(item):
         return [item]
     if not isinstance(item, Dialog):
         messages = [{"role": message.role, "content": message.text} for message in item.messages]
-        item = Dialog(item.id, messages, {})
+        item = Dialog(item.id, messages, {}, f"conversation {item.id}")
     return calls_of(item)
 
 

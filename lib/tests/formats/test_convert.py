@@ -335,7 +335,8 @@ def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
     # The fourth user message follows another user's: it and the fifth are refused, in a log as in a conversation.
     folder = save_small_tokenizer(tmp_path / "tokenizer", ALTERNATING_TEMPLATE)
     said = [*messages("a", "b", "c", "d", "e"), *messages("f", "g", "h")]
-    data = write(tmp_path / "data", json.dumps({"messages": said}), json.dumps({"messages": messages("a", "b", "z")}))
+    chats = [said, messages("a", "b", "z", "y")]
+    data = write(tmp_path / "data", *(json.dumps({"messages": one}) for one in chats))
     assert main([
         "run", "--data", str(data), "--tokenizer", str(folder), "--output-dir", str(tmp_path), "--parquet",
         "--skip-visualization",
@@ -344,9 +345,12 @@ def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
     log = write(tmp_path / "log", *(json.dumps({"messages": one}) for one in prompts))
     code, out, _ = run(log, tmp_path / "t.parquet", "--to", "parquet", "--tokenizer", folder)
     assert code == 0 and "- 2 requests refused by the chat template: roles must alternate user/assistant (" in out
+    assert "- noted: read as requests: 1 (line 1: none of the first 7 records ends with a reply, so each is" in out
     ours, logged = read_trace(tmp_path / "multi_turn_trace.parquet"), read_trace(tmp_path / "t.parquet")
     by_run, by_log = (sorted(trace.prompt(i).tolist() for i in range(len(trace))) for trace in (ours, logged))
     assert by_run == by_log and len(by_run) == 5
+    out = run(data, tmp_path / "u.parquet", "--to", "parquet", "--tokenizer", folder)[1]
+    assert "2 requests refused by the chat template" in out and "alternate user/assistant (first: conversation " in out
     code, out, _ = run(log, tmp_path / "c.jsonl", "--to", "vllm-custom", "--tokenizer", folder)
     assert code == 0 and len(read_lines(tmp_path / "c.jsonl")) == 5
     assert "- dropped: 2 requests that the chat template refuses: roles must alternate user/assistant\n" in out
