@@ -1,7 +1,7 @@
 """Write what is made of the code: the pages below lib/docs/reference.
 
-python lib/make_docs.py          write them (``make docs``)
-python lib/make_docs.py --check  say which are not as they would be written, and end with 1 if any
+    python lib/make_docs.py          write them (``make docs``)
+    python lib/make_docs.py --check  say which are not as they would be written, and end with 1 if any
 """
 
 import inspect

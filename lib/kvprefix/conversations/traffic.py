@@ -15,7 +15,7 @@ from kvprefix.conversations.forms import chat_sets, requests
 from kvprefix.conversations.forms.form import Record
 from kvprefix.conversations.forms.registry import COLUMNS, FORMS, MAIN_COLUMNS, recognise
 from kvprefix.conversations.load import ConversationReader, LoadCounts, locate_data
-from kvprefix.conversations.readers import ReadState, read_document, read_records
+from kvprefix.conversations.readers import ReadState, read_document, read_odd_lines, read_records
 from kvprefix.conversations.sources import find_files
 from kvprefix.conversations.tables import is_table, read_rows
 from kvprefix.files.jsonlines import read_magic
@@ -217,16 +217,24 @@ def holds_chats(path):
 
 
 def _read_json(path, reading):
-    """Yield (number, value) as `read_records` does; also the only value of a file that spreads over its lines."""
+    """Yield (number, value) as `read_records` does; also the only value of a file that spreads over its lines.
+
+    Of a file whose beginning is no JSON: its lines, if one of the first ones is a record of a known form.
+    """
     records = read_records(path, reading)
     try:
         first = next(records, None)
     except InputError:
         whole = read_document(path)
-        if not isinstance(whole, dict):
+        reading.cut_at_byte, reading.line = None, None
+        if isinstance(whole, dict):
+            reading.at_end = True
+            yield 0, whole
+            return
+        lines = itertools.islice(read_odd_lines(path, ReadState()), _FIRST_RECORDS)
+        if not any(recognise(value) for _, value in lines):
             raise
-        reading.at_end, reading.line = True, None
-        yield 0, whole
+        yield from read_odd_lines(path, reading)
         return
     if first is not None:
         yield first
