@@ -175,9 +175,11 @@ TRAFFIC_NOTES = """
 
     ## Gateways
 
-    LiteLLM 1.108.7, tried on loopback, logs no `extra_body` (such as `chat_template_kwargs`), and of a call to
-    Anthropic's endpoint no system prompt: such calls are noted. `trace_id` is new for each call unless the client sends
-    a session (`metadata.session_id`). Records are written when a call ends, so they are not in order of their start.
+    LiteLLM 1.108.7's payloads, tried on loopback, hold no `extra_body` (such as `chat_template_kwargs`), and of a call
+    to Anthropic's endpoint no system prompt: such calls are noted. With the logger of
+    [get a log](../how-to/get-a-log.md) the body as the client sent it lies beside the payload, and is read instead.
+    `trace_id` is new for each call unless the client sends a session. Records are written when a call ends, so they are
+    not in order of their start.
 
     ## Libraries that were tried
 
