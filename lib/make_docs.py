@@ -145,10 +145,11 @@ TRAFFIC_NOTES = """
     - A file is of the form of its first record that fits one; the table is in the order in which forms are tried.
       Records of another form in it are skipped and counted.
     - A request of a log has a body of its own (`body`, `request`, `params`), an endpoint (`url`), a `custom_id` or
-      `request_id`, an answer (`response`, `completion`, `choices`, `output`), or an `input` of Responses. A record that
-      has `messages` and only a time, or settings such as `max_tokens`, is a request if its last message is no reply;
-      if one of the next 20 ends with a reply, the file is a data set. All else with a list of messages is a
-      conversation of a data set.
+      `request_id`, an answer (`response`, `completion`, `choices`, `output`), or an `input` of Responses.
+    - A record of `messages` without such a mark, with or without a time, is a request or a conversation. If none of the
+      file's first 20 records ends with a reply, they are requests: each record is one prompt. If one does, they are a
+      data set's conversations: a prompt per message of a user. A note says what was taken. All else with a list of
+      messages is a conversation of a data set.
     - `url` settles how a body is read. Without it: `input` is Responses'; `system`, `input_schema` or blocks such as
       `tool_use` are Anthropic's; all else is OpenAI's. Bodies stay as they were given: a server's rules judge them, for
       example arguments of a tool call that are no JSON.
@@ -174,9 +175,11 @@ TRAFFIC_NOTES = """
 
     ## Gateways
 
-    LiteLLM 1.108.7, tried on loopback, logs no `extra_body` (such as `chat_template_kwargs`), and of a call to
-    Anthropic's endpoint no system prompt: such calls are noted. `trace_id` is new for each call unless the client sends
-    a session (`metadata.session_id`). Records are written when a call ends, so they are not in order of their start.
+    LiteLLM 1.108.7's payloads, tried on loopback, hold no `extra_body` (such as `chat_template_kwargs`), and of a call
+    to Anthropic's endpoint no system prompt: such calls are noted. With the logger of
+    [get a log](../how-to/get-a-log.md) the body as the client sent it lies beside the payload, and is read instead.
+    `trace_id` is new for each call unless the client sends a session. Records are written when a call ends, so they are
+    not in order of their start.
 
     ## Libraries that were tried
 

@@ -1,13 +1,11 @@
 """``kvprefix convert``: write a trace in another tool's format."""
 
-from kvprefix.commands.options import read_path
+from kvprefix.commands.options import add_rendering, read_path
 from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
-from kvprefix.formats.lookup import find_target, join_names, list_sizes, list_sources, list_targets
+from kvprefix.formats.lookup import join_names, list_sizes, list_sources, list_targets
 from kvprefix.formats.registry import FORMATS
-from kvprefix.servers.rules import SERVERS
-from kvprefix.traces.table import TABLE
 
 HELP = "write a trace in another tool's format"
 
@@ -30,9 +28,7 @@ def add_options(parser):
         "--block-size", help=f"tokens per block of OUT, a multiple of IN's if IN has any (default: IN's, else {sizes})"
     )
     parser.add_argument("--from-block-size", help=f"tokens per block of IN (default: what it says, else {sizes})")
-    parser.add_argument("--tokenizer", default="bundled", help=f"for messages: {TABLE['tokenizer'].help}")
-    servers = ", ".join(SERVERS)
-    parser.add_argument("--server", default="vllm", help=f"for chats: whose rules make prompts of bodies: {servers}")
+    add_rendering(parser)
     parser.add_argument("--model", default="default", help=f"the model to write in {named}, if IN names none")
 
 
@@ -40,8 +36,7 @@ def call(options):
     """Convert a trace and say what was dropped or added."""
     from kvprefix.formats.convert import convert
 
-    if find_target(options.to).holds != "messages":
-        load_compiler()
+    load_compiler()
     sizes = [None if one is None else read_number(one, int) for one in (options.block_size, options.from_block_size)]
     done = convert(
         options.source, options.target, options.to, kind=options.kind, block_size=sizes[0], from_block_size=sizes[1],

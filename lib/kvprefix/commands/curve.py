@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from kvprefix.commands.options import add_timing, read_path, read_timing, tell_lines
+from kvprefix.commands.options import add_rendering, add_timing, read_path, read_timing, tell_lines
 from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import tell
@@ -15,8 +15,8 @@ HELP = "rate a trace at many cache sizes under several eviction policies"
 
 def add_options(parser):
     """Add what the command takes."""
-    kinds = join_words([one.label for one in list_sources("tokens", "blocks")])
-    sizes = list_sizes("tokens", "blocks")
+    kinds = join_words([one.label for one in list_sources()])
+    sizes = list_sizes("messages", "tokens", "blocks")
     parser.formatter_class = _NamesPolicies
     parser.add_argument("trace", type=read_path, help=f"{kinds} (lines also as .gz, .zst)")
     parser.add_argument("--policy", default="lru,opt", help="policies, comma-separated (default: %(default)s)")
@@ -26,6 +26,7 @@ def add_options(parser):
     parser.add_argument("--warmup", default="0", help="share of the requests that only fill the cache (default: 0)")
     parser.add_argument("--block-size", help=f"tokens per block (default: the trace's own, else {sizes})")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of the rates (default: table)")
+    add_rendering(parser)
     add_timing(parser)
 
 
@@ -52,7 +53,8 @@ def call(options):
     result = measure_file(
         options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
         block_size=None if options.block_size is None else read_number(options.block_size, int),
-        warmup=read_number(options.warmup, float), timing=read_timing(options), progress=True,
+        warmup=read_number(options.warmup, float), timing=read_timing(options),
+        tokenizer=options.tokenizer, server=options.server, progress=True,
     )  # fmt: skip
     for note in result["trace"]["notes"]:
         tell(f"note: {note}", sys.stderr)

@@ -29,6 +29,15 @@ def add_parameters(parser, **helps):
         parser.add_argument(*flags, dest=name, help=text)
 
 
+def add_rendering(parser):
+    """Add what makes prompts of chats."""
+    from kvprefix.servers.rules import SERVERS
+
+    parser.add_argument("--tokenizer", default="bundled", help=f"for chats: {TABLE['tokenizer'].help}")
+    servers = ", ".join(SERVERS)
+    parser.add_argument("--server", default="vllm", help=f"for chats: whose rules make prompts of bodies: {servers}")
+
+
 def add_timing(parser):
     """Add when the sessions of a trace start, and how their requests follow."""
     group = parser.add_argument_group("traces of sessions", "the trace's own times where not given")

@@ -147,6 +147,15 @@ def read_records(path, state=None):
         state.at_end = True
 
 
+def read_odd_lines(path, state):
+    """Yield what `read_records` does of JSON Lines whose first lines may be anything."""
+    with explain_os_errors(path), open(path, "rb") as file:
+        source = _Source(_decompress(file), path, file, state)
+        source.first_character()
+        yield from _read_lines(source, state, is_odd=True)
+        state.at_end = True
+
+
 def read_document(path):
     """Return the value of a file that is one JSON value over several lines; None if it is none, or is too long."""
     with open(path, "rb") as file:
@@ -261,7 +270,7 @@ def _refuse_record(source, number, reason, cause):
     ) from cause
 
 
-def _read_lines(source, state):
+def _read_lines(source, state, is_odd=False):
     number = -1
     for state.line, (line, terminated) in enumerate(source.lines(), start=1):
         if not line.strip():
@@ -275,7 +284,7 @@ def _read_lines(source, state):
                 return
             if number == 0 and source.cut:
                 raise InputError(f"{source.path}: is cut at byte {source.n_bytes}, inside its first record") from error
-            if number == 0:
+            if number == 0 and not is_odd:
                 raise InputError(
                     f"{source.path}: line 1 is not a JSON object ({error}); expected a JSON array of records, "
                     "or JSON Lines with one whole record per line"

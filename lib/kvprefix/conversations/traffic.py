@@ -1,7 +1,9 @@
 """Read chat traffic of any known form: a file, a folder or a glob, told by content.
 
 A file is of the form of its first record that is of any; its other records are read as that form's, or skipped and
-counted. Of a folder, files of no known form are counted, with the first of them.
+counted. Of a folder, files of no known form are counted, with the first of them. Records that have `messages` and no
+mark of a request are conversations of a data set if one of the file's first ones ends with a reply; if none does, each
+is a request.
 """
 
 import itertools
@@ -13,7 +15,7 @@ from kvprefix.conversations.forms import chat_sets, requests
 from kvprefix.conversations.forms.form import Record
 from kvprefix.conversations.forms.registry import COLUMNS, FORMS, MAIN_COLUMNS, recognise
 from kvprefix.conversations.load import ConversationReader, LoadCounts, locate_data
-from kvprefix.conversations.readers import ReadState, read_document, read_records
+from kvprefix.conversations.readers import ReadState, read_document, read_odd_lines, read_records
 from kvprefix.conversations.sources import find_files
 from kvprefix.conversations.tables import is_table, read_rows
 from kvprefix.files.jsonlines import read_magic
@@ -22,7 +24,7 @@ from kvprefix.files.words import guess
 
 _WRAPPERS = frozenset({"data", "runs", "observations", "records", "rows", "logs", "trajectories"})
 _FIRST_RECORDS = 100  # in which a form shows, if records before it are odd
-_SURE_RECORDS = 20  # of which one that ends with a reply shows that records with a time are conversations
+SURE_RECORDS = 20  # of which one that ends with a reply shows that records without a mark are conversations
 
 
 @dataclass
@@ -215,16 +217,24 @@ def holds_chats(path):
 
 
 def _read_json(path, reading):
-    """Yield (number, value) as `read_records` does; also the only value of a file that spreads over its lines."""
+    """Yield (number, value) as `read_records` does; also the only value of a file that spreads over its lines.
+
+    Of a file whose beginning is no JSON: its lines, if one of the first ones is a record of a known form.
+    """
     records = read_records(path, reading)
     try:
         first = next(records, None)
     except InputError:
         whole = read_document(path)
-        if not isinstance(whole, dict):
+        reading.cut_at_byte, reading.line = None, None
+        if isinstance(whole, dict):
+            reading.at_end = True
+            yield 0, whole
+            return
+        lines = itertools.islice(read_odd_lines(path, ReadState()), _FIRST_RECORDS)
+        if not any(recognise(value) for _, value in lines):
             raise
-        reading.at_end, reading.line = True, None
-        yield 0, whole
+        yield from read_odd_lines(path, reading)
         return
     if first is not None:
         yield first
@@ -246,15 +256,36 @@ def _read_records(path, records, form, traffic, is_alone):
     while found is None and len(first) < _FIRST_RECORDS and (record := next(records, None)) is not None:
         first.append(record)
         found = recognise(record.value)
-        if found in requests.FORMS and not requests.is_marked(record.value):
-            more = list(itertools.islice(records, _SURE_RECORDS))
-            first += more
-            found = chat_sets.FORM if any(recognise(one.value) is chat_sets.FORM for one in more) else found
+        if found in (*requests.FORMS, chat_sets.FORM) and _is_unclear(record.value):
+            first += itertools.islice(records, SURE_RECORDS - 1)
+            found = _settle(found, [one for one in first if _is_unclear(one.value)], traffic)
     if found is None and not is_alone:
         return _count_other(traffic, "holds no chats")
     found = found or chat_sets.FORM
     traffic.counts.forms[found.name] += 1
     yield from found.read(itertools.chain(first, records), traffic)
+
+
+def _is_unclear(value):
+    """Say whether a record may be a request or a conversation."""
+    return isinstance(value, dict) and requests.is_bare(value) and not requests.is_marked(value)
+
+
+def _settle(found, unclear, traffic):
+    """Return the form of a file whose first records may be requests or conversations, and note what they are taken for.
+
+    A data set's records end with a reply, but for some; a request's messages end with what is asked.
+    """
+    replied = sum(recognise(one.value) is chat_sets.FORM for one in unclear)
+    of_first = f"of the first {len(unclear)} records"
+    if not replied:
+        said = f"none {of_first} ends with a reply, so each is one prompt"
+        traffic.counts.note("read_as_requests", unclear[0].place, said)
+        return found
+    if replied < len(unclear):
+        said = f"{replied} {of_first} end with a reply, so each user message is a prompt"
+        traffic.counts.note("read_as_conversations", unclear[0].place, said)
+    return chat_sets.FORM
 
 
 def _count_other(traffic, why):

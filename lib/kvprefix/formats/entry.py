@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kvprefix.files.paths import InputError
 
-HOLDS = ("tokens", "messages", "blocks")  # what a format can hold: a Trace, a RequestLog, a PrefixTrace
+HOLDS = ("tokens", "messages", "blocks")  # what a format can hold: a Trace, a CallLog, a PrefixTrace
 
 
 class Options(NamedTuple):
@@ -56,7 +56,7 @@ class Format:
     tools, not_in_it : str
         Which tools read or write it, and what is lost in it: cells of the docs' table, in Markdown.
     read : callable, optional
-        ``read(path, options)`` returns a Trace, a RequestLog or a PrefixTrace that lists partial blocks too. It raises
+        ``read(path, options)`` returns a Trace, a CallLog or a PrefixTrace that lists partial blocks too. It raises
         InputError, naming the line. None if the format is only written, or read as another one.
     read_sessions : callable, optional
         ``read_sessions(path, options)`` returns a SessionTrace, or None if the file has no sessions.

@@ -4,10 +4,8 @@ from pathlib import Path
 
 from kvprefix.conversations.forms.registry import FORMS
 from kvprefix.conversations.survey import Survey
-from kvprefix.conversations.tables import is_table, list_columns
 from kvprefix.conversations.traffic import TrafficCounts, expected_forms, read_traffic
 from kvprefix.files.compiler import load_compiler
-from kvprefix.files.jsonlines import read_magic
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.progress import show_progress
 from kvprefix.formats.entry import Options
@@ -41,23 +39,11 @@ def inspect(source, *, progress=False):
 def _find_trace(source):
     """Return the format of a single file that is a trace of tokens or block ids, None for anything else."""
     path = resolve_input(source)
-    if not path.is_file():
-        return None
     try:
-        magic = read_magic(path)
-        if is_table(magic) and not _is_own_trace(list_columns(path, magic)):
-            return None
-        found = recognise(path)
+        found = recognise(path) if path.is_file() else None
     except InputError:
         return None
     return found if found and found.holds != "messages" else None
-
-
-def _is_own_trace(columns):
-    load_compiler()
-    from kvprefix.traces.parquet import TOKEN_COLUMNS
-
-    return columns.issuperset(TOKEN_COLUMNS)
 
 
 def _inspect_trace(found, source, progress):

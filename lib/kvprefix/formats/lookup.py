@@ -131,7 +131,7 @@ def join_names(formats):
     """Return names in words.
 
     >>> join_names(list_sources("messages"))
-    'engine or log'
+    'chats, engine or log'
     """
     return join_words([one.name for one in formats])
 
@@ -151,7 +151,7 @@ def list_sizes(*holds):
     >>> list_sizes("blocks").partition(", agent")[0]
     'mooncake 512, bailian 16'
     """
-    return ", ".join(f"{one.name} {one.block_size}" for one in FORMATS.values() if one.holds in holds)
+    return ", ".join(f"{one.name} {one.block_size}" for one in list_sources(*holds) if one.block_size)
 
 
 def make_table():

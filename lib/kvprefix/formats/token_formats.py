@@ -3,6 +3,10 @@
 from kvprefix.files.paths import InputError
 from kvprefix.formats.entry import Format
 
+_OF_RUN = frozenset(
+    {"request_id", "conversation_id", "turn", "timestamp", "messages", "prompt_tokens", "output_tokens"}
+)
+
 
 def _read_parquet(path, options):
     from kvprefix.traces.parquet import read_trace
@@ -21,28 +25,20 @@ def _write_parquet(trace, path, options):
 
 
 def _is_engine_request(record):
-    from kvprefix.formats.chat_fields import ENGINE_FIELDS
-
-    return record.keys() >= ENGINE_FIELDS
+    return record.keys() >= _OF_RUN
 
 
 def _is_logged_request(record):
-    from kvprefix.formats.chat_fields import find_request
+    from kvprefix.conversations.forms import requests
+    from kvprefix.conversations.forms.registry import recognise
 
-    return find_request(record) is not None and not _is_engine_request(record)
-
-
-def _read_log(path, options):
-    from kvprefix.formats.chat_log import read_log
-
-    return read_log(path, progress=options.progress)
+    return recognise(record) in requests.FORMS and not _is_engine_request(record)
 
 
-def _tokenise_log(path, options):
-    from kvprefix.formats.chat_trace import tokenise_log
-    from kvprefix.tokens.tokenizer import find_tokenizer
+def _read_calls(path, options):
+    from kvprefix.formats.call_log import read_call_log
 
-    return tokenise_log(_read_log(path, options), find_tokenizer(options.tokenizer), progress=options.progress)
+    return read_call_log(path, progress=options.progress)
 
 
 def _is_chat(record):
@@ -57,12 +53,16 @@ def _is_table(magic):
     return is_table(magic)
 
 
-def _read_chats(path, options):
+def _tokenise(path, options, **more):
     from kvprefix.formats.traffic_trace import read_chats
     from kvprefix.tokens.tokenizer import find_tokenizer
 
     tokenizer = find_tokenizer(options.tokenizer)
-    return read_chats(path, tokenizer, server=options.server, progress=options.progress)
+    return read_chats(path, tokenizer, server=options.server, progress=options.progress, **more)
+
+
+def _tokenise_run(path, options):
+    return _tokenise(path, options, of_run=True)
 
 
 def _is_our_parquet(path):
@@ -95,7 +95,9 @@ def _write_custom(log, path, options):
     from kvprefix.formats.exports import write_vllm_custom
     from kvprefix.tokens.tokenizer import find_tokenizer
 
-    return write_vllm_custom(log, path, find_tokenizer(options.tokenizer), progress=options.progress)
+    return write_vllm_custom(
+        log, path, find_tokenizer(options.tokenizer), server=options.server, progress=options.progress
+    )
 
 
 def _write_multi_turn(log, path, options):
@@ -112,11 +114,11 @@ def _write_batch(log, path, options):
 
 ENTRIES = (
     Format(
-        name="chats", label="chats of any form", holds="tokens",
+        name="chats", label="chats of any form", holds="messages",
         definition="conversations, logs of requests, transcripts of agents: a file, a folder or a glob (see `inspect`)",
         tools="chat data sets, gateways, tracers and agents ([chat traffic](traffic.md))", not_in_it="",
-        read=_read_chats, has_request=_is_chat, has_magic=_is_table, takes_folders=True, block_size=16,
-        options=("tokenizer", "server"),
+        read=_read_calls, tokenise=_tokenise, has_request=_is_chat, has_magic=_is_table, takes_folders=True,
+        block_size=16, options=("tokenizer", "server"),
     ),
     Format(
         name="requests", label="requests of token ids", holds="tokens",
@@ -136,27 +138,28 @@ ENTRIES = (
         name="engine", label="our engine traces", holds="messages",
         definition="our engine trace: JSON Lines of request_id, conversation_id, turn, timestamp, messages, ...",
         tools="our `*_trace.jsonl`", not_in_it="replies that end a conversation",
-        read=_read_log, tokenise=_tokenise_log, written_by="run", has_request=_is_engine_request,
-        options=("tokenizer",),
+        read=_read_calls, tokenise=_tokenise_run, written_by="run", has_request=_is_engine_request, block_size=16,
+        options=("tokenizer", "server"),
     ),
     Format(
         name="log", label="logs of OpenAI requests", holds="messages",
         definition="JSON Lines of OpenAI requests: messages, a time, the completion if it is known",
         tools="OpenAI requests, with a time and the completion if known",
-        read=_read_log, tokenise=_read_chats, has_request=_is_logged_request, options=("tokenizer", "server"),
+        read=_read_calls, tokenise=_tokenise, has_request=_is_logged_request, block_size=16,
+        options=("tokenizer", "server"),
     ),
     Format(
         name="vllm-custom", label="vLLM's custom dataset", holds="messages",
         definition="JSON Lines of prompt and output_tokens",
         tools="vLLM 0.32.0, `vllm bench serve --dataset-name custom`",
         not_in_it="stamps, names, conversations, replies",
-        write=_write_custom, check_target=_check_custom, options=("tokenizer",),
+        write=_write_custom, check_target=_check_custom, options=("tokenizer", "server"),
     ),
     Format(
         name="vllm-multi-turn", label="vLLM's multi-turn conversations", holds="messages",
         definition="a JSON array of id and messages",
         tools="vLLM 0.32.0, `benchmarks/multi_turn/benchmark_serving_multi_turn.py`",
-        not_in_it="stamps, request names, system messages",
+        not_in_it="stamps, request names, system messages, tools",
         write=_write_multi_turn,
     ),
     Format(

@@ -19,6 +19,13 @@ def describe_read(counts):
     return lines
 
 
+def describe_skipped(counts, refused=()):
+    """Return what was skipped and, of {reason: Lost}, refused, behind a colon; "" if nothing was."""
+    said = [f"{n:,} {reason} ({counts.first_skipped[reason]})" for reason, n in counts.skipped.items()]
+    said += [f"{lost.count:,} {reason} ({lost.place}: {lost.said})" for reason, lost in dict(refused).items()]
+    return f": {'; '.join(said)}" if said else ""
+
+
 def describe_tokens(rows, prompt_tokens):
     """Return what a server and a template refused, did not show, and counted otherwise than the log."""
     lines = [

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call, Dialog
-from kvprefix.conversations.records import make_unique, replace_halves
+from kvprefix.conversations.calls import Call
+from kvprefix.conversations.records import replace_halves
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
-from kvprefix.files.words import count
-from kvprefix.formats.traffic_notes import describe_read, describe_tokens
-from kvprefix.servers.dialogs import calls_of
+from kvprefix.formats.call_log import make_calls, name_calls, order_by_time
+from kvprefix.formats.traffic_notes import describe_read, describe_skipped, describe_tokens
 from kvprefix.tokens.calls import encode_calls, make_tokens
 from kvprefix.tokens.template import open_call_chat
 from kvprefix.traces.trace import Trace
@@ -55,7 +54,7 @@ class _Rows:
         self.hidden.update(encoded.hidden)
 
 
-def read_chats(source, tokenizer, *, server="vllm", progress=True):
+def read_chats(source, tokenizer, *, server="vllm", of_run=False, progress=True):
     """Read chat traffic of any form and tokenise it as a server does.
 
     Parameters
@@ -65,6 +64,9 @@ def read_chats(source, tokenizer, *, server="vllm", progress=True):
     tokenizer : TokenizerSource
     server : str
         Whose rules make prompts of bodies.
+    of_run : bool
+        Whether `run` wrote the source: its times stay as they are, and a call's reply is in its session's next call, if
+        that is tokenised with it.
     progress : bool
 
     Returns
@@ -82,13 +84,14 @@ def read_chats(source, tokenizer, *, server="vllm", progress=True):
     counts, rows = TrafficCounts(), _Rows()
     chat = None
     for calls in _read_batches(source, counts, progress):
+        calls = _find_replies(calls) if of_run else calls
         chat = chat or open_call_chat(tokenizer, calls)
         rows.add(calls, encode_calls(calls, chat, server))
     if not rows.calls:
-        raise InputError(f"{source}: holds no request that can be rendered{_list_reasons(counts, rows)}")
+        raise InputError(f"{source}: holds no request that can be rendered{describe_skipped(counts, rows.refused)}")
     table = pa.concat_tables(rows.tables)
     tokens = make_tokens(table)
-    order, arrival_s, notes = order_by_time(rows.calls)
+    order, arrival_s, notes = order_by_time(rows.calls, from_first=not of_run)
     requests = _make_requests(rows, tokens, table["parent"].to_numpy(), order, arrival_s)
     notes = [*describe_read(counts), *describe_tokens(rows, tokens.prompt_lengths()), *notes]
     info = {
@@ -110,21 +113,27 @@ def _read_batches(source, counts, progress):
             if batch and (size > BATCH_BYTES or (size > BATCH_BYTES // 8 and (file is None or file != place))):
                 yield batch
                 batch, start = [], counts.bytes_read
-            batch += _make_calls(item)
+            batch += make_calls(item)
             place = file
             bar.update(counts.bytes_read - bar.n)
         if batch:
             yield batch
 
 
-def _make_calls(item):
-    """Return the calls of what a reader gives."""
-    if isinstance(item, Call):
-        return [item]
-    if not isinstance(item, Dialog):
-        messages = [{"role": message.role, "content": message.text} for message in item.messages]
-        item = Dialog(item.id, messages, {})
-    return calls_of(item)
+def _find_replies(calls):
+    """Return calls with the reply that the next call of their session repeats."""
+    calls, last = list(calls), {}
+    for k, call in enumerate(calls):
+        before = last.get(call.session)
+        messages = call.body["messages"]
+        if before is not None:
+            n = len(calls[before].body["messages"])
+            if not calls[before].reply and messages[:n] == calls[before].body["messages"]:
+                answer = messages[n : n + 1]
+                is_reply = answer and answer[0].get("role") == "assistant"
+                calls[before] = calls[before]._replace(reply=tuple(answer) if is_reply else ())
+        last[call.session] = k
+    return calls
 
 
 def _count_messages(body):
@@ -132,41 +141,16 @@ def _count_messages(body):
     return len(listed) if isinstance(listed, list) else 1
 
 
-def _list_reasons(counts, rows):
-    said = [f"{n:,} {reason} ({counts.first_skipped[reason]})" for reason, n in counts.skipped.items()]
-    said += [f"{lost.count:,} {reason} ({lost.place}: {lost.said})" for reason, lost in rows.refused.items()]
-    return f": {'; '.join(said)}" if said else ""
-
-
-def order_by_time(calls):
-    """Return (order of calls, arrival times in that order, notes).
-
-    Times count from the first call, to the microsecond. If any call has no time, all stay in their order, at 0 s.
-    """
-    times = [call.start_s for call in calls]
-    without = sum(time is None for time in times)
-    if without:
-        said = "no request has a time" if without == len(times) else f"{count(without, 'request')} without a time"
-        return np.arange(len(calls)), np.zeros(len(calls)), [f"{said}: all arrive at 0 s, in the order of the source"]
-    times = np.array(times)
-    late = int(np.count_nonzero(times < np.maximum.accumulate(times)))
-    order = np.argsort(times, kind="stable")
-    notes = [f"{count(late, 'stamp')} out of order: sorted"] if late else []
-    return order, np.round(times[order] - times[order[0]], 6), notes
-
-
 def _make_requests(rows, tokens, parents, order, arrival_s):
     """Return the columns of the trace's requests."""
     outputs = np.diff(tokens.output_offsets)
     said = np.array([call.usage.output or 0 for call in rows.calls], np.int64)
     numbers, names = _number_sessions(rows.calls, parents)
-    seen, turns, taken, ids = Counter(), [], {}, []
+    seen, turns, ids = Counter(), [], name_calls(rows.calls)
     for k in order.tolist():
         call = rows.calls[k]
         turns.append(seen[numbers[k]] if call.turn is None else call.turn)
         seen[numbers[k]] += 1
-    for k, call in enumerate(rows.calls):
-        ids.append(make_unique(f"r{k}" if call.name is None else replace_halves(str(call.name)), taken))
     return {
         "request_id": [ids[k] for k in order],
         "conversation_index": numbers[order],

@@ -25,7 +25,7 @@ from kvprefix.cache.sessions import rate_sessions
 from kvprefix.cache.tree import replay_tree
 from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.files.numerals import read_number
-from kvprefix.files.paths import InputError, plain_text
+from kvprefix.files.paths import plain_text
 from kvprefix.files.progress import show_progress
 from kvprefix.files.shown import Shown, show_rate
 from kvprefix.formats.entry import Options
@@ -35,7 +35,10 @@ from kvprefix.formats.read import check_timing
 _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
 
 
-def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0, timing=None, progress=False):
+def measure_file(
+    path, policies, capacities=None, *, block_size=None, warmup=0.0, timing=None, tokenizer="bundled", server="vllm",
+    progress=False,
+):  # fmt: skip
     """Sweep a trace file; return all that the command prints as JSON.
 
     Parameters
@@ -45,7 +48,7 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
     policies : sequence of str
     capacities : sequence of int, optional
         Blocks; `default_capacities` if not given.
-    block_size, warmup, timing, progress
+    block_size, warmup, timing, tokenizer, server, progress
         As in `load_accesses` and `sweep`.
 
     Returns
@@ -55,7 +58,7 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
         evicts), `curves` (of `sweep`) and, if requests follow one another, `sessions` (of `rate_sessions`).
     """
     _check(policies, capacities or [], warmup)
-    accesses = load_accesses(path, block_size, timing)
+    accesses = load_accesses(path, block_size, timing, tokenizer=tokenizer, server=server)
     trace = {
         "path": str(path),
         "requests": len(accesses),
@@ -75,29 +78,31 @@ def measure_file(path, policies, capacities=None, *, block_size=None, warmup=0.0
     }
 
 
-def load_accesses(path, block_size=None, timing=None):
-    """Read a trace of any kind that has blocks or tokens, told apart by its first bytes and its first line.
+def load_accesses(path, block_size=None, timing=None, *, tokenizer="bundled", server="vllm"):
+    """Read a trace of any kind, told apart by its first bytes and its first line; chats are tokenised.
 
     Parameters
     ----------
     path : path-like
-        In any format of `formats.registry` that holds tokens or blocks.
+        In any format of `formats.registry`.
     block_size : int, optional
         Tokens per block. If not given: what the trace was made for or says, else the format's usual size.
     timing : Timing, optional
         Of a trace of sessions: when they start, and their requests follow.
+    tokenizer, server : str
+        Of chats, as in `formats.read.read_trace`.
     """
     if block_size is not None:
         check_block_size(block_size)
     found = recognise(path) or refuse_unknown(path)
     check_timing(path, found, timing)
-    if found.holds == "messages":
-        raise InputError(
-            f"{path}: holds messages, neither tokens nor blocks; make a trace with tokens of it first: "
-            f"python -m kvprefix convert {path} {Path(path).stem}.parquet --to parquet"
-        )
-    read = found.read(path, Options(block_size=block_size, progress=False, timing=timing))
-    return read if found.holds == "blocks" else _cut_tokens(read, block_size, found.block_size)
+    options = Options(block_size=block_size, tokenizer=tokenizer, server=server, progress=False, timing=timing)
+    read = (found.tokenise or found.read)(path, options)
+    if found.holds == "blocks":
+        return read
+    accesses = _cut_tokens(read, block_size, found.block_size)
+    notes = [*read.info["log"]["notes"], *accesses.info["notes"]] if found.tokenise else accesses.info["notes"]
+    return replace(accesses, info={**accesses.info, "notes": notes})
 
 
 def _cut_tokens(trace, block_size, usual):

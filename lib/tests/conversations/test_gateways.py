@@ -1,5 +1,6 @@
 """Logs of gateways and tracers: the shared samples, and small ones with a trap each."""
 
+import gzip
 import json
 
 import pytest
@@ -132,6 +133,38 @@ def test_payloads_that_litellm_wrote():
     assert (responses.body["instructions"], responses.reply[0]["content"][0]["text"]) == ("be", "hi")
     assert [call.first_token_s is None for call in calls] == [True, True, True, True, False]
     assert streamed.start_s < streamed.first_token_s < streamed.end_s
+
+
+def test_every_body_sent_through_litellms_proxy_is_read_as_it_was_sent():
+    with gzip.open(FIXTURES / "litellm_proxy.sent.jsonl.gz", "rt", encoding="utf-8") as lines:
+        sent = [json.loads(line) for line in lines]
+    urls = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+    calls, counts = read(FIXTURES / "litellm_proxy.jsonl.gz")
+    assert counts.skipped == {"failure": 1} and not counts.noted
+    right = [one for one in sent if "please fail" not in str(one["body"])]
+    ignored = {"metadata", "stream_options", "litellm_session_id"}  # the session is `trace_id`
+    assert [(urls[call.api], without(call.body, ignored)) for call in calls] == [
+        (one["path"], without(one["body"], ignored)) for one in right
+    ]
+    assert [call.session[:8] for call in calls[:4]] == ["s-plain"] * 3 + ["s-stream"]
+    assert [call.usage for call in calls] == [Usage(40, 16, 7)] * 9
+    assert [call.first_token_s is not None for call in calls] == [one["body"].get("stream", False) for one in right]
+    answers = [call.reply[0] for call in calls]
+    assert ["tool_calls" in one for one in answers] == [k in (0, 3) for k in range(9)]
+    assert answers[5]["content"][0]["name"] == "weather" and answers[6]["content"][0]["input"] == {"city": "Köln"}
+    assert [one["type"] for one in answers[7:]] == ["message", "function_call"]
+    # as the payload alone has it: of Anthropic's endpoint without a system prompt, and none with template settings
+    with gzip.open(FIXTURES / "litellm_proxy.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [without(json.loads(line), {"proxy_server_request"}) for line in lines]
+    alone, counts = read(rows)
+    assert counts.noted == {"system_prompt_not_logged": 2}
+    pairs = [(one.body, other.body) for one, other in zip(calls, alone, strict=True)]
+    changed = {name for one, other in pairs for name in one if one[name] != other.get(name)}
+    assert changed - {"model", "stream"} == {"system", "chat_template_kwargs", "input"}  # a text `input` is a message
+
+
+def without(body, names):
+    return {name: value for name, value in body.items() if name not in names}
 
 
 OBSERVATION = {"id": "o", "type": "GENERATION", "traceId": "t", "startTime": "2026-01-01T10:00:00.5Z", "input": [USER]}

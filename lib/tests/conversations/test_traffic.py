@@ -41,21 +41,48 @@ def test_text_is_read_as_iterate_conversations_reads_it():
 @pytest.mark.parametrize(
     "more, is_call",
     [
-        ({}, False),
-        ({"id": "a", "model": "m", "created_at": 5}, True),  # a time, and no reply at the end
         ({"request_id": "a"}, True),
         ({"custom_id": "a"}, True),
         ({"response": "answer"}, True),
         ({"choices": [{"message": REPLY}]}, True),
         ({"url": "/v1/chat/completions"}, True),
         ({"url": "https://example.org/page"}, False),
-        ({"max_tokens": 5}, True),
+        ({"id": "a", "model": "m", "created_at": 5}, False),
+        ({"max_tokens": 5}, False),
         ({"source": "web"}, False),
+        ({}, False),
     ],
 )
-def test_a_request_of_a_log_has_a_time_an_answer_an_endpoint_or_a_name(more, is_call):
-    (item,), _ = read([{"messages": [USER], **more}])
-    assert isinstance(item, Call if is_call else Conversation)
+def test_a_request_of_a_log_has_an_answer_an_endpoint_or_a_name_though_it_ends_with_a_reply(more, is_call):
+    (item,), counts = read([{"messages": [USER, REPLY], **more}])
+    assert isinstance(item, Call if is_call else Conversation) and not counts.noted
+
+
+LONG = [USER, REPLY, USER]
+
+
+@pytest.mark.parametrize("more", [{}, {"created_at": 5}, {"max_tokens": 5}, {"source": "web"}, {"tools": []}])
+def test_records_without_a_mark_of_which_none_ends_with_a_reply_are_a_prompt_each(more):
+    items, counts = read([{"messages": messages, **more} for messages in ([USER], LONG, LONG)])
+    assert [len(one.body["messages"]) for one in items] == [1, 3, 3] and counts.forms == {"openai": 1}
+    assert counts.first_noted == {
+        "read_as_requests": "record 0: none of the first 3 records ends with a reply, so each is one prompt"
+    }
+
+
+def test_records_without_a_mark_of_which_one_ends_with_a_reply_are_conversations():
+    records = [{"messages": LONG}] * 19 + [{"messages": [*LONG, REPLY]}]
+    items, counts = read(records)
+    assert counts.forms == {"chats": 1} and all(isinstance(one, Conversation) for one in items)
+    assert counts.first_noted == {
+        "read_as_conversations": (
+            "record 0: 1 of the first 20 records end with a reply, so each user message is a prompt"
+        )
+    }
+    assert read([records[0], *records])[1].forms == {"openai": 1}  # the first 20 decide
+    assert not read(records[-1:] * 3)[1].noted  # a data set as all are: nothing to say
+    dialect = {"messages": [{"from": "human", "value": "question"}]}
+    assert read([dialect])[1].forms == {"chats": 1}
 
 
 @pytest.mark.parametrize("more", [{"created_at": 5}, {"timestamp": "2026-01-01"}, {"temperature": 1}, {"id": "a"}])
@@ -310,12 +337,14 @@ def test_a_time_per_message_is_kept():
 def test_a_conversation_in_anthropics_shape_is_a_call_per_reply():
     use = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
     result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "r"}]}
-    calls, counts = read([{"id": "x", "system": "s", "messages": [USER, use, result, REPLY, USER]}])
+    ended = {"messages": [USER, REPLY]}  # so that the other one is no request
+    items, counts = read([{"id": "x", "system": "s", "messages": [USER, use, result, REPLY, USER]}, ended])
+    calls = items[:3]
     assert [(one.api, one.name, one.session, len(one.body["messages"])) for one in calls] == [
         ("messages", "x/0", "x", 1), ("messages", "x/1", "x", 3), ("messages", "x/2", "x", 5)
     ]  # fmt: skip
     assert [one.reply for one in calls] == [(use,), (REPLY,), ()]
-    assert all(one.body["system"] == "s" for one in calls) and counts.records_read == 1
+    assert all(one.body["system"] == "s" for one in calls) and counts.records_read == 2
 
 
 @pytest.mark.parametrize(

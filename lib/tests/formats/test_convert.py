@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import zstandard
 from places import SAMPLE
-from samples import ALTERNATING_TEMPLATE, as_dicts, save_small_tokenizer
+from samples import ALTERNATING_TEMPLATE, save_small_tokenizer
 from trace_lines import CHATS, HI, line, messages, write
 
 from kvprefix.__main__ import main
 from kvprefix.cache.curve import rate_unbounded
 from kvprefix.files.paths import InputError
-from kvprefix.formats.chat_log import read_log
+from kvprefix.formats.call_log import read_call_log
 from kvprefix.formats.convert import convert
 from kvprefix.formats.lookup import list_targets, recognise
 from kvprefix.formats.mooncake import read_mooncake
@@ -76,7 +76,7 @@ def test_a_format_is_known_in_spite_of_odd_lines_before_it(tmp_path, odd, run):
     path = write(tmp_path / "t", *[odd] * 9, json.dumps(HI))
     assert recognise(path).name == "log"
     code, out, err = run(path, tmp_path / "out", "--to", "openai-batch")
-    assert code == 0 and err == "" and "- skipped: 9 " in out and "(line 1 " in out
+    assert code == 0 and err == "" and "- skipped: 9 " in out and "(line 1: " in out
     assert recognise(write(tmp_path / "u", *[odd] * 200, json.dumps(HI))) is None
 
 
@@ -134,9 +134,9 @@ def test_a_batch_file_keeps_the_messages_and_shows_the_conversations(sample, tmp
     ]
     assert run(batch, tmp_path / "again.jsonl", "--to", "openai-batch")[0] == 0
     assert (tmp_path / "again.jsonl").read_bytes() == batch.read_bytes()
-    log = read_log(batch)
-    assert [request.name for request in log.requests] == [row["request_id"] for row in rows]
-    assert [as_dicts(request.messages) for request in log.requests] == [row["messages"] for row in rows]
+    log = read_call_log(batch)
+    assert [call.name for call in log.calls] == [row["request_id"] for row in rows]
+    assert [call.body["messages"] for call in log.calls] == [row["messages"] for row in rows]
     convert(batch, tmp_path / "t.parquet", "parquet", progress=False)
     trace, ours = read_trace(tmp_path / "t.parquet"), read_trace(sample / "multi_turn_trace.parquet")
     assert trace.requests["turn"].tolist() == ours.requests["turn"].tolist()
@@ -318,10 +318,16 @@ def test_source_and_target_must_differ(tmp_path, run):
     assert "a file named .jsonl only" in run(source, tmp_path / "b.json", "--to", "vllm-custom")[2]
 
 
-def test_the_curve_command_says_what_to_do_with_a_log(tmp_path, capsys):
-    path = write(tmp_path / "log.jsonl", json.dumps(HI))
-    assert main(["curve", str(path)]) == 2
-    assert f"python -m kvprefix convert {path} log.parquet --to parquet" in capsys.readouterr().err
+def test_the_curve_command_tokenises_chats_as_convert_does(sample, tmp_path, capsys, small_folder):
+    for source in (sample / "multi_turn_trace.jsonl", SAMPLE):
+        convert(source, tmp_path / "t.parquet", "parquet", tokenizer=small_folder, progress=False)
+        rates = []
+        for arguments in ([source, "--tokenizer", small_folder, "--server", "vllm"], [tmp_path / "t.parquet"]):
+            assert main(["curve", *map(str, arguments), "--policy", "lru", "--format", "json"]) == 0
+            rates.append(json.loads(capsys.readouterr().out))
+        assert rates[0]["unbounded"] == rates[1]["unbounded"] and rates[0]["curves"] == rates[1]["curves"]
+    assert main(["curve", str(SAMPLE), "--server", "x"]) == 2
+    assert "server x: its rules are not known" in capsys.readouterr().err
 
 
 def test_a_completion_as_text_has_the_tokens_of_its_reply(tmp_path, run):
@@ -335,7 +341,8 @@ def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
     # The fourth user message follows another user's: it and the fifth are refused, in a log as in a conversation.
     folder = save_small_tokenizer(tmp_path / "tokenizer", ALTERNATING_TEMPLATE)
     said = [*messages("a", "b", "c", "d", "e"), *messages("f", "g", "h")]
-    data = write(tmp_path / "data", json.dumps({"messages": said}), json.dumps({"messages": messages("a", "b", "z")}))
+    chats = [said, messages("a", "b", "z", "y")]
+    data = write(tmp_path / "data", *(json.dumps({"messages": one}) for one in chats))
     assert main([
         "run", "--data", str(data), "--tokenizer", str(folder), "--output-dir", str(tmp_path), "--parquet",
         "--skip-visualization",
@@ -344,9 +351,12 @@ def test_run_and_convert_keep_the_same_turns_before_a_refusal(tmp_path, run):
     log = write(tmp_path / "log", *(json.dumps({"messages": one}) for one in prompts))
     code, out, _ = run(log, tmp_path / "t.parquet", "--to", "parquet", "--tokenizer", folder)
     assert code == 0 and "- 2 requests refused by the chat template: roles must alternate user/assistant (" in out
+    assert "- noted: read as requests: 1 (line 1: none of the first 7 records ends with a reply, so each is" in out
     ours, logged = read_trace(tmp_path / "multi_turn_trace.parquet"), read_trace(tmp_path / "t.parquet")
     by_run, by_log = (sorted(trace.prompt(i).tolist() for i in range(len(trace))) for trace in (ours, logged))
     assert by_run == by_log and len(by_run) == 5
+    out = run(data, tmp_path / "u.parquet", "--to", "parquet", "--tokenizer", folder)[1]
+    assert "2 requests refused by the chat template" in out and "alternate user/assistant (first: conversation " in out
     code, out, _ = run(log, tmp_path / "c.jsonl", "--to", "vllm-custom", "--tokenizer", folder)
     assert code == 0 and len(read_lines(tmp_path / "c.jsonl")) == 5
     assert "- dropped: 2 requests that the chat template refuses: roles must alternate user/assistant\n" in out

@@ -82,8 +82,8 @@ def test_help_names_a_new_format(dummy, run):
     assert f"--from FORMAT format of IN: {sources} (default: found by content)" in out
     assert f"(default: IN's, else {SIZES})" in out
     code, out, _ = run("curve", "--help")
-    assert code == 0 and f"our Parquet, Mooncake's lines, Bailian's lines, {LABELS}" in out
-    assert f"the trace's own, else chats 16, requests 16, parquet 16, {SIZES}" in out
+    assert code == 0 and f"logs of OpenAI requests, Mooncake's lines, Bailian's lines, {LABELS}" in out
+    assert f"the trace's own, else chats 16, requests 16, parquet 16, engine 16, log 16, {SIZES}" in out
 
 
 def test_a_new_format_is_written_and_read_by_content_and_by_name(dummy, run, tmp_path):
@@ -133,7 +133,7 @@ def test_a_later_format_goes_before_an_earlier_one(dummy, tmp_path):
 
 def test_a_format_of_messages_takes_a_log(dummy, run, tmp_path):
     def write_texts(log, path, options):
-        write_bytes(path, f"{options.model}: {log.requests[0].messages[0].text}")
+        write_bytes(path, f"{options.model}: {log.calls[0].body['messages'][0]['content']}")
         return []
 
     registry.register(Format(
@@ -143,7 +143,7 @@ def test_a_format_of_messages_takes_a_log(dummy, run, tmp_path):
     assert run("convert", source, tmp_path / "t", "--to", "texts", "--model", "m")[0] == 0
     assert (tmp_path / "t").read_text() == "m: Hi"
     assert "--model MODEL the model to write in openai-batch or texts, if IN names none" in run("convert", "--help")[1]
-    assert "`engine`, `log`" in make_table().splitlines()[-1]
+    assert "`chats`, `engine`, `log`" in make_table().splitlines()[-1]
     code, _, err = run("convert", write(tmp_path / "m", *MOONCAKE), tmp_path / "x", "--to", "texts")
     assert code == 2 and "lists block ids (mooncake), whose tokens are not known: no texts of it" in err
 
@@ -175,7 +175,7 @@ def test_formats_are_found_for_what_they_can():
     for find, name, done in ((find_source, "vllm-custom", "read"), (find_target, "log", "written")):
         with pytest.raises(InputError, match=f"format '{name}' cannot be {done}; known: "):
             find(name)
-    assert list_sizes("tokens") == "chats 16, requests 16, parquet 16"
+    assert list_sizes("tokens") == "requests 16, parquet 16"
     assert [one.name for one in registry.FORMATS.values() if not one.is_packed] == ["parquet"]
 
 

@@ -1,9 +1,8 @@
 """A log of requests as a trace with tokens, in one step."""
 
-from kvprefix.formats.chat_log import read_log
-from kvprefix.formats.chat_trace import tokenise_log
+from kvprefix.formats.traffic_trace import read_chats
 from kvprefix.tokens.tokenizer import find_tokenizer
 
 
-def read_log_trace(path, tokenizer="bundled", *, progress=True):
-    return tokenise_log(read_log(path, progress=progress), find_tokenizer(tokenizer), progress=progress)
+def read_log_trace(path, tokenizer="bundled", **options):
+    return read_chats(path, find_tokenizer(tokenizer), **{"progress": False, **options})

@@ -194,7 +194,7 @@ def test_a_wrong_parameter_is_refused_with_what_would_be_right(curve, chat, extr
         ("missing.jsonl", None, "No such file"),
         ("empty.jsonl", b"", "is empty; known formats are: chats ("),
         ("half.parquet", b"PAR1 and then nothing", "cannot be read as a Parquet trace"),
-        ("engine.jsonl", b'{"turn": 0, "timestamp": 0.5, "messages": []}\n', "holds messages, neither tokens"),
+        ("engine.jsonl", b'{"turn": 0, "timestamp": 0.5, "messages": []}\n', "holds no request that can be rendered"),
         ("array.json", b"[]", "line 1 is no JSON object"),
         ("image.png", b"\x89PNG\r\n\x1a\n\0\0", "line 1 is not JSON"),
     ],

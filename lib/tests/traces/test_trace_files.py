@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvprefix.__main__ import main
+from kvprefix.conversations import readers
 from kvprefix.engines.request_files import read_requests
 from kvprefix.files import jsonlines
 from kvprefix.files.arrow_lines import ObjectLines
 from kvprefix.files.paths import InputError
 from kvprefix.formats.bailian import read_bailian
-from kvprefix.formats.chat_log import read_log
+from kvprefix.formats.call_log import read_call_log
 from kvprefix.formats.lookup import recognise
 from kvprefix.formats.mooncake import read_mooncake
 
@@ -33,7 +34,7 @@ LINES = 3 * (json.dumps(RECORD).encode() + b"\n")  # a request to every reader
 READERS = {
     "mooncake": lambda path: len(read_mooncake(path)),
     "bailian": lambda path: len(read_bailian(path)),
-    "log": lambda path: len(read_log(path, progress=False)),
+    "log": lambda path: len(read_call_log(path, progress=False)),
     "format": lambda path: {"bailian": 3}.get(recognise(path).name),
     "requests": lambda path: len(read_requests(path)),
 }
@@ -96,7 +97,8 @@ def test_every_reader_refuses_pipes_and_devices(tmp_path, read):
 
 @pytest.mark.parametrize("name", ["mooncake", "bailian", "log", "requests"])
 def test_a_line_without_end_is_refused(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(jsonlines, "MOST_BYTES", 2**24)  # not less than what Arrow takes at once
+    for module in (jsonlines, readers):
+        monkeypatch.setattr(module, "MOST_BYTES", 2**24)  # not less than what Arrow takes at once
     (tmp_path / "t.gz").write_bytes(gzip.compress(LINES + b"x" * 2**25, 1))
     with pytest.raises(InputError, match=r"t.gz: line 4 is longer than 16 MB"):
         READERS[name](tmp_path / "t.gz")

@@ -3,7 +3,8 @@
 `prompt_tokens` includes the cached ones. What its own cache answered never reached an engine. Of a call that is not
 streamed, the time of the first token is that of the end, so it is not known. As of 1.108, a call of Anthropic's
 endpoint is logged without its system prompt and with tools in OpenAI's form, and none is logged with what was in its
-`extra_body` (such as `chat_template_kwargs`).
+`extra_body` (such as `chat_template_kwargs`); `proxy_server_request`, which a logger may put beside it, holds the whole
+body as the client sent it.
 """
 
 from kvprefix.conversations.calls import Call
@@ -23,7 +24,8 @@ _REDACTED = "redacted-by-litellm"
 _SESSIONS = ("session_id", "trace_id", "litellm_trace_id")
 _USED = frozenset({
     *TIMES, *_SESSIONS, "id", "request_id", "call_type", "status", "cache_hit", "model", "end_user", "messages",
-    "response", "model_parameters", "prompt_tokens", "completion_tokens", "total_tokens", "usage",
+    "response", "model_parameters", "prompt_tokens", "completion_tokens", "total_tokens", "usage", "stream",
+    "proxy_server_request",
 })  # fmt: skip
 
 
@@ -43,15 +45,7 @@ def _read_payload(record, place, traffic):
     api = _APIS.get(record.get("call_type"))
     if api is None:
         raise Refused("no_chat_call", f"has call_type {show_value(record.get('call_type'))}")
-    messages = load_text(record.get("messages"))
-    if _is_redacted(messages):
-        raise Refused("redacted", "its messages were not logged")
-    body = {"model": record.get("model"), "input" if api == "responses" else "messages": messages}
-    body = complete_body(body, record)
-    if api == "messages":
-        body = _restore_tools(body)
-        if "system" not in body:
-            traffic.counts.note("system_prompt_not_logged", place, "LiteLLM logs none for Anthropic's endpoint")
+    body = _find_sent(record, api) or _make_body(record, api, place, traffic)
     check_body(api, body)
     answer = find_answer(record)
     reply = read_reply(api, answer)
@@ -68,6 +62,29 @@ def _read_payload(record, place, traffic):
         api, body, reply, place, name, find_name(_SESSIONS, record), None,
         **times, usage=usage, model=find_model(record), user=user,
     )]  # fmt: skip
+
+
+def _find_sent(record, api):
+    """Return the body that the client sent, if a logger put it beside the payload; None if it did not."""
+    request = load_text(record.get("proxy_server_request"))
+    body = load_text(request.get("body")) if isinstance(request, dict) else None
+    if not isinstance(body, dict) or ("input" if api == "responses" else "messages") not in body:
+        return None
+    return {name: value for name, value in body.items() if not name.lstrip("_").startswith("litellm_")}
+
+
+def _make_body(record, api, place, traffic):
+    """Return the body that a payload's messages and parameters make."""
+    messages = load_text(record.get("messages"))
+    if _is_redacted(messages):
+        raise Refused("redacted", "its messages were not logged")
+    body = {"model": record.get("model"), "input" if api == "responses" else "messages": messages}
+    body = complete_body(body, record)
+    if api == "messages":
+        body = _restore_tools(body)
+        if "system" not in body:
+            traffic.counts.note("system_prompt_not_logged", place, "LiteLLM logs none for Anthropic's endpoint")
+    return body
 
 
 def _restore_tools(body):
@@ -93,8 +110,8 @@ def _is_redacted(messages):
 FORM = Form(
     "litellm", "LiteLLM's standard logging payloads",
     "`call_type` with `startTime`, `trace_id` or `model_parameters`",
-    "messages, tools and settings of `model_parameters`, the answer, `startTime`, `completionStartTime`, `endTime`, "
-    "`trace_id` as session, `end_user`, usage",
+    "the body of `proxy_server_request`, else messages, tools and settings of `model_parameters`; the answer, "
+    "`startTime`, `completionStartTime`, `endTime`, `trace_id` as session, `end_user`, usage",
     "`cache_hit`, `failure`, `no_chat_call`, `redacted`; noted: `system_prompt_not_logged`",
     fits, read_each(_read_payload), frozenset({"messages"}), _USED,
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Logs of requests to OpenAI's and Anthropic's endpoints, a request per record.
 
 A record is a request of a log, and no conversation of a data set, if it has a body (`body`, `request`), an endpoint
-(`url`), a name of a request (`custom_id`, `request_id`), an answer or an `input` of Responses; or if its messages do
-not end with a reply, and it has a time or settings that only requests have (`max_tokens`, `stream`, ...).
+(`url`), a name of a request (`custom_id`, `request_id`), an answer or an `input` of Responses. One without such a mark,
+which has `messages` and perhaps a time or settings, may be either: the first records of its file decide, see `traffic`.
 """
 
 import re
@@ -71,25 +71,28 @@ def find_body(record):
 
 
 def is_request(record):
-    """Say whether a record is a request of a log; see this module's docstring.
+    """Say whether a record is a request of a log: by a mark, or because its messages do not end with a reply.
 
     >>> turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    >>> [is_request({"messages": turns, **more}) for more in ({}, {"created": 5}, {"max_tokens": 5})]
-    [False, False, False]
-    >>> [is_request({"messages": turns[:1], **more}) for more in ({}, {"created": 5}, {"max_tokens": 5})]
-    [False, True, True]
+    >>> [is_request({"messages": turns, **more}) for more in ({}, {"created": 5}, {"url": "/v1/chat/completions"})]
+    [False, False, True]
+    >>> is_request({"messages": turns[:1]})
+    True
     """
     body = find_body(record)
     if body is None or body is record and any(record.get(name) for name in LIST_FIELDS if name != "messages"):
         return False
-    if is_marked(record):
-        return True
-    is_sent = not _SETTINGS.isdisjoint(record) or find_filled(TIMES, record)[0]
-    return "messages" in record and bool(is_sent) and not _ends_with_reply(load_text(record["messages"]))
+    return is_marked(record) or is_bare(record) and not _ends_with_reply(load_text(record["messages"]))
+
+
+def is_bare(record):
+    """Say whether a record without a mark may be a request: it has `messages`, each by a `role`."""
+    messages = load_text(record.get("messages"))
+    return isinstance(messages, list) and not any(isinstance(one, dict) and "from" in one for one in messages)
 
 
 def is_marked(record):
-    """Say whether a record is a request for sure: not by its time or settings and its last message alone."""
+    """Say whether a record is a request for sure: not by its last message alone."""
     if find_body(record) is not record:
         return True
     if _find_url(record) or find_filled(("custom_id", "request_id", *ANSWERS), record)[0]:

@@ -1,0 +1,30 @@
+"""Render the prompt of one call as its server does."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from kvprefix.servers.rules import make_prompt
+from kvprefix.tokens.facts import find_facts
+from kvprefix.tokens.render import NO_DAY, render_prompt
+
+
+def render_call(call, chat, server="vllm"):
+    """Return the text of a call's prompt.
+
+    Parameters
+    ----------
+    call : Call
+    chat : Chat
+    server : str
+        Whose rules make a prompt of its body.
+
+    Raises
+    ------
+    servers.prompt.Refused
+        The server refuses the body.
+    TemplateRefusal
+    """
+    if call.body.get("tools") and chat.tools_source is not None:
+        chat = replace(chat, source=chat.tools_source)
+    prompt = make_prompt(call.api, call.body, find_facts(chat), server)
+    return render_prompt(chat, prompt, NO_DAY if call.start_s is None else datetime.fromtimestamp(call.start_s, UTC))
