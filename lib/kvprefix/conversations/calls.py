@@ -82,3 +82,28 @@ class Dialog(NamedTuple):
     settings: dict
     place: str = ""
     times_s: list | None = None
+
+
+def list_messages(call):
+    """Return the messages, or the input items, of a call's body; an input of text is one message of a user.
+
+    >>> list_messages(Call("responses", {"input": "What is 2 + 2?"}))
+    [{'role': 'user', 'content': 'What is 2 + 2?'}]
+    """
+    listed = call.body.get("input" if call.api == "responses" else "messages")
+    return listed if isinstance(listed, list) else [{"role": "user", "content": listed}]
+
+
+def brings_result(call):
+    """Say whether a call brings the result of a tool, not a person's message.
+
+    >>> brings_result(Call("chat", {"messages": [{"role": "tool", "content": "4"}]}))
+    True
+    """
+    last = (list_messages(call) or [None])[-1]
+    if not isinstance(last, dict):
+        return False
+    blocks = last.get("content")
+    if call.api == "messages" and isinstance(blocks, list):
+        return any(isinstance(block, dict) and block.get("type") == "tool_result" for block in blocks)
+    return last.get("role") in ("tool", "function") or str(last.get("type")).endswith("_call_output")

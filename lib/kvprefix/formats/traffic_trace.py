@@ -4,6 +4,7 @@ Calls are tokenised some at a time, so a large log is not kept in memory; prompt
 ends, a session's next prompt stores its beginning again.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call
+from kvprefix.conversations.calls import Call, list_messages
 from kvprefix.conversations.records import replace_halves
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 from kvprefix.files.paths import InputError
@@ -42,7 +43,7 @@ class _Rows:
         start, table = len(self.calls), encoded.table
         numbers = table["call"].to_pylist()
         self.calls += [calls[k]._replace(body=None, reply=()) for k in numbers]
-        self.messages += [_count_messages(calls[k].body) for k in numbers]
+        self.messages += [len(list_messages(calls[k])) for k in numbers]
         parents = table["parent"].to_numpy()
         moved = pa.array(np.where(parents >= 0, parents + start, -1), pa.int32())
         self.tables.append(table.set_column(table.schema.get_field_index("parent"), "parent", moved))
@@ -125,20 +126,23 @@ def _find_replies(calls):
     calls, last = list(calls), {}
     for k, call in enumerate(calls):
         before = last.get(call.session)
-        messages = call.body["messages"]
-        if before is not None:
-            n = len(calls[before].body["messages"])
-            if not calls[before].reply and messages[:n] == calls[before].body["messages"]:
-                answer = messages[n : n + 1]
-                is_reply = answer and answer[0].get("role") == "assistant"
-                calls[before] = calls[before]._replace(reply=tuple(answer) if is_reply else ())
+        if before is not None and not calls[before].reply:
+            known, messages = list_messages(calls[before]), list_messages(call)
+            if messages[: len(known)] == known:
+                calls[before] = calls[before]._replace(reply=_take_reply(call.api, messages[len(known) :]))
         last[call.session] = k
     return calls
 
 
-def _count_messages(body):
-    listed = body.get("messages", body.get("input"))
-    return len(listed) if isinstance(listed, list) else 1
+def _take_reply(api, added):
+    """Return the reply with which messages begin: an assistant's, or the output items of Responses up to a result."""
+    if api != "responses":
+        return tuple(added[:1]) if added and added[0].get("role") == "assistant" else ()
+    return tuple(itertools.takewhile(_is_output, added))
+
+
+def _is_output(item):
+    return item.get("role", "assistant") == "assistant" and not str(item.get("type")).endswith("_call_output")
 
 
 def _make_requests(rows, tokens, parents, order, arrival_s):

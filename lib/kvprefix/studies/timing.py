@@ -48,6 +48,7 @@ def list_changes(workload):
     if not workload.parameters.make("arrivals").of_requests:
         return CLOCKS, RATES, BURSTS
     rate = measure_start_rate(workload.requests)
+    rate = float(f"{rate:.3g}")
     modelled = {"arrivals": "poisson", "arrival_rate": rate}
     clocks = {name: {**modelled, **change} for name, change in CLOCKS.items()}
     if workload.requests["after_tool"].any():

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call, Dialog
+from kvprefix.conversations.calls import Call, Dialog, brings_result, list_messages
 from kvprefix.conversations.records import replace_halves
 from kvprefix.servers.dialogs import calls_of
 from kvprefix.tokens.calls import encode_calls
@@ -32,8 +32,6 @@ CALL_FIELDS = (
     pa.field("usage_output", pa.int64()),
 )
 CALL_SCHEMA = pa.schema([*PART_SCHEMA, *CALL_FIELDS])
-_TOOL_ROLES = frozenset({"tool", "function"})
-_OUTPUTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output", "computer_call_output")
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -117,7 +115,7 @@ def _make_table(rows, sessions, table):
         "conversation": sessions,
         "conversation_id": [_name_session(calls, sessions, k) for k in range(len(calls))],
         "turn": turns,
-        "messages": [len(_list_messages(call)) for call in calls],
+        "messages": [len(list_messages(call)) for call in calls],
         **{name: table[name].combine_chunks() for name in PART_SCHEMA.names if name in table.column_names},
         "said": make_lists(add_up(map(sum, lengths)), said),
         "said_lengths": make_lists(add_up(map(len, lengths)), np.array([n for one in lengths for n in one], np.int32)),
@@ -150,17 +148,11 @@ def _name_session(calls, sessions, k):
 
 def _add_to_chain(calls, k, same_session):
     """Return whether a call begins a chain, and the messages that it adds to it."""
-    listed = _list_messages(calls[k])
-    before = _list_messages(calls[k - 1]) if same_session else None
+    listed = list_messages(calls[k])
+    before = list_messages(calls[k - 1]) if same_session else None
     if before is None or listed[: len(before)] != before:
         return True, listed
     return False, listed[len(before) :]
-
-
-def _list_messages(call):
-    """Return the messages, or input items, of a call's body; an input of text as one message of a user."""
-    listed = call.body.get("input" if call.api == "responses" else "messages")
-    return listed if isinstance(listed, list) else [{"role": "user", "content": listed}]
 
 
 def _without_messages(call):
@@ -175,20 +167,3 @@ def _encode_utf8(value):
 def _find_span(call, end_s):
     """Return the seconds from a call's start to another of its times; None if one is not known."""
     return None if call.start_s is None or end_s is None or end_s <= call.start_s else end_s - call.start_s
-
-
-def brings_result(call):
-    """Say whether a call brings the result of a tool, not a person's message.
-
-    >>> brings_result(Call("chat", {"messages": [{"role": "tool", "content": "4"}]}))
-    True
-    >>> brings_result(Call("responses", {"input": "What is 2 + 2?"}))
-    False
-    """
-    last = (_list_messages(call) or [None])[-1]
-    if not isinstance(last, dict):
-        return False
-    blocks = last.get("content")
-    if call.api == "messages" and isinstance(blocks, list):
-        return any(isinstance(block, dict) and block.get("type") == "tool_result" for block in blocks)
-    return last.get("role") in _TOOL_ROLES or last.get("type") in _OUTPUTS
