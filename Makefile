@@ -238,5 +238,5 @@ bench: .venv/.ready ## measure speed and memory against other tools, as reports/
 lint: .venv/.ready ## check the library's style
 	$(RUN) -m ruff check lib $(ARGS)
 
-clean: ## remove data/derived/* and every report but reports/default and reports/bench
+clean: ## remove data/derived/* and every report but default, agentic and bench
 	@$(if $(wildcard $(RUN)),$(RUN),$(firstword $(PYTHONS))) lib/clean.py
