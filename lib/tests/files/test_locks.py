@@ -225,7 +225,9 @@ def test_a_folder_that_a_run_writes_to_is_refused_by_name(tmp_path, parameters, 
     assert f"error: {tmp_path / 'out'}: another run is writing there; wait for it" in capsys.readouterr().err
 
 
-TRACKED = ["data/derived/.gitkeep", *(f"reports/{one}.md" for one in ("agentic/report", "bench/bench", "default/report"))]
+TRACKED = [
+    "data/derived/.gitkeep", "reports/agentic/report.md", "reports/bench/bench.md", "reports/default/report.md",
+]  # fmt: skip
 
 
 @pytest.fixture
