@@ -6,7 +6,7 @@
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .DEFAULT_GOAL := help
-.PHONY: help env report make-report quick paper compare engine-check make-engine-check test lab data-full docs bench \
+.PHONY: help env report make-report quick paper compare engine-check make-engine-check test lab data-full data-agentic docs bench \
     lint lock clean FORCE
 
 # ---- Variables. Those of a report stand in the library's table of parameters, with their defaults; make only hands on
@@ -226,6 +226,9 @@ lab: .venv/.ready ## explore the notebooks in JupyterLab, from the tour on; they
 data-full: .venv/.ready ## download the whole ShareGPT V3 to data/raw/
 	$(RUN) -m kvprefix fetch
 
+data-agentic: .venv/.ready ## download 739 public sessions of coding agents to data/raw/, for DATA=
+	$(RUN) -m kvprefix fetch agentic
+
 docs: .venv/.ready ## write lib/docs/reference, which is made of the code
 	$(RUN) lib/make_docs.py
 
@@ -235,5 +238,5 @@ bench: .venv/.ready ## measure speed and memory against other tools, as reports/
 lint: .venv/.ready ## check the library's style
 	$(RUN) -m ruff check lib $(ARGS)
 
-clean: ## remove data/derived/* and every report but reports/default and reports/bench
+clean: ## remove data/derived/* and every report but default, agentic and bench
 	@$(if $(wildcard $(RUN)),$(RUN),$(firstword $(PYTHONS))) lib/clean.py

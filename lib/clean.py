@@ -1,4 +1,4 @@
-"""Remove data/derived/* and every report but reports/default and reports/bench; nothing if a run uses one of them.
+"""Remove data/derived/* and every report but those of the repository; nothing if a run uses one of them.
 
 Any Python runs it, without the environment.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kvprefix.files.paths import IN_USE, InputError, hold_lock, plain_text
 
-KEPT = {".gitkeep", "default", "bench"}
+KEPT = {".gitkeep", "default", "agentic", "bench"}
 
 
 def clean(project):

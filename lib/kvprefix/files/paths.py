@@ -47,6 +47,11 @@ def find_project(start=None):
     return None
 
 
+def raw_folder():
+    """Return the project's folder of downloads; outside the project, `data/raw` of the working folder."""
+    return (find_project() or Path.cwd()) / "data" / "raw"
+
+
 def derived_folder():
     """Return the folder that keeps heavy work: KVPREFIX_DERIVED, else the project's, else the user's cache.
 

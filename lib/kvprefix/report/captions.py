@@ -67,6 +67,11 @@ def state_sessions(experiment, frame=None):
     return say("sessions.txt", facts_starts(experiment, None if frame is None else frame["seed"]))
 
 
+def name_groups(workload):
+    """Return what intervals resample: the conversations of chats, or the sessions of a trace of block ids."""
+    return "sessions" if isinstance(workload, SessionExperiment) else "conversations"
+
+
 def state_timing(workload, accesses, frame, changes):
     """Return the conditions of a study of `changes`; what they vary is read from the study's rows.
 

@@ -31,9 +31,10 @@ def describe_sessions(sessions):
     Returns
     -------
     pandas.DataFrame
-        `requests`, `subagents`, `subagent_requests`, `prompt_tokens` (of all requests), `first_prompt`,
-        `largest_prompt`, `output_tokens`, `blocks` (distinct, of ids that no other session has before it),
-        `duration_s`, `compactions`, `token` (the hit rate without a bound, sessions in the file's order).
+        `requests`, `subagents`, `subagent_requests`, `prompt_tokens` and `hit_tokens` (of all requests, without a
+        bound, sessions in the file's order), `subagent_prompt_tokens` and `subagent_hit_tokens` (of sub-agents'),
+        `first_prompt`, `largest_prompt`, `output_tokens`, `blocks` (distinct, of ids that no other session has before
+        it), `duration_s`, `compactions`, `token` (the hit rate).
     """
     one, rows = sessions.accesses, []
     hits = one.hit_tokens(count_seen(one.ids, one.offsets))
@@ -43,9 +44,11 @@ def describe_sessions(sessions):
         "new": np.diff(np.maximum.accumulate(np.append(0, _find_most(one.ids, one.offsets)))),
     })  # fmt: skip
     for _, own in frame.groupby("session", sort=True):
+        sub = own[own["agent"] > 0]
         rows.append({
-            "requests": len(own), "subagents": own.loc[own["agent"] > 0, "agent"].nunique(),
-            "subagent_requests": int((own["agent"] > 0).sum()), "prompt_tokens": own["prompt"].sum(),
+            "requests": len(own), "subagents": sub["agent"].nunique(), "subagent_requests": len(sub),
+            "subagent_prompt_tokens": sub["prompt"].sum(), "subagent_hit_tokens": sub["hit"].sum(),
+            "prompt_tokens": own["prompt"].sum(), "hit_tokens": own["hit"].sum(),
             "first_prompt": own["prompt"].iloc[0], "largest_prompt": own["prompt"].max(),
             "output_tokens": own["output"].sum(), "blocks": own["new"].sum(), "duration_s": own["end"].max(),
             "compactions": int(own["compacted"].sum()), "token": own["hit"].sum() / max(own["prompt"].sum(), 1),
@@ -104,6 +107,31 @@ def tabulate_compactions(sessions):
         "session": one.conversation[rows], "before": before, "after": after, "shared": same * one.block_size,
         "shorter": after < before,
     })  # fmt: skip
+
+
+def tabulate_misses(sessions):
+    """Return what is missed without a bound, by the place of the request that misses it.
+
+    Parameters
+    ----------
+    sessions : SessionTrace
+
+    Returns
+    -------
+    pandas.DataFrame
+        `what` (first: a session's first request; subagent: a sub-agent's first; anew: one that does not continue the
+        one before it; more: one that does), `requests`, `missed_tokens`, `share` of all that is missed.
+    """
+    one = sessions.accesses
+    missed = one.prompt_tokens - one.hit_tokens(count_seen(one.ids, one.offsets))
+    begins, anew = one.previous < 0, find_compactions(sessions)
+    kinds = {
+        "first": begins & (sessions.agent == 0), "subagent": begins & (sessions.agent > 0), "anew": anew,
+        "more": ~begins & ~anew,
+    }  # fmt: skip
+    rows = [{"what": what, "requests": own.sum(), "missed_tokens": missed[own].sum()} for what, own in kinds.items()]
+    table = pd.DataFrame(rows)
+    return table.assign(share=table["missed_tokens"] / max(missed.sum(), 1))
 
 
 def tabulate_growth(sessions, turns=TURNS):

@@ -12,7 +12,8 @@ from raw_server import DRIPS, serve_raw
 
 from kvprefix.__main__ import main
 from kvprefix.conversations import fetch
-from kvprefix.conversations.fetch import fetch_full_sharegpt
+from kvprefix.conversations.fetch import SHAREGPT, fetch_full_sharegpt
+from kvprefix.files import download
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.tokenizer import find_tokenizer
 
@@ -25,10 +26,10 @@ def small(monkeypatch):
     for name in PROXIES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(fetch, "N_BYTES", len(DATA))
-    monkeypatch.setattr(fetch, "SHA256", hashlib.sha256(DATA).hexdigest())
-    monkeypatch.setattr(fetch, "FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(fetch, "STEP", 1000)
+    expected = {"n_bytes": len(DATA), "sha256": hashlib.sha256(DATA).hexdigest()}
+    monkeypatch.setattr(fetch, "SHAREGPT", SHAREGPT._replace(**expected))
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(download, "STEP", 1000)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
@@ -61,7 +62,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path, monkeypatch):
     hub = Hub(piece=4000)
     path = fetch_from(hub, tmp_path, monkeypatch)
     assert path.read_bytes() == DATA and hub.asked == [0, 4000, 8000]
-    assert list_names(tmp_path) == [fetch.FILENAME]
+    assert list_names(tmp_path) == [SHAREGPT.filename]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch_full_sharegpt(tmp_path) == path  # what is whole needs no network
 
@@ -76,16 +77,16 @@ def test_the_next_run_goes_on_too(tmp_path, monkeypatch):
 
 
 def test_a_server_without_ranges_begins_anew(tmp_path, monkeypatch):
-    (tmp_path / f".{fetch.FILENAME}.part").write_bytes(b"x" * 5000)
+    (tmp_path / f".{SHAREGPT.filename}.part").write_bytes(b"x" * 5000)
     hub = Hub(ranges=False)
     assert fetch_from(hub, tmp_path, monkeypatch).read_bytes() == DATA and hub.asked == [5000]
 
 
 def test_a_part_that_is_too_long_or_wrong(tmp_path, monkeypatch):
-    part = tmp_path / f".{fetch.FILENAME}.part"
+    part = tmp_path / f".{SHAREGPT.filename}.part"
     part.write_bytes(b"x" * (len(DATA) + 1))
     assert fetch_from(Hub(), tmp_path, monkeypatch).read_bytes() == DATA
-    (tmp_path / fetch.FILENAME).unlink()
+    (tmp_path / SHAREGPT.filename).unlink()
     part.write_bytes(b"x" * 5000)
     with pytest.raises(InputError, match="what arrived is not the expected file"):
         fetch_from(Hub(), tmp_path, monkeypatch)
@@ -119,7 +120,7 @@ def test_a_drip_is_given_up(kind, tmp_path, monkeypatch):
             send(b"x")
             time.sleep(0.02)
 
-    monkeypatch.setattr(fetch, "STALL_S", 0.1)
+    monkeypatch.setattr(download, "STALL_S", 0.1)
     started = time.monotonic()
     with pytest.raises(InputError, match="less than 1,000 bytes came within 0.1 s"):
         fetch_from(DRIPS["headers"] if kind == "headers" else drip_body, tmp_path, monkeypatch)
@@ -137,29 +138,29 @@ def test_two_at_once(tmp_path, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", url)
         first = threading.Thread(target=fetch_full_sharegpt, args=(tmp_path,))
         first.start()
-        while not tmp_path.joinpath(f".{fetch.FILENAME}.part").exists():
+        while not tmp_path.joinpath(f".{SHAREGPT.filename}.part").exists():
             time.sleep(0.01)
         with pytest.raises(InputError, match="another run is fetching it"):
             fetch_full_sharegpt(tmp_path)
         go_on.set()
         first.join()
-    assert (tmp_path / fetch.FILENAME).read_bytes() == DATA
+    assert (tmp_path / SHAREGPT.filename).read_bytes() == DATA
 
 
 def test_what_is_there_and_not_right_is_left_alone(tmp_path):
-    (tmp_path / fetch.FILENAME).write_bytes(b"x")
+    (tmp_path / SHAREGPT.filename).write_bytes(b"x")
     with pytest.raises(InputError, match="is not the expected file .* delete it and try again"):
         fetch_full_sharegpt(tmp_path)
-    assert (tmp_path / fetch.FILENAME).read_bytes() == b"x"
+    assert (tmp_path / SHAREGPT.filename).read_bytes() == b"x"
     other = tmp_path / "folder"
-    (other / fetch.FILENAME).mkdir(parents=True)
+    (other / SHAREGPT.filename).mkdir(parents=True)
     with pytest.raises(InputError, match="is not the expected file"):
         fetch_full_sharegpt(other)
 
 
 def test_a_part_that_points_elsewhere_is_refused(tmp_path, monkeypatch):
     (tmp_path / "mine").write_bytes(b"mine")
-    (tmp_path / f".{fetch.FILENAME}.part").symlink_to(tmp_path / "mine")
+    (tmp_path / f".{SHAREGPT.filename}.part").symlink_to(tmp_path / "mine")
     with pytest.raises(InputError, match="is no regular file"):
         fetch_from(Hub(), tmp_path, monkeypatch)
     assert (tmp_path / "mine").read_bytes() == b"mine"
@@ -182,7 +183,7 @@ def test_proxies_and_addresses_are_named(tmp_path, monkeypatch):
 
 def test_without_a_network_it_says_so(monkeypatch, capsys):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(fetch, "find_project", lambda: None)
+    monkeypatch.setattr("kvprefix.files.paths.find_project", lambda: None)
     assert main(["fetch"]) == 2
     assert "HF_HUB_OFFLINE is set). It needs a network" in capsys.readouterr().err
 

@@ -225,11 +225,16 @@ def test_a_folder_that_a_run_writes_to_is_refused_by_name(tmp_path, parameters, 
     assert f"error: {tmp_path / 'out'}: another run is writing there; wait for it" in capsys.readouterr().err
 
 
+TRACKED = [
+    "data/derived/.gitkeep", "reports/agentic/report.md", "reports/bench/bench.md", "reports/default/report.md",
+]  # fmt: skip
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """Return a small project that `make clean` cleans."""
-    for path in ("data/derived/.gitkeep", "data/derived/.lost.arrow", "data/derived/tokens-1/part", "reports/stray",
-                 "reports/x/report.md", "reports/default/report.md", "reports/bench/bench.md"):  # fmt: skip
+    for path in (*TRACKED, "data/derived/.lost.arrow", "data/derived/tokens-1/part", "reports/stray",
+                 "reports/x/report.md"):  # fmt: skip
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     (tmp_path / "lib").mkdir()
@@ -250,7 +255,7 @@ def files_in(project):
 
 def test_clean_removes_all_but_what_is_tracked(project):
     assert clean(project).returncode == 0
-    assert files_in(project) == ["data/derived/.gitkeep", "reports/bench/bench.md", "reports/default/report.md"]
+    assert files_in(project) == TRACKED
 
 
 def test_clean_beside_a_running_report_removes_nothing(project, monkeypatch):

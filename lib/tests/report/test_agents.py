@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from found import FACTS
 from places import PROJECT, SAMPLE
 from said import missing
 from seen import find_faults
@@ -13,7 +14,7 @@ from kvprefix.cache.curve import rate_unbounded
 from kvprefix.report.captions import state_sessions
 from kvprefix.report.facts import agents as facts
 from kvprefix.report.facts import narrow
-from kvprefix.report.facts.answer import choose_agents
+from kvprefix.report.facts.answer import facts_answer
 from kvprefix.report.facts.cache import tabulate_policies
 from kvprefix.report.notebooks import execute_notebooks
 from kvprefix.report.plots import agents as plot
@@ -80,37 +81,79 @@ def test_what_is_said_of_pauses_and_of_breaks(experiment, paused):
     assert "no pause to measure" in say("agent_pauses.md", facts.facts_pauses(paused[:0], 64))
 
 
-def test_page_one_says_what_agents_share(experiment, paused):
+@pytest.fixture(scope="module")
+def policies(experiment):
+    return tabulate_policies(study_policies(experiment, [20, 60]), rate_unbounded(experiment.draw(64)))
+
+
+def test_policies_are_compared_where_they_lie_farthest_apart(policies):
+    found = facts.facts_agent_policies(policies)
+    rates = policies[policies["policy"] != "OPT"].groupby("blocks")["token hit rate"]
+    apart = (rates.max() - rates.min()).to_dict()
+    assert found["blocks"] == max(apart, key=apart.get) and found["apart"] == pytest.approx(100 * max(apart.values()))
+    at = policies[policies["blocks"] == found["blocks"]].set_index("policy")
+    named = {one["policy"]: one for one in found["others"]}
+    assert set(named) | set(found["alike"]) | {"LRU", "OPT"} == set(at.index)
+    for label, one in {**named, "LRU": found["lru"], "OPT": found["opt"]}.items():
+        row = at.loc[label]
+        assert [one["rate"], *one["rate_interval"]] == row[["token hit rate", "95 % low", "95 % high"]].tolist()
+        assert [one["points"], *one["points_interval"]] == row[["against LRU", "low", "high"]].tolist()
+    assert {at["verdict"][label] for label in named} <= {"better", "worse"}
+    text = say("agent_policies.md", found)
+    assert not missing(text, f"by {found['apart']:.1f} points ~ LRU hits {100 * found['lru']['rate']:.1f} %")
+    level = policies.assign(**{"token hit rate": 0.5, "against LRU": 0.0, "low": 0.0, "high": 0.0, "verdict": "equal"})
+    assert "All policies hit equally much" in say("agent_policies.md", facts.facts_agent_policies(level))
+
+
+def test_what_is_missed_is_all_that_is_not_hit(experiment):
     sessions = experiment.sessions
-    table = tabulate_policies(study_policies(experiment, [20, 60]), rate_unbounded(experiment.draw(64)))
-    policies = facts.facts_agent_policies(table)
-    assert policies["widest"]["opt"] >= policies["widest"]["lru"] > policies["widest"]["worst"]["rate"]
-    found = {
-        "agent_sessions": facts.facts_sessions(study.describe_sessions(sessions), study.tabulate_growth(sessions)),
-        "agent_pauses": facts.facts_pauses(paused, 64), "agent_policies": policies,
-    }  # fmt: skip
-    chosen = choose_agents({"15-agents": found})
-    text = say("answer_agents.md", chosen)
-    assert "In 9 agent sessions" in text and "the optimum" in text and "instead of" in text
-    assert say("answer_agents.md", {**chosen, "policies": None, "pauses": None}).count("**") == 2
-    assert choose_agents({"15-agents": {}}) is None
+    found = facts.facts_misses(study.tabulate_misses(sessions))
+    rows = study.describe_sessions(sessions)
+    assert found["missed"] == rows["prompt_tokens"].sum() - rows["hit_tokens"].sum()
+    assert sum(one["share"] for one in found["kinds"].values()) == pytest.approx(1)
+    assert "sub-agents" not in say("agent_misses.md", found)
+    assert "nothing is missed" in say("agent_misses.md", found | {"missed": 0})
+
+
+def test_page_one_says_what_agents_share(experiment, paused, policies):
+    sessions = experiment.sessions
+    rows = study.describe_sessions(sessions)
+    found = {"15-agents": {
+        "agent_sessions": facts.facts_sessions(rows, study.tabulate_growth(sessions)),
+        "agent_misses": facts.facts_misses(study.tabulate_misses(sessions)),
+        "agent_pauses": facts.facts_pauses(paused, 64), "agent_policies": facts.facts_agent_policies(policies),
+    }, "40-cache-size": FACTS["40-cache-size"], "50-eviction": FACTS["50-eviction"]}  # fmt: skip
+    chosen = facts_answer(found, Parameters())["findings"]
+    said = {name: say(f"answer_{name}.md", one) for name, one in chosen.items() if one is not None}
+    assert list(said) == ["agents", "misses", "curve", "agent_policies", "pauses"]  # not `policy`, which says the same
+    shared = found["15-agents"]["agent_sessions"]
+    low, high = shared["rate_interval"]
+    assert low < shared["rate"] < high
+    said_rates = f"{100 * shared['rate']:.1f} %", f"{100 * low:.1f} % ~ {100 * high:.1f} %"
+    assert not missing(said["agents"], "9 agent sessions", *said_rates)
+    assert not missing(said["curve"], "half ~ 62.2 % ~ 22,690 blocks ~ 44.3 GiB", "90 % ~ 127,033 ~ 248.1 GiB")
+    assert "the optimum" in said["agent_policies"] and "of its prompt after a pause of under 10 s" in said["pauses"]
+    assert said["misses"].count("%") == 3
+    assert not any(facts_answer({"15-agents": {}}, Parameters())["findings"].values())
 
 
 @pytest.mark.parametrize("width", [plot.COLUMN_IN, plot.PAGE_IN])
-def test_figures_can_be_read(experiment, paused, width):
+def test_figures_can_be_read(experiment, paused, policies, width):
     sessions = experiment.sessions
     capacities = study.choose_capacities(sessions.accesses.n_distinct)
     for draw, arguments in {
         plot.draw_sessions: (study.tabulate_growth(sessions), study.list_pauses(sessions)),
         plot.draw_session_rates: (study.rate_sessions_at(experiment, capacities),), plot.draw_pauses: (paused,),
+        plot.draw_widest: (facts.select_widest(policies),),
     }.items():  # fmt: skip
         assert not find_faults(draw(*arguments, width_in=width)[0])
 
 
-def test_tables_fit_a_column(experiment, paused):
+def test_tables_fit_a_column(experiment, paused, policies):
     rows = study.describe_sessions(experiment.sessions)
     for one in (narrow.narrow_sessions(facts.tabulate_sessions(rows)),
-                narrow.narrow_pauses(facts.tabulate_pauses(paused, 64))):  # fmt: skip
+                narrow.narrow_pauses(facts.tabulate_pauses(paused, 64)),
+                narrow.narrow_widest(facts.select_widest(policies))):  # fmt: skip
         assert len(one.frame.columns) <= NARROW
     assert "9 sessions; block size 64 tokens; sessions start by a Poisson" in state_sessions(experiment, paused)
     assert "Poisson" not in state_sessions(experiment)
@@ -144,7 +187,8 @@ def test_a_report_of_sessions_has_what_needs_no_tokens(tmp_path):
     assert parameters.block_size == 64 and execute_notebooks(sources, parameters, tmp_path / "out", jobs=2) == 0
     markdown = (tmp_path / "out" / "report.md").read_text()
     for said in (
-        "In 5 agent sessions, ", "lists for each request the ids of the blocks of its prompt, of 64 tokens each",
+        "of 5 agent sessions repeat earlier requests",
+        "lists for each request the ids of the blocks of its prompt, of 64 tokens each",
         "When sessions start is drawn: sessions start by a Poisson process", "## Cache size", "## Eviction",
         "Prefix sharing is left out: the data list block ids",
     ):  # fmt: skip

@@ -12,7 +12,6 @@ from kvprefix.report.section_files import date_results, write_facts, write_secti
 from kvprefix.report.sections import Section
 from kvprefix.traces.parameters import Parameters
 
-OF_CHATS = [one for one in FINDINGS if one.notebook in FACTS]  # other notebooks are left out where the data are chats
 SAID = {
     "shared": [
         "62.1 % ~ prompt tokens ~ 5,001 ~ multi-turn", "86.4 % ~ replies", "one request ~ 15.1 %", "request ~ 51.2 %",
@@ -22,6 +21,7 @@ SAID = {
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
     "timing": ['2,468 blocks ~ "all turns at once" ~ 59.6 % ~ "causal" ~ 5.4 %', "12,264 ~ 0.1 ~ 57.5 % ~ 20 ~ 11.1 %"],
 }  # fmt: skip
+OF_CHATS = [one for one in FINDINGS if one.name in SAID]  # others are said of agent sessions
 
 
 def better(policy, blocks, points):

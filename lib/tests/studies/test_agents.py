@@ -18,6 +18,7 @@ from kvprefix.studies.agents import (
     tabulate_compactions,
     tabulate_gaps,
     tabulate_growth,
+    tabulate_misses,
 )
 from kvprefix.studies.cache import study_lru, study_policies
 from kvprefix.studies.experiment import load_experiment
@@ -78,6 +79,15 @@ def test_sessions_by_hand(small):
     assert rows["blocks"] == [8, 1] and rows["duration_s"] == [110, 1] and rows["compactions"] == [1, 0]
     # hits: 0, 8 of 15, 0, 4, 4, 8 of 59 prompt tokens
     assert rows["prompt_tokens"] == [59, 7] and rows["token"] == pytest.approx([24 / 59, 0])
+    assert rows["hit_tokens"] == [24, 0] and rows["subagent_prompt_tokens"] == [12, 0]
+    assert rows["subagent_hit_tokens"] == [4, 0]
+
+
+def test_what_is_missed_by_hand(small):
+    table = tabulate_misses(small.sessions).set_index("what")
+    assert table["requests"].to_dict() == {"first": 2, "subagent": 1, "anew": 1, "more": 3}
+    assert table["missed_tokens"].to_dict() == {"first": 8 + 7, "subagent": 4, "anew": 4, "more": 7 + 4 + 8}
+    assert table["share"].sum() == pytest.approx(1)
 
 
 def test_what_does_not_continue_by_hand(small):

@@ -3,13 +3,17 @@
 import numpy as np
 import pandas as pd
 
+from kvprefix.cache.rules.gdsf import GDSF
+from kvprefix.cache.rules.lfu import LFU
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
+from kvprefix.cache.rules.s3fifo import S3FIFO
 from kvprefix.report.facts.plain import gives_facts
-from kvprefix.stats.intervals import move_interval
+from kvprefix.stats.intervals import bootstrap_rates, interval, move_interval
 from kvprefix.studies.experiment import make_timing
 
 PAUSES = ("under 10 s", "10 s to 1 min", "1 to 10 min", "10 min to 1 h", "over 1 h")  # of `studies.agents.PAUSES_S`
+COUNT_USES = (LFU.label, S3FIFO.label, GDSF.label)  # policies that evict first what was used seldom
 _MEASURES = {
     "requests": "requests", "subagent_requests": "requests of sub-agents", "prompt_tokens": "prompt tokens, all",
     "first_prompt": "first prompt (tokens)", "largest_prompt": "largest prompt (tokens)",
@@ -32,7 +36,9 @@ def tabulate_sessions(rows):
 @gives_facts
 def facts_sessions(rows, growth):
     """Return how large sessions are, how their prompts grow, and what an unbounded cache gives each."""
-    requests, rates = rows["requests"], rows["token"]
+    requests, rates, prompt, hit = (rows[name] for name in ("requests", "token", "prompt_tokens", "hit_tokens"))
+    sub_prompt, sub_hit = rows["subagent_prompt_tokens"].sum(), rows["subagent_hit_tokens"].sum()
+    low, high = interval(bootstrap_rates(hit.to_numpy()[:, None], prompt.to_numpy(), np.arange(len(rows))))
     last = growth[growth["sessions"] >= min(10, len(rows))].iloc[-1]
     return {
         "sessions": len(rows), "requests": requests.sum(), "median_requests": requests.median(),
@@ -40,7 +46,9 @@ def facts_sessions(rows, growth):
         "subagents": rows["subagents"].sum(), "subagent_requests": rows["subagent_requests"].sum(),
         "first_prompt": growth["median"].iloc[0], "last_prompt": last["median"], "last_request": last["request"],
         "last_sessions": last["sessions"], "largest_prompt": rows["largest_prompt"].max(),
-        "rate": (rates * rows["prompt_tokens"]).sum() / max(rows["prompt_tokens"].sum(), 1),
+        "rate": hit.sum() / max(prompt.sum(), 1), "rate_interval": [low[0], high[0]],
+        "main_rate": (hit.sum() - sub_hit) / max(prompt.sum() - sub_prompt, 1),
+        "subagent_rate": sub_hit / sub_prompt if sub_prompt else None,
         "rate_median": rates.median(), "rate_low": rates.quantile(0.05), "rate_least": rates.min(),
     }  # fmt: skip
 
@@ -106,19 +114,46 @@ def facts_compactions(table, requests):
 
 
 @gives_facts
+def facts_misses(table):
+    """Return what is missed without a bound; from the table of `studies.agents.tabulate_misses`."""
+    return {"missed": table["missed_tokens"].sum(), "kinds": table.set_index("what").to_dict("index")}
+
+
+def select_widest(table):
+    """Return the rows of the capacity at which policies but the optimum lie farthest apart, the best policy first.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `facts.cache.tabulate_policies`.
+    """
+    rates = table[table["policy"] != OPT.label].groupby("blocks")["token hit rate"]
+    widest = (rates.max() - rates.min()).idxmax()
+    return table[table["blocks"] == widest].sort_values("token hit rate", ascending=False, kind="stable")
+
+
+@gives_facts
 def facts_agent_policies(table):
-    """Return the capacity at which policies lie farthest apart; from the table of `facts.cache.tabulate_policies`."""
-    widest = None
-    for blocks, one in table.groupby("blocks"):
-        rates = one.set_index("policy")["token hit rate"]
-        others = rates.drop([OPT.label, LRU.label], errors="ignore")
-        gap = rates[OPT.label] - rates.min()
-        if widest is None or gap > widest["gap"]:
-            worst = {"policy": others.idxmin(), "rate": others.min()} if len(others) else None
-            if worst and worst["rate"] >= rates[LRU.label]:
-                worst = None
-            widest = {"blocks": blocks, "gap": gap, "lru": rates[LRU.label], "opt": rates[OPT.label], "worst": worst}
-    return {"widest": widest}
+    """Return what policies hit at the capacity at which they lie farthest apart; from `facts.cache.tabulate_policies`.
+
+    `lru`, `opt` and each of `others` have their `rate` with the ends of its interval, and their `points` against LRU
+    with theirs; `others` are those that differ from LRU, the farthest first, and `alike` the labels of the rest.
+    """
+    rows = [
+        {"policy": row["policy"], "rate": row["token hit rate"], "rate_interval": [row["95 % low"], row["95 % high"]],
+         "points": row["against LRU"], "points_interval": [row["low"], row["high"]], "verdict": row["verdict"]}
+        for row in select_widest(table).to_dict("records")
+    ]  # fmt: skip
+    named = {one["policy"]: one for one in rows}
+    others = [one for one in rows if one["verdict"] in ("better", "worse")]
+    others.sort(key=lambda one: -abs(one["points"]))
+    rest = [one["policy"] for one in rows if one["policy"] not in (OPT.label, LRU.label) and one not in others]
+    tried = [one["rate"] for one in rows if one["policy"] != OPT.label]
+    return {
+        "blocks": select_widest(table)["blocks"].iloc[0], "lru": named[LRU.label], "opt": named.get(OPT.label),
+        "others": others, "alike": rest, "apart": 100 * (max(tried) - min(tried)),
+        "counting": [one["policy"] for one in others if one["verdict"] == "worse" and one["policy"] in COUNT_USES],
+    }  # fmt: skip
 
 
 @gives_facts
@@ -126,9 +161,20 @@ def facts_method_blocks(experiment):
     """Return how a trace of block ids becomes requests: their blocks, when they come, what was put right in reading."""
     said = make_timing(experiment.parameters).say(experiment.sessions)
     starts = [one for one in said if one.startswith("sessions start")]
+    last_s, under_way = _count_under_way(experiment.draw(experiment.parameters.block_size))
     return {
+        "last_start_s": last_s, "under_way": under_way, "sessions": experiment.sessions.n_sessions,
         "block_size": experiment.parameters.block_size, "seed": experiment.parameters.seed,
         "local": experiment.sessions.accesses.info.get("is_local", False), "starts": starts[0] if starts else None,
         "think": experiment.parameters.make("think").describe() if len(said) > len(starts) else None,
         "notes": experiment.dataset["notes"],
     }  # fmt: skip
+
+
+def _count_under_way(accesses):
+    """Return when the last session starts, in seconds, and how many are under way when the median request comes."""
+    spans = pd.DataFrame({"session": accesses.conversation, "s": accesses.arrival_s, "e": accesses.finish_s})
+    spans = spans.groupby("session").agg({"s": "min", "e": "max"})
+    started = np.searchsorted(np.sort(spans["s"]), accesses.arrival_s, "right")
+    ended = np.searchsorted(np.sort(spans["e"]), accesses.arrival_s, "left")
+    return spans["s"].max(), np.median(started - ended)

@@ -62,7 +62,11 @@ def choose_memory(found):
 
 
 def choose_policy(found):
-    """Return what a better policy could win at the capacity nearest to the memory at hand."""
+    """Return what a better policy could win at the capacity nearest to the memory at hand; not of agent sessions."""
+    return None if AGENTS in found else _find_headroom(found)
+
+
+def _find_headroom(found):
     policies = found[EVICTION].get("policies", {})
     if not policies.get("capacities"):
         return None
@@ -84,21 +88,50 @@ def choose_timing(found):
 
 
 def choose_agents(found):
-    """Return what agent sessions share, how far policies lie apart where they differ most, and what a pause costs."""
-    one = found[AGENTS]
-    if "agent_sessions" not in one:
+    """Return what agent sessions share without a bound."""
+    return found[AGENTS].get("agent_sessions")
+
+
+def choose_misses(found):
+    """Return what agent sessions do not share, if anything is missed."""
+    one = found[AGENTS].get("agent_misses")
+    return one if one and one["missed"] else None
+
+
+def choose_curve(found):
+    """Return what LRU needs for half and for most of the unbounded rate; of agent sessions, which have no replies."""
+    one = found[LRU_CURVE].get("lru", {})
+    if AGENTS not in found or not one.get("needs"):
         return None
-    classes = (one.get("agent_pauses") or {}).get("classes") or []
-    classes = [each for each in classes if each["requests"] >= FEWEST] or classes
-    worst = max(classes, key=lambda each: each["unbounded"] - each["rate"], default=None)
+    needs = {size["share"]: size for size in one["needs"]}
+    return {**one, "half": needs[0.5], "most": needs[0.9]}
+
+
+def choose_agent_policies(found):
+    """Return how far policies lie apart where they differ most."""
+    return found[AGENTS].get("agent_policies")
+
+
+def choose_pauses(found):
+    """Return what the pause costs that costs most, of those before enough requests, beside the shortest."""
+    one = found[AGENTS].get("agent_pauses") or {}
+    classes = one.get("classes") or []
+    worst = [each for each in classes[1:] if each["requests"] >= FEWEST] or classes[1:]
+    if not worst:
+        return None
     return {
-        "sessions": one["agent_sessions"], "policies": (one.get("agent_policies") or {}).get("widest"),
-        "pauses": worst and {**worst, "blocks": one["agent_pauses"]["blocks"]},
-    }  # fmt: skip
+        **max(worst, key=lambda each: each["unbounded"] - each["rate"]),
+        "short": classes[0],
+        "blocks": one["blocks"],
+    }
 
 
 FINDINGS = (
-    Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-pauses"),
+    Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-session-rates"),
+    Finding(name="misses", notebook=AGENTS, choose=choose_misses),
+    Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
+    Finding(name="agent_policies", notebook=AGENTS, choose=choose_agent_policies, figure="15-policies"),
+    Finding(name="pauses", notebook=AGENTS, choose=choose_pauses, figure="15-pauses"),
     Finding(name="shared", notebook=SHARING, choose=choose_shared, figure="20-sharing-fraction-cdf"),
     Finding(name="origin", notebook=SHARING, choose=choose_origin),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
@@ -127,7 +160,7 @@ def choose_next(found):
     capacities = found.get(EVICTION, {}).get("policies", {}).get("capacities", [])
     if len(capacities) < 2:
         return None
-    policy = choose_policy(found)
+    policy = _find_headroom(found)
     k = min(next(k for k, one in enumerate(capacities) if one["blocks"] == policy["blocks"]), len(capacities) - 2)
     at, larger = capacities[k], capacities[k + 1]
     gains = {"memory": 100 * (larger["lru"] - at["lru"]), "policy": policy["best"]["points"] if policy["best"] else 0.0}

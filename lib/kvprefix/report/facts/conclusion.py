@@ -94,6 +94,7 @@ def facts_limits(found, parameters):
         "has_engines": ENGINES in found,
         "has_timing": "60-timing" in found,
         "has_sessions": AGENTS in found,
+        "sessions": (_find(found, AGENTS, "agent_sessions") or {}).get("sessions", 0),
         "arrivals": parameters.arrivals,
         "logged": starts.of_requests,
         "calls": bool(one and one["calls"]),

@@ -35,7 +35,7 @@ class Estimate(float):
 def say_notes(**facts):
     """Return the notes under a table, what the template `words/notes.txt` says of `NOTES`, as a tuple.
 
-    >>> say_notes(interval=True, left_out=[40, 1000])
+    >>> say_notes(interval="conversations", left_out=[40, 1000])
     ('In brackets: 95 % interval over resampled conversations.', 'Not shown: 40, 1,000 blocks.')
     """
     return tuple(WORDS.say_each("notes.txt", dict.fromkeys(NOTES) | {"against": []} | make_plain(facts)))
@@ -65,6 +65,7 @@ def _difference(value):
 
 def _estimates(frame, value, low=None, high=None, half=None):
     """Return a column of `Estimate`s, None where there is no value; other columns are named."""
+
     def pick(row, name):
         return None if name is None or pd.isna(row[name]) else row[name]
 
@@ -119,7 +120,7 @@ def narrow_differences(frame):
     table = frame[["what", "rate"]].assign(difference=_estimates(frame, "difference", "low", "high"))
     groups = frame.groupby("against", sort=False)["what"].unique()
     against = [{"base": base, "names": list(names)} for base, names in groups.items()]
-    return Narrow(table, {"difference": _difference}, say_notes(against=against, interval=True))
+    return Narrow(table, {"difference": _difference}, say_notes(against=against, interval="conversations"))
 
 
 def narrow_block_sizes(frame):
@@ -139,7 +140,7 @@ def narrow_equal_memory(frame):
         ends = frame[f"95 %, {size.removesuffix(' tokens')}"].str.split("–", expand=True).astype(float) / 100
         both = pd.DataFrame({"rate": frame[name], "low": ends[0], "high": ends[1]})
         table[size] = _estimates(both, "rate", "low", "high")
-    notes = say_notes(columns="memory", interval=True)
+    notes = say_notes(columns="memory", interval="conversations")
     return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), notes)
 
 
@@ -162,6 +163,16 @@ def narrow_pauses(frame):
     return Narrow(table, dict.fromkeys(table.columns[1:], "{:.1f}"), notes)
 
 
+def narrow_widest(frame):
+    """Narrow the table of policies at one capacity: the rate and the difference to LRU, with their intervals."""
+    table = pd.DataFrame({
+        "policy": frame["policy"], "rate (%)": _estimates(frame, "token hit rate", "95 % low", "95 % high"),
+        "against LRU (points)": _estimates(frame, "against LRU", "low", "high"), "verdict": frame["verdict"],
+    })  # fmt: skip
+    formats = {"rate (%)": show_estimate(".1f", 100), "against LRU (points)": _difference}
+    return Narrow(table, formats, say_notes(interval="sessions"))
+
+
 def narrow_needs(frame):
     """Narrow the table of capacities for shares of the unbounded rate: the range over seeds beside the mean."""
     gib = frame.columns[-1]
@@ -173,8 +184,8 @@ def narrow_needs(frame):
     return Narrow(table, {"blocks [range]": show_estimate(",.0f"), gib: "{:,.1f}"}, say_notes(range=True))
 
 
-def narrow_margin(frame):
-    """Narrow the table along the LRU curve: the rate with its interval, and what a further GiB adds."""
+def narrow_margin(frame, groups="conversations"):
+    """Narrow the table along the LRU curve: the rate with its interval over `groups`, and what a further GiB adds."""
     gib = frame.columns[2]
     table = pd.DataFrame({
         "blocks": frame["blocks"], gib: frame[gib],
@@ -182,7 +193,7 @@ def narrow_margin(frame):
         "points per further GiB": frame["points per further GiB"],
     })  # fmt: skip
     formats = {gib: "{:,.1f}", "token hit rate (%)": show_estimate(".1f", 100)}
-    return Narrow(table, formats, say_notes(interval=True))
+    return Narrow(table, formats, say_notes(interval=groups))
 
 
 def narrow_models(frame):
@@ -204,7 +215,9 @@ def narrow_variants(frame):
     table = frame[["blocks", "variant"]].assign(**{
         "rate (%)": 100 * frame["token hit rate"], f"{against} (points)": _estimates(frame, against, "low", "high"),
     })  # fmt: skip
-    return Narrow(table, {"rate (%)": "{:.1f}", f"{against} (points)": _difference}, say_notes(interval=True))
+    return Narrow(
+        table, {"rate (%)": "{:.1f}", f"{against} (points)": _difference}, say_notes(interval="conversations")
+    )
 
 
 def narrow_characteristic(frame):

@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.rules.opt import OPT
+from kvprefix.files.escape import plain_label
 from kvprefix.report.plots.axes import (
     COLUMN_IN,
     PAGE_IN,
@@ -14,7 +17,7 @@ from kvprefix.report.plots.axes import (
     percent_axes,
     rate_axes,
 )
-from kvprefix.report.plots.styles import BLUE, style_lines, style_ramp
+from kvprefix.report.plots.styles import BLUE, GREY, style_lines, style_ramp
 from kvprefix.stats.intervals import spread_over
 
 TICKS = ("< 10 s", "10–60 s", "1–10 min", "10–60 min", "> 1 h")  # the classes of `studies.agents.PAUSES_S`
@@ -99,4 +102,34 @@ def draw_pauses(table, *, width_in=COLUMN_IN):
     note_if_empty(axes, there["n"].sum(), "no request follows another")
     rate_axes(axes)
     add_legend(axes, 3)
+    return figure, table
+
+
+def draw_widest(table, *, width_in=PAGE_IN):
+    """Draw policies at one capacity: their token hit rates, and their points against LRU, with 95 % intervals.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Of `facts.agents.select_widest`. A mark is hollow if its policy is not told apart from LRU.
+
+    Returns
+    -------
+    figure, data
+    """
+    figure, (left, right) = make_axes(width_in, 1.1 + 0.17 * len(table), 2, sharey=width_in == PAGE_IN)
+    panels = (left, "token hit rate", "95 % low", "95 % high"), (right, "against LRU", "low", "high")
+    for axes, value, low, high in panels:
+        for y, row in enumerate(table.to_dict("records")):
+            known = {LRU.label: (BLUE, "o"), OPT.label: ("black", "^")}
+            color, mark = known.get(row["policy"], (GREY, "s"))
+            hollow = row["verdict"] in ("equal", "not separated")
+            axes.plot([row[low], row[high]], [y, y], color=color, linewidth=1.2)
+            axes.plot(row[value], y, mark, color=color, markersize=4, markerfacecolor="white" if hollow else color)
+        axes.set_yticks(range(len(table)), [plain_label(one) for one in table["policy"]])
+        axes.set_ylim(len(table) - 0.5, -0.5)
+    right.axvline(0, color=BLUE, linewidth=0.7)
+    left.set(xlabel="token hit rate", xlim=(0, 1))
+    left.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    right.set(xlabel="against LRU (points)")
     return figure, table

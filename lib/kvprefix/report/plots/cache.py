@@ -183,7 +183,9 @@ def draw_working_set(times_s, sizes, block_size, model, *, width_in=PAGE_IN):
     """Draw the working set over time. `sizes` maps a label to its distinct blocks. Returns (figure, data)."""
     figure, axes = make_axes(width_in, 2.5)
     for label, style in style_lines(sizes).items():
-        axes.plot(times_s / 3600, np.maximum(sizes[label], 1), label=label, **{**style, "marker": ""})
+        idle = (sizes[label] == 0) & (np.maximum.accumulate(sizes[label]) > 0)  # no line on a logarithmic axis
+        axes.plot(times_s / 3600, np.where(idle, np.nan, np.maximum(sizes[label], 1)), label=label,
+                  **{**style, "marker": ""})  # fmt: skip
     axes.set(xlabel="time (hours)", ylabel="distinct blocks in the window\n(log scale)")
     note_if_empty(axes, sum(blocks.any() for blocks in sizes.values()), "no prompt fills a block")
     log_axes(axes, "y")
