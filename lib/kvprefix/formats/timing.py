@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kvprefix.files.paths import InputError
 from kvprefix.formats.session_rows import Clockwork
+from kvprefix.traces.arrivals import Logged
 from kvprefix.traces.parameters import make_entry
 from kvprefix.traces.table import SESSION_NAMES, TABLE
 
@@ -42,6 +44,7 @@ class Timing(NamedTuple):
         starts_rng, think_rng = np.random.default_rng(self.value("seed")).spawn(2)
         starts = self._entry("arrivals").draw(sessions.n_sessions, starts_rng) if self._draws(sessions) else None
         think = self._entry("think") if "think" in self.given else None
+        sessions = sessions.play(self.value("speed"))
         trace = sessions.arrange(starts, open_loop=self.open_loop, think=think, rng=think_rng)
         return replace(trace, info={**trace.info, "notes": [*trace.info["notes"], *self.say(sessions)]})
 
@@ -55,6 +58,10 @@ class Timing(NamedTuple):
     def _draws(self, sessions):
         """Say whether the starts are drawn: if asked for, or if the trace has times but not these."""
         is_known = sessions.starts_s is not None or not sessions.is_timed
+        if self.given.get("arrivals") == Logged.name:
+            if sessions.starts_s is None:
+                raise InputError("arrivals `data`: the trace does not say when sessions start; expected a process")
+            return False
         return bool({"arrivals", "arrival_rate"} & self.given.keys()) or not is_known
 
     def _entry(self, name):

@@ -6,7 +6,7 @@ Their words are the templates `words/*.txt.j2`. All are plain text, which is esc
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.facts.sharing import name_mode
 from kvprefix.report.words import say
-from kvprefix.studies.experiment import SessionExperiment, make_timing
+from kvprefix.studies.experiment import SessionExperiment
 from kvprefix.traces.parameters import make_entry
 
 VARIED = {"block_size": "block size", "arrival_rate": "arrival rate", "think": "think time"}  # others are as written
@@ -108,7 +108,7 @@ def facts_clock(parameters, varied=()):
 @gives_facts
 def facts_starts(experiment, seeds):
     """Return the size of a trace of sessions, and how they start in the draws of some seeds, if there are any."""
-    notes = [] if seeds is None else make_timing(experiment.parameters).say(experiment.sessions)
+    notes = [] if seeds is None else experiment.say_times()
     return {
         "requests": len(experiment.sessions), "sessions": experiment.sessions.n_sessions,
         "block_size": experiment.parameters.block_size, "timed": notes,

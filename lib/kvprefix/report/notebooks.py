@@ -30,7 +30,7 @@ from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
 from kvprefix.report.section_files import SHARING, begin_section, mark_failed, write_section
 from kvprefix.report.sources import hash_sources
-from kvprefix.studies.experiment import find_kind
+from kvprefix.studies.experiment import find_kind, holds_sessions
 
 FAILED = 2  # what the command returns then
 MADE_OF = "made_of"  # in the metadata of an executed copy
@@ -45,7 +45,7 @@ WRITES = {SHARING: [
 ]}  # fmt: skip
 REASONS = {
     "tokens": "the data list block ids, and it needs texts or tokens",
-    "blocks": "it is of sessions that list block ids, and the data are chats",
+    "sessions": "it is of agents' sessions, and the data are chats without tools",
 }
 
 
@@ -202,17 +202,17 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True, ma
 def find_misfit(source, parameters):
     """Return why a notebook has nothing to say of the data, in words; None if it has.
 
-    What it needs stands in its metadata, as `needs` of `kvprefix`: `tokens` or `blocks`; most need neither.
+    What it needs stands in its metadata, as `needs` of `kvprefix`: `tokens` or `sessions`; most need neither.
     """
     needs = _read_notebook(source).metadata.get("kvprefix", {}).get("needs")
-    holds = needs and find_kind(parameters)
-    return None if needs == holds else REASONS[needs]
+    holds = {"tokens": lambda: find_kind(parameters) == "tokens", "sessions": lambda: holds_sessions(parameters)}
+    return None if needs is None or holds[needs]() else REASONS[needs]
 
 
 def _leave_out(source, target, output_dir, reason, made_of):
     """Write the notebook as it is, and a section with the reason alone; none if it is for other data than chats."""
     begin_section(output_dir, source.stem)
-    if reason != REASONS["blocks"]:
+    if reason != REASONS["sessions"]:
         title = _read_title(source)
         write_section(output_dir, source.stem, title, [{"kind": "absent", "text": f"{title} is left out: {reason}."}])
     write_bytes(target, source.read_bytes())

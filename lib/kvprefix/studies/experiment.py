@@ -53,6 +53,16 @@ class SessionExperiment:
             "output_tokens": one.output_tokens,
         })  # fmt: skip
 
+    @property
+    def timing(self):
+        """The Timing that its parameters describe."""
+        return make_timing(self.parameters)
+
+    def say_times(self):
+        """Return how its sessions start and their requests follow, where the trace does not tell it: a list of texts.
+        """
+        return self.timing.say(self.sessions)
+
     def draw(self, block_size, **changes):
         """Return the PrefixTrace at the times that changed parameters give, the seed above all."""
         if block_size != self.sessions.accesses.block_size:
@@ -85,6 +95,14 @@ def load_study(parameters):
     from kvprefix.traces.workload import load_workload
 
     return load_workload(parameters)
+
+
+def holds_sessions(parameters):
+    """Say whether the data of a report are agents' sessions: lists of block ids, or calls that bring tools' results."""
+    if find_kind(parameters) == "blocks" or parameters.data == "bundled":
+        return parameters.data != "bundled"
+    requests = load_study(parameters).requests
+    return "after_tool" in requests and bool(requests["after_tool"].any())
 
 
 def fit_parameters(parameters):

@@ -139,7 +139,8 @@ def format_page(table):
 
 TABLE = read_table()
 SESSION_NAMES = (
-    "arrivals", "arrival_rate", "seed", "think", "think_median_s", "think_sigma", "ttft_s", "time_per_output_token_s",
+    "arrivals", "arrival_rate", "speed", "seed", "think", "think_median_s", "think_sigma", "ttft_s",
+    "time_per_output_token_s",
 )  # fmt: skip  # what a trace of sessions that lists block ids heeds
 
 if __name__ == "__main__":

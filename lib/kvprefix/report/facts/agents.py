@@ -10,7 +10,6 @@ from kvprefix.cache.rules.opt import OPT
 from kvprefix.cache.rules.s3fifo import S3FIFO
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.stats.intervals import bootstrap_rates, interval, move_interval
-from kvprefix.studies.experiment import make_timing
 
 PAUSES = ("under 10 s", "10 s to 1 min", "1 to 10 min", "10 min to 1 h", "over 1 h")  # of `studies.agents.PAUSES_S`
 COUNT_USES = (LFU.label, S3FIFO.label, GDSF.label)  # policies that evict first what was used seldom
@@ -69,7 +68,7 @@ def facts_gaps(gaps):
 
 def tabulate_pauses(table, block_size):
     """Tabulate what requests hit by the pause before them: a row per pause and capacity, with its interval."""
-    rows = []
+    rows, table = [], table[table["n"] > 0]
     for (pause, size), one in table.groupby(["pause", "capacity_blocks"], dropna=False, sort=True):
         first, rate = one.dropna(subset="low"), one["token"].mean()
         low, high = (None, None)
@@ -159,7 +158,7 @@ def facts_agent_policies(table):
 @gives_facts
 def facts_method_blocks(experiment):
     """Return how a trace of block ids becomes requests: their blocks, when they come, what was put right in reading."""
-    said = make_timing(experiment.parameters).say(experiment.sessions)
+    said = experiment.say_times()
     starts = [one for one in said if one.startswith("sessions start")]
     last_s, under_way = _count_under_way(experiment.draw(experiment.parameters.block_size))
     return {

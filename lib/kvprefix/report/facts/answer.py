@@ -127,23 +127,25 @@ def choose_pauses(found):
 
 
 FINDINGS = (
-    Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-session-rates"),
-    Finding(name="misses", notebook=AGENTS, choose=choose_misses),
-    Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
-    Finding(name="agent_policies", notebook=AGENTS, choose=choose_agent_policies, figure="15-policies"),
-    Finding(name="pauses", notebook=AGENTS, choose=choose_pauses, figure="15-pauses"),
     Finding(name="shared", notebook=SHARING, choose=choose_shared, figure="20-sharing-fraction-cdf"),
+    Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-session-rates"),
     Finding(name="origin", notebook=SHARING, choose=choose_origin),
+    Finding(name="misses", notebook=AGENTS, choose=choose_misses),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
+    Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
     Finding(name="policy", notebook=EVICTION, choose=choose_policy, figure="50-policies"),
+    Finding(name="agent_policies", notebook=AGENTS, choose=choose_agent_policies, figure="15-policies"),
     Finding(name="timing", notebook=TIMING, choose=choose_timing, figure="60-clocks"),
+    Finding(name="pauses", notebook=AGENTS, choose=choose_pauses, figure="15-pauses"),
 )
+SAID_OTHERWISE = {"agents", "origin", "curve", "policy", "timing"}  # where agents' sessions are known by their tokens
 
 
 @gives_facts
 def facts_answer(found, parameters):
     """Return the facts of each finding by its name, None if there is none; of the next step; and of the caveats."""
-    ran = [one for one in FINDINGS if one.notebook in found]
+    left_out = SAID_OTHERWISE if {SHARING, AGENTS} <= found.keys() else ()
+    ran = [one for one in FINDINGS if one.notebook in found and one.name not in left_out]
     return {
         "findings": {one.name: one.choose(found) for one in ran},
         "next": choose_next(found),

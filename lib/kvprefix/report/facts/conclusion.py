@@ -93,7 +93,7 @@ def facts_limits(found, parameters):
         "bounded": [name for name in BOUNDED if name in found],
         "has_engines": ENGINES in found,
         "has_timing": "60-timing" in found,
-        "has_sessions": AGENTS in found,
+        "has_sessions": AGENTS in found and SHARING not in found,
         "sessions": (_find(found, AGENTS, "agent_sessions") or {}).get("sessions", 0),
         "arrivals": parameters.arrivals,
         "logged": starts.of_requests,
