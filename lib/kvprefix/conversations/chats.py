@@ -73,7 +73,7 @@ class Conversations(Shown):
         """Return `stamp_file` of each file as it is now; none for records in memory, which do not change."""
         if self.path is None:
             return []
-        return [stamp_file(path, shown=shown) for path in find_files(self.path)[0]]
+        return [stamp_file(path, shown=shown) for path in list_data(self.given)]
 
     def fingerprint(self, stamps):
         """Return (SHA-256, number of bytes) of the files that have these stamps, or of records in memory, as JSON."""
@@ -96,6 +96,12 @@ class Conversations(Shown):
             found = {reason: n for reason, n in counts[name].items() if n}
             lines[name] = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in found.items()) or "none"
         return {"what": f"Conversations ({self.name})", **lines}
+
+
+def list_data(source):
+    """Return the files of `bundled`, a file, a folder or a glob."""
+    path = _locate(source)
+    return [path] if path.is_file() else list(find_files(path)[0])
 
 
 def _locate(source):

@@ -13,7 +13,7 @@ from importlib import metadata
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
-from kvprefix.conversations.load import locate_data
+from kvprefix.conversations.chats import list_data
 from kvprefix.files.csv_cells import VARIABLE as CSV_SAFE
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import (
@@ -79,7 +79,7 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
     *others, last = sources
     if not (only_stale and targets[last].exists()):
         start_preloading()  # while this process reads what notebooks are made of
-    files = [locate_data(parameters.data), *map(resolve_input, parameters.timing_files())]
+    files = [*list_data(parameters.data), *map(resolve_input, parameters.timing_files())]
     stamps = [stamp_file(file) for file in files]  # all notebooks must see the same files
     known = [parameters.as_dict(), [stamp.sha256 for stamp in stamps], os.environ.get(CSV_SAFE), _list_versions()]
     made_of = {source: seal_key([hash_sources(source), *known]) for source in sources}

@@ -12,6 +12,7 @@ from kvprefix.traces.timing_files import read_think_times
 THINKS = Entries("think time")
 DAY_S = 86_400.0
 Z_90 = 1.2815515655446004  # the 90 % quantile of the standard normal distribution
+FEW_OVER_A_DAY = 2  # that any draw may have
 MOST_OVER_A_DAY = 0.01  # of the drawn think times; if more are that long, the parameters must be a mistake
 
 
@@ -31,10 +32,10 @@ class Think(Entry):
         Raises
         ------
         InputError
-            If more than MOST_OVER_A_DAY of them are longer than a day.
+            If more than MOST_OVER_A_DAY of them, and more than a few, are longer than a day.
         """
         times = self.draw_times(n, rng) if after_tool is None else self.draw_after(np.asarray(after_tool, bool), rng)
-        if (times > DAY_S).sum() > MOST_OVER_A_DAY * n:
+        if (times > DAY_S).sum() > max(MOST_OVER_A_DAY * n, FEW_OVER_A_DAY):
             raise InputError(
                 f"{100 * (times > DAY_S).mean():.1f} % of the think times are longer than a day; expected at most "
                 f"{100 * MOST_OVER_A_DAY:.0f} %: choose a smaller think_median_s or think_sigma"

@@ -168,8 +168,8 @@ def facts_usage(requests):
     return {
         "counted": len(some),
         "requests": len(requests),
-        "provider": some["usage_prompt"].sum() if len(some) else None,
-        "cached": some["usage_cached"].sum() if len(some) and some["usage_cached"].notna().any() else None,
+        "provider": int(some["usage_prompt"].sum()) if len(some) else None,
+        "cached": int(some["usage_cached"].sum()) if len(some) and some["usage_cached"].notna().any() else None,
         "here": some["prompt_tokens"].sum(),
     }
 
