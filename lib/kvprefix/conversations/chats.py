@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from kvprefix.conversations.calls import Call
-from kvprefix.conversations.load import locate_data
+from kvprefix.conversations.load import list_data, locate_data
 from kvprefix.conversations.sources import find_files
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 from kvprefix.files.paths import InputError, resolve_input
@@ -96,12 +96,6 @@ class Conversations(Shown):
             found = {reason: n for reason, n in counts[name].items() if n}
             lines[name] = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in found.items()) or "none"
         return {"what": f"Conversations ({self.name})", **lines}
-
-
-def list_data(source):
-    """Return the files of `bundled`, a file, a folder or a glob."""
-    path = _locate(source)
-    return [path] if path.is_file() else list(find_files(path)[0])
 
 
 def _locate(source):

@@ -21,6 +21,7 @@ from kvprefix.conversations.records import (
     parse_record,
     replace_halves,
 )
+from kvprefix.conversations.sources import find_files
 from kvprefix.files.paths import InputError, check_input_file, resolve_input
 
 
@@ -93,6 +94,13 @@ def locate_data(data):
             f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; expected a data file or `bundled`"
         )
     return path
+
+
+def list_data(data):
+    """Return the files of a data source: `bundled`, a file, or all of a folder or a glob."""
+    if str(data) == "bundled" or resolve_input(data).is_file():
+        return [locate_data(data)]
+    return list(find_files(data)[0])
 
 
 def iterate_conversations(path, *, max_conversations=None, drop_duplicates=False, rejoin_split=False, counts=None):

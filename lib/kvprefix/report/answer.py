@@ -34,5 +34,5 @@ def show_answer(section, found):
 
 def title_report(folder, parameters, date):
     """Return the title of a report: its name, its data and the date of its results."""
-    data = "the bundled ShareGPT" if parameters.data == "bundled" else parameters.data.rsplit("/", 1)[-1]
+    data = "the bundled ShareGPT" if parameters.data == "bundled" else parameters.data.rstrip("/").rsplit("/", 1)[-1]
     return f"{folder.name}: prefix sharing of the KV cache in {data}, {date}"

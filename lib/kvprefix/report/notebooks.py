@@ -13,7 +13,7 @@ from importlib import metadata
 from jupyter_core.utils import ensure_event_loop
 from tqdm import tqdm
 
-from kvprefix.conversations.chats import list_data
+from kvprefix.conversations.load import list_data
 from kvprefix.files.csv_cells import VARIABLE as CSV_SAFE
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import (
@@ -28,21 +28,23 @@ from kvprefix.files.paths import (
 from kvprefix.files.sealed import expect_unchanged, seal_key, stamp_file
 from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
-from kvprefix.report.section_files import SHARING, begin_section, mark_failed, write_section
+from kvprefix.report.section_files import LEFT_OUT, SHARING, begin_section, mark_failed, write_section
 from kvprefix.report.sources import hash_sources
 from kvprefix.studies.experiment import find_kind, holds_sessions
 
 FAILED = 2  # what the command returns then
 MADE_OF = "made_of"  # in the metadata of an executed copy
-LEFT_OUT = "left-out.txt"  # the report's fixed files that it does not have, for `make`
 _MODES, _FIGURES = ("single_turn", "multi_turn"), (
     "sharing_fraction_cdf", "block_hit_distribution", "reuse_gap_cdf", "comparison",
 )  # fmt: skip
-WRITES = {SHARING: [
-    *(f"{mode}_{part}" for mode in _MODES
-      for part in ("stats.json", "request_metrics.csv", "block_metrics.csv", "trace.jsonl")),
-    *(f"{figure}{suffix}" for figure in _FIGURES for suffix in (".png", ".pdf")),
-]}  # fmt: skip
+_TABLES = ("stats.json", "request_metrics.csv", "block_metrics.csv")
+WRITES = {
+    SHARING: [
+        *(f"{mode}_{part}" for mode in _MODES for part in (*_TABLES, "trace.jsonl")),
+        *(f"{figure}{suffix}" for figure in _FIGURES for suffix in (".png", ".pdf")),
+    ],
+    "15-agents": [f"multi_turn_{part}" for part in _TABLES],
+}
 REASONS = {
     "tokens": "the data list block ids, and it needs texts or tokens",
     "sessions": "it is of agents' sessions, and the data are chats without tools",
@@ -91,7 +93,8 @@ def execute_notebooks(sources, parameters, output_dir, *, jobs=1, only_stale=Fal
         read_declared(source)
     write_parameters(output_dir, parameters)
     misfits = [one for one in sources if find_misfit(one, parameters)]
-    _list_left_out(output_dir, [name for one in misfits for name in WRITES.get(one.stem, ())])
+    written = {name for one in sources if one not in misfits for name in WRITES.get(one.stem, ())}
+    _list_left_out(output_dir, [name for one in misfits for name in WRITES.get(one.stem, ()) if name not in written])
 
     def execute(source):
         alone = jobs == 1 or source == last

@@ -14,6 +14,7 @@ from kvprefix.files.paths import InputError, explain_os_errors, resolve_output, 
 
 FORM = 2  # of a section's file; raise when it changes
 SHARING = "20-prefix-sharing"  # the notebook that writes the data files
+LEFT_OUT = "left-out.txt"  # the names of a report's fixed files that it does not have, for `make`
 
 
 def write_section(folder, name, title, items):
@@ -63,7 +64,8 @@ def read_sections(folder):
 def read_stats(folder, parameters):
     """Read both modes' statistics of a report folder: a dict of mode to the content of `*_stats.json`.
 
-    If notebook 20 failed, or was left out, this run has none: the result holds the `parameters` alone.
+    If notebook 20 failed, or was left out, the result holds the `parameters` alone, or what notebook 15 wrote of a
+    trace of block ids with these parameters.
 
     Raises
     ------
@@ -73,7 +75,10 @@ def read_stats(folder, parameters):
     folder = resolve_output(folder)
     section = read_sections(folder).get(SHARING, {})
     if "failed" in section or any(item["kind"] == "absent" for item in section.get("items", [])[:1]):
-        return {"multi_turn": {"parameters": {**parameters.as_dict(), "versions": {}}}}
+        wanted, path = parameters.as_dict(), folder / "multi_turn_stats.json"
+        stats = read_json(path) if "failed" not in section and path.exists() else {"parameters": {}}
+        is_own = wanted.items() <= stats["parameters"].items()
+        return {"multi_turn": stats if is_own else {"parameters": {**wanted, "versions": {}}}}
     stats = {}
     for mode in ("single_turn", "multi_turn"):
         path = folder / f"{mode}_stats.json"

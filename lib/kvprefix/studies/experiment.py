@@ -32,7 +32,7 @@ class SessionExperiment:
         sessions start and requests follow; otherwise the trace does, as far as it tells.
     sessions : SessionTrace
     dataset : dict
-        `path`, `sha256` (of all files), `conversations` (the number of sessions), `notes`.
+        `path`, `sha256` (of a folder: a key of all its files'), `conversations` (the number of sessions), `notes`.
     """
 
     parameters: Parameters
@@ -137,8 +137,9 @@ def load_experiment(parameters):
     if parameters.max_conversations is not None:
         sessions = sessions.select(sessions.accesses.conversation < parameters.max_conversations)
     trace = sessions.accesses
+    sums = [sha256_file(file) for file in list_files(path)[0]]
     dataset = {
-        "path": parameters.data, "sha256": seal_key([sha256_file(file) for file in list_files(path)[0]]),
+        "path": parameters.data, "sha256": sums[0] if len(sums) == 1 else seal_key(sums),
         "conversations": sessions.n_sessions, "notes": trace.info["notes"],
     }  # fmt: skip
     return SessionExperiment(replace(parameters, block_size=trace.block_size), sessions, dataset)

@@ -1,5 +1,6 @@
 """The README and data cards say what is true: numbers equal the committed report's, links and files exist."""
 
+import csv
 import json
 import re
 from importlib.util import module_from_spec, spec_from_file_location
@@ -7,6 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 import pytest
 from places import LIB, PROJECT, SAMPLE
 
+from kvprefix.formats.public_sessions import SESSIONS, SOME_IDS, SOME_SHA256
 from kvprefix.report.rounding import percent
 from kvprefix.tokens.template import load_chat
 from kvprefix.tokens.tokenizer import find_tokenizer
@@ -15,6 +17,7 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CARDS = (PROJECT / "data/README.md").read_text(encoding="utf-8")
 REPORT = PROJECT / "reports/default"
 DOCS = LIB / "docs"
+LOSING = ("LFU", "S3-FIFO", "GDSF (FLOPs)")  # of policies against LRU, as the README lists them
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 PAGES = [PROJECT / "README.md", PROJECT / "data/README.md", *sorted(DOCS.rglob("*.md"))]
 
@@ -47,6 +50,43 @@ def test_the_readme_s_numbers_are_the_committed_report_s(stats):
     }
     for name, show in rows.items():
         assert f"| {name} | {show(stats['single_turn'])} | {show(stats['multi_turn'])} |" in README
+
+
+def read_table(report, name):
+    with open(PROJECT / f"reports/{report}/tables/{name}.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_chat_and_agents_stand_side_by_side_with_the_numbers_of_their_reports():
+    columns = []
+    for report in ("default", "agentic"):
+        stats = json.loads((PROJECT / f"reports/{report}/multi_turn_stats.json").read_text())
+        replies = stats["with_generated_tokens"]["token_hit_rate"]
+        needs = {row["share of the unbounded rate"]: float(row["GiB, Llama-3.1-8B"])
+                 for row in read_table(report, "40-needs")}  # fmt: skip
+        against = [(row["policy"], float(row["against LRU"])) for row in read_table(report, "50-against-lru")]
+        gain = max(points for policy, points in against if policy == "OPT")
+        lost = [min(points for policy, points in against if policy == name) for name in LOSING]
+        columns.append([
+            f"{stats['requests']:,}",
+            percent(stats["token_hit_rate"]) + (f" (with replies {percent(replies)})" if replies else ""),
+            *(f"{needs[share]:,.1f} GiB" for share in ("50.0 %", "90.0 %")), f"+{gain:.1f} points",
+            ", ".join(f"{points:.1f}" for points in lost).replace("-", "−") + " points",
+        ])  # fmt: skip
+    table = README[README.index("[agents](reports/agentic/report.md)") :].partition("\n\n")[0].split("\n")[2:]
+    assert [row.strip("| ").split(" | ")[1:] for row in table] == [list(row) for row in zip(*columns, strict=True)]
+    assert README[: README.index(table[-1])].count("\n") < 30  # on the first screen
+
+
+def test_the_card_of_the_agent_sessions_is_of_the_committed_report():
+    stats = json.loads((PROJECT / "reports/agentic/multi_turn_stats.json").read_text())
+    card = CARDS[CARDS.index("## Agent sessions") :].partition("\n## ")[0]
+    for number in (stats["requests"], stats["prompt_tokens"]["total"], *stats["blocks"].values()):
+        assert f"{number:,}" in card
+    assert stats["dataset"]["sha256"] == SOME_SHA256 and SOME_SHA256 in card and SESSIONS.repository in card
+    assert f"DATA={stats['parameters']['data']} " in card and stats["dataset"]["conversations"] == len(SOME_IDS)
+    text = (PROJECT / "reports/agentic/report.md").read_text(encoding="utf-8")
+    assert f"of {len(SOME_IDS)} agent sessions" in text.partition("## Method")[0]
 
 
 def test_the_readme_s_speeds_are_the_committed_benchmarks():

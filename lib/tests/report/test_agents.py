@@ -1,14 +1,13 @@
 """The report on agent sessions: its facts, tables and figures, and the notebook on sessions and on chats."""
 
-import json
 import shutil
 
-import numpy as np
 import pytest
 from found import FACTS
 from places import PROJECT, SAMPLE
 from said import missing
 from seen import find_faults
+from session_files import make_sessions
 
 from kvprefix.cache.curve import rate_unbounded
 from kvprefix.report.captions import state_sessions
@@ -17,30 +16,16 @@ from kvprefix.report.facts import narrow
 from kvprefix.report.facts.answer import facts_answer
 from kvprefix.report.facts.cache import tabulate_policies
 from kvprefix.report.notebooks import execute_notebooks
+from kvprefix.report.paper.tabular import fit_table
+from kvprefix.report.paper.widths import COLUMN_PT
 from kvprefix.report.plots import agents as plot
 from kvprefix.report.section_files import read_facts, read_sections
-from kvprefix.report.tables import NARROW
+from kvprefix.report.tables import NARROW, show_cells
 from kvprefix.report.words import say
 from kvprefix.studies import agents as study
 from kvprefix.studies.cache import study_policies
 from kvprefix.studies.experiment import fit_parameters, load_experiment
 from kvprefix.traces.parameters import Parameters
-
-
-def make_sessions(path, n=9):
-    rng, lines = np.random.default_rng(2), []
-    for number in range(n):
-        t, ids, fresh, requests = 0.0, [], 0, []
-        for k in range(int(rng.integers(4, 30))):
-            ids = ids[: len(ids) // 2] if k % 7 == 6 else ids
-            ids, fresh = [*ids, *range(fresh, fresh + 3)], fresh + 3
-            stop = ("tool_use", "end_turn", "")[(k % 4 == 1) + (k % 9 == 8)]
-            requests.append({"t": t, "type": "n", "model": "m", "in": 64 * len(ids) + 5, "out": 50, "hash_ids": ids,
-                             "stop": stop, "api_time": 2.0})  # fmt: skip
-            t += 2 + float(rng.exponential(15 if stop == "tool_use" else 3000))
-        lines.append({"id": number, "block_size": 64, "hash_id_scope": "local", "requests": requests})
-    path.write_text("\n".join(map(json.dumps, lines)))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +139,9 @@ def test_tables_fit_a_column(experiment, paused, policies):
     for one in (narrow.narrow_sessions(facts.tabulate_sessions(rows)),
                 narrow.narrow_pauses(facts.tabulate_pauses(paused, 64)),
                 narrow.narrow_widest(facts.select_widest(policies))):  # fmt: skip
-        assert len(one.frame.columns) <= NARROW
+        shown = show_cells(one.frame, one.formats)
+        assert len(shown["head"]) <= NARROW
+        assert fit_table(shown["head"], shown["rows"], shown["numeric"], COLUMN_PT).fits
     assert "9 sessions; block size 64 tokens; sessions start by a Poisson" in state_sessions(experiment, paused)
     assert "Poisson" not in state_sessions(experiment)
 
@@ -195,5 +182,5 @@ def test_a_report_of_sessions_has_what_needs_no_tokens(tmp_path):
         assert said in markdown
     assert "chat template" not in markdown.partition("### Definitions")[0] and "causal clock" not in markdown
     left_out = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
-    assert "multi_turn_stats.json" in left_out and len(left_out) == 16
+    assert "single_turn_stats.json" in left_out and len(left_out) == 13 and "multi_turn_stats.json" not in left_out
     assert not any((tmp_path / "out" / name).exists() for name in left_out)

@@ -192,5 +192,5 @@ def test_the_best_of_policies_and_the_ends_of_sizes_are_chosen():
     assert [one["separated"] for one in found["timing"]] == [True, False]
     assert [one["blocks"] for one in found["engines"]["pools"]] == [5000, 340000]
     assert facts_conclusion({}) == dict.fromkeys(
-        ["sharing", "block_sizes", "capacities", "policies", "engines"]
+        ["agents", "sharing", "block_sizes", "capacities", "policies", "engines"]
     ) | {"timing": [], "bounded": False}

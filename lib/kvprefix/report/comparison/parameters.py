@@ -21,7 +21,8 @@ def list_things(first, other):
     thing; the model in whose memory capacities are shown is none, nor is the encoder, which changes no id.
     """
     pair = list_parameters([first, other])
-    differ = [name for name, (one, two) in pair.items() if one != two and name not in _CHANGE_NO_RATE]
+    unknown = _CONTENTS["tokenizer"] if first.lists_blocks or other.lists_blocks else ()  # where one has no tokenizer
+    differ = [name for name, (one, two) in pair.items() if one != two and name not in (*_CHANGE_NO_RATE, *unknown)]
     of_contents = {name: thing for thing, names in _CONTENTS.items() for name in names}
     things = []
     for name in differ:
@@ -47,15 +48,17 @@ def show_parameter(name, value):
     >>> show_parameter("max_conversations", None), show_parameter("data_sha256", "0123456789abcdef")
     ('all', '0123456789ab…')
     """
+    if value is None and name != "max_conversations":
+        return "–"
     if name in TABLE:
         return TABLE[name].show(value)
-    if value is None:
-        return "–"
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return f"{text[:SHORT]}…" if name.endswith("sha256") else text
 
 
 def _flatten(parameters):
+    if parameters["tokenizer_sha256"] is None:  # a trace of block ids has none, whatever its default is
+        parameters = {**parameters, "tokenizer": None}
     flat = {name: value for name, value in parameters.items() if not isinstance(value, dict)}
     nested = {name: value for name, value in parameters.items() if isinstance(value, dict)}
     return flat | {f"{name}.{key}": one for name, value in nested.items() for key, one in value.items()}

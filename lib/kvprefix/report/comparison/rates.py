@@ -6,11 +6,10 @@ import pandas as pd
 from kvprefix.files.paths import InputError
 from kvprefix.report.comparison.differences import Beside, no_difference
 from kvprefix.report.comparison.parameters import differs_in_seed_only
-from kvprefix.report.comparison.read import MORE, RATES, read_path, refuse_cut
+from kvprefix.report.comparison.read import MORE, RATES, list_modes, read_path, refuse_cut
 from kvprefix.report.facts.sharing import name_mode
 from kvprefix.stats.intervals import interval, judge_difference
 from kvprefix.stats.paired import Counted, combine_intervals, count_blocks, draw_both
-from kvprefix.traces.workload import MODES
 
 LEFT = "tokens_left.mean"
 MEASURES = RATES | {LEFT: ("prompt tokens left to compute, per request", False)}
@@ -28,7 +27,7 @@ def compare_rates(reports):
     Returns
     -------
     measures : dict of str to list of Beside
-        Of each mode.
+        Of each mode; those that no report knows are left out.
     pairs : dict of str to list of dict
         Of each mode, how each other report's requests are paired with the first's: see `pair_requests`.
 
@@ -38,7 +37,7 @@ def compare_rates(reports):
         If no measure has a value in the first report and in another.
     """
     measures, pairs = {}, {}
-    for mode in MODES:
+    for mode in list_modes(reports):
         counted = [count_requests(one, mode) for one in reports]
         values = [_read_rates(one, mode, some) for one, some in zip(reports, counted, strict=True)]
         pairs[mode] = [pair_requests(reports[0], one, mode) for one in reports[1:]]
@@ -51,7 +50,7 @@ def compare_rates(reports):
                 {"measure": label}, {one.label: some[rate] for one, some in zip(reports, values, strict=True)},
                 {other: found[rate] for other, found in against.items()}, share, {"mode": mode, "rate": rate},
             )
-            for rate, (label, share) in MEASURES.items()
+            for rate, (label, share) in MEASURES.items() if any(some[rate] is not None for some in values)
         ]  # fmt: skip
     _need_common(measures)
     return measures, pairs
@@ -115,7 +114,7 @@ def compare_common(reports, pairs):
         Of each mode and each such report, with the keys `mode`, `report` and `measure`.
     """
     found = []
-    for mode in MODES:
+    for mode in list_modes(reports):
         for other, pair in zip(reports[1:], pairs[mode], strict=True):
             both = [count_requests(reports[0], mode), count_requests(other, mode)]
             sizes = {len(one.conversations) for one in both} | {pair["requests_common"]}

@@ -12,7 +12,7 @@ from pyarrow import csv
 from kvprefix.files.csv_cells import unguard_cells
 from kvprefix.files.paths import InputError, explain_os_errors
 from kvprefix.report.comparison.folders import RESULT
-from kvprefix.report.section_files import SHARING, read_json
+from kvprefix.report.section_files import LEFT_OUT, SHARING, read_json
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.workload import MODES
 
@@ -41,7 +41,8 @@ MORE = {  # columns of requests that reports have since these are kept: their na
     "cached_tokens_no_template": "without_template_tokens.cached",
 }
 _BLOCKS = {"accesses": pa.int64(), "first_access_s": pa.float64()}
-FILES = [f"{mode}_{name}" for mode in MODES for name in ("stats.json", "request_metrics.csv", "block_metrics.csv")]
+FILES = {mode: [f"{mode}_{name}" for name in ("stats.json", "request_metrics.csv", "block_metrics.csv")]
+         for mode in MODES}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Report:
         Its name in the comparison; no other report's.
     folder : pathlib.Path
     stats : dict
-        Of mode to the content of `*_stats.json`.
+        Of mode to the content of `*_stats.json`; a trace of block ids has no single-turn mode.
     requests, blocks : dict
         Of mode to a DataFrame of `*_request_metrics.csv` and of `*_block_metrics.csv`, without the columns not used.
     facts : dict
@@ -72,6 +73,11 @@ class Report:
     def parameters(self):
         """The parameters, with checksums and versions."""
         return self.stats[MODES[-1]]["parameters"]
+
+    @property
+    def lists_blocks(self):
+        """Whether it is of a trace of block ids, which has no tokenizer."""
+        return self.parameters["tokenizer_sha256"] is None
 
     @property
     def block_size(self):
@@ -109,6 +115,11 @@ class Report:
         return frame
 
 
+def list_modes(reports):
+    """Return the modes that all of some reports have."""
+    return [mode for mode in MODES if all(mode in one.stats for one in reports)]
+
+
 def read_report(folder, label):
     """Read and check a report's folder.
 
@@ -121,18 +132,21 @@ def read_report(folder, label):
     InputError
         The folder is no report, is half made (a file is missing, cut, or of another run), or of an older version.
     """
-    there = [name for name in FILES if (folder / name).is_file()]
+    left_out = (folder / LEFT_OUT).read_text(encoding="utf-8").split() if (folder / LEFT_OUT).is_file() else []
+    modes = [mode for mode in MODES if f"{mode}_stats.json" not in left_out]
+    files = [name for mode in modes for name in FILES[mode]]
+    there = [name for name in files if (folder / name).is_file()]
     if not there:
         what = "a comparison, not a report" if (folder / RESULT).is_file() else "no report: it has no *_stats.json"
         raise InputError(f"{folder}: is {what}; expected a folder that make report wrote")
-    for name in FILES:
+    for name in files:
         if name not in there:
             raise InputError(
                 f"{folder / name}: is missing, so the report is half made; make report NAME={label} again"
             )
-    stats = {mode: _read_stats(folder / f"{mode}_stats.json", mode, label) for mode in MODES}
+    stats = {mode: _read_stats(folder / f"{mode}_stats.json", mode, label) for mode in modes}
     requests, blocks = {}, {}
-    for mode in MODES:
+    for mode in modes:
         paths = [folder / f"{mode}_{name}_metrics.csv" for name in ("request", "block")]
         requests[mode] = _read_table(paths[0], _REQUESTS, label, MORE)
         requests[mode]["conversation_id"] = unguard_cells(requests[mode]["conversation_id"])

@@ -65,11 +65,12 @@ def facts_parameters_compared(reports):
     versions = [name for name in values if name.startswith("versions.")]
     return {
         "first": first.label,
+        "blocks": [one.label for one in reports if one.lists_blocks],
         "pairs": pairs,
         "equal": [
             {"parameter": name, "value": show_parameter(name, one)}
             for name, one in equal.items()
-            if name not in versions
+            if name not in versions and (one is not None or name == "max_conversations")
         ],
         "versions_equal": all(name in equal for name in versions),
     }

@@ -8,14 +8,15 @@ from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.report.section_files import SHARING
 
-BOUNDED = ("30-block-size", "40-cache-size", "50-eviction", "60-timing")  # notebooks whose caches evict
 ENGINES, AGENTS = "70-engine-check", "15-agents"
+BOUNDED = (AGENTS, "30-block-size", "40-cache-size", "50-eviction", "60-timing")  # notebooks whose caches evict
 
 
 @gives_facts
 def facts_conclusion(found):
     """Return the main facts of all notebooks; None for each notebook that has none."""
     parts = {
+        "agents": _conclude_agents(found.get(AGENTS, {})),
         "sharing": _find(found, SHARING, "sharing"),
         "block_sizes": _conclude_block_sizes(_find(found, "30-block-size", "block_sizes")),
         "capacities": _conclude_capacities(_find(found, "40-cache-size", "lru")),
@@ -29,6 +30,17 @@ def facts_conclusion(found):
 
 def _find(found, notebook, name):
     return found.get(notebook, {}).get(name)
+
+
+def _conclude_agents(one):
+    """Return what agent sessions share, what of the rest begins anew, and how far policies lie apart at most."""
+    if "agent_sessions" not in one:
+        return None
+    misses, policies = one.get("agent_misses"), one.get("agent_policies")
+    return {
+        **one["agent_sessions"], "anew": misses["kinds"]["anew"]["share"] if misses and misses["missed"] else None,
+        "policies": policies if policies and policies["others"] else None,
+    }  # fmt: skip
 
 
 def _conclude_block_sizes(one):

@@ -167,7 +167,7 @@ def narrow_widest(frame):
     """Narrow the table of policies at one capacity: the rate and the difference to LRU, with their intervals."""
     table = pd.DataFrame({
         "policy": frame["policy"], "rate (%)": _estimates(frame, "token hit rate", "95 % low", "95 % high"),
-        "against LRU (points)": _estimates(frame, "against LRU", "low", "high"), "verdict": frame["verdict"],
+        "against LRU (points)": _estimates(frame, "against LRU", "low", "high"),
     })  # fmt: skip
     formats = {"rate (%)": show_estimate(".1f", 100), "against LRU (points)": _difference}
     return Narrow(table, formats, say_notes(interval="sessions"))

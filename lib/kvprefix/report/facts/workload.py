@@ -9,6 +9,7 @@ from kvprefix.report.facts.plain import gives_facts
 from kvprefix.traces.arrivals import Auto
 from kvprefix.traces.clock import count_early_turns
 from kvprefix.traces.parameters import make_entry
+from kvprefix.traces.table import SESSION_NAMES, TABLE
 
 
 @gives_facts
@@ -193,10 +194,14 @@ def tabulate_load(dataset):
     return pd.DataFrame(rows, columns=["what", "count"])
 
 
-def list_parameters(stats):
-    """Return the parameters and versions of a run as a table."""
+def list_parameters(stats, kind="tokens"):
+    """Return the parameters and versions of a run as a table; of data of block ids (a `kind`), those that they heed."""
     parameters = dict(stats["multi_turn"]["parameters"])
     versions = parameters.pop("versions")
+    if kind == "blocks":
+        heeded = ("data", "data_sha256", "max_conversations", "block_size", "kv_model", *SESSION_NAMES)
+        usual = [name for name in heeded if name.startswith("think") and parameters[name] == TABLE[name].default]
+        parameters = {name: one for name, one in parameters.items() if name in heeded and name not in usual}
     rows = [(name, _show(value)) for name, value in parameters.items()]
     rows += [(f"version of {name}", version) for name, version in versions.items()]
     return pd.DataFrame(rows, columns=["parameter", "value"])

@@ -27,11 +27,14 @@ def draw_differences(measures, *, width_in=PAGE_IN):
     Parameters
     ----------
     measures : dict of str to list of `comparison.differences.Beside`
-        Of each mode; those that are no shares are left out.
+        Of each mode; those that are no shares, and those that two reports do not both know, are left out.
     width_in : float
         In inches.
     """
-    shares = {mode: [one for one in some if one.share] for mode, some in measures.items()}
+    shares = {
+        mode: [one for one in some if one.share and any(it["difference"] is not None for it in one.against.values())]
+        for mode, some in measures.items()
+    }
     names = list(dict.fromkeys(one.keys["measure"] for some in shares.values() for one in some))
     labels = list(dict.fromkeys(label for some in shares.values() for one in some for label in one.against))
     height = 0.9 + len(names) * max(0.2, 0.11 * len(labels))
