@@ -27,6 +27,7 @@ MESSAGE_TIMES = ("timestamp", "time", "created_at", "createdAt", "create_time", 
 _MARKS = frozenset({*REASONING, "name", "tool_call_id", "tool_calls", "function_call"})  # of a message that is more
 _TOOLS = ("tools", "functions")
 _SETTINGS = ("chat_template_kwargs",)
+MESSAGE_FIELDS = frozenset({"role", "from", "content", "value", *_MARKS, *MESSAGE_TIMES})  # that are read
 _HANDLED = {*_TOOLS, *_SETTINGS, "tool_calls", "function_call"}
 
 

@@ -5,6 +5,7 @@ import json
 from kvprefix.conversations.forms.fields import load_text
 from kvprefix.conversations.records import EMPTY
 
+_OF_CHAT = frozenset({"choices", "tool_calls", "reasoning_content", "reasoning"})  # an answer of OpenAI's shape
 ANSWERS = ("response", "completion", "output", "choices")  # fields of a log
 
 
@@ -37,7 +38,7 @@ def read_reply(api, answer):
     if isinstance(answer, dict):
         if api == "responses" and isinstance(answer.get("output"), list):
             return tuple(item for item in answer["output"] if isinstance(item, dict))
-        if api == "messages" and isinstance(answer.get("content"), list | str) and "choices" not in answer:
+        if api == "messages" and isinstance(answer.get("content"), list | str) and _OF_CHAT.isdisjoint(answer):
             return ({"role": "assistant", "content": answer["content"]},)
         message = _find_message(answer)
         if isinstance(message, str):
