@@ -3,6 +3,7 @@
 import json
 
 from kvprefix.conversations.forms.fields import load_text
+from kvprefix.conversations.forms.streams import join_stream
 from kvprefix.conversations.records import EMPTY
 
 _OF_CHAT = frozenset({"choices", "tool_calls", "reasoning_content", "reasoning"})  # an answer of OpenAI's shape
@@ -10,7 +11,7 @@ ANSWERS = ("response", "completion", "output", "choices")  # fields of a log
 
 
 def find_answer(*parts):
-    """Return the answer that a log holds, JSON text read; the part itself if it has `choices`; None if there is none.
+    """Return the answer that a log holds, JSON text read and streams joined; the part if it has `choices`; else None.
 
     OpenAI's batch form wraps an answer in ``{"body": ...}``.
     """
@@ -20,8 +21,9 @@ def find_answer(*parts):
         for name in ANSWERS:
             if (answer := part.get(name)) not in EMPTY:
                 answer = part if name == "choices" else load_text(answer)
-                body = load_text(answer.get("body")) if isinstance(answer, dict) and "choices" not in answer else None
-                return body if isinstance(body, dict) else answer
+                body = answer.get("body") if isinstance(answer, dict) and "choices" not in answer else None
+                body = join_stream(load_text(body))
+                return body if isinstance(body, dict) else join_stream(answer)
     return None
 
 
