@@ -83,7 +83,7 @@ def _say_requests(facts):
     apis = ", ".join(f"{n:,} of {_ENDPOINTS[api]}" for api, n in facts["apis"].items())
     yield "requests", f"{facts['requests']:,}{apis and ': '}{apis}"
     more = {
-        f"{turns['mean'] or 0:.1f} requests on average, {turns['most']:,} at most": turns["most"] > 1,
+        f"{turns['mean'] or 0:,.1f} requests on average, {turns['most']:,} at most": turns["most"] > 1,
         f"{sessions['of_sub_agents']:,} of sub-agents": sessions["of_sub_agents"],
         f"{count(sessions['calls_without_session'], 'request')} without one, each counted as one":
             sessions["calls_without_session"],

@@ -63,7 +63,7 @@ def _read_chat(record, number, place, traffic):
     if isinstance(record.get("system"), list) or any(has_blocks(message) for message in raw):
         return _make_calls(record, raw, number, place, traffic)
     read = read_dialog(record)
-    whole = json.dumps([read.messages, read.settings], sort_keys=True, default=str)
+    whole = json.dumps([read.messages, read.settings], default=str)
     traffic.reader.check_new(hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest())
     traffic.counts.repaired.update({name: n for name, n in read.repaired.items() if n})
     traffic.counts.fields.add_record(record, _USED)

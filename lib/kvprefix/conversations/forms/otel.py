@@ -92,7 +92,8 @@ def _read_span(span, place, traffic):
     start, end = find_time(_STARTS, span), find_time(_ENDS, span)
     traffic.counts.fields.add_record(_unread(attributes), ())
     session = find_name(_SESSIONS, attributes) or find_name(_TRACES, span, context)
-    usage = Usage(*(count_of(_whole(attributes), *names) for names in (_PROMPTS, _CACHED, _OUTPUTS)))
+    counts = _whole(attributes)
+    usage = Usage(*(count_of(counts, *names) for names in (_PROMPTS, _CACHED, _OUTPUTS)))
     return Call(
         "chat", body, tuple(reply), place, find_name(_SPANS, span, context), session, None,
         **order_times(traffic, place, start, None, end), usage=usage, model=model, user=find_name(_USERS, attributes),
@@ -106,8 +107,8 @@ def _unread(attributes):
 
 def _whole(attributes):
     """Return attributes with whole numbers as such: OTLP's JSON writes them as text."""
-    return {name: int(value) if isinstance(value, str) and value.isdecimal() else value
-            for name, value in attributes.items() if name.startswith(("gen_ai.usage", "llm."))}  # fmt: skip
+    found = {name: attributes[name] for name in (*_PROMPTS, *_CACHED, *_OUTPUTS) if name in attributes}
+    return {name: int(one) if isinstance(one, str) and one.isdecimal() else one for name, one in found.items()}
 
 
 def read_attributes(given):
