@@ -150,6 +150,8 @@ TRAFFIC_NOTES = """
       file's first 20 records ends with a reply, they are requests: each record is one prompt. If one does, they are a
       data set's conversations: a prompt per message of a user. A note says what was taken. All else with a list of
       messages is a conversation of a data set.
+    - An answer may be an object, JSON text, plain text, or a stream: a text of `data: {...}` lines or a list of its
+      events, which is put together.
     - `url` settles how a body is read. Without it: `input` is Responses'; `system`, `input_schema` or blocks such as
       `tool_use` are Anthropic's; all else is OpenAI's. Bodies stay as they were given: a server's rules judge them, for
       example arguments of a tool call that are no JSON.

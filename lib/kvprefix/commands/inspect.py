@@ -6,6 +6,7 @@ from kvprefix.commands.options import tell_lines
 from kvprefix.files.paths import InputError, tell
 from kvprefix.files.words import count
 
+_ENDPOINTS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 HELP = "say what a file, a folder or a glob holds, and what of it can be used"
 
 
@@ -52,7 +53,8 @@ def _say_chats(facts):
     files = sum(counts["forms"].values()) + counts["other_files"]
     yield "is", facts["label"]
     if files > 1:
-        yield "files", f"{files:,}: {_join(counts['forms'])}, {counts['other_files']:,} other"
+        other = f", {counts['other_files']:,} other" if counts["other_files"] else ""
+        yield "files", f"{files:,}: {_join(counts['forms'])}{other}"
     if counts["first_other"]:
         yield "", f"first other: {counts['first_other']}"
     cut = "" if counts["cut_at_byte"] is None else f"; the file is cut at byte {counts['cut_at_byte']:,}"
@@ -78,22 +80,23 @@ def _join(numbers):
 
 def _say_requests(facts):
     sessions, turns = facts["sessions"], facts["turns"]
-    apis = f" ({_join(facts['apis'])})" if facts["apis"] else ""
-    yield "requests", f"{facts['requests']:,}{apis}"
+    apis = ", ".join(f"{n:,} of {_ENDPOINTS[api]}" for api, n in facts["apis"].items())
+    yield "requests", f"{facts['requests']:,}{apis and ': '}{apis}"
     more = {
-        f"{turns['mean'] or 0:.1f} requests on average and {turns['most']:,} at most": facts["requests"],
+        f"{turns['mean'] or 0:,.1f} requests on average, {turns['most']:,} at most": turns["most"] > 1,
         f"{sessions['of_sub_agents']:,} of sub-agents": sessions["of_sub_agents"],
-        f"{sessions['calls_without_session']:,} of a single request that names none": sessions["calls_without_session"],
+        f"{count(sessions['calls_without_session'], 'request')} without one, each counted as one":
+            sessions["calls_without_session"],
         count(sessions["users"], "user"): sessions["users"],
-    }
+    }  # fmt: skip
     yield "sessions", "; ".join([f"{sessions['all']:,}", *(said for said, applies in more.items() if applies)])
     if facts["messages_by_role"]:
         yield "messages", _join(facts["messages_by_role"])
 
 
 def _say_times(times):
-    late = f"; {times['out_of_order']:,} out of order" if times["out_of_order"] else ""
-    yield "times", f"{times['real']:,} real, {times['modelled']:,} to be modelled, {times['missing']:,} missing{late}"
+    kinds = {"real": "real", "modelled": "to be modelled", "missing": "missing", "out_of_order": "out of order"}
+    yield "times", ", ".join(f"{times[name]:,} {said}" for name, said in kinds.items() if times[name]) or "none"
     if times["real"]:
         yield "", f"from {times['first']} to {times['last']} ({times['span_s']:,.3f} s)"
         yield "", f"{times['with_first_token']:,} with a first token's time, {times['with_end']:,} with an end"
@@ -103,8 +106,9 @@ def _say_tools(facts):
     tools = facts["tools"]
     offered = f"offered by {count(tools['with_tools'], 'request')}"
     called = f"called by {count(tools['with_tool_calls'], 'reply', 'replies')}"
-    yield "tools", f"{offered}, {called}; {count(tools['after_tool_results'], 'request')} after a result"
-    yield "reasoning", f"in {count(facts['reasoning'], 'reply', 'replies')}"
+    after = f"{count(tools['after_tool_results'], 'request')} after a result"
+    yield "tools", f"{offered}, {called}; {after}" if any(tools.values()) else "none"
+    yield "reasoning", f"in {count(facts['reasoning'], 'reply', 'replies')}" if facts["reasoning"] else "none"
 
 
 def _say_usage(usage):

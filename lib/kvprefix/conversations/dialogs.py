@@ -22,12 +22,15 @@ from kvprefix.conversations.records import (
 
 ROLES_OF_TOOLS = {"tool": "tool", "observation": "tool", "function": "tool", "function_call": "assistant"}
 SPEAKERS = {**ROLES, "developer": "developer", **ROLES_OF_TOOLS}
+_PLAIN = ("user", "assistant", "system")  # who a message may be by as it is
 REASONING = ("reasoning_content", "reasoning", "thinking")
 MESSAGE_TIMES = ("timestamp", "time", "created_at", "createdAt", "create_time", "ts", "date")
 _MARKS = frozenset({*REASONING, "name", "tool_call_id", "tool_calls", "function_call"})  # of a message that is more
 _TOOLS = ("tools", "functions")
 _SETTINGS = ("chat_template_kwargs",)
+MESSAGE_FIELDS = frozenset({"role", "from", "content", "value", *_MARKS, *MESSAGE_TIMES})  # that are read
 _HANDLED = {*_TOOLS, *_SETTINGS, "tool_calls", "function_call"}
+_NOT_RENDERED = tuple(name for name in UNRENDERED if name not in _HANDLED)
 
 
 class ReadDialog(NamedTuple):
@@ -84,15 +87,20 @@ def _read_time(message):
 
 
 def _refuse_unrendered(fields, where):
-    for name, reason in UNRENDERED.items():
-        if name not in _HANDLED and name in fields and fields[name] and fields[name] not in EMPTY:
-            raise Refused(reason, f"{where} has `{name}`, which cannot be rendered")
+    if fields.keys().isdisjoint(_NOT_RENDERED):
+        return
+    for name in _NOT_RENDERED:
+        if name in fields and fields[name] and fields[name] not in EMPTY:
+            raise Refused(UNRENDERED[name], f"{where} has `{name}`, which cannot be rendered")
 
 
 def _read_message(message, k, repaired, ids):
     """Return a message of any dialect in the shape of a chat body."""
     if not isinstance(message, dict):
         raise Refused("malformed_message", f"message {k} is no object")
+    if len(message) == 2 and message.get("role") in _PLAIN and isinstance(message.get("content"), str):
+        check_message(message, k, "chat")
+        return dict(message)
     _refuse_unrendered(message, f"message {k}")
     for name in _TOOLS:
         if message.get(name) not in EMPTY:

@@ -34,6 +34,12 @@ class FieldCounts:
         self.n_records += 1
         _count(self.of_records, record, used)
 
+    def add_messages(self, messages, used):
+        """Count the fields of messages that are not kept, those that are not `used`."""
+        self.n_messages += len(messages)
+        for message in messages:
+            _count(self.of_messages, message, used)
+
     def add_column(self, name, n):
         """Count a column of a table that was not read."""
         _count(self.of_records, {name: n}, (), n)

@@ -177,8 +177,11 @@ def _show_time(seconds):
 
 def _show_item(item):
     """Return an item as JSON in one line, cut."""
-    fields = {"body": item.body, "reply": item.reply} if isinstance(item, Call) else {"messages": item.messages}
-    if isinstance(item, Dialog):
-        fields |= item.settings
+    if isinstance(item, Call):
+        fields = {"body": item.body, "reply": item.reply}
+    elif isinstance(item, Dialog):
+        fields = {"messages": item.messages, **item.settings}
+    else:
+        fields = {"messages": [{"role": role, "content": text} for role, text in item.messages]}
     text = json.dumps(fields, ensure_ascii=False, default=str)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"

@@ -39,6 +39,8 @@ def read_time(value):
     time = number = None
     if isinstance(value, datetime):
         time = _seconds(value)
+    elif isinstance(value, str) and value[4:5] == "-" and value[10:11] in ("T", " "):  # most often
+        time = _read_text(value)
     elif isinstance(value, str):
         is_number = len(value) < 40 and _NUMBER.fullmatch(value)
         number = (int(value) if value.isdecimal() else float(value)) if is_number else None

@@ -15,6 +15,7 @@ import pyarrow as pa
 from kvprefix.files.paths import InputError, atomic_path, check_input_file
 from kvprefix.files.progress import show_progress
 
+_scan = json.JSONDecoder().scan_once
 MOST_BYTES = 2**27  # of a line or a record, decompressed; a longer one is refused, not read into memory
 # Files that are no JSON: first bytes, kind, advice. UTF-16 shows by its mark, or by "{" or "[".
 _OTHER_KINDS = (
@@ -145,6 +146,13 @@ def read_first(path):
 
 def load_json(text):
     """Return the JSON value of a text; a whole number with more digits than Python reads becomes an infinite float."""
+    try:  # what `json.loads` does, without its look at the encoding; whatever is odd goes there
+        line = text if isinstance(text, str) else text.decode()
+        value, end = _scan(line, 0)
+        if end == len(line) or not line[end:].strip(" \t\n\r"):
+            return value
+    except (StopIteration, ValueError, RecursionError):
+        pass
     try:
         return json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kvprefix.conversations.forms import requests
 from kvprefix.conversations.forms.registry import FORMS
 from kvprefix.conversations.survey import Survey
 from kvprefix.conversations.traffic import TrafficCounts, expected_forms, read_traffic
@@ -77,8 +78,15 @@ def _inspect_chats(source, progress):
     return {
         "kind": "chats",
         "form": names[0] if len(names) == 1 else names,
-        "label": "; ".join(FORMS[name].label for name in names),
+        "label": _name(names, survey.apis),
         "source": Path(str(source)).name,
         "counts": counts.as_dict(),
         **survey.as_dict(),
     }
+
+
+def _name(names, apis):
+    """Return what a source is; its requests may be of several endpoints, whatever the first one is of."""
+    of_requests = {one.name for one in requests.FORMS}
+    labels = ["logs of requests" if name in of_requests and len(apis) > 1 else FORMS[name].label for name in names]
+    return "; ".join(dict.fromkeys(labels))

@@ -1,7 +1,11 @@
 """Every form with each of its values replaced by one of another kind: counted or refused, never a crash."""
 
 import copy
+import itertools
 import json
+import random
+import re
+from collections import Counter
 
 import pytest
 from places import SHARED
@@ -128,6 +132,72 @@ def test_a_value_of_another_kind_is_counted(form):
     for path in list_places(records):
         for odd in ODD:
             read(replaced(records, path, odd))
+
+
+MARK = re.compile(r"mark[0-9]+x")
+SHOWN = ("text", "content", "value", "message", "output", "response", "arguments", "input", "system", "stringValue")
+
+
+def mark(value, numbers):
+    """Return a value with a mark of its own in each text that a prompt may show."""
+    if isinstance(value, list):
+        return [mark(one, numbers) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: f"{one} mark{next(numbers)}x"
+        if isinstance(one, str) and name.endswith(SHOWN) and one[:1] not in "{["
+        else mark(one, numbers)
+        for name, one in value.items()
+    }
+
+
+def mutate(records, draw):
+    """Return records of which one place is left out, replaced, renamed, repeated, of an odd kind, cut or moved."""
+    records = copy.deepcopy(records)
+    path = draw.choice(list(list_places(records)))
+    node, last = records, path[-1]
+    for step in path[:-1]:
+        node = node[step]
+    kind = draw.choice(["drop", "replace", "rename", "repeat", "block", "cut", "reorder"])
+    if kind == "drop":
+        del node[last]
+    elif kind == "replace":
+        node[last] = draw.choice(ODD)
+    elif kind == "rename" and isinstance(node, dict):
+        node["other"] = node.pop(last)
+    elif kind == "repeat" and isinstance(node, list):
+        node.insert(last, copy.deepcopy(node[last]))
+    elif kind == "block" and isinstance(node[last], str):
+        node[last] = [{"type": draw.choice(["text", "image", "audio", "hologram", "tool_use"]), "text": node[last]}]
+    elif kind == "cut" and isinstance(node[last], str):
+        node[last] = node[last][: len(node[last]) // 2]
+    elif isinstance(node, dict):
+        items = draw.sample(list(node.items()), len(node))
+        node.clear()
+        node.update(items)
+    return records
+
+
+def read_marked(records):
+    """Return the marks that no call or conversation holds, and all that was counted, by name."""
+    counts = TrafficCounts()
+    items = list(read_traffic(records, counts=counts))
+    lost = set(MARK.findall(json.dumps(records))) - set(MARK.findall(json.dumps(items, default=str)))
+    said = counts.as_dict()
+    kept_not = said.get("not_kept", {})
+    of_fields = (kept_not.get(name, {}) for name in ("record_fields", "message_fields"))
+    return lost, sum(map(Counter, (said["skipped"], said["noted"], said["repaired"], *of_fields)), Counter())
+
+
+@pytest.mark.parametrize("form", SAMPLES)
+def test_no_text_is_lost_without_a_count(form):
+    records, draw = mark(SAMPLES[form], itertools.count()), random.Random(form)
+    usual, counted = read_marked(records)
+    for _ in range(150):
+        changed = mutate(records, draw)
+        lost, now_counted = read_marked(changed)
+        assert not lost - usual or now_counted - counted, changed
 
 
 @pytest.mark.parametrize("form", SAMPLES)

@@ -187,6 +187,68 @@ def test_answers_of_the_other_endpoints():
     assert (call.api, call.reply, call.usage) == ("responses", (item,), Usage(9, 4, 1))
 
 
+def chunk(delta, **more):
+    return {"object": "chat.completion.chunk", "created": 5, "choices": [{"index": 0, "delta": delta}], **more}
+
+
+def part(index=0, **function):
+    return {"tool_calls": [{"index": index, "function": function}]}
+
+
+STREAMS = {
+    "chat": (
+        [chunk({"role": "assistant", "content": ""}), chunk({"reasoning_content": "h"}),
+         chunk({"reasoning_content": "m"}), chunk({"content": "an"}), chunk({"content": "swer"}),
+         {**chunk({}), "choices": [], "usage": {"prompt_tokens": 3}}],
+        {**REPLY, "reasoning_content": "hm"},
+        Usage(3),
+    ),
+    "tools": (
+        [chunk({"role": "assistant", "content": None}),
+         chunk({"tool_calls": [{**CALL, "index": 0, "function": {"name": "f", "arguments": ""}}]}),
+         chunk(part(arguments='{"a"')), chunk(part(arguments=": 1}"))],
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+        Usage(),
+    ),
+    "messages": (
+        [{"type": "message_start", "message": {"id": "m", "role": "assistant", "content": [], "usage": {
+            "input_tokens": 3, "output_tokens": 1}}},
+         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}},
+         {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "f",
+                                                                       "input": {}}},
+         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"a": '}},
+         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": "1}"}},
+         {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}}],
+        {"role": "assistant", "content": [{"type": "text", "text": "a"},
+                                          {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}}]},
+        Usage(3, None, 9),
+    ),
+    "responses": (
+        [{"type": "response.created", "response": {"output": []}},
+         {"type": "response.output_item.done", "item": {"type": "message", "role": "assistant", "content": "a"}},
+         {"type": "response.completed", "response": {
+             "output": [{"type": "message", "role": "assistant", "content": "a"}], "usage": {"input_tokens": 3}}}],
+        {"type": "message", "role": "assistant", "content": "a"},
+        Usage(3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: {"status_code": 200, "body": one}])
+def test_a_streamed_answer_is_put_together(name, wrap):
+    events, reply, usage = STREAMS[name]
+    text = "".join(f"event: x\ndata: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    body = {"input": "q"} if name == "responses" else BODY
+    url = "/v1/chat/completions" if name in ("chat", "tools") else f"/v1/{name}"
+    for answer in (text, events):
+        call = call_of({"url": url, "body": body, "response": wrap(answer)})
+        assert (call.reply, call.usage) == ((reply,), usage)
+    if name == "responses":  # it broke off: what it had said
+        assert call_of({"url": url, "body": body, "response": events[:2]}).reply == (reply,)
+
+
 def test_names_sessions_times_and_users():
     call = call_of({
         "request_id": 7, "session_id": "s", "user": "u", "startTime": 1764064800.25, "endTime": 1764064804250,

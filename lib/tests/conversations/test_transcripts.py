@@ -296,6 +296,10 @@ class Rollout:
         info = {"total_token_usage": {"input_tokens": self.total}, "last_token_usage": usage}
         return self.row("event_msg", {"type": "token_count", "info": info}, wait_s)
 
+    def record(self, n, response):
+        usage = {"input_tokens": n, "cached_input_tokens": 1, "output_tokens": 2}
+        return self.row("token_usage_record", {"thread_id": "s", "response_id": response, "usage": usage})
+
     def read(self, folder):
         (folder / "rollout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows))
         return read(folder / "rollout.jsonl")
@@ -316,6 +320,17 @@ def test_an_output_before_the_count_of_tokens_follows_the_answer(tmp_path):
     assert [item["type"] for item in calls[0].reply] == ["function_call"]
     assert calls[0].reply[0]["arguments"] == "{"  # invalid JSON stays: a server judges it
     assert [call.end_s - call.start_s for call in calls] == [2, 1]
+
+
+def test_a_record_of_usage_per_response_is_a_call_and_the_count_beside_it_is_none(tmp_path):
+    rollout = Rollout().message("user", "q").message("assistant", "before").count(5)  # by an older version
+    rollout.message("user", "r").item("function_call", call_id="c", name="f", arguments="{}").record(9, "r1")
+    rollout.item("function_call_output", call_id="c", output="o").count(9).record(9, "r1")
+    rollout.message("assistant", "done").count(12).record(12, "r2")
+    calls, counts = rollout.read(tmp_path)
+    assert inputs(calls) == [["q"], ["q", "before", "r"], ["q", "before", "r", "c", "c"]]
+    assert [call.usage.prompt for call in calls] == [5, 9, 12]
+    assert counts.skipped == {"repeated_token_count": 3} and "messages_of_no_call" not in counts.noted
 
 
 def test_turns_that_were_rolled_back_are_in_no_later_prompt(tmp_path):
@@ -351,4 +366,6 @@ def test_odd_rows_of_a_rollout_are_counted(tmp_path):
     assert inputs(calls) == [["q"]]
     assert counts.skipped == {"with_odd_time": 1, "no_object": 2, "with_images": 1}
     assert counts.noted["answers_without_usage"] == 1
-    assert Rollout().message("user", "q").read(tmp_path)[1].noted == {"sessions_without_calls": 1}
+    assert Rollout().message("user", "q").read(tmp_path)[1].noted == {
+        "sessions_without_calls": 1, "messages_of_no_call": 1, "instructions_not_in_the_file": 1
+    }  # fmt: skip

@@ -3,13 +3,15 @@
 import json
 
 from kvprefix.conversations.forms.fields import load_text
+from kvprefix.conversations.forms.streams import join_stream
 from kvprefix.conversations.records import EMPTY
 
+_OF_CHAT = frozenset({"choices", "tool_calls", "reasoning_content", "reasoning"})  # an answer of OpenAI's shape
 ANSWERS = ("response", "completion", "output", "choices")  # fields of a log
 
 
 def find_answer(*parts):
-    """Return the answer that a log holds, JSON text read; the part itself if it has `choices`; None if there is none.
+    """Return the answer that a log holds, JSON text read and streams joined; the part if it has `choices`; else None.
 
     OpenAI's batch form wraps an answer in ``{"body": ...}``.
     """
@@ -19,8 +21,9 @@ def find_answer(*parts):
         for name in ANSWERS:
             if (answer := part.get(name)) not in EMPTY:
                 answer = part if name == "choices" else load_text(answer)
-                body = load_text(answer.get("body")) if isinstance(answer, dict) and "choices" not in answer else None
-                return body if isinstance(body, dict) else answer
+                body = answer.get("body") if isinstance(answer, dict) and "choices" not in answer else None
+                body = join_stream(load_text(body))
+                return body if isinstance(body, dict) else join_stream(answer)
     return None
 
 
@@ -37,7 +40,7 @@ def read_reply(api, answer):
     if isinstance(answer, dict):
         if api == "responses" and isinstance(answer.get("output"), list):
             return tuple(item for item in answer["output"] if isinstance(item, dict))
-        if api == "messages" and isinstance(answer.get("content"), list | str) and "choices" not in answer:
+        if api == "messages" and isinstance(answer.get("content"), list | str) and _OF_CHAT.isdisjoint(answer):
             return ({"role": "assistant", "content": answer["content"]},)
         message = _find_message(answer)
         if isinstance(message, str):

@@ -15,6 +15,10 @@ from kvprefix.conversations.records import EMPTY, Refused, replace_halves
 
 _ROLES = {"system": "system", "user": "user", "agent": "assistant"}
 _USED = frozenset({"schema_version", "session_id", "trajectory_id", "agent", "steps", "subagent_trajectories"})
+_STEP = frozenset({
+    "step_id", "timestamp", "source", "model_name", "message", "reasoning_content", "tool_calls", "observation",
+    "metrics", "is_copied_context", "llm_call_count",
+})  # fmt: skip
 
 
 def fits(record):
@@ -44,10 +48,13 @@ def _read_trajectory(record, place, traffic, parent=None):
         elif _is_call(step):
             traffic.counts.note("answers_to_nothing", where, "no step before it")
         history += messages
+    if not calls:
+        traffic.counts.note("trajectories_without_calls", place, "no step of the agent follows another step")
     if not tools and any("tool_calls" in message for message in history):
         traffic.counts.note("tools_not_in_the_file", place, "the agent calls tools that it does not define")
     for one in list_objects(record.get("subagent_trajectories")):
         calls += _read_trajectory(one, place, traffic, session)
+    traffic.counts.fields.add_messages(record["steps"], _STEP)
     if parent is None:
         traffic.counts.fields.add_record(record, _USED)
     return calls
@@ -70,7 +77,9 @@ def _read_step(step, k):
     """Return a step as chat messages: itself, and the results of its tools."""
     if not isinstance(step, dict) or str(step.get("source")) not in _ROLES:
         raise Refused("malformed_step", f"step {k} has no source {', '.join(_ROLES)}")
-    made = {"role": _ROLES[step["source"]], "content": step.get("message", "")}
+    if "message" not in step:
+        raise Refused("malformed_step", f"step {k} has no message")
+    made = {"role": _ROLES[step["source"]], "content": step["message"]}
     if step.get("reasoning_content") not in EMPTY:
         made["reasoning_content"] = step["reasoning_content"]
     if step.get("tool_calls") not in EMPTY:
@@ -104,6 +113,7 @@ FORM = Form(
     "`schema_version` that begins with `ATIF`, `agent`, a list of `steps`",
     "a call per step of the agent: messages, reasoning, tool calls, results, tool definitions, time, metrics, "
     "sub-agents' trajectories as sessions",
-    "`malformed_step`, `malformed_tool_call`, `with_images`; noted: `tools_not_in_the_file`",
+    "`malformed_step`, `malformed_tool_call`, `with_images`; noted: `tools_not_in_the_file`, "
+    "`trajectories_without_calls`",
     fits, read_each(_read_trajectory), frozenset({"steps"}), _USED,
 )  # fmt: skip

@@ -105,9 +105,9 @@ def check_message(message, k, api):
     named = isinstance(message, dict) and (isinstance(message.get("role"), str) or api == "responses")
     if not named:
         raise Refused("malformed_message", f"message {k} has no text `role`: {show_value(message)}")
-    if reason := find_media(message):
-        raise Refused(reason, f"message {k} has content that is no text")
     content = message.get("content")
+    if (not isinstance(content, str) or "output" in message) and (reason := find_media(message)):
+        raise Refused(reason, f"message {k} has content that is no text")
     if not isinstance(content, str | list | None):
         raise Refused("malformed_message", f"message {k} has content {show_value(content)}; expected a text or parts")
     if isinstance(content, str) and len(content) > MOST_CHARACTERS:

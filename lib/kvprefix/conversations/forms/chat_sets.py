@@ -8,7 +8,7 @@ import hashlib
 import json
 
 from kvprefix.conversations.calls import Call, Dialog
-from kvprefix.conversations.dialogs import is_more_than_text, read_dialog, read_message_times
+from kvprefix.conversations.dialogs import MESSAGE_FIELDS, is_more_than_text, read_dialog, read_message_times
 from kvprefix.conversations.forms.bodies import check_body, has_blocks
 from kvprefix.conversations.forms.fields import TIMES, load_text
 from kvprefix.conversations.forms.form import Form
@@ -17,6 +17,7 @@ from kvprefix.conversations.records import EMPTY, LIST_FIELDS, UNRENDERED, Refus
 
 _NOT_OF_TEXT = frozenset({"with_tools", "unknown_speaker", "with_thinking", "with_system_blocks", "malformed_message",
                           "with_chat_template_kwargs"})  # fmt: skip
+_ROLES = ("user", "assistant", "system")  # of Anthropic's form
 _TURN_TEXTS = frozenset({"text", "system_prompt"})
 _USED = frozenset({"id", "conversation_id", *LIST_FIELDS, "system", "system_prompt", "tools", "functions",
                    "chat_template_kwargs"})  # fmt: skip
@@ -62,10 +63,11 @@ def _read_chat(record, number, place, traffic):
     if isinstance(record.get("system"), list) or any(has_blocks(message) for message in raw):
         return _make_calls(record, raw, number, place, traffic)
     read = read_dialog(record)
-    whole = json.dumps([read.messages, read.settings], sort_keys=True, default=str)
+    whole = json.dumps([read.messages, read.settings], default=str)
     traffic.reader.check_new(hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=16).digest())
     traffic.counts.repaired.update({name: n for name, n in read.repaired.items() if n})
     traffic.counts.fields.add_record(record, _USED)
+    traffic.counts.fields.add_messages(raw, MESSAGE_FIELDS)
     return [Dialog(traffic.reader.name(record, number), read.messages, read.settings, place, read.times_s)]
 
 
@@ -101,6 +103,9 @@ def _make_calls(record, raw, number, place, traffic):
     """Return a call for each reply of a conversation in Anthropic's shape, and for what is left after the last."""
     body = {name: record[name] for name in ("system", "tools") if record.get(name) not in EMPTY}
     check_body("messages", {"messages": raw})
+    odd = next((message["role"] for message in raw if message["role"] not in _ROLES), None)
+    if odd is not None:
+        raise Refused("unknown_speaker", f"a message is by {odd[:40]!r}; known: {', '.join(_ROLES)}")
     name = traffic.reader.name(record, number)
     ends = [k for k, message in enumerate(raw) if message.get("role") == "assistant" and k]
     ends += [len(raw)] if raw[-1].get("role") == "user" else []

@@ -1,9 +1,10 @@
 """Codex's rollout files: items of Responses, settings of turns, counts of tokens.
 
-A call is a count of tokens whose total differs from the one before: its answer is what came last, its prompt all items
-before that, in Responses' shape. A forked session starts with a copy of its parent's history, whose counts are not its
-own. Compaction replaces the history. Reasoning is encrypted: it is kept as it is, and no open server renders it. The
-tools are not in the file: the text of a prompt is a lower bound, `usage` is the provider's.
+A call is a count of tokens whose total differs from the one before, or, in newer files, one per response: its answer is
+what came last, its prompt all items before that, in Responses' shape. A forked session starts with a copy of its
+parent's history, whose counts are not its own. Compaction replaces the history. Reasoning is encrypted: it is kept as
+it is, and no open server renders it. The tools are not in the file: the text of a prompt is a lower bound, `usage` is
+the provider's.
 """
 
 from kvprefix.conversations.calls import Call, Usage
@@ -13,7 +14,8 @@ from kvprefix.conversations.forms.form import Form
 from kvprefix.conversations.forms.requests import find_model
 from kvprefix.conversations.records import Refused
 
-_TYPES = frozenset({"session_meta", "turn_context", "response_item", "event_msg", "compacted"})
+_TYPES = frozenset({"session_meta", "turn_context", "response_item", "event_msg", "compacted",
+                    "token_usage_record"})  # fmt: skip
 _COPY_GAP_S = 0.1  # rows of a copied history are closer together than a model can answer
 _CONTEXT = ("<environment_context>", "<user_instructions>", "<permissions", "# AGENTS.md")
 
@@ -45,6 +47,8 @@ class _Rollout:
         self.context, self.history, self.n_calls = {}, [], 0
         self.answer, self.times, self.late = [], [], []  # items of the answer, their times; items that follow it
         self.is_copy = self.saw_gap = self.saw_context = False
+        self.ended_by, self.responses = None, set()  # the kind of the last count, and the responses that are counted
+        self.n_known = 0  # items of the history that a call has
         self.media = None  # the reason to skip what has such an item in its prompt
 
     def read(self, record):
@@ -69,7 +73,9 @@ class _Rollout:
         elif kind == "compacted":
             self._compact(payload, record)
         elif kind == "event_msg" and payload.get("type") == "token_count":
-            return self._end_call(payload, time, record)
+            return self._read_count(payload, time, record)
+        elif kind == "token_usage_record":
+            return self._read_record(payload, time, record)
         elif kind == "event_msg" and payload.get("type") == "thread_rolled_back":
             self._roll_back(payload, record)
         else:
@@ -91,6 +97,9 @@ class _Rollout:
         base = meta.get("base_instructions")
         text = base.get("text") if isinstance(base, dict) else meta.get("instructions")
         self.instructions = text if isinstance(text, str) else None
+        if self.instructions is None:
+            where = self.traffic.file or "the file"
+            self.counts.note("instructions_not_in_the_file", where, "it has no text of a system prompt")
 
     def _add_item(self, item, time, record):
         """Take an item: of the answer, a result of one of its calls, or something new, which ends the answer."""
@@ -129,6 +138,7 @@ class _Rollout:
         self._replace([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}])
 
     def _replace(self, history):
+        self.n_known = 0
         self.history, self.media = history, next(filter(None, map(find_media, history)), None)
 
     def _roll_back(self, payload, record):
@@ -141,20 +151,36 @@ class _Rollout:
             self.counts.note("turns_rolled_back", record.place, "they are left out of what follows", n)
             self._replace(self.history[: turns[-min(n, len(turns))]])
 
-    def _end_call(self, payload, time, record):
-        """Return the call that a count of tokens ends."""
+    def _read_count(self, payload, time, record):
+        """Return the call that a `token_count` ends."""
         info = payload.get("info")
         if not isinstance(info, dict):
             raise Refused("token_count_without_info", "counts no tokens")
-        total, last = info.get("total_token_usage"), info.get("last_token_usage")
+        total = info.get("total_token_usage")
         if total == self.total:
             raise Refused("repeated_token_count", "has the same total as the one before")
         self.total = total
+        return self._end_call("token_count", info.get("last_token_usage"), time, record)
+
+    def _read_record(self, payload, time, record):
+        """Return the call that a `token_usage_record` ends, which newer files have beside a `token_count`."""
+        response = payload.get("response_id")
+        if isinstance(response, str) and response in self.responses:
+            raise Refused("repeated_token_count", "counts a response that an earlier row counts")
+        self.responses.add(str(response))
+        return self._end_call("token_usage_record", payload.get("usage"), time, record)
+
+    def _end_call(self, kind, usage, time, record):
+        """Return the call that a count of tokens ends; raise Refused for one of a copy, or of an answer counted."""
         if self.is_copied:
             self._take_in()
             raise Refused("copied_token_count", "belongs to the history of the session that this one continues")
-        call = self._make_call(last if isinstance(last, dict) else {}, time, record)
+        if not self.answer and self.ended_by not in (None, kind):
+            raise Refused("repeated_token_count", f"the {self.ended_by} before it counts the same answer")
+        self.ended_by = kind
+        call = self._make_call(usage if isinstance(usage, dict) else {}, time, record)
         self._take_in()
+        self.n_known = len(self.history)
         if self.media:
             raise Refused(self.media, "its prompt has an item that is no text")
         return call
@@ -183,6 +209,9 @@ class _Rollout:
             self.counts.skip("unparsable_line", f"{where}, byte {cut}", "the last line is cut")
         if self.answer:
             self.counts.note("answers_without_usage", where, "no count of tokens follows: no call is made")
+        left = len(self.history) + len(self.late) - self.n_known
+        if left > 0:
+            self.counts.note("messages_of_no_call", where, "no call that is read has them", left)
         if not self.n_calls:
             self.counts.note("sessions_without_calls", where, "no count of tokens: no call can be read")
 
@@ -203,8 +232,10 @@ def _is_turn(item):
 FORM = Form(
     "codex", "Codex rollouts",
     "rows of `timestamp`, `type` (`session_meta`, `response_item`, ...) and `payload`",
-    "a call per `token_count` with a new total, its usage, instructions, items, compaction, forks, turns rolled back",
+    "a call per `token_count` with a new total, or per `token_usage_record`, its usage, instructions, items, "
+    "compaction, forks, turns rolled back",
     "`not_messages`, `repeated_token_count`, `copied_token_count`, `token_count_without_info`, `unparsable_line`; "
-    "noted: `encrypted_reasoning`, `text_is_a_lower_bound`, `answers_without_usage`",
+    "noted: `encrypted_reasoning`, `text_is_a_lower_bound`, `answers_without_usage`, `messages_of_no_call`, "
+    "`instructions_not_in_the_file`",
     fits, read_rollout,
 )  # fmt: skip

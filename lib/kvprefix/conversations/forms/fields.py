@@ -32,9 +32,10 @@ def load_text(value):
 def find_filled(names, *parts):
     """Return (name, value) of the first field of these names that is not empty in one of the parts; (None, None)."""
     for part in parts:
-        if isinstance(part, dict):
+        if isinstance(part, dict) and not part.keys().isdisjoint(names):
             for name in names:
-                if (value := part.get(name)) not in EMPTY:
+                value = part.get(name)
+                if value is not None and value not in EMPTY:
                     return name, value
     return None, None
 
@@ -70,10 +71,11 @@ def _show(value):
 def find_times(traffic, place, *parts):
     """Return when a call was sent, its first token came, and its answer was whole: `start_s` and so on."""
     start, first, end = (find_time(names, *parts) for names in (_STARTS, _FIRSTS, _ENDS))
-    for name, which in _LASTING_MS.items():
+    lasting = () if start is None or all(_LASTING_MS.keys().isdisjoint(one) for one in parts) else _LASTING_MS
+    for name in lasting:
         lasted = find_filled((name,), *parts)[1]
-        if start is not None and isinstance(lasted, int | float) and not isinstance(lasted, bool) and lasted >= 0:
-            first, end = (start + lasted / 1e3, end) if which == "first" else (first, start + lasted / 1e3)
+        if isinstance(lasted, int | float) and not isinstance(lasted, bool) and lasted >= 0:
+            first, end = (start + lasted / 1e3, end) if _LASTING_MS[name] == "first" else (first, start + lasted / 1e3)
     return order_times(traffic, place, start, first, end)
 
 

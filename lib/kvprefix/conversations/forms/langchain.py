@@ -21,7 +21,7 @@ def read_message(message):
     named = message.get("id")
     kind = named[-1] if isinstance(named, list) and named else message.get("type")
     fields = next((message[name] for name in ("kwargs", "data") if isinstance(message.get(name), dict)), message)
-    if not isinstance(kind, str) or kind.lower().removesuffix("chunk") not in _ROLES:
+    if not isinstance(kind, str) or kind.lower().removesuffix("chunk") not in _ROLES or "content" not in fields:
         return message
     role = _ROLES[kind.lower().removesuffix("chunk")] or fields.get("role")
     made = {"role": role, "content": fields.get("content")}

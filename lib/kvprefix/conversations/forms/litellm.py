@@ -42,7 +42,7 @@ def _read_payload(record, place, traffic):
         raise Refused("cache_hit", "LiteLLM's own cache answered: it never reached an engine")
     if record.get("status", "success") != "success":
         raise Refused("failure", f"has status {show_value(record['status'])}")
-    api = _APIS.get(record.get("call_type"))
+    api = _APIS.get(str(record.get("call_type")))
     if api is None:
         raise Refused("no_chat_call", f"has call_type {show_value(record.get('call_type'))}")
     body = _find_sent(record, api) or _make_body(record, api, place, traffic)

@@ -9,7 +9,7 @@ from kvprefix.conversations.calls import Call, Usage
 from kvprefix.conversations.forms.bodies import check_body
 from kvprefix.conversations.forms.fields import count_of, find_name, find_time, order_times
 from kvprefix.conversations.forms.form import Form, list_objects, read_each
-from kvprefix.conversations.forms.otel_messages import read_exchange
+from kvprefix.conversations.forms.otel_messages import ATTRIBUTES, INDEXED, read_exchange
 from kvprefix.conversations.records import Refused
 
 _CALLS = frozenset({None, "chat", "generate_content", "text_completion", "completion", "responses"})
@@ -27,6 +27,8 @@ _CACHED = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_inpu
            "llm.usage.cache_read_input_tokens", "llm.token_count.prompt_details.cache_read")  # fmt: skip
 _OUTPUTS = ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.usage.completion_tokens",
             "llm.token_count.completion")  # fmt: skip
+_READ = frozenset({*ATTRIBUTES, *_OPERATIONS, *_SESSIONS, *_MODELS, *_USERS, *_PROMPTS, *_CACHED, *_OUTPUTS,
+                   "openinference.span.kind"})  # fmt: skip
 
 
 def fits(record):
@@ -71,7 +73,7 @@ def _read_span(span, place, traffic):
             attributes = {**attributes, **given}
     kind = attributes.get("openinference.span.kind")
     operation = next((attributes[name] for name in _OPERATIONS if name in attributes), None)
-    if operation not in _CALLS or kind not in (None, "LLM"):
+    if not isinstance(operation, str | None) or operation not in _CALLS or kind not in (None, "LLM"):
         raise Refused("no_llm_span", f"is of {str(operation if kind is None else kind)[:40]}")
     status = span.get("status") if isinstance(span.get("status"), dict) else {}
     if status.get("code", status.get("status_code")) in (2, "STATUS_CODE_ERROR", "ERROR"):
@@ -88,18 +90,25 @@ def _read_span(span, place, traffic):
         traffic.counts.note("answers_not_read", place, "its answer was not recorded")
     context = span.get("context")
     start, end = find_time(_STARTS, span), find_time(_ENDS, span)
+    traffic.counts.fields.add_record(_unread(attributes), ())
     session = find_name(_SESSIONS, attributes) or find_name(_TRACES, span, context)
-    usage = Usage(*(count_of(_whole(attributes), *names) for names in (_PROMPTS, _CACHED, _OUTPUTS)))
+    counts = _whole(attributes)
+    usage = Usage(*(count_of(counts, *names) for names in (_PROMPTS, _CACHED, _OUTPUTS)))
     return Call(
         "chat", body, tuple(reply), place, find_name(_SPANS, span, context), session, None,
         **order_times(traffic, place, start, None, end), usage=usage, model=model, user=find_name(_USERS, attributes),
     )  # fmt: skip
 
 
+def _unread(attributes):
+    """Return the attributes that nothing is made of."""
+    return {name: one for name, one in attributes.items() if name not in _READ and not name.startswith(INDEXED)}
+
+
 def _whole(attributes):
     """Return attributes with whole numbers as such: OTLP's JSON writes them as text."""
-    return {name: int(value) if isinstance(value, str) and value.isdecimal() else value
-            for name, value in attributes.items() if name.startswith(("gen_ai.usage", "llm."))}  # fmt: skip
+    found = {name: attributes[name] for name in (*_PROMPTS, *_CACHED, *_OUTPUTS) if name in attributes}
+    return {name: int(one) if isinstance(one, str) and one.isdecimal() else one for name, one in found.items()}
 
 
 def read_attributes(given):

@@ -8,6 +8,11 @@ from kvprefix.conversations.records import EMPTY, Refused
 _EVENT_ROLES = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
 _PARTS = ("text", "input_text", "output_text", "image_url", "image", "input_image")
 _INDEXED = (("gen_ai.prompt.", "gen_ai.completion."), ("llm.input_messages.", "llm.output_messages."))
+ATTRIBUTES = frozenset({
+    "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions",
+    "llm.request.functions",
+})  # fmt: skip
+INDEXED = (*(prefix for pair in _INDEXED for prefix in pair), "llm.tools.", "llm.request.functions.")
 
 
 def read_exchange(attributes, events):
@@ -65,8 +70,8 @@ def _read_parts(message):
     for part in message["parts"]:
         kind = part.get("type") if isinstance(part, dict) else "text"
         content = part.get("content", part.get("text")) if isinstance(part, dict) else part
-        if kind == "text" and isinstance(content, str | None):
-            texts.append(content or "")
+        if kind == "text" and isinstance(content, str):
+            texts.append(content)
         elif kind == "reasoning" and isinstance(content, str):
             reasoning.append(content)
         elif kind == "tool_call":
@@ -139,7 +144,7 @@ def _read_indexed(given):
             _make_call(one.get("id"), function.get("name"), function.get("arguments"))
             for one, function in zip(calls, functions, strict=True)
         ]
-    elif made["content"] is None:
+    elif made["content"] is None and made["role"] == "assistant":
         made["content"] = ""
     for name in ("tool_call_id", "name"):
         if given.get(name) not in EMPTY:
@@ -173,7 +178,7 @@ def _read_event(name, given):
     calls = load_text(given.get("tool_calls"))
     if isinstance(calls, list) and calls:
         made["tool_calls"] = calls
-    elif made["content"] is None:
+    elif made["content"] is None and made["role"] == "assistant":
         made["content"] = ""
     if made["role"] == "tool" and given.get("id") is not None:
         made["tool_call_id"] = given["id"]
