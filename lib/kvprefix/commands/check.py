@@ -35,8 +35,9 @@ def add_options(parser):
         help="sequential (one at a time: exact; the default) or trace (at the times of the trace)",
     )  # fmt: skip
     parser.add_argument(
-        "--speed", default="1", help="with --timing trace: send N times as fast as the trace (default: %(default)s)"
-    )
+        "--speed", dest="send_speed", default="1",
+        help="with --timing trace: send N times as fast as the trace (default: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--api", default="completions", help="completions (token ids; the default) or chat (messages)")
     parser.add_argument(
         "--max-tokens", default="1",
@@ -48,7 +49,7 @@ def add_options(parser):
     parser.add_argument("--attempts", default="5", help="attempts per request, at most (default: %(default)s)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of continuing an earlier check")
     parser.add_argument("--reset", action="store_true", help="empty the server's cache first (vLLM, development mode)")
-    add_parameters(parser, block_size="the server's tokens per block (default: what it reports)")
+    add_parameters(parser, without=("speed",), block_size="the server's tokens per block (default: what it reports)")
     add_csv_safe(parser)
 
 
@@ -66,7 +67,7 @@ def call(options):
     from kvprefix.live.send import Check
 
     check = Check(
-        options.url, options.model, options.api, options.timing, read_number(options.speed, float),
+        options.url, options.model, options.api, options.timing, read_number(options.send_speed, float),
         timeout_s=read_number(options.timeout, float), **whole,
     )  # fmt: skip
     if options.requests:

@@ -15,14 +15,19 @@ def read_path(text):
     return Path(text)
 
 
-def add_parameters(parser, **helps):
-    """Add the parameters of a report, a file of them, and where tasks run; `helps` replace the table's."""
+def add_parameters(parser, *, without=(), **helps):
+    """Add the parameters of a report, a file of them, and where tasks run; `helps` replace the table's.
+
+    `without` names parameters that the command does not take.
+    """
     parser.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT",
         help="where heavy steps run: a Dask scheduler, `processes` or `local` (the default: what suits this machine)",
     )  # fmt: skip
     parser.add_argument("--parameters-file", type=read_path, help="a file of name=value lines; options override it")
     for name, one in TABLE.items():
+        if name in without:
+            continue
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
         text = helps.get(name, f"{one.help} (default: {one.show(one.default)})")
@@ -78,7 +83,8 @@ def read_parameters(options):
             if not equals:
                 raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
             texts[name] = value
-    texts.update({name: getattr(options, name) for name in TABLE if getattr(options, name) is not None})
+    given = {name: getattr(options, name, None) for name in TABLE}
+    texts.update({name: text for name, text in given.items() if text is not None})
     parameters = parse_parameters(texts)
     parameters.check_timing_files()
     return parameters
