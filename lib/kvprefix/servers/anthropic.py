@@ -18,18 +18,18 @@ _BLOCKS = (
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
-def read_messages(body, facts, rules):
+def read_messages(body, facts, rules, memo):
     """Return the Prompt of an Anthropic body; raise Refused."""
     given = body.get("messages")
     if not isinstance(given, list):
         raise Refused("no messages", "`messages` is no list")
     for message in given:
-        _check_message(message)
+        memo.apply(_check_message, message)
     merges = facts.refuses_late_system
     messages = _read_system(body.get("system"), given if merges else ())
     for message in given:
         if message["role"] != "system":
-            messages += _read_turn(message)
+            messages += memo.apply(_read_turn, message)
         elif not merges and (text := _join_system(message["content"])):
             messages.append({"role": "system", "content": text})
     if not messages:
@@ -37,7 +37,7 @@ def read_messages(body, facts, rules):
     tools = _change_tools(_read_tools(body.get("tools")), given)
     _check_choice(body.get("tool_choice"))
     settings = find_settings(body, _find_effort(body, facts))
-    messages = [read_message(message, facts, rules) for message in messages]
+    messages = [memo.apply(read_message, message, facts, rules) for message in messages]
     return finish_prompt({}, messages, tools, facts, settings)
 
 

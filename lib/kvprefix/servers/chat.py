@@ -20,7 +20,7 @@ _OWN = {"messages", "add_generation_prompt", "continue_final_message"}  # variab
 _FREE = ("role", "content", "name", "tool_call_id", "tool_calls", "reasoning", "tools", "task")
 
 
-def read_chat(body, facts, rules):
+def read_chat(body, facts, rules, memo):
     """Return the Prompt of a chat body; raise Refused."""
     _check_settings(body)
     tools = read_tools(body.get("tools"))
@@ -28,7 +28,7 @@ def read_chat(body, facts, rules):
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise Refused("no messages", "`messages` is no list with one or more")
-    messages = [read_message(message, facts, rules) for message in given]
+    messages = [memo.apply(read_message, message, facts, rules) for message in given]
     return finish_prompt(body, messages, tools, facts, find_settings(body, body.get("reasoning_effort")))
 
 

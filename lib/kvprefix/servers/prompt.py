@@ -66,3 +66,21 @@ class Prompt(NamedTuple):
     generation: bool = True
     continues: bool = False
     adds_special: bool = False
+
+
+class Memo:
+    """What functions made of messages, by the message's identity: a session's calls repeat them, and none changes.
+
+    Its results are shared by prompts, so they must not be changed.
+    """
+
+    def __init__(self):
+        self._known = {}
+
+    def apply(self, function, message, *more):
+        """Return ``function(message, *more)``; `more` must be the same in all calls of a memo."""
+        key = function, id(message)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = message, function(message, *more)  # it keeps the message, and so its identity
+        return found[1]

@@ -27,8 +27,8 @@ _HOSTED = {
 }  # fmt: skip
 
 
-def read_responses(body, facts, rules):
-    """Return the Prompt of a Responses body; raise Refused."""
+def read_responses(body, facts, rules, memo):
+    """Return the Prompt of a Responses body; raise Refused. Items are joined to messages, so `memo` is of no use."""
     if body.get("previous_response_id") is not None:
         raise Refused("previous_response_id", "the messages before it are not in the body")
     if body.get("prompt") is not None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from kvprefix.files.paths import InputError
 from kvprefix.servers.anthropic import read_messages
 from kvprefix.servers.chat import read_chat
-from kvprefix.servers.prompt import Refused
+from kvprefix.servers.prompt import Memo, Refused
 from kvprefix.servers.responses import read_responses
 from kvprefix.servers.sglang import read_sglang_chat
 
@@ -19,7 +19,7 @@ class Rules(NamedTuple):
     version : str
         The version that the rules were taken from.
     readers : dict of str to callable
-        By the shapes of bodies that are known: ``read(body, facts, rules)`` returns a Prompt, or raises Refused.
+        By the shapes of bodies that are known: ``read(body, facts, rules, memo)`` returns a Prompt, or raises Refused.
     joiner : str
         What stands between the text parts of a message where the template wants one text.
     ends_with_user : bool
@@ -46,7 +46,7 @@ def find_rules(server="vllm"):
     return SERVERS[server]
 
 
-def make_prompt(api, body, facts, server="vllm", *, answered=False):
+def make_prompt(api, body, facts, server="vllm", *, answered=False, memo=None):
     """Return what a server gives to its chat template for a body.
 
     Parameters
@@ -58,6 +58,8 @@ def make_prompt(api, body, facts, server="vllm", *, answered=False):
     server : str
     answered : bool
         Whether the body ends with the server's own reply (see `add_reply`), which stays as it is.
+    memo : Memo, optional
+        Of bodies with the same facts and server, whose messages are the same objects where they are equal.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def make_prompt(api, body, facts, server="vllm", *, answered=False):
     rules = find_rules(server)
     if api not in rules.readers:
         raise Refused("api", f"the rules of {server} for {api} bodies are not known")
-    prompt = rules.readers[api](body, facts, rules)
+    prompt = rules.readers[api](body, facts, rules, memo or Memo())
     *before, last = prompt.messages
     if rules.ends_with_user and not answered and last["role"] == "assistant" and isinstance(last["content"], str):
         return prompt._replace(messages=[*before, {"role": "user", "content": last["content"]}])

@@ -14,14 +14,14 @@ _FIELDS = ("tool_call_id", "name", "phase", "reasoning_content", "tool_calls", "
 _MEDIA = ("image_url", "video_url", "audio_url", "input_audio")
 
 
-def read_sglang_chat(body, facts, rules):
+def read_sglang_chat(body, facts, rules, memo):
     """Return the Prompt of a chat body; raise Refused."""
     given = body.get("messages")
     if not isinstance(given, list) or not given:
         raise Refused("no messages", "`messages` is no list with one or more")
     if body.get("continue_final_message", False) is not False:
         raise Refused("settings", "`continue_final_message`: the open text is encoded apart, which is not done here")
-    messages = [_read_message(message, facts.sglang_format, rules.joiner) for message in given]
+    messages = [memo.apply(_read_message, message, facts.sglang_format, rules.joiner) for message in given]
     return Prompt(messages, _choose_tools(body), _find_settings(body))
 
 

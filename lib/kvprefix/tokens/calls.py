@@ -6,6 +6,7 @@ not encoded again at each call. A reply's tokens are those that the template wri
 prompt: what the model sampled may have been other tokens of the same text, so they are marked as rendered.
 """
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.servers.prompt import Refused
+from kvprefix.servers.prompt import Memo, Refused
 from kvprefix.servers.rules import add_reply, make_prompt
 from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.chat import TemplateRefusal
@@ -101,13 +102,14 @@ def encode_calls(calls, chat, server="vllm"):
     InputError
         A server that is not known, or a template that runs wild.
     """
-    plain, with_tools = (_Way(one, find_facts(one), server) for one in _list_chats(chat))
+    plain, with_tools = (_Way(one, find_facts(one), server, Memo()) for one in _list_chats(chat))
+    calls = _share_messages(calls)
     threads, replies = Threads(chat), Replies(chat, plain.facts)
     numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
     for number, call in enumerate(calls):
         now, way = _find_day(call), with_tools if _has_tools(call) else plain
         try:
-            prompt = make_prompt(call.api, call.body, way.facts, server)
+            prompt = make_prompt(call.api, call.body, way.facts, server, memo=way.memo)
             text = render_prompt(way.chat, prompt, now)
         except (Refused, TemplateRefusal) as refusal:
             _count(refused, call, refusal)
@@ -124,11 +126,34 @@ def encode_calls(calls, chat, server="vllm"):
 
 
 class _Way(NamedTuple):
-    """A template, what is known of it, and whose rules give it messages."""
+    """A template, what is known of it, whose rules give it messages, and what they gave."""
 
     chat: object
     facts: object
     server: str
+    memo: Memo
+
+
+def _share_messages(calls):
+    """Return calls in which the messages that begin a list as that of the session's call before are the same objects.
+    """
+    last, shared = {}, []
+    for call in calls:
+        name = "input" if call.api == "responses" else "messages"
+        given = call.body.get(name)
+        if isinstance(given, list):
+            pairs = itertools.takewhile(_are_equal, zip(last.get(call.session, ()), given, strict=False))
+            known = [before for before, _ in pairs]
+            given = last[call.session] = known + given[len(known) :]
+            call = call._replace(body={**call.body, name: given})
+        shared.append(call)
+    return shared
+
+
+def _are_equal(pair):
+    """Say whether two JSON values are written alike: 1, 1.0 and true are not, though they are equal."""
+    one, other = pair
+    return one is other or (one == other and repr(one) == repr(other))
 
 
 def _list_chats(chat):
@@ -187,7 +212,7 @@ def _add_reply(replies, row, call, prompt, text, last, way, now):
     if not call.reply:
         return
     body = add_reply(call.api, call.body, call.reply)
-    answered = make_prompt(call.api, body, way.facts, way.server, answered=True)
+    answered = make_prompt(call.api, body, way.facts, way.server, answered=True, memo=way.memo)
     replies.add(
         row, text, last,
         lambda generation: render_prompt(way.chat, answered._replace(generation=generation), now),
