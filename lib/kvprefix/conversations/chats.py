@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from kvprefix.conversations.calls import Call
+from kvprefix.conversations.forms import chat_sets
 from kvprefix.conversations.load import list_data, locate_data
 from kvprefix.conversations.sources import find_files
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
@@ -34,11 +35,13 @@ class Conversations(Shown):
             "max_conversations": max_conversations, "drop_duplicates": drop_duplicates, "rejoin_split": rejoin_split,
         }  # fmt: skip
         if isinstance(source, str | Path):
-            self._records, self.given = None, str(source)
+            self._records, self._form, self.given = None, None, str(source)
             self.path = _locate(source)
             self.name = self.path.name
         else:
+            source = list(source) if hasattr(source, "__iter__") and not isinstance(source, dict | bytes) else source
             self.path, self._records = None, _check_records(source)
+            self._form = None if all(isinstance(one, dict) for one in source) else chat_sets.FORM.name
             self.name = self.given = "in memory"
 
     def read(self, counts=None):
@@ -49,7 +52,7 @@ class Conversations(Shown):
         most, options = self.options["max_conversations"], {**self.options, "counts": counts}
         del options["max_conversations"]
         n = 0
-        for item in read_traffic(self._records if self.path is None else self.path, **options):
+        for item in read_traffic(self._records if self.path is None else self.path, form=self._form, **options):
             yield item
             n += not isinstance(item, Call)
             if n == most:

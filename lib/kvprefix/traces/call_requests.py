@@ -81,7 +81,7 @@ def _name_calls(names, session, turn):
     """Return the requests' ids: the log's own, else by conversation and turn; a repeated one becomes `ID#2`."""
     taken = {}
     made = zip(names.tolist(), session.tolist(), turn.tolist(), strict=True)
-    return [make_unique(f"c{s}t{t}" if name is None else name, taken) for name, s, t in made]
+    return [make_unique(name if isinstance(name, str) else f"c{s}t{t}", taken) for name, s, t in made]
 
 
 def _chain_messages(joined):
@@ -120,7 +120,7 @@ def describe_calls(dataset, note, requests):
         **dataset,
         "conversations": int(requests["conversation_index"].nunique()),
         "requests": len(requests),
-        "requests_with_time": int(requests["start_s"].notna().sum()),
+        "requests_with_time": int(requests["start_s"].notna().sum()) if "start_s" in requests else 0,
         "refused": {name: n for name, (n, _, _) in refused.items()},
         "first_refused": {name: f"{place}: {said}" for name, (_, place, said) in refused.items()},
         "noted": dataset["noted"] | {name: n for name, (n, _, _) in noted.items()},

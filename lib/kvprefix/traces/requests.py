@@ -32,6 +32,27 @@ def count_refused(dataset, note):
     }
 
 
+def describe_all_refused(note, source):
+    """Say why a workload has no request: what the template, or a server's rules, said first."""
+    if note["first_refused"] is not None:
+        reason = note["first_refused"][1]
+        return f"tokenizer {source.tokenizer}: its chat template refuses every conversation: {reason}"
+    lost = note["calls"]["refused"]
+    said = "; ".join(f"{count:,} by {reason} ({place}: {why})" for reason, (count, place, why) in lost.items())
+    return f"{source.data}: no request can be rendered: {said}"
+
+
+def take_first(made, most):
+    """Return requests, tokens and messages with the requests of the first `most` conversations alone; None: of all.
+
+    Conversations of text are counted while they are read. What a call belongs to is known only when all are read.
+    """
+    requests, *others = made
+    if most is not None and "start_s" in requests:
+        requests = requests[requests["conversation_index"] < most]
+    return requests, *others
+
+
 def make_requests(joined):
     """Return (DataFrame of requests, their Tokens, the Messages of their conversations).
 

@@ -17,13 +17,7 @@ import pandas as pd
 
 from kvprefix.conversations.chats import Conversations, read_conversations
 from kvprefix.files.paths import InputError, derived_folder
-from kvprefix.files.sealed import (
-    expect_unchanged,
-    make_once,
-    read_sealed,
-    seal_key,
-    write_sealed,
-)
+from kvprefix.files.sealed import expect_unchanged, make_once, read_sealed, seal_key, write_sealed
 from kvprefix.files.shown import Shown
 from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import Messages
@@ -33,7 +27,7 @@ from kvprefix.tokens.tokenizer import find_tokenizer
 from kvprefix.traces.call_requests import NO_NOTES, describe_calls
 from kvprefix.traces.clock import AtOnce, schedule_turns
 from kvprefix.traces.parameters import Parameters, settle_arrivals
-from kvprefix.traces.requests import count_refused, make_requests
+from kvprefix.traces.requests import count_refused, describe_all_refused, make_requests, take_first
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.trace import LOG_COLUMNS, REQUEST_COLUMNS, Trace
 
@@ -268,7 +262,8 @@ def tokenize(chats, tokenizer=TABLE["tokenizer"].default, *, server=TABLE["serve
 
 def _open_workload(manifest, dataset, tokenizer, source):
     """Open a workload that another process made or found whole, without data file and tokenizer."""
-    return Workload(*_take_first(_map_requests(Path(manifest)), source), dataset, tokenizer, source, Path(manifest))
+    made = take_first(_map_requests(Path(manifest)), source.max_conversations)
+    return Workload(*made, dataset, tokenizer, source, Path(manifest))
 
 
 def _open_experiment(*workload_and_parameters):
@@ -288,32 +283,15 @@ def _map_requests(manifest):
 def _assemble(manifest, joined, source, path):
     """Make a workload from its joined parts."""
     if not len(joined.rows):
-        raise InputError(_describe_all_refused(joined.note, source))
+        raise InputError(describe_all_refused(joined.note, source))
     tokenizer = {
         "name": source.tokenizer,
         "sha256": manifest["tokenizer_sha256"],
         "has_template": joined.note["has_template"],
         "encoder": " and ".join(joined.note["encoders"]),
     }
-    made = _take_first(make_requests(joined), source)
+    made = take_first(make_requests(joined), source.max_conversations)
     dataset = count_refused(manifest["dataset"], joined.note)
     if "calls" in dataset:
         dataset = describe_calls(dataset, joined.note.get("calls", NO_NOTES), made[0])
     return Workload(*made, dataset, tokenizer, source, path)
-
-
-def _take_first(made, source):
-    """Return requests, tokens and messages with the requests of the first `max_conversations` alone."""
-    requests, *others = made
-    if source.max_conversations is not None and "start_s" in requests:  # calls are read to the end
-        requests = requests[requests["conversation_index"] < source.max_conversations]
-    return requests, *others
-
-
-def _describe_all_refused(note, source):
-    if note["first_refused"] is not None:
-        reason = note["first_refused"][1]
-        return f"tokenizer {source.tokenizer}: its chat template refuses every conversation: {reason}"
-    lost = note["calls"]["refused"]
-    said = "; ".join(f"{count:,} by {reason} ({place}: {why})" for reason, (count, place, why) in lost.items())
-    return f"{source.data}: no request can be rendered: {said}"

@@ -46,6 +46,13 @@ def stamps(text):
     return {"arrivals": "stamps:{folder}/stamps.txt", "stamps": text}
 
 
+def read_calls(n=None, without=()):
+    """Return the records of the sample of calls, or the first n, without some of their fields."""
+    lines = CALLS.read_text(encoding="utf-8").splitlines()[:n]
+    return [{name: value for name, value in json.loads(line).items() if name not in without} for line in lines]
+
+
+CALLS = PROJECT / "data/sample/calls.jsonl"
 NAMES = ["95 % 中文数据的字段名称 😀", "\u202eשלום مرحبا\u202c\x07_&#{}", "\\input{x} $a$ ≥ −1", "x" * 90]
 DPI = int(os.environ.get("STRANGE_DPI", 40))
 SAME = record("Hello there, how are you?", "Fine.", "And now?", "Still fine.")
@@ -87,6 +94,9 @@ CASES = {  # name: (records, parameters)
     "stamps and constant think time": (talks(5, 3), stamps("0\n10\n20\n30\n40\n") | {"think": "constant"}),
     "fallback template": (talks(6, 2), SHORT),
     "names in all scripts": ([one | dict.fromkeys(NAMES, 1) for one in talks(4, 2)], {"file": f"{NAMES[0]}.json"}),
+    "calls of agents": (CALLS, {}),
+    "one call": (read_calls(1), {}),
+    "calls without times and sessions": (read_calls(12, ["start_time", "end_time", "session_id"]), {}),
     "skipped records": ([{"conversations": []}, record("a", "b", first="gpt"), talk(2, 2), {"x": 1}], {}),
 }  # fmt: skip
 if A12.exists():
@@ -97,7 +107,9 @@ def make_report(name, folder, tokenizers):
     """Run all notebooks on one of CASES in this process; return the folder of the report and what figures lack."""
     from kvprefix.report import sections as report
     from kvprefix.report.facts import cache as facts_cache
+    from kvprefix.report.notebooks import find_misfit
     from kvprefix.studies import cache as study
+    from kvprefix.traces.parameters import Parameters
 
     records, parameters = CASES[name]
     folder.mkdir()
@@ -123,8 +135,10 @@ def make_report(name, folder, tokenizers):
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "the clock .* lets turns arrive sooner")  # which is said on purpose
         try:
+            given = Parameters(**{name: value for name, value in chosen.items() if name != "output_dir"})
             for path in sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb")):
-                run_notebook(path, chosen)
+                if not find_misfit(path, given):
+                    run_notebook(path, chosen)
         finally:
             report.save_figure, report.save_drawing = save, save_drawing
     return folder / "report", lacking

@@ -18,6 +18,7 @@ CHATS = [
         {"role": "user", "content": f"Question {k % 7} about blocks and caches. " * 4},
         {"role": "assistant", "content": f"Answer {k}. " * 6},
         {"role": "user", "content": "Go on, please."},
+        {"role": "assistant", "content": "Gladly."},
     ]
     for k in range(40)
 ]

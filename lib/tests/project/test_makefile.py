@@ -36,7 +36,8 @@ def test_make_prints_the_table_of_parameters_and_knows_its_names():
 
 
 def test_make_help_needs_no_environment_and_no_new_python():
-    assert "how conversations start: poisson, gamma:CV" in make("help", f"PYTHON={sys.executable}", run=True).stdout
+    shown = make("help", f"PYTHON={sys.executable}", run=True)
+    assert "how conversations start: poisson, auto, data, gamma:CV" in shown.stdout
     shown = make("help", "PYTHON=/no/python", run=True)
     assert shown.returncode == 0 and "NAME=default" in shown.stdout
     assert "Python 3.11 or newer shows them" in shown.stdout
