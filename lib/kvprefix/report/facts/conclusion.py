@@ -38,7 +38,7 @@ def _conclude_agents(one):
         return None
     misses, policies = one.get("agent_misses"), one.get("agent_policies")
     return {
-        **one["agent_sessions"], "anew": misses["kinds"]["anew"]["share"] if misses and misses["missed"] else None,
+        **one["agent_sessions"], "anew": misses["kinds"]["anew"]["share"] if misses and misses["missed"] else 0.0,
         "policies": policies if policies and policies["others"] else None,
     }  # fmt: skip
 
@@ -106,7 +106,7 @@ def facts_limits(found, parameters):
         "has_engines": ENGINES in found,
         "has_timing": "60-timing" in found,
         "has_sessions": AGENTS in found,
-        "sessions": (_find(found, AGENTS, "agent_sessions") or {}).get("sessions", 0),
+        "sessions": _find(found, AGENTS, "agent_sessions"),
         "arrivals": parameters.arrivals,
         "stamps": starts.files if starts.observed else [],
         "clock": parameters.clock,
