@@ -127,6 +127,9 @@ def test_numbers_are_macros_and_what_a_run_has_not_is_a_comment():
 
 def test_numbers_of_sessions_stand_in_the_place_of_those_of_chats():
     found = {"15-agents": {"agent_sessions": {"sessions": 60, "rate": 0.9587, "rate_interval": [0.951, 0.965]}}}
+    both = {"20-prefix-sharing": {"sharing": {"token_hit_rate": 0.5}}, **found}
+    shown = {one.macro: text for one, text in show_headlines(both)[0]}
+    assert shown["TokenHitRate"] == "50.0 %" and shown["Sessions"] == "60"
     macros = [one.macro for one in list_headlines(found)]
     assert len(set(macros)) == len(macros) and {one.macro for one in HEADLINES} < set(macros)
     written = write_numbers(*show_headlines(found)).split("\n")

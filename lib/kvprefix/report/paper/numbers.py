@@ -92,7 +92,7 @@ HEADLINES = (
 
 
 _AGENTS = "15-agents"
-OF_SESSIONS = (  # in the place of those of the same name
+OF_SESSIONS = (
     Headline("Sessions", _AGENTS, "agent_sessions.sessions", whole, "sessions"),
     Headline("Requests", _AGENTS, "agent_sessions.requests", whole, "requests"),
     Headline("TokenHitRate", _AGENTS, "agent_sessions.rate", percent, "token hit rate, unbounded"),
@@ -107,8 +107,9 @@ OF_SESSIONS = (  # in the place of those of the same name
 
 
 def list_headlines(found):
-    """Return the headlines of a run: those of sessions first, if its data list block ids."""
-    own = OF_SESSIONS if _AGENTS in found else ()
+    """Return the headlines of a run: those of sessions first; they replace others only if its tokens are not known."""
+    usual = {one.macro for one in HEADLINES} if _SHARING in found else ()
+    own = [one for one in OF_SESSIONS if _AGENTS in found and one.macro not in usual]
     named = {one.macro for one in own}
     return [*own, *(one for one in HEADLINES if one.macro not in named)]
 
