@@ -57,6 +57,16 @@ class SessionTrace(Shown):
         """Number of sessions."""
         return int(self.accesses.conversation.max(initial=-1)) + 1
 
+    @property
+    def is_linked(self):
+        """Whether any request follows another; if not, a session is one request."""
+        return self.n_sessions < len(self)
+
+    @property
+    def is_of_agents(self):
+        """Whether any request is a sub-agent's, or follows a tool's result."""
+        return bool(self.agent.any() or (self.after == TOOL).any())
+
     def describe(self):
         """Return the sizes of the trace in words."""
         sub = int(np.count_nonzero(self.agent))

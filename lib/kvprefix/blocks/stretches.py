@@ -70,6 +70,12 @@ class StretchTrace:
     n_distinct = property(lambda self: self.paths.n_distinct)
     blocks, hit_tokens = PrefixTrace.blocks, PrefixTrace.hit_tokens
 
+    @property
+    def prompt_blocks(self):
+        """Blocks of each prompt alone, (n_requests,) int64: full ones, and a partial last one that a trace lists."""
+        partial = (self.last_weight > 0) & (self.last_weight < self.block_size)
+        return np.minimum(self.blocks, self.prompt_tokens // self.block_size + partial)
+
     def list_blocks(self):
         """Return the same accesses block by block, as a PrefixTrace."""
         ids, parent, depth = _list_blocks(self.paths, self.offsets)

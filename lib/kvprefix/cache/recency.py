@@ -112,7 +112,7 @@ def lru_curve(trace, recency):
     -------
     Curve
     """
-    blocks = trace.prompt_tokens // trace.block_size
+    blocks = trace.prompt_blocks
     size = _find_largest(trace.paths, recency, blocks) + 1
     sums = _weigh(trace.paths, recency, blocks, trace.last_weight, trace.prompt_tokens, trace.block_size, size)
     return Curve(**make_rates(trace.prompt_tokens, blocks.sum(), *map(np.cumsum, sums)), block_size=trace.block_size)

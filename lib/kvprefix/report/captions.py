@@ -68,8 +68,10 @@ def state_sessions(experiment, frame=None):
 
 
 def name_groups(workload):
-    """Return what intervals resample: the conversations of chats, or the sessions of a trace of block ids."""
-    return "sessions" if isinstance(workload, SessionExperiment) else "conversations"
+    """Return what intervals resample: the conversations of chats; of a trace of block ids its sessions, or requests."""
+    if not isinstance(workload, SessionExperiment):
+        return "conversations"
+    return "sessions" if workload.sessions.is_linked else "requests"
 
 
 def state_timing(workload, accesses, frame, changes):
@@ -110,7 +112,8 @@ def facts_starts(experiment, seeds):
     """Return the size of a trace of sessions, and how they start in the draws of some seeds, if there are any."""
     notes = [] if seeds is None else experiment.say_times()
     return {
-        "requests": len(experiment.sessions), "sessions": experiment.sessions.n_sessions,
+        "requests": len(experiment.sessions),
+        "sessions": experiment.sessions.n_sessions if experiment.sessions.is_linked else None,
         "block_size": experiment.parameters.block_size, "timed": notes,
         "seeds": None if seeds is None else len(set(seeds)),
     }  # fmt: skip

@@ -36,24 +36,22 @@ def describe_sessions(sessions):
         `first_prompt`, `largest_prompt`, `output_tokens`, `blocks` (distinct, of ids that no other session has before
         it), `duration_s`, `compactions`, `token` (the hit rate).
     """
-    one, rows = sessions.accesses, []
+    one, is_sub = sessions.accesses, sessions.agent > 0
     hits = one.hit_tokens(count_seen(one.ids, one.offsets))
     frame = pd.DataFrame({
-        "session": one.conversation, "agent": sessions.agent, "prompt": one.prompt_tokens, "hit": hits,
-        "output": one.output_tokens, "end": one.finish_s, "compacted": find_compactions(sessions),
-        "new": np.diff(np.maximum.accumulate(np.append(0, _find_most(one.ids, one.offsets)))),
+        "requests": 1, "subagent_requests": is_sub, "prompt_tokens": one.prompt_tokens, "hit_tokens": hits,
+        "subagent_prompt_tokens": one.prompt_tokens * is_sub, "subagent_hit_tokens": hits * is_sub,
+        "output_tokens": one.output_tokens, "compactions": find_compactions(sessions),
+        "blocks": np.diff(np.maximum.accumulate(np.append(0, _find_most(one.ids, one.offsets)))),
     })  # fmt: skip
-    for _, own in frame.groupby("session", sort=True):
-        sub = own[own["agent"] > 0]
-        rows.append({
-            "requests": len(own), "subagents": sub["agent"].nunique(), "subagent_requests": len(sub),
-            "subagent_prompt_tokens": sub["prompt"].sum(), "subagent_hit_tokens": sub["hit"].sum(),
-            "prompt_tokens": own["prompt"].sum(), "hit_tokens": own["hit"].sum(),
-            "first_prompt": own["prompt"].iloc[0], "largest_prompt": own["prompt"].max(),
-            "output_tokens": own["output"].sum(), "blocks": own["new"].sum(), "duration_s": own["end"].max(),
-            "compactions": int(own["compacted"].sum()), "token": own["hit"].sum() / max(own["prompt"].sum(), 1),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    rows = frame.groupby(one.conversation).sum()
+    prompts = pd.Series(one.prompt_tokens).groupby(one.conversation)
+    subagents = pd.Series(sessions.agent[is_sub]).groupby(one.conversation[is_sub]).nunique()
+    return rows.assign(
+        subagents=subagents.reindex(rows.index, fill_value=0), first_prompt=prompts.first(),
+        largest_prompt=prompts.max(), duration_s=pd.Series(one.finish_s).groupby(one.conversation).max(),
+        token=rows["hit_tokens"] / rows["prompt_tokens"].clip(lower=1),
+    ).reset_index(drop=True)  # fmt: skip
 
 
 @njit(cache=True, nogil=True)

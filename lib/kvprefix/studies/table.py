@@ -30,7 +30,7 @@ from kvprefix.studies.experiment import SessionExperiment
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.traces.workload import make_trace
 
-STUDY_VERSION = 4  # raise when the meaning of a table changes, or the rule by which it has its draws
+STUDY_VERSION = 5  # raise when the meaning of a table changes, or the rule by which it has its draws
 KEPT_TREES = 4  # that a process keeps for its next tasks; each takes about 100 bytes per request
 _kept, _lock = OrderedDict(), threading.Lock()  # (tokens' identity, with outputs): (tokens, PrefixTree)
 

@@ -8,6 +8,7 @@ from places import PROJECT, SAMPLE
 from said import missing
 from seen import find_faults
 from session_files import make_sessions
+from trace_lines import line
 
 from kvprefix.cache.curve import rate_unbounded
 from kvprefix.report.captions import state_sessions
@@ -166,21 +167,18 @@ def test_a_notebook_is_left_out_in_one_line_if_the_data_are_of_another_kind(tmp_
     assert "agent_pauses" in read_facts(tmp_path / "blocks", Parameters(data=str(data)))["15-agents"]
 
 
-def test_a_report_of_sessions_has_what_needs_no_tokens(tmp_path):
-    data = make_sessions(tmp_path / "s.jsonl", 5)
-    names = "15-agents", "20-prefix-sharing", "40-cache-size", "50-eviction", "90-report"
+def test_a_trace_without_sessions_is_not_said_to_be_of_agents(tmp_path):
+    path = tmp_path / "m.jsonl"
+    rows = [(list(range(k % 7, k % 7 + 3)), 512 * 2 + 40 * k + 1, 1000 * k) for k in range(12)]
+    path.write_text("\n".join(line(*row) for row in rows))
+    names = "15-agents", "20-prefix-sharing", "90-report"
+    parameters = fit_parameters(Parameters(data=str(path)))
     sources = [PROJECT / "notebooks" / f"{name}.ipynb" for name in names]
-    parameters = fit_parameters(Parameters(data=str(data)))
-    assert parameters.block_size == 64 and execute_notebooks(sources, parameters, tmp_path / "out", jobs=2) == 0
-    markdown = (tmp_path / "out" / "report.md").read_text()
-    for said in (
-        "of 5 agent sessions repeat earlier requests",
-        "lists for each request the ids of the blocks of its prompt, of 64 tokens each",
-        "When sessions start is drawn: sessions start by a Poisson process", "## Cache size", "## Eviction",
-        "Prefix sharing is left out: the data list block ids",
-    ):  # fmt: skip
-        assert said in markdown
-    assert "chat template" not in markdown.partition("### Definitions")[0] and "causal clock" not in markdown
-    left_out = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
-    assert "single_turn_stats.json" in left_out and len(left_out) == 13 and "multi_turn_stats.json" not in left_out
-    assert not any((tmp_path / "out" / name).exists() for name in left_out)
+    assert execute_notebooks(sources, parameters, tmp_path / "out", jobs=2) == 0
+    text = (tmp_path / "out/report.md").read_text()
+    assert "of the prompt tokens of 12 requests repeat earlier requests" in text
+    assert "names no sessions: each of 12 requests stands alone" in text and "resampled requests" in text
+    body = text.partition("## Analysis and conclusion")[0]
+    assert "agent" not in body.lower().replace("15-agents", "")
+    assert "session" not in body.replace("15-session", "").replace("no sessions", "")
+    assert "no request of the trace follows another" in text.partition("## Not in this report")[2]

@@ -104,9 +104,20 @@ def test_a_folder_of_session_files_becomes_a_report_and_a_comparison(tmp_path, d
     names = "15-agents", "20-prefix-sharing", "40-cache-size", "50-eviction", "90-report"
     sources = [PROJECT / "notebooks" / f"{name}.ipynb" for name in names]
     parameters = fit_parameters(Parameters(data=str(data)))
-    assert execute_notebooks(sources, parameters, tmp_path / "a", jobs=2) == 0
+    assert parameters.block_size == 64 and execute_notebooks(sources, parameters, tmp_path / "a", jobs=2) == 0
     text = (tmp_path / "a/report.md").read_text()
-    assert "of 6 agent sessions repeat earlier requests" in text and "1 file of other kinds" in text
-    assert "onversations" not in text.partition("### Definitions")[0]
+    for said in (
+        "of 6 agent sessions repeat earlier requests", "1 file of other kinds",
+        "lists for each request the ids of the blocks of its prompt, of 64 tokens each",
+        "When sessions start is drawn: sessions start by a Poisson process", "## Cache size", "## Eviction",
+        "Prefix sharing is left out: the data list block ids",
+    ):  # fmt: skip
+        assert said in text
+    before = text.partition("### Definitions")[0]
+    assert not [one for one in ("onversation", "chat template", "causal clock") if one in before]
+    left_out = (tmp_path / "a/left-out.txt").read_text().splitlines()
+    assert "single_turn_stats.json" in left_out and len(left_out) == 13
+    assert not any((tmp_path / "a" / name).exists() for name in left_out)
+    assert "multi_turn_stats.json" not in left_out and (tmp_path / "a/multi_turn_stats.json").exists()
     assert main(["compare", str(tmp_path / "a"), str(write(tmp_path / "b", data)), "--out", str(tmp_path / "out")]) == 0
     assert "no difference" in (tmp_path / "out/report.md").read_text()

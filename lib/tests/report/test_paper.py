@@ -14,7 +14,7 @@ from kvprefix.report.page.join import arrange, write_report
 from kvprefix.report.paper import build
 from kvprefix.report.paper.floats import PLACES, write_figure, write_table
 from kvprefix.report.paper.kit import write_paper
-from kvprefix.report.paper.numbers import HEADLINES, show_headlines, write_numbers
+from kvprefix.report.paper.numbers import HEADLINES, list_headlines, show_headlines, write_numbers
 from kvprefix.report.paper.prose import write_prose
 from kvprefix.report.sections import Section
 from kvprefix.report.tables import Narrow, narrow_cells, show_cells
@@ -123,6 +123,20 @@ def test_numbers_are_macros_and_what_a_run_has_not_is_a_comment():
     assert sum(line.startswith("% no \\KV") for line in written) == len(HEADLINES) - 4
     assert all(re.fullmatch("[A-Za-z]+", one.macro) for one in HEADLINES)
     assert len({one.macro for one in HEADLINES}) == len(HEADLINES)
+
+
+def test_numbers_of_sessions_stand_in_the_place_of_those_of_chats():
+    found = {"15-agents": {"agent_sessions": {"sessions": 60, "rate": 0.9587, "rate_interval": [0.951, 0.965]}}}
+    both = {"20-prefix-sharing": {"sharing": {"token_hit_rate": 0.5}}, **found}
+    shown = {one.macro: text for one, text in show_headlines(both)[0]}
+    assert shown["TokenHitRate"] == "50.0 %" and shown["Sessions"] == "60"
+    macros = [one.macro for one in list_headlines(found)]
+    assert len(set(macros)) == len(macros) and {one.macro for one in HEADLINES} < set(macros)
+    written = write_numbers(*show_headlines(found)).split("\n")
+    assert [line.partition(" %")[0] for line in written if line.startswith(r"\newcommand")] == [
+        r"\newcommand{\KVSessions}{60}", r"\newcommand{\KVTokenHitRate}{95.9\,\%}",
+        r"\newcommand{\KVTokenHitRateLow}{95.1\,\%}", r"\newcommand{\KVTokenHitRateHigh}{96.5\,\%}",
+    ]  # fmt: skip
 
 
 @pytest.fixture

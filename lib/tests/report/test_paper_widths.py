@@ -11,7 +11,7 @@ from kvprefix.report.paper.tabular import fit_table, wrap_head, write_tabular
 from kvprefix.report.paper.widths import COLUMN_PT, PAGE_PT, SIZES, measure_text
 
 TEXTS = ["token hit rate", "43,824,189", "+22.33 [19.52, 24.97]", "58.4 ± 3.1 %", "−0.48", "Llama-3.1-405B", "AV Tofi",
-         "multi-turn, generated tokens too", "≥ × ≤", "ShareGPT_V3", "[U+4E2D]", "naïve"]  # fmt: skip
+         "multi-turn, generated tokens too", "≥ × ≤", "ShareGPT_V3", "[U+4E2D]", "naïve", "99af0276a840…"]  # fmt: skip
 WORDS = "every full block seen before, and then a longer text that says what it is about"
 
 

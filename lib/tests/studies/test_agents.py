@@ -167,3 +167,15 @@ def test_other_traces_of_block_ids_are_experiments_too(tmp_path):
     (tmp_path / "log").write_text('{"messages": [{"role": "user", "content": "Hi"}]}')
     with pytest.raises(InputError, match="has no sessions"):
         load_experiment(Parameters(data=str(tmp_path / "log")))
+
+
+def test_lru_s_curve_has_the_partial_last_blocks_that_a_trace_lists(tmp_path):
+    rows = [([1, 2, 3], 1100), ([1, 2, 4], 1024 + 300), ([1, 2, 3], 1100), ([1, 2], 1024), ([5], 20), ([1, 2, 4], 1324)]
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join(line(ids, length, stamp) for stamp, (ids, length) in enumerate(rows)))
+    experiment = load_experiment(Parameters(data=str(path)))
+    accesses = experiment.draw(512)
+    assert (accesses.last_weight % 512).any()
+    for _, row in study_lru(experiment, points=5).iterrows():
+        rates = rate_hits(accesses, replay(accesses, int(row["capacity_blocks"]), "lru"))
+        assert {name: row[name] for name in rates} == pytest.approx(rates)

@@ -33,13 +33,17 @@ def tabulate_sessions(rows):
 
 
 @gives_facts
-def facts_sessions(rows, growth):
-    """Return how large sessions are, how their prompts grow, and what an unbounded cache gives each."""
+def facts_sessions(rows, growth, kind="agent session"):
+    """Return how large sessions are, how their prompts grow, and what an unbounded cache gives each.
+
+    `kind` is what a session is, in a word; if each is one request, there are none, and `kind` is `request`.
+    """
     requests, rates, prompt, hit = (rows[name] for name in ("requests", "token", "prompt_tokens", "hit_tokens"))
     sub_prompt, sub_hit = rows["subagent_prompt_tokens"].sum(), rows["subagent_hit_tokens"].sum()
     low, high = interval(bootstrap_rates(hit.to_numpy()[:, None], prompt.to_numpy(), np.arange(len(rows))))
     last = growth[growth["sessions"] >= min(10, len(rows))].iloc[-1]
     return {
+        "kind": kind if len(rows) < requests.sum() else "request",
         "sessions": len(rows), "requests": requests.sum(), "median_requests": requests.median(),
         "most_requests": requests.max(), "with_subagents": (rows["subagents"] > 0).sum(),
         "subagents": rows["subagents"].sum(), "subagent_requests": rows["subagent_requests"].sum(),
@@ -118,6 +122,11 @@ def facts_misses(table):
     return {"missed": table["missed_tokens"].sum(), "kinds": table.set_index("what").to_dict("index")}
 
 
+def name_kind(sessions):
+    """Return what the sessions of a trace are, in a word."""
+    return "agent session" if sessions.is_of_agents else "session"
+
+
 def select_widest(table):
     """Return the rows of the capacity at which policies but the optimum lie farthest apart, the best policy first.
 
@@ -132,7 +141,7 @@ def select_widest(table):
 
 
 @gives_facts
-def facts_agent_policies(table):
+def facts_agent_policies(table, kind="agent session"):
     """Return what policies hit at the capacity at which they lie farthest apart; from `facts.cache.tabulate_policies`.
 
     `lru`, `opt` and each of `others` have their `rate` with the ends of its interval, and their `points` against LRU
@@ -149,6 +158,7 @@ def facts_agent_policies(table):
     rest = [one["policy"] for one in rows if one["policy"] not in (OPT.label, LRU.label) and one not in others]
     tried = [one["rate"] for one in rows if one["policy"] != OPT.label]
     return {
+        "kind": kind,
         "blocks": select_widest(table)["blocks"].iloc[0], "lru": named[LRU.label], "opt": named.get(OPT.label),
         "others": others, "alike": rest, "apart": 100 * (max(tried) - min(tried)),
         "counting": [one["policy"] for one in others if one["verdict"] == "worse" and one["policy"] in COUNT_USES],
@@ -162,6 +172,7 @@ def facts_method_blocks(experiment):
     starts = [one for one in said if one.startswith("sessions start")]
     last_s, under_way = _count_under_way(experiment.draw(experiment.parameters.block_size))
     return {
+        "linked": experiment.sessions.is_linked,
         "last_start_s": last_s, "under_way": under_way, "sessions": experiment.sessions.n_sessions,
         "block_size": experiment.parameters.block_size, "seed": experiment.parameters.seed,
         "local": experiment.sessions.accesses.info.get("is_local", False), "starts": starts[0] if starts else None,

@@ -94,8 +94,8 @@ def choose_agents(found):
 
 def choose_misses(found):
     """Return what agent sessions do not share, if anything is missed."""
-    one = found[AGENTS].get("agent_misses")
-    return one if one and one["missed"] else None
+    one, sessions = found[AGENTS].get("agent_misses"), found[AGENTS].get("agent_sessions", {})
+    return one if one and one["missed"] and sessions.get("kind") != "request" else None
 
 
 def choose_curve(found):

@@ -7,6 +7,7 @@ not run, or failed, adds nothing.
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.report.section_files import SHARING
+from kvprefix.traces.arrivals import Auto, Poisson
 
 ENGINES, AGENTS = "70-engine-check", "15-agents"
 BOUNDED = (AGENTS, "30-block-size", "40-cache-size", "50-eviction", "60-timing")  # notebooks whose caches evict
@@ -38,7 +39,7 @@ def _conclude_agents(one):
         return None
     misses, policies = one.get("agent_misses"), one.get("agent_policies")
     return {
-        **one["agent_sessions"], "anew": misses["kinds"]["anew"]["share"] if misses and misses["missed"] else None,
+        **one["agent_sessions"], "anew": misses["kinds"]["anew"]["share"] if misses and misses["missed"] else 0.0,
         "policies": policies if policies and policies["others"] else None,
     }  # fmt: skip
 
@@ -106,8 +107,8 @@ def facts_limits(found, parameters):
         "has_engines": ENGINES in found,
         "has_timing": "60-timing" in found,
         "has_sessions": AGENTS in found and SHARING not in found,
-        "sessions": (_find(found, AGENTS, "agent_sessions") or {}).get("sessions", 0),
-        "arrivals": parameters.arrivals,
+        "sessions": _find(found, AGENTS, "agent_sessions"),
+        "arrivals": Poisson.name if isinstance(starts, Auto) else parameters.arrivals,
         "logged": starts.of_requests,
         "calls": bool(one and one["calls"]),
         "lower_bound": bool(one and one["lower_bound"]),

@@ -163,14 +163,14 @@ def narrow_pauses(frame):
     return Narrow(table, dict.fromkeys(table.columns[1:], "{:.1f}"), notes)
 
 
-def narrow_widest(frame):
+def narrow_widest(frame, groups="sessions"):
     """Narrow the table of policies at one capacity: the rate and the difference to LRU, with their intervals."""
     table = pd.DataFrame({
         "policy": frame["policy"], "rate (%)": _estimates(frame, "token hit rate", "95 % low", "95 % high"),
         "against LRU (points)": _estimates(frame, "against LRU", "low", "high"),
     })  # fmt: skip
     formats = {"rate (%)": show_estimate(".1f", 100), "against LRU (points)": _difference}
-    return Narrow(table, formats, say_notes(interval="sessions"))
+    return Narrow(table, formats, say_notes(interval=groups))
 
 
 def narrow_needs(frame):

@@ -1,6 +1,7 @@
 r"""The headline numbers of a run as macros of LaTeX: `\KVTokenHitRate{}` prints `62.2\,\%`, as the report says it.
 
-`HEADLINES` is the whole list: a macro's name, the notebook and the path of its fact, how it is shown, and what it is.
+`HEADLINES` and `OF_SESSIONS` are the whole list: a macro's name, the notebook and the path of its fact, how it is
+shown, and what it is.
 """
 
 import re
@@ -90,6 +91,29 @@ HEADLINES = (
 )
 
 
+_AGENTS = "15-agents"
+OF_SESSIONS = (
+    Headline("Sessions", _AGENTS, "agent_sessions.sessions", whole, "sessions"),
+    Headline("Requests", _AGENTS, "agent_sessions.requests", whole, "requests"),
+    Headline("TokenHitRate", _AGENTS, "agent_sessions.rate", percent, "token hit rate, unbounded"),
+    Headline("TokenHitRateLow", _AGENTS, "agent_sessions.rate_interval[0]", percent, "its 95 % interval over sessions"),
+    Headline("TokenHitRateHigh", _AGENTS, "agent_sessions.rate_interval[1]", percent, "the same"),
+    Headline("TokenHitRateMedian", _AGENTS, "agent_sessions.rate_median", percent, "the median session's"),
+    Headline("PoliciesApart", _AGENTS, "agent_policies.apart", gain, "points between the best and the worst policy"),
+    Headline("PoliciesApartBlocks", _AGENTS, "agent_policies.blocks", whole, "the capacity at which they are"),
+    Headline("PoliciesApartLRU", _AGENTS, "agent_policies.lru.rate", percent, "LRU's token hit rate there"),
+    Headline("PoliciesApartOPT", _AGENTS, "agent_policies.opt.rate", percent, "the optimum's"),
+)
+
+
+def list_headlines(found):
+    """Return the headlines of a run: those of sessions first; they replace others only if its tokens are not known."""
+    usual = {one.macro for one in HEADLINES} if _SHARING in found else ()
+    own = [one for one in OF_SESSIONS if _AGENTS in found and one.macro not in usual]
+    named = {one.macro for one in own}
+    return [*own, *(one for one in HEADLINES if one.macro not in named)]
+
+
 def show_headlines(found):
     """Return the headlines of a run whose facts are `found` (of `section_files.read_facts`), and what is missing.
 
@@ -100,7 +124,7 @@ def show_headlines(found):
     missing : list of Headline
     """
     shown, missing = [], []
-    for one in HEADLINES:
+    for one in list_headlines(found):
         value = find_fact(found.get(one.notebook), one.path)
         if value is None:
             missing.append(one)

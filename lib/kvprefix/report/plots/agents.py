@@ -54,13 +54,15 @@ def draw_sessions(growth, pauses, *, width_in=PAGE_IN):
     return figure, pd.concat(frames, ignore_index=True)
 
 
-def draw_session_rates(rates, *, width_in=COLUMN_IN):
+def draw_session_rates(rates, unit="session", *, width_in=COLUMN_IN):
     """Draw the distribution of hit rates over sessions, a line per capacity. Returns (figure, data).
 
     Parameters
     ----------
     rates : pandas.DataFrame
         Of `studies.agents.rate_sessions_at`.
+    unit : str
+        What a rate is of.
     """
     figure, axes = make_axes(width_in, 2.6)
     sizes = np.sort(rates["capacity_blocks"].dropna().unique())
@@ -70,7 +72,7 @@ def draw_session_rates(rates, *, width_in=COLUMN_IN):
         axes.step(x, y, where="post", **{**look, "marker": ""})
     x, y = compute_ecdf(rates.loc[rates["capacity_blocks"].isna(), "token"])
     axes.step(x, y, where="post", label="unbounded", **UNBOUNDED)
-    axes.set(xlabel="token hit rate of a session", ylabel="share of sessions", xlim=(0, 1), ylim=(0, 1.01))
+    axes.set(xlabel=f"token hit rate of a {unit}", ylabel=f"share of {unit}s", xlim=(0, 1), ylim=(0, 1.01))
     percent_axes(axes, x=True)
     add_legend(axes, 3)
     return figure, rates
