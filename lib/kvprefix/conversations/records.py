@@ -166,8 +166,10 @@ def list_field(record):
 
 def _refuse_unrendered(fields, where):
     """Raise Refused if a field that changes the prompt and cannot be rendered is filled."""
-    for name in UNRENDERED.keys() & fields.keys():
-        if fields[name] and fields[name] not in EMPTY:
+    if fields.keys().isdisjoint(UNRENDERED):
+        return
+    for name in UNRENDERED:
+        if name in fields and fields[name] and fields[name] not in EMPTY:
             raise Refused(UNRENDERED[name], f"{where} has `{name}`, which cannot be rendered")
 
 

@@ -114,6 +114,7 @@ BODY = {"model": "m", "messages": [USER]}
         {"custom_id": "a", "params": BODY},
         {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": BODY},
         {**BODY, "timestamp": 5, "response": "x", "request_id": "a"},
+        {"custom_id": "a", **BODY, "messages": json.dumps([USER])},
     ],
 )
 def test_a_body_is_found_where_it_lies(given):

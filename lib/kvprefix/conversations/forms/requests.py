@@ -138,6 +138,8 @@ def _read_request(record, place, traffic):
     api, request = _find_api(record, body), load_text(record.get("request"))
     inner = request if isinstance(request, dict) else {}
     is_inside, body = body is not record, complete_body(body, record, inner)
+    if isinstance(body.get("messages"), str):
+        body["messages"] = load_text(body["messages"])
     check_body(api, body)
     answer = find_answer(record, inner)
     reply = read_reply(api, answer)
