@@ -174,8 +174,8 @@ def is_whole(value):
 
 
 def show_value(value):
-    """Return a JSON value as a message shows it: cut if it is long."""
-    text = json.dumps(value)
+    """Return a JSON value, or a table's, as a message shows it: cut if it is long."""
+    text = json.dumps(value, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
