@@ -164,21 +164,13 @@ def list_field(record):
     return filled or next((name for name in reversed(LIST_FIELDS) if name in record), "conversations")
 
 
-def find_unrendered(fields):
-    """Return (field, reason) of the first field that changes the prompt and cannot be rendered; None if there is none.
-
-    >>> find_unrendered({"tools": "[]", "images": ["a.png"]}), find_unrendered({"tools": False})
-    (('images', 'with_images'), None)
-    """
-    for name in UNRENDERED.keys() & fields.keys():
-        if fields[name] and fields[name] not in EMPTY:
-            return name, UNRENDERED[name]
-    return None
-
-
 def _refuse_unrendered(fields, where):
-    if found := find_unrendered(fields):
-        raise Refused(found[1], f"{where} has `{found[0]}`, which cannot be rendered")
+    """Raise Refused if a field that changes the prompt and cannot be rendered is filled."""
+    if fields.keys().isdisjoint(UNRENDERED):
+        return
+    for name in UNRENDERED:
+        if name in fields and fields[name] and fields[name] not in EMPTY:
+            raise Refused(UNRENDERED[name], f"{where} has `{name}`, which cannot be rendered")
 
 
 def _find_system(record, messages, repaired):

@@ -7,9 +7,10 @@ absent here. Columns that no form reads are not read, but counted by name.
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kvprefix.files.paths import InputError
+from kvprefix.files.paths import InputError, plain_text
 
 BATCH_ROWS = 128  # in memory at a time: a row of agents' work may be a megabyte
+_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 _PARQUET, _FILE, _STREAM = b"PAR1", b"ARRO", b"\xff\xff\xff\xff"
 
 
@@ -43,15 +44,21 @@ def read_rows(path, magic, known, main, counts):
             names = _check_columns(path, schema, main)
             number = 0
             for batch in batches:
+                batch.validate(full=True)  # of wrong offsets, Arrow would read whatever lies there
                 for record in _cast(batch).to_pylist():
                     yield number, drop_nulls(record)
                     number += 1
                 counts.reading.bytes_read = size * number // n_rows if n_rows else file.tell()
             for name in names - known:
                 counts.fields.add_column(name, number)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: is a damaged table: {error}") from error
+    except _DAMAGED as error:
+        raise InputError(f"{path}: is a damaged table: {_say(error)}") from error
     counts.reading.bytes_read, counts.reading.at_end = size, True
+
+
+def _say(error):
+    """Return what is wrong, in a line."""
+    return str(error).partition("\n")[0]
 
 
 def list_columns(path, magic):
@@ -65,8 +72,8 @@ def list_columns(path, magic):
     try:
         with pa.OSFile(str(path)) as file:
             return set(_open(file, magic, ())[0].names)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: is a damaged table: {error}") from error
+    except _DAMAGED as error:
+        raise InputError(f"{path}: is a damaged table: {_say(error)}") from error
 
 
 def _open(file, magic, known):
@@ -90,8 +97,9 @@ def _open(file, magic, known):
 def _check_columns(path, schema, main):
     names = set(schema.names)
     if not names & main:
-        has = ", ".join(f"{name[:40]} ({str(schema.field(name).type)[:40]})" for name in schema.names[:40])
-        raise InputError(f"{path}: has no column of chats; it has {has or 'none'}; expected {', '.join(sorted(main))}")
+        has = ", ".join(f"{one.name[:40]} ({str(one.type)[:40]})" for one in list(schema)[:40])
+        has = plain_text(has) or "none"
+        raise InputError(f"{path}: has no column of chats; it has {has}; expected {', '.join(sorted(main))}")
     return names
 
 
@@ -113,7 +121,7 @@ def _coarsen(kind):
 
 
 def drop_nulls(value):
-    """Return a value without the members of its objects that are null; an assistant's content may be.
+    """Return a value without the members of its objects that are null; an assistant's content may be. Bytes are text.
 
     >>> drop_nulls({"a": None, "b": [{"c": None, "content": None}, None]})
     {'b': [{'content': None}, None]}
@@ -122,4 +130,4 @@ def drop_nulls(value):
         return {name: drop_nulls(one) for name, one in value.items() if one is not None or name == "content"}
     if isinstance(value, list):
         return [drop_nulls(one) for one in value]
-    return value
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

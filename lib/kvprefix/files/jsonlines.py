@@ -98,7 +98,7 @@ def number_lines(path):
                 yield number, line
 
 
-def read_objects(path, expected, *, on_fault=None, progress=True):
+def read_objects(path, expected, *, progress=True):
     """Yield (1-based number, object) of the lines that are not blank, with a progress bar.
 
     Parameters
@@ -106,8 +106,6 @@ def read_objects(path, expected, *, on_fault=None, progress=True):
     path : path-like
     expected : str
         What a line should be, for messages: "a line is {...}".
-    on_fault : callable, optional
-        Called as ``on_fault(number, fault)`` for each line that is no JSON object; without it, such a line is an error.
     progress : bool
 
     Raises
@@ -129,12 +127,9 @@ def read_objects(path, expected, *, on_fault=None, progress=True):
                 bar.update(len(line))
                 if line.strip():
                     record, fault = parse_object(line, expected)
-                    if fault and not on_fault:
-                        raise InputError(f"{path}: line {number} {fault}")
                     if fault:
-                        on_fault(number, fault)
-                    else:
-                        yield number, record
+                        raise InputError(f"{path}: line {number} {fault}")
+                    yield number, record
 
 
 def read_first(path):
@@ -179,8 +174,8 @@ def is_whole(value):
 
 
 def show_value(value):
-    """Return a JSON value as a message shows it: cut if it is long."""
-    text = json.dumps(value)
+    """Return a JSON value, or a table's, as a message shows it: cut if it is long."""
+    text = json.dumps(value, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

@@ -5,7 +5,7 @@ import itertools
 import re
 from pathlib import Path
 
-from kvprefix.conversations.sources import is_pattern
+from kvprefix.conversations.sources import find_files, is_pattern
 from kvprefix.files.paths import InputError, explain_os_errors
 from kvprefix.files.words import guess
 from kvprefix.formats.entry import HOLDS
@@ -46,7 +46,7 @@ def _find(name, formats, done):
 def recognise(path):
     """Return the format of a file: by its first bytes, else by the first request of its first lines; None if unknown.
 
-    Of a file without such lines: by the first object of its JSON. Of a folder: by its first file.
+    Of a file without such lines: by the first object of its JSON. Of a folder: by its first file of a known format.
 
     Raises
     ------
@@ -71,10 +71,14 @@ def recognise(path):
 
 
 def _recognise_folder(path):
-    from kvprefix.formats.documents import list_files
-
-    found = (recognise(file) for file in list_files(path)[0])
-    return next((one for one in found if one and one.takes_folders), None)
+    for file in find_files(path)[0]:
+        with contextlib.suppress(InputError):  # a folder may hold anything
+            found = recognise(file)
+            if found and found.holds == "messages":
+                return FORMATS["chats"]
+            if found and found.takes_folders:
+                return found
+    return None
 
 
 def _recognise_whole(path):

@@ -1,5 +1,7 @@
 """Say in words what was read of chat traffic, what was left out, and how a server's rules changed it."""
 
+import numpy as np
+
 from kvprefix.files.words import count
 
 
@@ -26,7 +28,7 @@ def describe_skipped(counts, refused=()):
     return f": {'; '.join(said)}" if said else ""
 
 
-def describe_tokens(rows, prompt_tokens):
+def describe_tokens(rows, tokens):
     """Return what a server and a template refused, did not show, and counted otherwise than the log."""
     lines = [
         f"{count(lost.count, 'request')} refused by {_name(reason)}: {lost.said} (first: {lost.place})"
@@ -45,7 +47,14 @@ def describe_tokens(rows, prompt_tokens):
     models = {call.model for call in rows.calls} - {None}
     if len(models) > 1:
         lines.append(f"{count(len(models), 'model')}: their requests share as if they were one's")
-    return lines + _compare_usage(rows.calls, prompt_tokens)
+    unknown = np.flatnonzero(np.diff(tokens.output_offsets) == 0).tolist()
+    if unknown:
+        known = sum(bool(rows.calls[k].usage.output) for k in unknown)
+        lines.append(
+            f"{count(len(unknown), 'request')} without a reply in the log: no generated tokens are kept for them "
+            f"({known:,} have their number)"
+        )
+    return lines + _compare_usage(rows.calls, tokens.prompt_lengths())
 
 
 def _compare_usage(calls, prompt_tokens):

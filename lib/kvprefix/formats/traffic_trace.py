@@ -94,7 +94,7 @@ def read_chats(source, tokenizer, *, server="vllm", of_run=False, progress=True)
     tokens = make_tokens(table)
     order, arrival_s, notes = order_by_time(rows.calls, from_first=not of_run)
     requests = _make_requests(rows, tokens, table["parent"].to_numpy(), order, arrival_s)
-    notes = [*describe_read(counts), *describe_tokens(rows, tokens.prompt_lengths()), *notes]
+    notes = [*describe_read(counts), *describe_tokens(rows, tokens), *notes]
     info = {
         "mode": "log",
         "log": {"trace": Path(str(source)).name, "counts": counts.as_dict(), "server": server, "notes": notes},

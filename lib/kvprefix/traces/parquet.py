@@ -85,8 +85,8 @@ def read_trace(path):
     with explain_os_errors(path):
         try:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()  # `read_table` imports pandas
-        except (pa.ArrowInvalid, OSError) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
             raise InputError(f"{path}: cannot be read as a Parquet trace: {reason}") from error
     missing = {*TOKEN_COLUMNS, *REQUEST_COLUMNS} - set(table.column_names)
     if missing:

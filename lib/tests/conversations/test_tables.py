@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -99,6 +100,24 @@ def test_a_table_that_is_cut_is_refused(tmp_path, write):
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(InputError, match="data.table: is a damaged table"):
         read(path)
+
+
+@WRITERS
+def test_a_table_with_wrong_bytes_is_read_or_refused_in_one_line(tmp_path, write):
+    path, draw = tmp_path / "data.table", random.Random(3)
+    write(path, pa.Table.from_pylist([record(f"q{k}") for k in range(5)]))
+    data, refused = path.read_bytes(), 0
+    for _ in range(150):
+        wrong = bytearray(data)
+        for _ in range(draw.choice([1, 3, 20])):
+            wrong[draw.randrange(4, len(wrong))] = draw.randrange(256)
+        path.write_bytes(wrong)
+        try:
+            read(path)
+        except InputError as error:
+            refused += 1
+            assert "\n" not in str(error) and "data.table" in str(error)
+    assert refused
 
 
 def test_trajectories_of_turns_with_text_are_read(tmp_path):

@@ -114,11 +114,22 @@ BODY = {"model": "m", "messages": [USER]}
         {"custom_id": "a", "params": BODY},
         {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": BODY},
         {**BODY, "timestamp": 5, "response": "x", "request_id": "a"},
+        {"custom_id": "a", **BODY, "messages": json.dumps([USER])},
     ],
 )
 def test_a_body_is_found_where_it_lies(given):
     call = call_of(given)
     assert (call.api, call.body, call.model) == ("chat", BODY, "m")
+
+
+def test_a_system_prompt_and_tools_as_text_beside_the_messages_are_the_body_s():
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    system = {"role": "system", "content": "s"}
+    for messages in ([USER], [system, USER]):
+        (call,), _ = read([{"messages": messages, "system_prompt": "s", "tools": json.dumps(tools)}])
+        assert call.body == {"messages": [system, USER], "tools": tools}
+    _, counts = read([{"messages": [USER], "system_prompt": [1]}])
+    assert counts.skipped == {"with_system_blocks": 1}
 
 
 TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
@@ -317,6 +328,7 @@ def test_requests_of_several_endpoints_may_be_in_one_file(tmp_path):
 def test_settings_beside_a_body_belong_to_it_and_other_fields_are_counted():
     given = {"messages": [USER], "model_parameters": {"tools": [1]}, "colour": 1, "timestamp": 5}
     assert call_of(given).body == {"messages": [USER], "tools": [1], "colour": 1}
+    assert read([given])[1].as_dict()["not_kept"]["record_fields"] == {"colour": 1}
     _, counts = read([{"body": BODY, "colour": 1, "timestamp": 5}])
     assert counts.as_dict()["not_kept"]["record_fields"] == {"colour": 1}
 

@@ -314,7 +314,8 @@ def test_another_tokenizer_s_numbers_are_noticed(tmp_path, small_folder):
     path = write(tmp_path / "log", {**HI, "request_id": "a", "prompt_tokens": 2, "output_tokens": 7})
     trace = read_log_trace(path, small_folder)
     assert trace.requests["output_tokens"].tolist() == [7] and len(trace.generated(0)) == 0
-    (note,) = trace.info["log"]["notes"][:1]
+    without, note = trace.info["log"]["notes"][:2]
+    assert without.endswith("no generated tokens are kept for them (1 have their number)")
     assert note.startswith("1 request with another number of prompt tokens in the log (2 in all) than here")
 
 

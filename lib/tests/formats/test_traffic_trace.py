@@ -3,6 +3,8 @@
 import gzip
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from places import CARRIED, SAMPLE
 
@@ -120,6 +122,25 @@ def test_batches_change_no_prompt(tmp_path, shared_derived, monkeypatch):
     assert len(whole) == len(parts) == 40
     assert [whole.prompt(k).tolist() for k in range(40)] == [parts.prompt(k).tolist() for k in range(40)]
     assert whole.requests.equals(parts.requests)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "jsonl.gz"])
+def test_a_folder_with_other_files_in_it_is_converted(tmp_path, shared_derived, ending):
+    folder = tmp_path / "logs"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "README.md").write_text("# notes\n")
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    (folder / "0.json").write_text('{"a": 1}')
+    (folder / "1.jsonl").touch()
+    rows = [make_call(f"q{k}", k, id=str(k)) for k in range(3)]
+    path = folder / "deep" / f"log.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write(path, rows)
+    if ending == "jsonl.gz":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    assert [one["request_id"] for one in convert(tmp_path, folder)] == ["0", "1", "2"]
 
 
 def test_calls_that_begin_alike_are_sessions_of_their_own_and_their_next_calls_go_on_from_them(

@@ -21,7 +21,7 @@ from kvprefix.conversations.forms.fields import (
     read_usage,
 )
 from kvprefix.conversations.forms.form import Form, read_each
-from kvprefix.conversations.records import LIST_FIELDS, Refused
+from kvprefix.conversations.records import EMPTY, LIST_FIELDS, Refused
 from kvprefix.files.jsonlines import is_whole, show_value
 
 NAMES = ("request_id", "custom_id", "id")
@@ -33,6 +33,17 @@ _SETTINGS = frozenset({
     "tool_choice", "stop", "stop_sequences", "presence_penalty", "frequency_penalty", "logprobs", "response_format",
     "parallel_tool_calls", "reasoning_effort", "anthropic_version", "service_tier", "store", "seed", "extra_body",
 })  # fmt: skip
+_BODY = frozenset({
+    "messages", "input", "instructions", "system", "system_prompt", "tools", "functions", "function_call", "thinking",
+    "reasoning", "n", "logit_bias", "top_logprobs", "top_k", "min_p", "repetition_penalty", "chat_template",
+    "chat_template_kwargs", "documents", "add_generation_prompt", "continue_final_message", "prediction",
+    "modalities", "audio", "verbosity", "cache_salt", "previous_response_id", "text", "include", "max_tool_calls",
+    "truncation", "prompt", "background", "conversation", "container", "context_management", "output_config",
+    "mcp_servers", "message_mode", "choices", "min_tokens", "ignore_eos", "stop_token_ids", "guided_json",
+    "structured_outputs", "priority", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "web_search_options", "best_of", "echo", "add_special_tokens",
+})  # what else bodies have  # fmt: skip
+_LISTS = ("messages", "tools")  # of a body, perhaps as JSON text
 _OF_GATEWAYS = ("model_parameters", "optional_params", "extra_body")  # where they put the rest of a body
 _SESSION_IN_USER = re.compile(r"_session_([0-9a-fA-F-]{8,})$")
 _ENDPOINT = re.compile(r"^/|/v1/|/(chat/completions|messages|responses)(\?|$)")
@@ -54,6 +65,7 @@ _BESIDE = {
 }  # of a log, if the record itself is the body
 _USED = {*NAMES, *SESSIONS, *USERS, *_URLS, *ANSWERS, *TIMES, "body", "request", "params", "usage", "model", "method",
          "turn", "prompt_tokens", "output_tokens", "metadata", "status", "cache_hit", *_OF_GATEWAYS}  # fmt: skip
+_KNOWN = frozenset({*_USED, *_SETTINGS, *_BODY, *_BESIDE})  # of a record that is the body
 
 
 def find_body(record):
@@ -138,6 +150,7 @@ def _read_request(record, place, traffic):
     api, request = _find_api(record, body), load_text(record.get("request"))
     inner = request if isinstance(request, dict) else {}
     is_inside, body = body is not record, complete_body(body, record, inner)
+    body = _move_system({**body, **{name: load_text(body[name]) for name in _LISTS if name in body}})
     check_body(api, body)
     answer = find_answer(record, inner)
     reply = read_reply(api, answer)
@@ -148,14 +161,29 @@ def _read_request(record, place, traffic):
     times = find_times(traffic, place, *parts)
     if times["start_s"] is None:
         times["start_s"] = find_time(("created", "created_at"), answer)
-    if is_inside:
-        traffic.counts.fields.add_record(record, _USED)
+    traffic.counts.fields.add_record(record, _USED if is_inside else _KNOWN)
     usage = find_usage(answer, *parts)
     usage = read_usage(record) if usage.prompt is None else usage
     return [Call(
         api, body, reply, place, find_name(NAMES, record), find_session(*parts, *metadata), None, **times,
         usage=usage, model=find_model(*parts), user=find_name(USERS, *parts, *metadata), turn=_find_turn(record),
     )]  # fmt: skip
+
+
+def _move_system(body):
+    """Return a body whose `system_prompt`, which no server takes, is its first message, unless that says the same.
+
+    >>> _move_system({"system_prompt": "s", "messages": []})
+    {'messages': [{'role': 'system', 'content': 's'}]}
+    """
+    text, messages = body.get("system_prompt"), body.get("messages")
+    if text in EMPTY or not isinstance(messages, list):
+        return body
+    if not isinstance(text, str):
+        raise Refused("with_system_blocks", f"system_prompt is {show_value(text)}; expected a text")
+    body = {name: value for name, value in body.items() if name != "system_prompt"}
+    known = {"role": "system", "content": text}
+    return {**body, "messages": messages if known in messages else [known, *messages]}
 
 
 def _check_answered(record):
