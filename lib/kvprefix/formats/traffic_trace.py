@@ -35,6 +35,7 @@ class _Rows:
     refused: dict = field(default_factory=dict)
     replies_refused: dict = field(default_factory=dict)
     undated: int = 0
+    salted: int = 0  # calls with a cache_salt, by which a server keeps their blocks apart
     hidden: Counter = field(default_factory=Counter)
 
     def add(self, calls, encoded):
@@ -42,6 +43,7 @@ class _Rows:
         start, table = len(self.calls), encoded.table
         numbers = table["call"].to_pylist()
         self.calls += [calls[k]._replace(body=None, reply=()) for k in numbers]
+        self.salted += sum(bool(calls[k].body.get("cache_salt")) for k in numbers)
         self.messages += [_count_messages(calls[k].body) for k in numbers]
         parents = table["parent"].to_numpy()
         moved = pa.array(np.where(parents >= 0, parents + start, -1), pa.int32())
