@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kvprefix.conversations.calls import Call, Dialog
 from kvprefix.conversations.records import make_unique, replace_halves
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
 from kvprefix.files.words import count
 from kvprefix.formats.traffic_notes import describe_read, describe_skipped
-from kvprefix.servers.dialogs import calls_of
+from kvprefix.tokens.call_parts import make_calls
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,6 @@ def read_call_log(source, *, progress=True):
         "trace": Path(str(source)).name, "counts": counts.as_dict(), "notes": [*describe_read(counts), *notes],
     }  # fmt: skip
     return CallLog([calls[k]._replace(name=names[k]) for k in order.tolist()], info)
-
-
-def make_calls(item):
-    """Return the calls of what `read_traffic` gives."""
-    if isinstance(item, Call):
-        return [item]
-    if not isinstance(item, Dialog):
-        messages = [{"role": message.role, "content": message.text} for message in item.messages]
-        item = Dialog(item.id, messages, {}, f"conversation {item.id}")
-    return calls_of(item)
 
 
 def _share_messages(call, known):

@@ -44,6 +44,8 @@ def describe_tokens(rows, tokens):
     ]
     if rows.undated:
         lines.append(f"{count(rows.undated, 'prompt')} without a time, in which the template writes a stated day")
+    if rows.salted:
+        lines.append(f"{count(rows.salted, 'request')} with a cache_salt: not kept, they share as if without")
     models = {call.model for call in rows.calls} - {None}
     if len(models) > 1:
         lines.append(f"{count(len(models), 'model')}: their requests share as if they were one's")

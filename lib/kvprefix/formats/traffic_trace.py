@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call, list_messages
+from kvprefix.conversations.calls import list_messages
 from kvprefix.conversations.records import replace_halves
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 from kvprefix.files.paths import InputError
 from kvprefix.files.progress import show_progress
-from kvprefix.formats.call_log import make_calls, name_calls, order_by_time
+from kvprefix.formats.call_log import name_calls, order_by_time
 from kvprefix.formats.traffic_notes import describe_read, describe_skipped, describe_tokens
+from kvprefix.tokens.call_parts import make_calls
 from kvprefix.tokens.calls import encode_calls, make_tokens
+from kvprefix.tokens.parts import split_parts
 from kvprefix.tokens.template import open_call_chat
 from kvprefix.traces.trace import Trace
 
-BATCH_BYTES = 2**27  # of the source, whose calls are tokenised at once
 
 
 @dataclass
@@ -36,6 +37,7 @@ class _Rows:
     refused: dict = field(default_factory=dict)
     replies_refused: dict = field(default_factory=dict)
     undated: int = 0
+    salted: int = 0  # calls with a cache_salt, by which a server keeps their blocks apart
     hidden: Counter = field(default_factory=Counter)
 
     def add(self, calls, encoded):
@@ -43,6 +45,7 @@ class _Rows:
         start, table = len(self.calls), encoded.table
         numbers = table["call"].to_pylist()
         self.calls += [calls[k]._replace(body=None, reply=()) for k in numbers]
+        self.salted += sum(bool(calls[k].body.get("cache_salt")) for k in numbers)
         self.messages += [len(list_messages(calls[k])) for k in numbers]
         parents = table["parent"].to_numpy()
         moved = pa.array(np.where(parents >= 0, parents + start, -1), pa.int32())
@@ -105,20 +108,11 @@ def read_chats(source, tokenizer, *, server="vllm", of_run=False, progress=True)
 
 
 def _read_batches(source, counts, progress):
-    """Yield lists of calls; those of one conversation are in one list, those of one file where they fit."""
-    batch, start, place = [], 0, None
+    """Yield lists of calls that are tokenised at once, see `split_parts`."""
     with show_progress(None, "reading", "B", shown=progress) as bar:
-        for item in read_traffic(source, counts=counts):
-            file = item.place.rpartition(", ")[0] if isinstance(item, Call) else None
-            size = counts.bytes_read - start
-            if batch and (size > BATCH_BYTES or (size > BATCH_BYTES // 8 and (file is None or file != place))):
-                yield batch
-                batch, start = [], counts.bytes_read
-            batch += make_calls(item)
-            place = file
+        for part in split_parts(read_traffic(source, counts=counts), counts):
+            yield [call for item in part for call in make_calls(item)]
             bar.update(counts.bytes_read - bar.n)
-        if batch:
-            yield batch
 
 
 def _find_replies(calls):

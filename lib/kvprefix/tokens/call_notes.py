@@ -9,6 +9,7 @@ def add_notes(total, note):
         known = total.setdefault(kind, {})
         for reason, (n, place, said) in note[kind].items():
             known.setdefault(reason, [0, place, said])[0] += n
-    total["undated"] = total.get("undated", 0) + note["undated"]
+    for name in ("undated", "salted"):
+        total[name] = total.get(name, 0) + note[name]
     total["hidden"] = dict(Counter(total.get("hidden", {})) + Counter(note["hidden"]))
     total["models"] = sorted({*total.get("models", []), *note["models"]})

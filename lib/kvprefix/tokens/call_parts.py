@@ -41,7 +41,7 @@ def make_calls(item):
         return [item]
     if not isinstance(item, Dialog):
         messages = [{"role": message.role, "content": message.text} for message in item.messages]
-        item = Dialog(item.id, messages, {}, times_s=item.times_s)
+        item = Dialog(item.id, messages, {}, f"conversation {item.id}", item.times_s)
     return calls_of(item)
 
 
@@ -59,8 +59,8 @@ def encode_call_part(items, chat, server="vllm"):
     table : pyarrow.Table
         One row per request (CALL_SCHEMA); the rows of a session stand together, in the order of the calls.
     note : dict
-        `refused` and `unanswered` (each reason's count, first place and what is wrong with it), `undated`, `hidden`
-        and `models`.
+        `refused` and `unanswered` (each reason's count, first place and what is wrong with it), `undated`, `hidden`,
+        `salted` and `models`.
     """
     calls, keys = [], []
     for k, item in enumerate(items):
@@ -78,6 +78,7 @@ def encode_call_part(items, chat, server="vllm"):
         "unanswered": {reason: list(lost) for reason, lost in encoded.replies_refused.items()},
         "undated": encoded.undated,
         "hidden": encoded.hidden,
+        "salted": sum(bool(call.body.get("cache_salt")) for call, _ in rows),
         "models": sorted({str(call.model) for call, _ in rows if call.model is not None}),
     }
     return _make_table(rows, sessions[order], table), note

@@ -107,7 +107,7 @@ def encode_calls(calls, chat, server="vllm"):
     threads, replies = Threads(chat), Replies(chat, plain.facts)
     numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
     for number, call in enumerate(calls):
-        now, way = _find_day(call), with_tools if _has_tools(call) else plain
+        now, way = find_day(call), with_tools if has_tools(call) else plain
         try:
             prompt = make_prompt(call.api, call.body, way.facts, server, memo=way.memo)
             text = render_prompt(way.chat, prompt, now)
@@ -161,7 +161,7 @@ def _list_chats(chat):
     return chat, chat if chat.tools_source is None else replace(chat, source=chat.tools_source)
 
 
-def _has_tools(call):
+def has_tools(call):
     """Tell whether a server looks for the template for tools; for Responses an empty list is none."""
     tools = call.body.get("tools")
     return tools is not None and (call.api != "responses" or tools != [])
@@ -180,7 +180,7 @@ def make_tokens(table):
     )  # fmt: skip
 
 
-def _find_day(call):
+def find_day(call):
     """Return the time of a call, which a template may write: UTC."""
     return NO_DAY if call.start_s is None else datetime.fromtimestamp(call.start_s, UTC)
 

@@ -1,11 +1,11 @@
 """Render the prompt of one call as its server does."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from kvprefix.servers.rules import make_prompt
+from kvprefix.tokens.calls import find_day, has_tools
 from kvprefix.tokens.facts import find_facts
-from kvprefix.tokens.render import NO_DAY, render_prompt
+from kvprefix.tokens.render import render_prompt
 
 
 def render_call(call, chat, server="vllm"):
@@ -24,7 +24,7 @@ def render_call(call, chat, server="vllm"):
         The server refuses the body.
     TemplateRefusal
     """
-    if call.body.get("tools") and chat.tools_source is not None:
+    if has_tools(call) and chat.tools_source is not None:
         chat = replace(chat, source=chat.tools_source)
     prompt = make_prompt(call.api, call.body, find_facts(chat), server)
-    return render_prompt(chat, prompt, NO_DAY if call.start_s is None else datetime.fromtimestamp(call.start_s, UTC))
+    return render_prompt(chat, prompt, find_day(call))

@@ -9,7 +9,7 @@ from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import Messages, add_up
 from kvprefix.traces.trace import LOG_COLUMNS
 
-NO_NOTES = {"refused": {}, "unanswered": {}, "undated": 0, "hidden": {}, "models": []}  # of parts without calls
+NO_NOTES = {"refused": {}, "unanswered": {}, "undated": 0, "salted": 0, "hidden": {}, "models": []}  # of parts without calls
 
 
 def make_joined_tokens(joined, parent):
@@ -113,6 +113,8 @@ def describe_calls(dataset, note, requests):
         noted[f"{part} that the template does not show"] = [n, "", f"the chat template never looks at {part}"]
     if note["undated"]:
         noted["date not known"] = [note["undated"], "", "calls without a time, in which the template writes a set day"]
+    if note["salted"]:
+        noted["cache salts"] = [note["salted"], "", "they are not kept: calls of other salts share here"]
     if len(note["models"]) > 1:
         said = f"{count(len(note['models']), 'model')}; their requests share as if they were one's"
         noted["several models"] = [len(note["models"]), "", said]

@@ -319,6 +319,15 @@ def test_another_tokenizer_s_numbers_are_noticed(tmp_path, small_folder):
     assert note.startswith("1 request with another number of prompt tokens in the log (2 in all) than here")
 
 
+def test_what_the_trace_does_not_keep_of_a_request_is_said(tmp_path, small_folder):
+    rows = [{**HI, "request_id": "a", "cache_salt": "s", "model": "m"}, {**HI, "request_id": "b", "model": "n"}]
+    notes = read_log_trace(write(tmp_path / "log", *rows), small_folder).info["log"]["notes"]
+    assert notes[:2] == [
+        "1 request with a cache_salt: not kept, they share as if without",
+        "2 models: their requests share as if they were one's",
+    ]
+
+
 # ---- Our own engine traces
 
 

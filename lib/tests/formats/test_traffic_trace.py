@@ -9,9 +9,9 @@ import pytest
 from places import CARRIED, SAMPLE
 
 from kvprefix.__main__ import main
-from kvprefix.formats import traffic_trace
 from kvprefix.formats.read import read_trace
 from kvprefix.formats.traffic_trace import read_chats
+from kvprefix.tokens import parts as parts_module
 from kvprefix.tokens.template import load_chat
 from kvprefix.tokens.tokenizer import find_tokenizer
 
@@ -117,7 +117,7 @@ def test_batches_change_no_prompt(tmp_path, shared_derived, monkeypatch):
     for k in range(4):
         write(folder / f"{k}.jsonl", rows[10 * k : 10 * k + 10])
     whole = read_chats(folder, find_tokenizer(), progress=False)
-    monkeypatch.setattr(traffic_trace, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(parts_module, "PART_BYTES", 1000)
     parts = read_chats(folder, find_tokenizer(), progress=False)
     assert len(whole) == len(parts) == 40
     assert [whole.prompt(k).tolist() for k in range(40)] == [parts.prompt(k).tolist() for k in range(40)]

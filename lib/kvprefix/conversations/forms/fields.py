@@ -82,6 +82,8 @@ def find_times(traffic, place, *parts):
 def order_times(traffic, place, start, first, end):
     """Return the three times by name; an end before the start is noted and left out: the clock went backwards."""
     times = {"start_s": start, "first_token_s": first, "end_s": end}
+    if first is None and end is None:
+        return times
     for name in ("first_token_s", "end_s"):
         if start is not None and times[name] is not None and times[name] < start:
             traffic.counts.note("times_before_the_start", place, f"{name.removesuffix('_s')} lies before its start")
@@ -92,7 +94,7 @@ def order_times(traffic, place, start, first, end):
 def find_usage(*parts):
     """Return the Usage that `usage` of one of the parts holds, in OpenAI's or Anthropic's names."""
     usage = find_filled(("usage",), *parts)[1]
-    return read_usage(usage if isinstance(usage, dict) else {})
+    return read_usage(usage) if isinstance(usage, dict) else Usage()
 
 
 def read_usage(usage):

@@ -147,17 +147,20 @@ def _read_request(record, place, traffic):
         field = next((name for name in LIST_FIELDS if name in record), None)
         raise Refused("of_another_form", f"has {f'`{field}`' if field else 'no messages'}; expected a request")
     _check_answered(record)
-    api, request = _find_api(record, body), load_text(record.get("request"))
+    request = load_text(record.get("request"))
     inner = request if isinstance(request, dict) else {}
-    is_inside, body = body is not record, complete_body(body, record, inner)
-    body = _move_system({**body, **{name: load_text(body[name]) for name in _LISTS if name in body}})
-    check_body(api, body)
     answer = find_answer(record, inner)
+    api = find_api(_find_url(record, inner), body, answer)
+    is_inside, body = body is not record, complete_body(body, record, inner)
+    if isinstance(body.get("messages"), str) or isinstance(body.get("tools"), str):
+        body = {**body, **{name: load_text(body[name]) for name in _LISTS if name in body}}
+    body = _move_system(body)
+    check_body(api, body)
     reply = read_reply(api, answer)
     if answer is not None and not reply:
         traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
     metadata = [part.get("metadata") for part in (record, body)]
-    parts = (record, inner, body)
+    parts = (record, inner, body) if is_inside or not record.keys().isdisjoint(_OF_GATEWAYS) else (record,)
     times = find_times(traffic, place, *parts)
     if times["start_s"] is None:
         times["start_s"] = find_time(("created", "created_at"), answer)
@@ -202,7 +205,7 @@ def complete_body(body, *parts):
     """
     more = {}
     for part in (body, *parts):
-        for name in _OF_GATEWAYS:
+        for name in () if part.keys().isdisjoint(_OF_GATEWAYS) else _OF_GATEWAYS:
             if isinstance(settings := load_text(part.get(name)), dict):
                 more = {**complete_body(settings), **more}
     return {**more, **{name: value for name, value in body.items() if name not in _BESIDE}}
