@@ -26,7 +26,6 @@ from kvprefix.tokens.template import open_call_chat
 from kvprefix.traces.trace import Trace
 
 
-
 @dataclass
 class _Rows:
     """What is kept of the calls that have prompts: a value per row."""

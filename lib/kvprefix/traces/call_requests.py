@@ -9,7 +9,9 @@ from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import Messages, add_up
 from kvprefix.traces.trace import LOG_COLUMNS
 
-NO_NOTES = {"refused": {}, "unanswered": {}, "undated": 0, "salted": 0, "hidden": {}, "models": []}  # of parts without calls
+NO_NOTES = {  # of parts without calls
+    "refused": {}, "unanswered": {}, "undated": 0, "salted": 0, "hidden": {}, "models": [],
+}  # fmt: skip
 
 
 def make_joined_tokens(joined, parent):
