@@ -85,7 +85,8 @@ def _say_requests(facts):
     more = {
         f"{turns['mean'] or 0:,.1f} requests on average, {turns['most']:,} at most": turns["most"] > 1,
         f"{sessions['of_sub_agents']:,} of sub-agents": sessions["of_sub_agents"],
-        f"{count(sessions['calls_without_session'], 'request')} without one, each counted as one":
+        f"{count(sessions['calls_without_session'], 'request')} without one, each counted as one here; "
+        "`run` joins those that continue one another":
             sessions["calls_without_session"],
         count(sessions["users"], "user"): sessions["users"],
     }  # fmt: skip

@@ -107,3 +107,15 @@ def brings_result(call):
     if call.api == "messages" and isinstance(blocks, list):
         return any(isinstance(block, dict) and block.get("type") == "tool_result" for block in blocks)
     return last.get("role") in ("tool", "function") or str(last.get("type")).endswith("_call_output")
+
+
+def find_time(times_s, end):
+    """Return when a prompt of a conversation's first `end` messages was sent: as its last message was, else its reply.
+
+    Some data sets, such as WildChat, have a time for replies alone.
+
+    >>> find_time([1.0, 2.0], 1), find_time([None, 2.0], 1), find_time([None], 1)
+    (1.0, 2.0, None)
+    """
+    time = times_s[end - 1]
+    return times_s[end] if time is None and end < len(times_s) else time

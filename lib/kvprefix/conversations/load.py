@@ -54,6 +54,7 @@ class LoadCounts:
     skipped: Counter = field(default_factory=Counter)
     repaired: Counter = field(default_factory=Counter)
     exact_duplicates: int = 0
+    timed: int = 0  # conversations whose messages have any times
     first_skipped: dict = field(default_factory=dict)
     fields: FieldCounts = field(default_factory=FieldCounts)
     reading: ReadState = field(default_factory=ReadState)
@@ -168,6 +169,7 @@ class ConversationReader:
         self.counts.repaired.update({name: n for name, n in parsed.repaired.items() if n})
         self.counts.fields.add(record)
         times_s = times_s and tuple(times_s[k] for k in kept)
+        self.counts.timed += times_s is not None
         return Conversation(self.name(record, number), messages, digest, times_s)
 
     def check_new(self, digest):

@@ -2,7 +2,9 @@
 
 import functools
 import json
+from collections import Counter
 
+from kvprefix.files.jsonlines import write_lines
 from kvprefix.files.paths import atomic_path
 from kvprefix.files.progress import show_progress
 
@@ -47,6 +49,37 @@ def write_engine_trace(trace, messages, path):
                 file.write(f'{after}, "prompt_tokens": {prompt}, "output_tokens": {output}}}\n'.encode())
             messages.release()
             bar.update(len(some))
+
+
+def write_engine_log(log, path, *, progress=True):
+    """Write calls as such JSON Lines; their prompts are not tokenised, so the lines count no prompt tokens.
+
+    Parameters
+    ----------
+    log : formats.call_log.CallLog
+    path : path-like
+    progress : bool
+
+    Returns
+    -------
+    list of str
+        What is dropped.
+    """
+    turns, first = Counter(), min((call.start_s for call in log.calls if call.start_s is not None), default=0.0)
+    with write_lines(path) as file, show_progress(len(log), "writing", " requests", shown=progress) as bar:
+        for call in log.calls:
+            session = call.name if call.session is None else call.session
+            line = {
+                "request_id": call.name, "conversation_id": session, "turn": turns[session],
+                "timestamp": 0.0 if call.start_s is None else round(call.start_s - first, 6),
+            }  # fmt: skip
+            turns[session] += 1
+            taken = {*line, "prompt_tokens", "output_tokens"} & call.body.keys()
+            body = call.body if call.api == "chat" and not taken else {"url": _URLS[call.api], "body": call.body}
+            tokens = {} if call.usage.output is None else {"output_tokens": call.usage.output}
+            file.write((_encode_json(line | body | tokens) + "\n").encode("utf-8", "replace"))
+            bar.update()
+    return ["dropped: last replies of sessions; how long answers took"]
 
 
 @functools.lru_cache(maxsize=64)

@@ -3,9 +3,7 @@
 from kvprefix.files.paths import InputError
 from kvprefix.formats.entry import Format
 
-_OF_RUN = frozenset(
-    {"request_id", "conversation_id", "turn", "timestamp", "messages", "prompt_tokens", "output_tokens"}
-)
+_OF_RUN = frozenset({"request_id", "conversation_id", "turn", "timestamp"})
 
 
 def _read_parquet(path, options):
@@ -25,7 +23,7 @@ def _write_parquet(trace, path, options):
 
 
 def _is_engine_request(record):
-    return record.keys() >= _OF_RUN
+    return record.keys() >= _OF_RUN and ("messages" in record or {"url", "body"} <= record.keys())
 
 
 def _is_logged_request(record):
@@ -91,6 +89,12 @@ def _check_custom(path):
         raise InputError(f"{path}: vLLM reads its custom dataset from a file named .jsonl only; name it so")
 
 
+def _write_engine(log, path, options):
+    from kvprefix.formats.engine_trace import write_engine_log
+
+    return write_engine_log(log, path, progress=options.progress)
+
+
 def _write_custom(log, path, options):
     from kvprefix.formats.exports import write_vllm_custom
     from kvprefix.tokens.tokenizer import find_tokenizer
@@ -138,7 +142,7 @@ ENTRIES = (
         name="engine", label="our engine traces", holds="messages",
         definition="our engine trace: JSON Lines of request_id, conversation_id, turn, timestamp, messages, ...",
         tools="our `*_trace.jsonl`", not_in_it="replies that end a conversation",
-        read=_read_calls, tokenise=_tokenise_run, written_by="run", has_request=_is_engine_request, block_size=16,
+        read=_read_calls, tokenise=_tokenise_run, write=_write_engine, has_request=_is_engine_request, block_size=16,
         options=("tokenizer", "server"),
     ),
     Format(

@@ -2,7 +2,7 @@
 
 import json
 
-from kvprefix.conversations.calls import Call
+from kvprefix.conversations.calls import Call, find_time
 
 _RESULTS = ("tool", "function")
 
@@ -26,7 +26,7 @@ def calls_of(dialog):
                     (messages[end],) if after == "assistant" else (),
                     dialog.place,
                     session=dialog.id,
-                    start_s=dialog.times_s[end - 1] if dialog.times_s else None,
+                    start_s=find_time(dialog.times_s, end) if dialog.times_s else None,
                 )
             )
     return calls

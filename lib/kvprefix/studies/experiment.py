@@ -109,11 +109,15 @@ def fit_parameters(parameters):
     """Return the parameters of a report with what its data settle: their block size, or whose times they have."""
     if find_kind(parameters) == "blocks":
         return load_experiment(parameters).parameters
-    if parameters.data == "bundled" or parameters.arrivals != "auto":
+    is_logged = parameters.make("arrivals").of_requests
+    if not is_logged and (parameters.data == "bundled" or parameters.arrivals != "auto"):
         return settle_arrivals(parameters)
     from kvprefix.traces.workload import load_workload
 
-    return load_workload(parameters).parameters
+    workload = load_workload(parameters)
+    if is_logged:
+        workload.parameters.make("arrivals").draw_all(workload.requests)  # it says what is missing
+    return workload.parameters
 
 
 def load_experiment(parameters):

@@ -19,6 +19,7 @@ from kvprefix.tokens.messages import add_up
 CALL_FIELDS = (
     pa.field("parent", pa.int32()),  # an earlier row of the part whose prompt begins like this one; -1 for none
     pa.field("session", pa.string()),  # calls of one name belong together, in whatever part; null: those of this part
+    pa.field("parent_session", pa.string()),  # the session that started this one: a sub-agent's
     pa.field("name", pa.string()),  # the log's own name of the call
     pa.field("order", pa.int64()),  # which request of its session it is, if the log says so
     pa.field("start_s", pa.float64()),  # seconds since 1970, UTC; null if not known, as all below
@@ -122,6 +123,7 @@ def _make_table(rows, sessions, table):
         "said_lengths": make_lists(add_up(map(len, lengths)), np.array([n for one in lengths for n in one], np.int32)),
         "parent": table["parent"].combine_chunks(),
         "session": [None if session is None else replace_halves(str(session)) for _, session in rows],
+        "parent_session": [None if call.parent is None else replace_halves(str(call.parent)) for call in calls],
         "name": [None if call.name is None else replace_halves(str(call.name)) for call in calls],
         "order": [call.turn for call in calls],
         "start_s": [call.start_s for call in calls],

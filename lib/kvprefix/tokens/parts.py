@@ -14,7 +14,7 @@ from dataclasses import replace
 import pyarrow as pa
 from pyarrow import feather
 
-from kvprefix.conversations.calls import Call
+from kvprefix.conversations.calls import Call, find_time
 from kvprefix.conversations.load import Conversation, LoadCounts
 from kvprefix.conversations.traffic import TrafficCounts
 from kvprefix.files.paths import InputError, write_bytes
@@ -26,7 +26,7 @@ from kvprefix.tokens.tokenizer import check_unchanged
 PART_CONVERSATIONS = 1024
 PART_CALLS = 2**15
 PART_BYTES = 2**27  # of the source, whose calls are tokenised at once; from an eighth on, a file's end ends a part
-PART_VERSION = 8  # raise when the meaning or the form of a part changes
+PART_VERSION = 9  # raise when the meaning or the form of a part changes
 _chats = {}  # of this process, by their source
 
 
@@ -102,12 +102,19 @@ def split_parts(items, counts):
         ends = size > PART_BYTES // 8 and not isinstance(item, Conversation) and (here is None or here != file)
         most = PART_CONVERSATIONS if here is None else PART_CALLS
         if part and (ends or size > PART_BYTES and here is not None or len(part) >= most):
-            yield part
+            yield _sort_by_time(part)
             part, start = [], counts.bytes_read
         part.append(item)
         file = here
     if part:
-        yield part
+        yield _sort_by_time(part)
+
+
+def _sort_by_time(part):
+    """Return a part in order of time if it is of calls alone that all have one: logs may list the newest first."""
+    if all(isinstance(item, Call) and item.start_s is not None for item in part):
+        return sorted(part, key=lambda call: call.start_s)
+    return part
 
 
 def _find_digest(part, key):
@@ -122,7 +129,7 @@ def _find_digest(part, key):
 def _describe_counts(counts):
     """Return the counts of a source; what only traces of calls have is left out where there is none."""
     found = counts.as_dict()
-    if counts.dialogs or counts.calls or counts.other_files or counts.noted:
+    if counts.dialogs or counts.calls or counts.other_files or counts.noted or counts.timed:
         return found
     return {name: value for name, value in found.items() if name in LoadCounts().as_dict() or name == "not_kept"}
 
@@ -188,9 +195,9 @@ def _encode_texts(part, chat):
 
 
 def _list_times(part, table):
-    """Return when the last message of each prompt of some conversations was written."""
+    """Return when each prompt of some conversations was sent, see `find_time`."""
     times, ends = [part[index].times_s for index in table["conversation"].to_pylist()], table["messages"].to_pylist()
-    return pa.array([one and one[end - 1] for one, end in zip(times, ends, strict=True)], pa.float64())
+    return pa.array([one and find_time(one, end) for one, end in zip(times, ends, strict=True)], pa.float64())
 
 
 def _encode_calls(part, source, server):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kvprefix.conversations.records import make_unique
+from kvprefix.conversations.records import is_time_name, make_unique
 from kvprefix.files.words import count
 from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import Messages, add_up
@@ -32,7 +32,8 @@ def make_call_requests(joined):
     Returns
     -------
     requests : pandas.DataFrame
-        Its index is the row of the tokens. Columns as for conversations, and `trace.LOG_COLUMNS`.
+        Its index is the row of the tokens. Columns as for conversations, `trace.LOG_COLUMNS`, and
+        `parent_session`, the `conversation_id` of the session that started a sub-agent's, else None.
     tokens : Tokens
     messages : Messages
         By chains, see there.
@@ -54,6 +55,7 @@ def make_call_requests(joined):
         "prompt_tokens": tokens.prompt_lengths()[order],
         "output_tokens": np.where(outputs > 0, outputs, rows["usage_output"].fillna(0)).astype(np.int64),
         "messages": rows["messages"].astype(np.int64),
+        "parent_session": rows["parent_session"],
         **{name: rows[name].astype(bool if name == "after_tool" else float) for name in LOG_COLUMNS},
     }, index=order)  # fmt: skip
     return requests, tokens, _chain_messages(joined)
@@ -62,9 +64,9 @@ def make_call_requests(joined):
 def _take_rows(joined):
     """Return the joined rows as a frame, with the columns of calls also where a part of texts has none."""
     rows = joined.rows.drop_columns([name for name in ("head",) if name in joined.rows.column_names]).to_pandas()
-    for name in {*LOG_COLUMNS, "parent", "order"} - {*rows}:
+    for name in {*LOG_COLUMNS, "parent", "order", "begins_chain"} - {*rows}:
         rows[name] = np.nan
-    for name in {"session", "name"} - {*rows}:
+    for name in {"session", "parent_session", "name"} - {*rows}:
         rows[name] = None
     before = np.where(rows["turn"] > 0, np.arange(len(rows)) - 1, -1)  # of texts
     rows["parent"] = rows["parent"].where(rows["parent"].notna(), before).astype(np.int64)
@@ -75,7 +77,7 @@ def _take_rows(joined):
 def _find_order(rows, session, name):
     """Return a column by which the calls of a session are put in order; 0 for all if any of them has no value."""
     values = rows[name].astype(float)
-    whole = (values.notna() & rows["session"].notna()).groupby(session).transform("all")
+    whole = (values.notna() & rows["begins_chain"].notna()).groupby(session).transform("all")
     return values.where(whole, 0.0).to_numpy()
 
 
@@ -109,7 +111,11 @@ def describe_calls(dataset, note, requests):
         Of the parts, see `call_parts`.
     requests : pandas.DataFrame
     """
-    refused = note["refused"]
+    refused, times = note["refused"], requests["start_s"].notna().sum() if "start_s" in requests else 0
+    if times and dataset.get("not_kept"):
+        fields = dataset["not_kept"]["message_fields"]
+        used = {name: n for name, n in fields.items() if not is_time_name(name)}
+        dataset = {**dataset, "not_kept": {**dataset["not_kept"], "message_fields": used}}
     noted = {f"reply without tokens: {reason}": lost for reason, lost in note["unanswered"].items()}
     for part, n in note["hidden"].items():
         noted[f"{part} that the template does not show"] = [n, "", f"the chat template never looks at {part}"]
@@ -124,7 +130,7 @@ def describe_calls(dataset, note, requests):
         **dataset,
         "conversations": int(requests["conversation_index"].nunique()),
         "requests": len(requests),
-        "requests_with_time": int(requests["start_s"].notna().sum()) if "start_s" in requests else 0,
+        "requests_with_time": int(times),
         "refused": {name: n for name, (n, _, _) in refused.items()},
         "first_refused": {name: f"{place}: {said}" for name, (_, place, said) in refused.items()},
         "noted": dataset["noted"] | {name: n for name, (n, _, _) in noted.items()},

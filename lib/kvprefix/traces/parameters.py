@@ -11,6 +11,7 @@ from kvprefix.traces.clock import CLOCKS
 from kvprefix.traces.table import TABLE
 from kvprefix.traces.think import THINKS
 
+OF_MODELS = ("arrival_rate", "clock", "think", "think_median_s", "think_sigma")  # what a log's own times do not heed
 REGISTRIES = {"arrivals": ARRIVALS, "clock": CLOCKS, "think": THINKS}
 _Fields = make_dataclass(
     "_Fields", [(name, object, field(default=one.default)) for name, one in TABLE.items()], frozen=True
@@ -70,6 +71,8 @@ class Parameters(_Fields):
 def settle_arrivals(parameters, requests=()):
     """Return the parameters with `data` or `poisson` in place of the arrivals `auto`: whether every request has a time.
 
+    Who gives one of OF_MODELS wants modelled times.
+
     Parameters
     ----------
     parameters : Parameters
@@ -79,7 +82,8 @@ def settle_arrivals(parameters, requests=()):
     if parameters.arrivals != Auto.name:
         return parameters
     has_times = "start_s" in requests and bool(requests["start_s"].notna().all())
-    return replace(parameters, arrivals=(Logged if has_times else Poisson).name)
+    asked = any(getattr(parameters, name) != TABLE[name].default for name in OF_MODELS)
+    return replace(parameters, arrivals=(Logged if has_times and not asked else Poisson).name)
 
 
 def make_entry(name, parameters):

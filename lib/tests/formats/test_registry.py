@@ -76,7 +76,7 @@ DUMMY = [{"n": 16, "own_ids": "0 1"}, {"n": 15, "own_ids": "0 2"}, {"n": 15, "ow
 def test_help_names_a_new_format(dummy, run):
     code, out, _ = run("convert", "--help")
     assert code == 0
-    targets = "mooncake, bailian, dummy, vllm-custom, vllm-multi-turn, openai-batch, requests or parquet"
+    targets = "mooncake, bailian, dummy, engine, vllm-custom, vllm-multi-turn, openai-batch, requests or parquet"
     assert f"--to FORMAT format of OUT: {targets}" in out
     sources = f"chats, requests, parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)} or dummy"
     assert f"--from FORMAT format of IN: {sources} (default: found by content)" in out
@@ -113,7 +113,8 @@ def test_a_new_format_is_rated_as_any_other(dummy, run, tmp_path):
 
 def test_errors_and_the_table_list_a_new_format(dummy, run, tmp_path):
     source = write(tmp_path / "m", *MOONCAKE)
-    assert "known: mooncake, bailian, dummy, vllm-custom" in run("convert", source, tmp_path / "x", "--to", "csv")[2]
+    said = run("convert", source, tmp_path / "x", "--to", "csv")[2]
+    assert "known: mooncake, bailian, dummy, engine, vllm-custom" in said
     assert f"known: chats, requests, parquet, engine, log, mooncake, bailian, {', '.join(SESSIONS)}, dummy" in run(
         "convert", source, tmp_path / "x", "--to", "dummy", "--from", "csv"
     )[2]  # fmt: skip

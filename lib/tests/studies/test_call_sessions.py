@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from call_logs import make_log
+from places import SHARED
 
 from kvprefix.blocks.sessions import NOTHING, TOOL
 from kvprefix.studies.agents import describe_sessions, measure_pauses
@@ -11,6 +12,8 @@ from kvprefix.studies.experiment import fit_parameters, holds_sessions
 from kvprefix.studies.timing import AGENTS, BURSTS, CLOCKS, LOGGED, RATES, list_changes, study_timing
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
+
+CLAUDE = SHARED / "samples/claude_code"
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +50,13 @@ def test_the_logs_own_times_are_the_last_clock(workload, bundled_workload):
     own = table[table["variant"] == LOGGED]
     assert own.groupby("capacity_blocks")["token"].nunique().max() == 1  # no seed moves them
     assert list_changes(bundled_workload) == (CLOCKS, RATES, BURSTS)
+
+
+@pytest.mark.skipif(not CLAUDE.exists(), reason="no samples beside the project")
+def test_sub_agents_belong_to_who_started_them(shared_derived, monkeypatch):
+    monkeypatch.setenv("KVPREFIX_DERIVED", str(shared_derived))
+    found = take_sessions(load_workload(Parameters(data=str(CLAUDE)), progress=False))
+    rows = describe_sessions(found.sessions)
+    assert rows["subagents"].tolist() == [1] and rows["subagent_requests"].tolist() == [2]
+    assert rows["requests"].tolist() == [6] and found.draw(16).conversation.tolist() == [0] * 6
+    assert (found.sessions.spawned_by >= 0).sum() == 1

@@ -146,6 +146,11 @@ def test_conversations_of_text_keep_their_times(load, tmp_path):
     trace = make_trace(workload, "multi_turn")
     assert workload.parameters.arrivals == "data" and trace.arrival_s.tolist() == [0.0, 20.0, 50.5]
     assert trace.request_ids == ["c0t0", "c1t0", "c0t1"]
+    answered = [{**line, "messages": [{k: v for k, v in m.items() if k != "timestamp" or m["role"] == "assistant"}
+                                      for m in line["messages"]]} for line in lines]  # fmt: skip
+    (tmp_path / "answered.jsonl").write_text("".join(json.dumps(line) + "\n" for line in answered))
+    late = make_trace(load(tmp_path / "answered.jsonl"), "multi_turn")  # as WildChat: times of answers alone
+    assert late.arrival_s.tolist() == [0.0, 18.0, 48.0] and not load(path).dataset["not_kept"]["message_fields"]
     untimed = [{**line, "messages": [{k: v for k, v in m.items() if k != "timestamp"} for m in line["messages"]]}
                for line in lines]  # fmt: skip
     (tmp_path / "untimed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in untimed))
@@ -169,3 +174,48 @@ def test_conversations_with_tools_stand_beside_those_of_text(load, tmp_path):
     trace = workload.multi_turn(workload.parameters.make("arrivals"), workload.parameters.make("clock"))
     assert sorted(prompts_of(trace).values()) == sorted(prompts_of(right).values())
     assert [message.role for message in workload.read_messages(1)] == ["user", "assistant", "tool"]
+
+
+def test_a_log_becomes_an_engine_trace_with_equal_prompts(load, tmp_path):
+    path, starts = make_log(tmp_path / "log.jsonl")
+    trace = make_trace(load(path), "multi_turn")
+    assert main(["convert", str(path), str(tmp_path / "engine.jsonl"), "--to", "engine"]) == 0
+    assert main(["convert", str(tmp_path / "engine.jsonl"), str(tmp_path / "ids.jsonl"), "--to", "requests"]) == 0
+    found = [json.loads(line) for line in (tmp_path / "ids.jsonl").read_text().splitlines()]
+    assert {one["request_id"]: one["prompt_token_ids"] for one in found} == prompts_of(trace)
+    assert [one["timestamp"] / 1000 for one in found] == pytest.approx([start - EPOCH for start in starts])
+
+
+def test_calls_without_sessions_are_joined_in_order_of_time(load, tmp_path):
+    path, _ = make_log(tmp_path / "log.jsonl")
+    lines = [json.loads(line) for line in path.read_text().splitlines()][::-1]  # the newest first
+    for line in lines:
+        del line["session_id"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trace = make_trace(load(path), "multi_turn")
+    assert trace.request_ids == ["a0", "b0", "a1", "b1", "a2", "b2"]
+    assert trace.column("conversation_index").tolist() == [0, 1] * 3
+    assert trace.column("turn").tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_rate_or_a_think_time_asks_for_modelled_times(load, tmp_path):
+    path, _ = make_log(tmp_path / "log.jsonl")
+    assert load(path, arrival_rate=5.0).parameters.arrivals == "poisson"
+    assert load(path, think="agent").parameters.arrivals == "poisson"
+
+
+def test_a_response_continues_the_one_that_it_names(load, tmp_path):
+    def line(k, text, before=None):
+        body = {"input": text, "model": "m"} | ({"previous_response_id": before} if before else {})
+        said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": f"Answer {k}"}]}
+        return {"url": "/v1/responses", "body": body, "response": {"id": f"resp_{k}", "output": [said]}}
+
+    path = tmp_path / "log.jsonl"
+    rows = [line(0, "First"), line(1, "Second", "resp_0"), line(2, "Third", "resp_1"), line(3, "Lost", "resp_9")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    workload = load(path)
+    assert workload.dataset["refused"] == {"previous_response_id": 1}
+    assert workload.requests["conversation_index"].tolist() == [0, 0, 0]
+    assert [message.text.strip('[]{}"') != "" for message in workload.read_messages(0)] == [True] * 5
+    shared = workload.tokens.shared
+    assert (np.diff(workload.tokens.prompt_lengths()) > 0).all() and (shared[1:] > 0).all()

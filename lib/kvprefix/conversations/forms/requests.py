@@ -159,6 +159,8 @@ def _read_request(record, place, traffic):
     reply = read_reply(api, answer)
     if answer is not None and not reply:
         traffic.counts.note("answers_not_read", place, "its answer is no message of this endpoint")
+    if api == "responses":
+        body = _continue_response(body, reply, answer, traffic)
     metadata = [part.get("metadata") for part in (record, body)]
     parts = (record, inner, body) if is_inside or not record.keys().isdisjoint(_OF_GATEWAYS) else (record,)
     times = find_times(traffic, place, *parts)
@@ -171,6 +173,22 @@ def _read_request(record, place, traffic):
         api, body, reply, place, find_name(NAMES, record), find_session(*parts, *metadata), None, **times,
         usage=usage, model=find_model(*parts), user=find_name(USERS, *parts, *metadata), turn=_find_turn(record),
     )]  # fmt: skip
+
+
+def _continue_response(body, reply, answer, traffic):
+    """Return a body of Responses with the items of the response that it continues, if that stands before it.
+
+    A server keeps them by the response's id (`previous_response_id`); instructions it does not keep.
+    """
+    known, given = traffic.seen.setdefault("responses", {}), body.get("input")
+    items = given if isinstance(given, list) else [{"role": "user", "content": given}]
+    before = body.get("previous_response_id")
+    if isinstance(before, str) and before in known:
+        items = [*known[before], *items]
+        body = {name: value for name, value in body.items() if name != "previous_response_id"} | {"input": items}
+    if isinstance(answer, dict) and isinstance(answer.get("id"), str) and reply:
+        known[answer["id"]] = [*items, *reply]
+    return body
 
 
 def _move_system(body):

@@ -156,11 +156,11 @@ def facts_agent_policies(table, kind="agent session"):
     others = [one for one in rows if one["verdict"] in ("better", "worse")]
     others.sort(key=lambda one: -abs(one["points"]))
     rest = [one["policy"] for one in rows if one["policy"] not in (OPT.label, LRU.label) and one not in others]
-    tried = [one["rate"] for one in rows if one["policy"] != OPT.label]
+    tried = [one for one in rows if one["policy"] != OPT.label]  # the best first
     return {
-        "kind": kind,
+        "kind": kind, "best": tried[0], "worst": tried[-1],
         "blocks": select_widest(table)["blocks"].iloc[0], "lru": named[LRU.label], "opt": named.get(OPT.label),
-        "others": others, "alike": rest, "apart": 100 * (max(tried) - min(tried)),
+        "others": others, "alike": rest, "apart": 100 * (tried[0]["rate"] - tried[-1]["rate"]),
         "counting": [one["policy"] for one in others if one["verdict"] == "worse" and one["policy"] in COUNT_USES],
     }  # fmt: skip
 

@@ -71,9 +71,14 @@ def _find_headroom(found):
     if not policies.get("capacities"):
         return None
     at = _find_nearest(policies["capacities"], found)
-    better = [one for one in policies["better"] if one["blocks"] == at["blocks"]]
-    best = max(better, key=lambda one: one["points"], default=None)
+    best = _find_best(found, at["blocks"])
     return {**at, "gain": 100 * (at["opt"] - at["lru"]), "tried": policies["tried"], "best": best}
+
+
+def _find_best(found, blocks):
+    """Return the policy that is better than LRU by most at a capacity; None if none is."""
+    better = [one for one in found[EVICTION]["policies"]["better"] if one["blocks"] == blocks]
+    return max(better, key=lambda one: one["points"], default=None)
 
 
 def choose_timing(found):
@@ -108,8 +113,9 @@ def choose_curve(found):
 
 
 def choose_agent_policies(found):
-    """Return how far policies lie apart where they differ most."""
-    return found[AGENTS].get("agent_policies")
+    """Return how far policies lie apart where they differ most; None if they do not."""
+    one = found[AGENTS].get("agent_policies")
+    return one if one and one["apart"] >= WORTH / 10 else None
 
 
 def choose_pauses(found):
@@ -164,12 +170,14 @@ def choose_next(found):
         return None
     policy = _find_headroom(found)
     k = min(next(k for k, one in enumerate(capacities) if one["blocks"] == policy["blocks"]), len(capacities) - 2)
-    at, larger = capacities[k], capacities[k + 1]
-    gains = {"memory": 100 * (larger["lru"] - at["lru"]), "policy": policy["best"]["points"] if policy["best"] else 0.0}
+    at, best = capacities[k], _find_best(found, capacities[k]["blocks"])
+    enough = [one for one in capacities[k + 1 :] if 100 * (one["lru"] - at["lru"]) >= WORTH]  # the curve may be flat
+    larger = enough[0] if enough else capacities[k + 1]
+    gains = {"memory": 100 * (larger["lru"] - at["lru"]), "policy": best["points"] if best else 0.0}
     step = max(gains, key=gains.get)
     return {
         "step": step if gains[step] >= WORTH else "prompts", "at": at | _size(found, at["blocks"]),
-        "larger": larger | _size(found, larger["blocks"]), "gains": gains, "best": policy["best"],
+        "larger": larger | _size(found, larger["blocks"]), "gains": gains, "best": best,
         "unbounded": (found.get(SHARING, {}).get("sharing") or {}).get("token_hit_rate"),
     }  # fmt: skip
 
