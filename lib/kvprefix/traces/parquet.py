@@ -31,8 +31,9 @@ def write_trace(trace, path):
     parent = np.where(tokens.parent[rows] >= 0, position[tokens.parent[rows]], -1)
     orphans = (tokens.shared[rows] > 0) & ((parent < 0) | (parent >= np.arange(len(rows))))
     if orphans.any():  # in a log's order of time a request may come before the one that it continues
-        trace, parent = _store_whole(trace, orphans), np.where(orphans, -1, parent)
+        trace = _store_whole(trace, orphans)
         tokens, rows = trace.tokens, trace.rows
+    parent = np.where(parent < np.arange(len(rows)), parent, -1)
     note = {"kvprefix": json.dumps(trace.info, sort_keys=True)}
     table = _make_table(trace, parent, slice(0, ROW_GROUP)).replace_schema_metadata(note)
     options = {"compression": "zstd", "write_page_checksum": True}
