@@ -34,6 +34,7 @@ def make_report(folder, tokenizer, records=None, *, studies=False, **given):
     data = given.pop("data", None) or str(write_records(folder.parent / f"{folder.name}.json", records or chats()))
     parameters = Parameters(data=data, tokenizer=str(tokenizer), **given)
     workload = load_workload(parameters, progress=False)
+    parameters = workload.parameters
     results = analyse(workload)
     folder.mkdir(exist_ok=True)
     write_results(results, workload, folder)

@@ -200,6 +200,7 @@ def test_the_facts_of_both_modes_are_those_of_their_statistics():
     }  # fmt: skip
     single = {**mode, "token_hit_rate": 0.3, "sharing_fraction": {"mean": 0.25}, "with_generated_tokens": None}
     assert facts_sharing.facts_sharing({"single_turn": single, "multi_turn": mode}) == {
+        "calls": 0, "lower_bound": False,
         "conversations": 3, "records_read": 5, "records_skipped": 2, "requests": 4, "token_hit_rate": 0.6,
         "sharing_mean": 0.5, "sharing_median": 0.4, "with_generated": 0.8, "single_token_hit_rate": 0.3,
         "single_sharing_mean": 0.25, "bare_token_hit_rate": 0.2, "bare_sharing_mean": 0.1, "never_reused": 0.75,

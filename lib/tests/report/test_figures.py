@@ -6,7 +6,7 @@ from importlib import import_module
 import numpy as np
 import pandas as pd
 import pytest
-from places import LIB
+from places import LIB, PROJECT
 from seen import find_faults
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
@@ -15,6 +15,9 @@ from kvprefix.cache.curve import lru_curve, measure_distances, rate_unbounded
 from kvprefix.cache.working_set import count_working_set, rank_reuse
 from kvprefix.live import plot as plot_live
 from kvprefix.models.memory import Model, load_model
+from kvprefix.report.facts.agents import select_widest
+from kvprefix.report.facts.cache import tabulate_policies
+from kvprefix.report.plots import agents as plot_agents
 from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.plots import engines as plot_engines
@@ -33,12 +36,15 @@ from kvprefix.report.plots.axes import (
 )
 from kvprefix.report.plots.places import label_ends, mark_places
 from kvprefix.stats.compare import compare
+from kvprefix.studies import agents
 from kvprefix.studies import cache as study
 from kvprefix.studies import engines as study_engines
 from kvprefix.studies import timing as study_timing
+from kvprefix.studies.call_sessions import load_sessions
 from kvprefix.studies.normalise import normalise_curves
 from kvprefix.studies.sharing import analyse
 from kvprefix.studies.sweep import sweep
+from kvprefix.traces.parameters import Parameters
 
 MODEL = load_model("Llama-3.1-8B")
 LONG = Model("A-model-of-a-maker-whose-names-have-no-end-and-hardly-a-space 405B Instruct", 2**19, "")
@@ -69,8 +75,15 @@ def drawn(bundled_workload):
     one = np.flatnonzero(requests["conversation_index"] == requests["conversation_index"].mode()[0])
     live = pd.DataFrame({"status": ["agrees", "differs"] * 9, "predicted_cached_tokens": range(0, 18_000, 1000),
                          "measured_cached_tokens": range(18), "ttft_s": 0.1})  # fmt: skip
+    experiment = load_sessions(Parameters(data=str(PROJECT / "data/sample/calls.jsonl")))
+    sessions = experiment.sessions
+    policies = study.study_policies(experiment, agents.choose_capacities(sessions.accesses.n_distinct))
     marks = [("knee", 900.0), ("A card of 24 GB", 1000), ("Another card of 80 GB", 1020), ("out of sight", 1e12)]
     return {
+        plot_agents.draw_sessions: (agents.tabulate_growth(sessions), agents.list_pauses(sessions)),
+        plot_agents.draw_session_rates: (agents.rate_sessions_at(experiment, [30, 100]),),
+        plot_agents.draw_pauses: (agents.study_pauses(experiment),),
+        plot_agents.draw_widest: (select_widest(tabulate_policies(policies, rate_unbounded(experiment.draw(16)))),),
         plot_cache.draw_lru_curve: (
             study.study_lru(workload), ceiling, 16, MODEL, (study_engines.list_engines()["vllm"].label, engine), marks
         ),

@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+from kvprefix.traces.parameters import Parameters, settle_arrivals
 from kvprefix.traces.table import TABLE
 
 MOST = 100  # characters of a report's name
@@ -19,7 +20,10 @@ def make_line(parameters):
     "make report NAME=explore-data-my-chats-arrival_rate-5 DATA='my chats.jsonl' ARRIVAL_RATE=5"
     """
     values = parameters.as_dict()
-    changed = [one for name, one in TABLE.items() if values[name] != one.default]
+    usual = {name: one.default for name, one in TABLE.items()}
+    if parameters.data == "bundled" and values["arrivals"] != usual["arrivals"]:
+        usual["arrivals"] = settle_arrivals(Parameters()).arrivals  # what `auto` is there
+    changed = [one for name, one in TABLE.items() if values[name] != usual[name]]
     given = {one.name: one.show(values[one.name]).removesuffix(".0") for one in changed}
     words = [f"{name.upper()}={shlex.quote(text)}" for name, text in given.items()]
     return " ".join(["make report", *([f"NAME={name_report(given)}", *words] if given else [])])
