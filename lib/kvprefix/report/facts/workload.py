@@ -90,7 +90,8 @@ def _list_fields(not_kept):
 def facts_method(stats):
     """Return the parameters of the method, and how conversations start and continue."""
     p = stats["multi_turn"]["parameters"]
-    starts, clock, dataset = make_entry("arrivals", p), make_entry("clock", p), stats["multi_turn"]["dataset"]
+    starts, clock = make_entry("arrivals", p), make_entry("clock", p)
+    dataset = stats["multi_turn"].get("dataset", {})  # there is none if its notebook failed
     return {
         "calls": dataset.get("calls", 0) + dataset.get("dialogs", 0),
         "server": p["server"],
