@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import FixedLocator
 
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
@@ -40,6 +41,8 @@ def draw_sessions(growth, pauses, *, width_in=PAGE_IN):
     left.fill_between(growth["request"], low, high, color=BLUE, alpha=0.2, linewidth=0)
     left.set(xlabel="request of a session (log scale)", ylabel="prompt (thousand tokens)")
     log_axes(left, "x")
+    if growth["request"].max() < 10:  # whole requests alone
+        left.xaxis.set_major_locator(FixedLocator(growth["request"]))
     left.set_ylim(0)
     frames = [growth.assign(panel="growth")]
     for label, look in style_lines(pauses).items():
