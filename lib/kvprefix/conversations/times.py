@@ -50,7 +50,7 @@ def read_time(value):
         number = value
     if time is None and number is not None and abs(number) < 1e20:
         time = _divide(number, next((units for least, units in _UNITS if abs(number) >= least), 1))
-    if time is None or not 0 <= time <= LATEST_S:
+    if time is None or not abs(time) <= LATEST_S:
         raise ValueError(EXPECTED)
     return time
 

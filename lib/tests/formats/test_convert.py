@@ -269,7 +269,7 @@ def test_a_name_says_whether_the_target_is_compressed(tmp_path, run, ending, unp
         ('{"prompt": "x", "n": 1}', ["--to", "parquet"], "line 1 is a request of no known format: it has prompt, n"),
         (None, ["--to", "parquet"], "in: No such file"),
         (BLOCKS[0], ["--to", "mooncake"], "line 1 lists 2 blocks for input_length 8; expected 1 of 512 tokens"),
-        (BLOCKS[0], ["--to", "csv"], "format 'csv' cannot be written; known: mooncake, bailian, vllm-custom"),
+        (BLOCKS[0], ["--to", "csv"], "format 'csv' cannot be written; known: mooncake, bailian, engine, vllm-custom"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "csv"], "format 'csv' cannot be read; known: chats, requests"),
         (BLOCKS[0], ["--to", "mooncake", "--from", "bailian"], "in: line 1 lacks chat_id"),
         (
