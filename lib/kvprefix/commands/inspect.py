@@ -3,10 +3,10 @@
 import json
 
 from kvprefix.commands.options import tell_lines
+from kvprefix.conversations.calls import ENDPOINTS
 from kvprefix.files.paths import InputError, tell
 from kvprefix.files.words import count
 
-_ENDPOINTS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 HELP = "say what a file, a folder or a glob holds, and what of it can be used"
 
 
@@ -80,7 +80,7 @@ def _join(numbers):
 
 def _say_requests(facts):
     sessions, turns = facts["sessions"], facts["turns"]
-    apis = ", ".join(f"{n:,} of {_ENDPOINTS[api]}" for api, n in facts["apis"].items())
+    apis = ", ".join(f"{n:,} of {ENDPOINTS[api]}" for api, n in facts["apis"].items())
     yield "requests", f"{facts['requests']:,}{apis and ': '}{apis}"
     more = {
         f"{turns['mean'] or 0:,.1f} requests on average, {turns['most']:,} at most": turns["most"] > 1,

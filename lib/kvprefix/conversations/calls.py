@@ -5,7 +5,9 @@ Bodies and messages stay as they were given. A server's rules make prompts of th
 
 from typing import NamedTuple
 
-APIS = ("chat", "messages", "responses")  # /v1/chat/completions, /v1/messages, /v1/responses
+ENDPOINTS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+APIS = tuple(ENDPOINTS)
+LISTS = {"chat": "messages", "messages": "messages", "responses": "input"}  # the field of a body's messages or items
 
 
 class Usage(NamedTuple):
@@ -90,7 +92,7 @@ def list_messages(call):
     >>> list_messages(Call("responses", {"input": "What is 2 + 2?"}))
     [{'role': 'user', 'content': 'What is 2 + 2?'}]
     """
-    listed = call.body.get("input" if call.api == "responses" else "messages")
+    listed = call.body.get(LISTS[call.api])
     return listed if isinstance(listed, list) else [{"role": "user", "content": listed}]
 
 

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime
 
-from kvprefix.conversations.calls import Call, Dialog
+from kvprefix.conversations.calls import Call, Dialog, brings_result, find_time
 from kvprefix.conversations.dialogs import REASONING
 
 _MOST_SHOWN = 600  # characters of the sample
@@ -48,7 +48,7 @@ class Survey:
         self.n["with_tools"] += bool(call.body.get("tools"))
         self.n["with_reply"] += bool(call.reply)
         self.n["with_tool_calls"] += any(map(_calls_tools, call.reply))
-        self.n["after_tool_results"] += _is_result(_last(call))
+        self.n["after_tool_results"] += brings_result(call)
         self.n["with_reasoning"] += any(map(_has_reasoning, call.reply))
         self._add_usage(call.usage)
         self._add_time(call.start_s)
@@ -74,8 +74,7 @@ class Survey:
 
     def _add_times(self, times, requests):
         for k in requests:
-            answered = times[k + 1] if times and k + 1 < len(times) else None
-            self._add_time(times[k] if times and times[k] is not None else answered, is_modelled=True)
+            self._add_time(find_time(times, k + 1) if times else None, is_modelled=True)
 
     def _add_time(self, time, is_modelled=False):
         """Count a request's time: its own, one that a clock would model, or none."""
@@ -130,21 +129,6 @@ class Survey:
             "requests_with_cached": tokens["with_cached"],
             "cached_share": share,
         }
-
-
-def _last(call):
-    """Return the last message or item of a call's prompt."""
-    given = call.body.get("input" if call.api == "responses" else "messages")
-    return given[-1] if isinstance(given, list) and given and isinstance(given[-1], dict) else {}
-
-
-def _is_result(message):
-    if message.get("role") == "tool" or str(message.get("type")).endswith("_call_output"):
-        return True
-    content = message.get("content")
-    return isinstance(content, list) and any(
-        isinstance(part, dict) and part.get("type") == "tool_result" for part in content
-    )
 
 
 def _calls_tools(message):

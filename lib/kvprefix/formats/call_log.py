@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kvprefix.conversations.calls import LISTS
 from kvprefix.conversations.records import make_unique, replace_halves
 from kvprefix.conversations.traffic import TrafficCounts, read_traffic
 from kvprefix.files.paths import InputError
@@ -68,7 +69,7 @@ def read_call_log(source, *, progress=True):
 
 def _share_messages(call, known):
     """Return a call whose messages of text are the ones of earlier calls that are equal."""
-    name = "input" if call.api == "responses" else "messages"
+    name = LISTS[call.api]
     given = call.body.get(name)
     if not isinstance(given, list):
         return call

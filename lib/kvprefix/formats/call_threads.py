@@ -7,6 +7,7 @@ log says what that was. If the log says whose session it is, or who asked, both 
 import json
 from typing import NamedTuple
 
+from kvprefix.conversations.calls import list_messages
 from kvprefix.conversations.records import EMPTY, TEXT_PARTS, NotText, join_text_parts
 
 _OF_ONE_ANSWER = frozenset({"id", "status", "annotations", "refusal", "logprobs"})  # what a next call need not repeat
@@ -58,7 +59,7 @@ def find_previous(calls):
 
     for i, call in enumerate(calls):
         who, before, found, node = (call.session, call.user), None, None, 0
-        for node in walk(0, list_messages(call)):
+        for node in walk(0, _list_all(call)):
             ends = (node, who, True), (before, who, False)
             found = next((end for end in ends if end in latest), found)
             before = node
@@ -80,17 +81,15 @@ def make_chains(calls):
             while previous[path[-1]] >= 0:
                 path.append(previous[path[-1]])
             name = call.session if call.session is not None else calls[path[-1]].name
-            turns = [(_role(message), _text(message)) for message in (*list_messages(call), *call.reply)]
+            turns = [(_role(message), _text(message)) for message in (*_list_all(call), *call.reply)]
             chains.append(Chain(path[::-1], name, turns))
     return sorted(chains, key=lambda chain: chain.path[0])
 
 
-def list_messages(call):
+def _list_all(call):
     """Return the messages or items of a call's prompt, its system prompt first."""
     system = call.body.get("system" if call.api == "messages" else "instructions") if call.api != "chat" else None
-    given = call.body.get("input" if call.api == "responses" else "messages")
-    given = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    return [*([] if system in EMPTY else [{"role": "system", "content": system}]), *given]
+    return [*([] if system in EMPTY else [{"role": "system", "content": system}]), *list_messages(call)]
 
 
 def _key(message):

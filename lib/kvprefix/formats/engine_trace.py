@@ -4,6 +4,7 @@ import functools
 import json
 from collections import Counter
 
+from kvprefix.conversations.calls import ENDPOINTS, LISTS
 from kvprefix.files.jsonlines import write_lines
 from kvprefix.files.paths import atomic_path
 from kvprefix.files.progress import show_progress
@@ -11,7 +12,7 @@ from kvprefix.files.progress import show_progress
 LINES_AT_A_TIME = 2**14  # requests whose table is turned into Python values at once
 BUFFER = 2**20  # bytes that are written at once
 
-_URLS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+_OWN = {"request_id", "conversation_id", "turn", "timestamp", "prompt_tokens", "output_tokens"}  # fields of a line
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -74,8 +75,8 @@ def write_engine_log(log, path, *, progress=True):
                 "timestamp": 0.0 if call.start_s is None else round(call.start_s - first, 6),
             }  # fmt: skip
             turns[session] += 1
-            taken = {*line, "prompt_tokens", "output_tokens"} & call.body.keys()
-            body = call.body if call.api == "chat" and not taken else {"url": _URLS[call.api], "body": call.body}
+            is_plain = call.api == "chat" and _OWN.isdisjoint(call.body)
+            body = call.body if is_plain else {"url": ENDPOINTS[call.api], "body": call.body}
             tokens = {} if call.usage.output is None else {"output_tokens": call.usage.output}
             file.write((_encode_json(line | body | tokens) + "\n").encode("utf-8", "replace"))
             bar.update()
@@ -89,9 +90,6 @@ def _frame_body(head):
     api, rest = json.loads(head) if head else ("chat", {})
     fields = "".join(f", {_encode_json(name)}: {_encode_json(value)}" for name, value in rest.items())
     fields = fields.encode("utf-8", "replace").decode()
-    if api == "chat":
-        taken = {"request_id", "conversation_id", "turn", "timestamp", "prompt_tokens", "output_tokens"} & set(rest)
-        if not taken:
-            return '"messages": [', f"]{fields}"
-    name = "input" if api == "responses" else "messages"
-    return f'"url": "{_URLS[api]}", "body": {{"{name}": [', f"]{fields}}}"
+    if api == "chat" and _OWN.isdisjoint(rest):
+        return '"messages": [', f"]{fields}"
+    return f'"url": "{ENDPOINTS[api]}", "body": {{"{LISTS[api]}": [', f"]{fields}}}"

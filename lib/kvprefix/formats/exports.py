@@ -5,6 +5,7 @@ Each function returns what it dropped or added, in words.
 
 import json
 
+from kvprefix.conversations.calls import ENDPOINTS
 from kvprefix.conversations.records import make_unique
 from kvprefix.files.jsonlines import write_lines
 from kvprefix.files.paths import InputError
@@ -18,7 +19,6 @@ from kvprefix.tokens.template import open_call_chat
 CALLS_AT_A_TIME = 1024
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _FILLER = " a"  # a word that is one token of most vocabularies
-_URLS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _STREAMING = ("stream", "stream_options")
 
@@ -48,7 +48,7 @@ def write_openai_batch(log, path, *, model="default", progress=True):
             del body["messages"]
         if most := _find_most(call):
             body["max_output_tokens" if call.api == "responses" else "max_tokens"] = most
-        return {"custom_id": call.name, "method": "POST", "url": _URLS[call.api], "body": body}
+        return {"custom_id": call.name, "method": "POST", "url": ENDPOINTS[call.api], "body": body}
 
     _write_each(map(make, log.calls), len(log), path, progress)
     notes = ["dropped: arrival times; names and turns of conversations (they show in the messages); their last replies"]

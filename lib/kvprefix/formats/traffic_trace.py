@@ -20,7 +20,7 @@ from kvprefix.files.progress import show_progress
 from kvprefix.formats.call_log import name_calls, order_by_time
 from kvprefix.formats.traffic_notes import describe_read, describe_skipped, describe_tokens
 from kvprefix.tokens.call_parts import make_calls
-from kvprefix.tokens.calls import encode_calls, make_tokens
+from kvprefix.tokens.calls import encode_calls, make_tokens, share_messages
 from kvprefix.tokens.parts import split_parts
 from kvprefix.tokens.template import open_call_chat
 from kvprefix.traces.trace import Trace
@@ -110,7 +110,7 @@ def _read_batches(source, counts, progress):
     """Yield lists of calls that are tokenised at once, see `split_parts`."""
     with show_progress(None, "reading", "B", shown=progress) as bar:
         for part in split_parts(read_traffic(source, counts=counts), counts):
-            yield [call for item in part for call in make_calls(item)]
+            yield share_messages([call for item in part for call in make_calls(item)])
             bar.update(counts.bytes_read - bar.n)
 
 

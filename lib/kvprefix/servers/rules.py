@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from kvprefix.conversations.calls import LISTS
 from kvprefix.files.paths import InputError
 from kvprefix.servers.anthropic import read_messages
 from kvprefix.servers.chat import read_chat
@@ -88,7 +89,7 @@ def add_reply(api, body, reply):
     >>> add_reply("chat", {"messages": [{"role": "user", "content": "a"}]}, [{"role": "assistant", "content": "b"}])
     {'messages': [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]}
     """
-    name = "input" if api == "responses" else "messages"
+    name = LISTS[api]
     before = body[name]
     if isinstance(before, str):
         before = [{"role": "user", "content": before}]

@@ -9,10 +9,10 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from kvprefix.conversations.calls import Call, Dialog, brings_result, list_messages
+from kvprefix.conversations.calls import LISTS, Call, Dialog, brings_result, list_messages
 from kvprefix.conversations.records import replace_halves
 from kvprefix.servers.dialogs import calls_of
-from kvprefix.tokens.calls import encode_calls
+from kvprefix.tokens.calls import count_equal, encode_calls, share_messages
 from kvprefix.tokens.encode import PART_SCHEMA, make_lists
 from kvprefix.tokens.messages import add_up
 
@@ -64,16 +64,17 @@ def encode_call_part(items, chat, server="vllm"):
         `salted` and `models`.
     """
     calls, keys = [], []
-    for k, item in enumerate(items):
+    for item in items:
         made = make_calls(item)
         calls += made
-        keys += [(one.session if isinstance(item, Call) else None, k) for one in made]
+        keys += [one.session if isinstance(item, Call) else None for one in made]
+    calls = share_messages(calls)
     encoded = encode_calls(calls, chat, server)
     kept = encoded.table["call"].to_numpy()
     sessions = _number_sessions([calls[k] for k in kept], encoded.table["parent"].to_numpy())
     order = np.argsort(sessions, kind="stable")
     table = _sort_table(encoded.table, order)
-    rows = [(calls[kept[k]], keys[kept[k]][0]) for k in order]
+    rows = [(calls[kept[k]], keys[kept[k]]) for k in order]
     note = {
         "refused": {reason: list(lost) for reason, lost in encoded.refused.items()},
         "unanswered": {reason: list(lost) for reason, lost in encoded.replies_refused.items()},
@@ -153,14 +154,13 @@ def _add_to_chain(calls, k, same_session):
     """Return whether a call begins a chain, and the messages that it adds to it."""
     listed = list_messages(calls[k])
     before = list_messages(calls[k - 1]) if same_session else None
-    if before is None or listed[: len(before)] != before:
+    if before is None or count_equal(before, listed) < len(before):
         return True, listed
     return False, listed[len(before) :]
 
 
 def _without_messages(call):
-    name = "input" if call.api == "responses" else "messages"
-    return [call.api, {key: value for key, value in call.body.items() if key != name}]
+    return [call.api, {name: value for name, value in call.body.items() if name != LISTS[call.api]}]
 
 
 def _encode_utf8(value):

@@ -6,7 +6,6 @@ not encoded again at each call. A reply's tokens are those that the template wri
 prompt: what the model sampled may have been other tokens of the same text, so they are marked as rendered.
 """
 
-import itertools
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kvprefix.conversations.calls import LISTS
 from kvprefix.servers.prompt import Memo, Refused
 from kvprefix.servers.rules import add_reply, make_prompt
 from kvprefix.tokens.arrays import Tokens
@@ -88,7 +88,8 @@ def encode_calls(calls, chat, server="vllm"):
     ----------
     calls : sequence of Call
         Those of a session in their order; a session's calls belong into one sequence. Calls without a session continue
-        an earlier one if their prompt begins with all of that one's messages.
+        an earlier one if their prompt begins with all of that one's messages. What is equal in them is read once if it
+        is one object, see `share_messages`.
     chat : Chat
     server : str
         Whose rules make a prompt of a body, see `servers.rules.SERVERS`.
@@ -103,7 +104,6 @@ def encode_calls(calls, chat, server="vllm"):
         A server that is not known, or a template that runs wild.
     """
     plain, with_tools = (_Way(one, find_facts(one), server, Memo()) for one in _list_chats(chat))
-    calls = _share_messages(calls)
     threads, replies = Threads(chat), Replies(chat, plain.facts)
     numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
     for number, call in enumerate(calls):
@@ -134,26 +134,30 @@ class _Way(NamedTuple):
     memo: Memo
 
 
-def _share_messages(calls):
+def share_messages(calls):
     """Return calls in which the messages that begin a list as that of the session's call before are the same objects.
     """
     last, shared = {}, []
     for call in calls:
-        name = "input" if call.api == "responses" else "messages"
-        given = call.body.get(name)
+        name = LISTS[call.api]
+        given, before = call.body.get(name), last.get(call.session, [])
         if isinstance(given, list):
-            pairs = itertools.takewhile(_are_equal, zip(last.get(call.session, ()), given, strict=False))
-            known = [before for before, _ in pairs]
-            given = last[call.session] = known + given[len(known) :]
+            n = count_equal(before, given)
+            given = last[call.session] = before[:n] + given[n:]
             call = call._replace(body={**call.body, name: given})
         shared.append(call)
     return shared
 
 
-def _are_equal(pair):
-    """Say whether two JSON values are written alike: 1, 1.0 and true are not, though they are equal."""
-    one, other = pair
-    return one is other or (one == other and repr(one) == repr(other))
+def count_equal(one, other):
+    """Return how many leading messages of two lists are written alike: 1, 1.0 and true are not, though they are equal.
+
+    >>> count_equal([{"k": 1}, {"k": 1}], [{"k": 1}, {"k": True}])
+    1
+    """
+    pairs = zip(one, other, strict=False)
+    unlike = (k for k, (a, b) in enumerate(pairs) if a is not b and (a != b or repr(a) != repr(b)))
+    return next(unlike, min(len(one), len(other)))
 
 
 def _list_chats(chat):

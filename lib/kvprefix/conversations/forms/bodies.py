@@ -1,6 +1,6 @@
 """Bodies of chat requests: which endpoint one was sent to, and whether it can be a prompt of text."""
 
-from kvprefix.conversations.calls import APIS
+from kvprefix.conversations.calls import APIS, LISTS
 from kvprefix.conversations.records import EMPTY, MOST_CHARACTERS, Refused
 from kvprefix.files.jsonlines import show_value
 
@@ -88,7 +88,7 @@ def check_body(api, body):
     """Raise Refused if a body has no messages, a message that is none, or images or sound in one."""
     if body.get("message_mode") == "delta":
         raise Refused("with_message_mode_delta", "holds only the messages that are new")
-    name = "input" if api == "responses" else "messages"
+    name = LISTS[api]
     messages = body.get(name)
     if isinstance(messages, str) and api == "responses":
         messages = [{"role": "user", "content": messages}]

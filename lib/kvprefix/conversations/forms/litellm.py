@@ -7,7 +7,7 @@ endpoint is logged without its system prompt and with tools in OpenAI's form, an
 body as the client sent it.
 """
 
-from kvprefix.conversations.calls import Call
+from kvprefix.conversations.calls import LISTS, Call
 from kvprefix.conversations.forms.answers import find_answer, read_reply
 from kvprefix.conversations.forms.bodies import check_body
 from kvprefix.conversations.forms.fields import TIMES, find_name, find_times, find_usage, load_text, read_usage
@@ -68,7 +68,7 @@ def _find_sent(record, api):
     """Return the body that the client sent, if a logger put it beside the payload; None if it did not."""
     request = load_text(record.get("proxy_server_request"))
     body = load_text(request.get("body")) if isinstance(request, dict) else None
-    if not isinstance(body, dict) or ("input" if api == "responses" else "messages") not in body:
+    if not isinstance(body, dict) or LISTS[api] not in body:
         return None
     return {name: value for name, value in body.items() if not name.lstrip("_").startswith("litellm_")}
 
@@ -78,7 +78,7 @@ def _make_body(record, api, place, traffic):
     messages = load_text(record.get("messages"))
     if _is_redacted(messages):
         raise Refused("redacted", "its messages were not logged")
-    body = {"model": record.get("model"), "input" if api == "responses" else "messages": messages}
+    body = {"model": record.get("model"), LISTS[api]: messages}
     body = complete_body(body, record)
     if api == "messages":
         body = _restore_tools(body)
