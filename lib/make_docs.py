@@ -161,8 +161,8 @@ TRAFFIC_NOTES = """
     - Images, sound and video are skipped wherever they are in a prompt. What is not kept of a record is counted by
       field.
     - Times are ISO 8601, RFC 2822 or numbers of seconds, ms, us or ns, also as text; without a zone they are UTC. One
-      that cannot be read, or is not from 1970 to 2100, is refused with its line. An end before its start is left out
-      and noted.
+      that cannot be read, or is a date not from 1970 to 2100, is refused with its line; a number may count from a
+      log's own start. An end before its start is left out and noted.
     - Cached tokens are part of the prompt's, whatever the provider's own way of counting.
 
     ## Transcripts of agents

@@ -7,6 +7,7 @@ text between fences is a *piece*. `template` learns the fences; `encode` encodes
 import contextlib
 import functools
 import itertools
+import os
 import re
 from dataclasses import dataclass, field
 
@@ -203,6 +204,7 @@ def compile_template(source):
     can be changed, with `break` and `continue`.
     """
     if _OF_TRANSFORMERS.search(source):
+        import_transformers()
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
         return _compile_jinja_template(source)
@@ -215,3 +217,11 @@ def compile_template(source):
 
 def _raise(message):
     raise TemplateError(message)
+
+
+def import_transformers():
+    """Import transformers without its warnings about missing model libraries."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    return transformers

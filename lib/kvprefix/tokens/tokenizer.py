@@ -16,6 +16,7 @@ from pathlib import Path
 from kvprefix.files.network import find_proxy
 from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, resolve_input
 from kvprefix.files.sealed import ChangedError, make_once, read_folder, seal_folder, sha256_file
+from kvprefix.tokens.chat import import_transformers
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -148,7 +149,7 @@ def load_tokenizer(source):
 
 
 def _load(source):
-    transformers = _import_transformers()
+    transformers = import_transformers()
     if source.name == "bundled":  # its class and settings are known, and AutoTokenizer would read it twice
         return _make_qwen(str(source.folder / "tokenizer.json")), True
     try:
@@ -233,13 +234,5 @@ def _write_qwen(vocabulary, folder):
 
 
 def _make_qwen(file):
-    transformers = _import_transformers()
+    transformers = import_transformers()
     return transformers.PreTrainedTokenizerFast(tokenizer_file=file, chat_template=QWEN_TEMPLATE, **QWEN_SETTINGS)
-
-
-def _import_transformers():
-    """Import transformers without its warnings about missing model libraries."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import transformers
-
-    return transformers
