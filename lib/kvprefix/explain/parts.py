@@ -1,0 +1,85 @@
+"""Parts of each request's prompt tokens that sum to them: what provenance and misses both give."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kvprefix.files.shown import Shown
+
+NAMES = ("request_id", "conversation_index", "turn")  # of a request, where they are known
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Parts(Shown):
+    """Prompt tokens of each request, by part.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the parts.
+    tokens : (n_requests, n_parts) ndarray of int64
+        Each row sums to the request's prompt tokens.
+    prompt_tokens : (n_requests,) ndarray of int64
+    requests : dict of str to ndarray
+        Columns that say which request it is: NAMES.
+    notes : list of str
+        What to know before reading the numbers.
+
+    Raises
+    ------
+    ArithmeticError
+        Parts that do not sum to the prompt's tokens, or a negative part.
+    """
+
+    names: tuple
+    tokens: np.ndarray
+    prompt_tokens: np.ndarray
+    requests: dict
+    notes: list = field(default_factory=list)
+
+    def __post_init__(self):
+        wrong = (self.tokens.sum(axis=1) != self.prompt_tokens) | (self.tokens < 0).any(axis=1)
+        if wrong.any():
+            first = int(np.flatnonzero(wrong)[0])
+            raise ArithmeticError(
+                f"request {first}: the parts {self.tokens[first].tolist()} do not sum to its prompt's "
+                f"{self.prompt_tokens[first]} tokens"
+            )
+
+    def __len__(self):
+        return len(self.prompt_tokens)
+
+    def part(self, name):
+        """Return the tokens of one part by request, (n_requests,) int64."""
+        return self.tokens[:, self.names.index(name)]
+
+    def totals(self):
+        """Return the tokens of each part of all requests, by name."""
+        return dict(zip(self.names, self.tokens.sum(axis=0).tolist(), strict=True))
+
+    def describe(self):
+        """Return each part's share of all prompt tokens."""
+        whole = max(int(self.prompt_tokens.sum()), 1)
+        shares = {name.replace("_", " "): f"{100 * n / whole:.2f} % ({n:,} tokens)" for name, n in self.totals().items()}
+        return {"what": f"Prompt tokens of {len(self):,} requests by {self.sort}", **shares, **self._describe_notes()}
+
+    def _describe_notes(self):
+        return {"notes": "; ".join(self.notes)} if self.notes else {}
+
+    def to_frame(self):
+        """Return a row per request: which it is, `prompt_tokens`, and the tokens of each part."""
+        import pandas as pd
+
+        parts = dict(zip(self.names, self.tokens.T, strict=True))
+        return pd.DataFrame({**self.requests, "prompt_tokens": self.prompt_tokens, **parts})
+
+
+def name_requests(trace):
+    """Return the columns that say which request of a Trace each is."""
+    return {name: trace.column(name) for name in NAMES}
+
+
+def name_listed(trace):
+    """Return the columns that say which request of a PrefixTrace each is."""
+    turn = np.full(len(trace), -1) if trace.turn is None else trace.turn
+    return {"request_id": np.arange(len(trace)).astype(str), "conversation_index": trace.conversation, "turn": turn}
