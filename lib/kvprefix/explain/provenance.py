@@ -32,8 +32,8 @@ class Provenance(Parts):
     Attributes
     ----------
     table : (len(WRITERS), 3, 3) ndarray of int64
-        Cached tokens by writer, by HOLDERS and by FIRSTS (who stored the block first). In a bounded cache, both of
-        these are of the request that computed the resident copy.
+        Cached tokens by writer, by HOLDERS (whose earlier requests had the block) and by FIRSTS (who stored it first).
+        In a bounded cache both are of the resident copy: who computed it, and who had it since.
     capacity : int or None
         Blocks; None if nothing is evicted.
     policy : str
@@ -60,7 +60,7 @@ class Provenance(Parts):
         return {
             "requests": len(self), "prompt_tokens": int(self.prompt_tokens.sum()),
             "hit_tokens": int(self.hit_tokens.sum()), "partition_tokens": self.totals(),
-            **({"holders_tokens": holders} if self.capacity is None else bound), "writers_tokens": writers,
+            "holders_tokens": holders, "writers_tokens": writers, **({} if self.capacity is None else bound),
             **({"notes": self.notes} if self.notes else {}),
         }  # fmt: skip
 
@@ -186,26 +186,51 @@ def _cut_copies(walks, trace, conversations, block_size, outputs, capacity, poli
     blocks = cut_blocks(walks, trace, block_size, outputs=outputs).list_blocks()
     hits = replay(blocks, capacity, policy)
     limits = np.maximum(walks.prompt_tokens - 1, 0) // block_size
-    return _Segments(*_cut_by_copy(blocks.ids, blocks.offsets, hits, limits, *conversations, block_size))
+    conversation, twins = conversations
+    order = np.argsort(conversation, kind="stable")
+    before = _find_own_before(blocks.ids, blocks.offsets, conversation, order, blocks.n_distinct)
+    kept = hits, np.minimum(hits, limits)
+    return _Segments(*_cut_by_copy(blocks.ids, blocks.offsets, before, kept, conversation, twins, block_size))
 
 
 @njit(cache=True, nogil=True)
-def _cut_by_copy(ids, offsets, hits, limits, conversation, twins, block_size):
-    """The resident copy of a block was computed by the last request that missed it."""
-    n = len(hits)
-    computed = np.full(ids.max() + 1 if len(ids) else 0, -1, np.int64)
-    starts, count = np.zeros(n + 1, np.int64), 0
-    ends = np.empty(len(ids), np.int64)
-    holders, firsts = np.empty(len(ids), np.int8), np.empty(len(ids), np.int8)
-    for i in range(n):
-        for k in range(offsets[i], offsets[i] + min(hits[i], limits[i])):
-            first = _relate(conversation[i], computed[ids[k]], twins)
-            if k == offsets[i] or firsts[count - 1] != first:
-                firsts[count], holders[count] = first, OWN_ONLY if first == SELF else OTHER_ONLY
-                count += 1
-            ends[count - 1] = (k + 1 - offsets[i]) * block_size
-        for k in range(offsets[i] + hits[i], offsets[i + 1]):
-            computed[ids[k]] = conversation[i]
+def _find_own_before(ids, offsets, conversation, order, n_distinct):
+    """Return, for each access, the last request before it of its conversation that accessed the block; -1 for none."""
+    last = np.full(n_distinct, -1, np.int32)
+    before = np.empty(len(ids), np.int32)
+    for i in order:
+        for k in range(offsets[i], offsets[i + 1]):
+            request = last[ids[k]]
+            before[k] = request if request >= 0 and conversation[request] == conversation[i] else -1
+            last[ids[k]] = i
+    return before
+
+
+@njit(cache=True, nogil=True)
+def _cut_by_copy(ids, offsets, own_before, kept, conversation, twins, block_size):
+    """Cut by who computed the resident copy, the last request that missed the block, and who accessed it since."""
+    hits, counted = kept
+    computed = np.full(ids.max() + 1 if len(ids) else 0, -1, np.int32)
+    has_others = np.zeros(len(computed), np.bool_)  # conversations that accessed the copy, beside the one that made it
+    starts, count = np.zeros(len(hits) + 1, np.int64), 0
+    ends, holders, firsts = np.empty(len(ids), np.int64), np.empty(len(ids), np.int8), np.empty(len(ids), np.int8)
+    for i in range(len(hits)):
+        for k in range(offsets[i], offsets[i + 1]):
+            block, place = ids[k], k - offsets[i]
+            if place >= hits[i]:
+                computed[block], has_others[block] = i, False
+                continue
+            maker = conversation[computed[block]]
+            if place < counted[i]:
+                is_own = own_before[k] >= computed[block]
+                is_other = has_others[block] or maker != conversation[i]
+                holder = BOTH if is_own and is_other else OWN_ONLY if is_own else OTHER_ONLY
+                first = _relate(conversation[i], maker, twins)
+                if place == 0 or firsts[count - 1] != first or holders[count - 1] != holder:
+                    holders[count], firsts[count] = holder, first
+                    count += 1
+                ends[count - 1] = (place + 1) * block_size
+            has_others[block] |= maker != conversation[i]
         starts[i + 1] = count
     return starts, ends[:count].copy(), holders[:count].copy(), firsts[:count].copy()
 
