@@ -1,0 +1,216 @@
+"""Why the rest is missed: every prompt token is a hit, or has one cause.
+
+The causes are nested lengths of leading tokens: what is resident, what is resident on any replica, what the optimum
+would have kept, what was ever stored, what was there token by token, and so on. Each length is at least the one before
+and leaves the last token, which is always computed; a class is the difference of two. So the classes sum to the prompt
+exactly, and none is what an estimate leaves over.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from kvprefix.cache.policies import find_policy
+from kvprefix.cache.recency import count_hits, measure_recency
+from kvprefix.cache.replay import check_capacity, limit_capacity, replay_each
+from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.rules.opt import OPT, replay_lookups
+from kvprefix.explain.parts import Parts, name_requests
+from kvprefix.explain.routing import replay_replicas
+from kvprefix.explain.walks import Repeats, Walks, cut_blocks, find_repeats, make_walks
+from kvprefix.explain.writers import find_known_messages, find_writers
+from kvprefix.files.checks import check_block_size, check_type
+from kvprefix.files.paths import InputError
+from kvprefix.traces.trace import Trace
+
+CLASSES = (
+    "hit", "routing", "policy", "capacity", "sub_block_inside", "sub_block_tail", "isolation", "generated_not_cached",
+    "last_sampled_token", "template_divergence", "last_token", "cold",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Misses(Parts):
+    """The classes of a trace's prompt tokens at one capacity.
+
+    Attributes
+    ----------
+    capacity : int or None
+        Blocks, of each replica if there are several; None if nothing is evicted.
+    policy : str
+        Of eviction, or the engine that was replayed.
+    """
+
+    names: tuple = CLASSES
+    capacity: int | None = None
+    policy: str = "lru"
+    sort = "cause"
+
+
+class Known(NamedTuple):
+    """What of a trace's prompts was there before, whatever the capacity.
+
+    Attributes
+    ----------
+    trace : Trace
+    block_size : int
+    outputs : bool
+        Whether generated tokens are cached.
+    walks : Walks
+    repeats : Repeats
+    messages : (n_requests,) ndarray of int64
+        Leading tokens of messages that began an earlier prompt and its reply, see `find_known_messages`.
+    """
+
+    trace: Trace
+    block_size: int
+    outputs: bool
+    walks: Walks
+    repeats: Repeats
+    messages: np.ndarray
+
+    @property
+    def stored_tokens(self):
+        """Leading tokens of blocks that were ever stored in the same context, last-token rule, (n_requests,) int64."""
+        most = np.minimum(self.repeats.stored, np.maximum(self.walks.prompt_tokens - 1, 0))
+        return most // self.block_size * self.block_size
+
+    def limit(self, hit_blocks):
+        """Return the tokens of hit blocks as far as an engine hits them: all but the last token, in whole blocks."""
+        most = np.maximum(self.walks.prompt_tokens - 1, 0) // self.block_size
+        return np.minimum(hit_blocks, most) * self.block_size
+
+
+def know(trace, block_size, said=None, *, outputs=False, writers=None):
+    """Find what of each prompt was there before.
+
+    Parameters
+    ----------
+    trace : Trace
+    block_size : int
+        Tokens per block.
+    said : Said, optional
+        Which messages the rows of its tokens hold. Without it, messages are not compared, and no token counts as
+        `template_divergence`.
+    outputs : bool
+        Whether generated tokens are cached.
+    writers : Writers, optional
+        Of the trace's tokens, if they are known already.
+
+    Returns
+    -------
+    Known
+    """
+    check_type(trace, Trace, "trace")
+    block_size, walks = check_block_size(block_size), make_walks(trace)
+    messages = np.zeros(len(trace), np.int64)
+    if said is not None:
+        writers = find_writers(trace.tokens, said) if writers is None else writers
+        messages = find_known_messages(trace.rows, walks.prompt_tokens, said, writers)
+    return Known(trace, block_size, outputs, walks, find_repeats(walks, outputs=outputs), messages)
+
+
+def find_misses(known, capacities, *, policy="lru", replicas=None):
+    """Find the cause of every missed token in caches of several sizes.
+
+    Parameters
+    ----------
+    known : Known
+    capacities : sequence of int or None
+        Blocks of each cache; None if nothing is evicted.
+    policy : str or Policy
+    replicas : (n_requests,) ndarray of int64, optional
+        The replica that serves each request, 0, 1, ...: each has a cache of that capacity, under LRU.
+
+    Yields
+    ------
+    Misses
+        For each of the capacities.
+
+    Raises
+    ------
+    InputError
+        A capacity below 1, a policy that is not known, or one other than LRU with replicas.
+
+    Examples
+    --------
+    Room for one block of two tokens: the third prompt finds the first one's block evicted for the second's. The optimum
+    would have kept it. The last token of a prompt is always computed.
+
+    >>> from kvprefix.traces.trace import make_trace_of
+    >>> trace = make_trace_of([[1, 2, 9], [5, 6, 9], [1, 2, 9]])
+    >>> (found,) = find_misses(know(trace, 2), [1])
+    >>> {name: n for name, n in found.totals().items() if n}
+    {'policy': 2, 'last_token': 1, 'cold': 6}
+    """
+    policy, capacities = find_policy(policy), [one if one is None else check_capacity(one) for one in capacities]
+    bounded = [one for one in capacities if one is not None]
+    replay = _Replay(known, policy, bounded, replicas)
+    for capacity in capacities:
+        hit, anywhere, best = (known.stored_tokens,) * 3 if capacity is None and replicas is None else replay(capacity)
+        yield classify(known, hit, anywhere, best, capacity=capacity, policy=policy.name)
+
+
+class _Replay:
+    """Replays the stored blocks of a trace at one capacity after the other."""
+
+    def __init__(self, known, policy, capacities, replicas):
+        self.known, self.replicas = known, replicas
+        if replicas is not None and policy is not LRU:
+            raise InputError(f"policy {policy.name}: replicas are replayed under {LRU.name} only")
+        if capacities or replicas is not None:
+            stretches = cut_blocks(known.walks, known.trace, known.block_size, outputs=known.outputs)
+            self.blocks = stretches.list_blocks()
+            self.looked_up = known.walks.prompt_tokens // known.block_size
+        if replicas is None and capacities:
+            limited = [limit_capacity(self.blocks, one) for one in capacities]
+            optimum = (hits for hits, _ in replay_lookups(self.blocks, limited, self.looked_up))
+            if policy is LRU:
+                hits = count_hits(stretches, measure_recency(stretches), limited).T
+            else:
+                hits = optimum if policy is OPT else replay_each(self.blocks, capacities, policy)
+            optimum = [known.limit(one) for one in optimum] if policy is not OPT else None
+            hits = [known.limit(one) for one in hits]
+            self.replayed = iter(zip(hits, hits, optimum or hits, strict=True))
+
+    def __call__(self, capacity):
+        """Return the tokens that each request hits, those resident on any replica, and those that OPT would hit."""
+        if self.replicas is None:
+            return next(self.replayed)
+        capacity = limit_capacity(self.blocks, self.blocks.n_distinct if capacity is None else capacity)
+        return map(self.known.limit, replay_replicas(self.blocks, capacity, self.replicas, self.looked_up))
+
+
+def classify(known, hit, anywhere, best, *, capacity=None, policy="lru"):
+    """Class each prompt token, from what is hit.
+
+    Parameters
+    ----------
+    known : Known
+    hit, anywhere, best : (n_requests,) ndarrays of int64
+        Leading tokens that are hit, that are resident on any replica, and that the optimum would hit.
+    capacity : int, optional
+    policy : str
+
+    Returns
+    -------
+    Misses
+    """
+    lengths, repeats = known.walks.prompt_tokens, known.repeats
+    reached = [
+        hit, anywhere, best, known.stored_tokens, repeats.stored, repeats.anywhere, repeats.replied, repeats.sampled,
+        known.messages,
+    ]  # fmt: skip
+    reached = np.maximum.accumulate(np.stack(reached), axis=0)
+    limited = np.minimum(reached, np.maximum(lengths - 1, 0))
+    hit, routing, policy_, evicted, sub_block, *rest = np.diff(limited, axis=0, prepend=0)
+    is_tail = repeats.stored >= lengths
+    inside, tail = np.where(is_tail, 0, sub_block), np.where(is_tail, sub_block, 0)
+    last_token = (reached[-1] >= lengths) & (lengths > 0)
+    parts = [hit, routing, policy_, evicted, inside, tail, *rest, last_token]
+    cold = lengths - np.sum(parts, axis=0)
+    return Misses(
+        tokens=np.column_stack([*parts, cold]).astype(np.int64), prompt_tokens=lengths, capacity=capacity,
+        policy=policy, requests=name_requests(known.trace),
+    )  # fmt: skip
