@@ -6,23 +6,20 @@ another conversation.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from kvprefix.blocks.stretches import count_leading
 from kvprefix.cache.replay import replay
+from kvprefix.explain.copies import DUPLICATE, FIRSTS, HOLDERS, OTHER_ONLY, find_copies
 from kvprefix.explain.parts import Parts, name_requests
-from kvprefix.explain.walks import cut_blocks, find_holders, make_walks
+from kvprefix.explain.walks import cut_blocks, make_walks
 from kvprefix.explain.writers import SYSTEM, TEMPLATE, UNKNOWN, WRITERS, find_run, find_writers
 from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.traces.trace import Trace
 
 ORIGINS = ("template", "system_prompt", "own_turns", "duplicate", "other_conversation", "uncached")
-HOLDERS = ("own_only", "both", "other_only")
-FIRSTS = ("self", "duplicate", "other")
-OWN_ONLY, BOTH, OTHER_ONLY = range(3)
-SELF, DUPLICATE, OTHER = range(3)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -71,15 +68,6 @@ class Provenance(Parts):
         return frame
 
 
-class _Segments(NamedTuple):
-    """Cached tokens of each request from the first on, cut where holder or first storer change."""
-
-    offsets: np.ndarray  # (n_requests + 1,) int64
-    ends: np.ndarray  # int64: up to which token of the prompt each goes
-    holders: np.ndarray  # int8, of HOLDERS
-    firsts: np.ndarray  # int8, of FIRSTS
-
-
 def find_provenance(trace, block_size, said=None, *, outputs=False, capacity=None, policy="lru", walks=None):
     """Find the origin of every cached token of a trace.
 
@@ -122,10 +110,10 @@ def find_provenance(trace, block_size, said=None, *, outputs=False, capacity=Non
     walks = make_walks(trace) if walks is None else walks
     conversation = trace.column("conversation_index").astype(np.int64)
     twins = _find_twins(trace, conversation, said)
-    if capacity is None:
-        segments = _cut_holders(walks, conversation, twins, block_size, outputs)
-    else:
-        segments = _cut_copies(walks, trace, (conversation, twins), block_size, outputs, capacity, policy)
+    accesses, hits = _hit_blocks(walks, trace, block_size, outputs, capacity, policy)
+    counted = np.minimum(hits, np.maximum(walks.prompt_tokens - 1, 0) // block_size)
+    segments = find_copies(accesses, hits, counted, conversation, twins)
+    segments = segments._replace(ends=segments.ends * block_size)
     writers = find_writers(trace.tokens, said)
     parts, table, odd = _label(segments, trace.rows, walks.prompt_tokens, writers)
     return Provenance(
@@ -148,91 +136,13 @@ def _find_twins(trace, conversation, said):
     return twins
 
 
-def _cut_holders(walks, conversation, twins, block_size, outputs):
-    found = find_holders(walks, conversation, outputs=outputs)
-    return _Segments(*_cut_by_holder(walks, found, conversation, twins, block_size))
-
-
-@njit(cache=True, nogil=True)
-def _cut_by_holder(walks, found, conversation, twins, block_size):
-    n = len(conversation)
-    offsets, count = np.zeros(n + 1, np.int64), 0
-    ends = np.empty(len(walks.nodes), np.int64)
-    holders, firsts = np.empty(len(ends), np.int8), np.empty(len(ends), np.int8)
-    for i in range(n):
-        most = max(walks.prompt_tokens[i] - 1, 0) // block_size * block_size
-        start = 0
-        for k in range(walks.offsets[i], walks.prompt_stop[i]):
-            end = min(walks.ends[k] // block_size * block_size, most)
-            if walks.ends[k] > max(found.own[i], found.other[i]):
-                break
-            if end == start:
-                continue
-            is_own, is_other = walks.ends[k] <= found.own[i], walks.ends[k] <= found.other[i]
-            holders[count] = BOTH if is_own and is_other else OWN_ONLY if is_own else OTHER_ONLY
-            firsts[count] = _relate(conversation[i], found.firsts[k], twins)
-            ends[count], start = end, end
-            count += 1
-        offsets[i + 1] = count
-    return offsets, ends[:count].copy(), holders[:count].copy(), firsts[:count].copy()
-
-
-@njit(nogil=True)
-def _relate(one, other, twins):
-    return SELF if one == other else DUPLICATE if twins[one] == twins[other] else OTHER
-
-
-def _cut_copies(walks, trace, conversations, block_size, outputs, capacity, policy):
-    blocks = cut_blocks(walks, trace, block_size, outputs=outputs).list_blocks()
-    hits = replay(blocks, capacity, policy)
-    limits = np.maximum(walks.prompt_tokens - 1, 0) // block_size
-    conversation, twins = conversations
-    order = np.argsort(conversation, kind="stable")
-    before = _find_own_before(blocks.ids, blocks.offsets, conversation, order, blocks.n_distinct)
-    kept = hits, np.minimum(hits, limits)
-    return _Segments(*_cut_by_copy(blocks.ids, blocks.offsets, before, kept, conversation, twins, block_size))
-
-
-@njit(cache=True, nogil=True)
-def _find_own_before(ids, offsets, conversation, order, n_distinct):
-    """Return, for each access, the last request before it of its conversation that accessed the block; -1 for none."""
-    last = np.full(n_distinct, -1, np.int32)
-    before = np.empty(len(ids), np.int32)
-    for i in order:
-        for k in range(offsets[i], offsets[i + 1]):
-            request = last[ids[k]]
-            before[k] = request if request >= 0 and conversation[request] == conversation[i] else -1
-            last[ids[k]] = i
-    return before
-
-
-@njit(cache=True, nogil=True)
-def _cut_by_copy(ids, offsets, own_before, kept, conversation, twins, block_size):
-    """Cut by who computed the resident copy, the last request that missed the block, and who accessed it since."""
-    hits, counted = kept
-    computed = np.full(ids.max() + 1 if len(ids) else 0, -1, np.int32)
-    has_others = np.zeros(len(computed), np.bool_)  # conversations that accessed the copy, beside the one that made it
-    starts, count = np.zeros(len(hits) + 1, np.int64), 0
-    ends, holders, firsts = np.empty(len(ids), np.int64), np.empty(len(ids), np.int8), np.empty(len(ids), np.int8)
-    for i in range(len(hits)):
-        for k in range(offsets[i], offsets[i + 1]):
-            block, place = ids[k], k - offsets[i]
-            if place >= hits[i]:
-                computed[block], has_others[block] = i, False
-                continue
-            maker = conversation[computed[block]]
-            if place < counted[i]:
-                is_own = own_before[k] >= computed[block]
-                is_other = has_others[block] or maker != conversation[i]
-                holder = BOTH if is_own and is_other else OWN_ONLY if is_own else OTHER_ONLY
-                first = _relate(conversation[i], maker, twins)
-                if place == 0 or firsts[count - 1] != first or holders[count - 1] != holder:
-                    holders[count], firsts[count] = holder, first
-                    count += 1
-                ends[count - 1] = (place + 1) * block_size
-            has_others[block] |= maker != conversation[i]
-        starts[i + 1] = count
-    return starts, ends[:count].copy(), holders[:count].copy(), firsts[:count].copy()
+def _hit_blocks(walks, trace, block_size, outputs, capacity, policy):
+    """Return what the requests access, by stretches or by blocks, and the leading blocks that each one hits."""
+    stretches = cut_blocks(walks, trace, block_size, outputs=outputs)
+    if capacity is None:
+        return stretches, count_leading(stretches.paths, stretches.blocks)
+    blocks = stretches.list_blocks()
+    return blocks, replay(blocks, capacity, policy)
 
 
 @njit(cache=True, nogil=True)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twin import small_traces
 
-from kvprefix.explain.provenance import FIRSTS, HOLDERS, ORIGINS, find_provenance
+from kvprefix.explain.copies import FIRSTS, HOLDERS
+from kvprefix.explain.provenance import ORIGINS, find_provenance
 from kvprefix.explain.writers import WRITERS, find_text_end, find_writers
 from kvprefix.traces.trace import make_trace_of
 
