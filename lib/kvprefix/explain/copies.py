@@ -108,7 +108,8 @@ def _find_copies(paths, own_before, kept, conversation, twins):
                 is_own = own_before[k] >= computed[node]
                 is_other = has_others[node] or maker != conversation[i]
                 holder = BOTH if is_own and is_other else OWN_ONLY if is_own else OTHER_ONLY
-                first = SELF if maker == conversation[i] else DUPLICATE if twins[maker] == twins[conversation[i]] else OTHER
+                is_twin = twins[maker] == twins[conversation[i]]
+                first = SELF if maker == conversation[i] else DUPLICATE if is_twin else OTHER
                 if start == 0 or firsts[count - 1] != first or holders[count - 1] != holder:
                     holders[count], firsts[count] = holder, first
                     count += 1

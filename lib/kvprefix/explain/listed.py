@@ -15,7 +15,7 @@ from kvprefix.cache.replay import check_capacity, limit_capacity, replay, replay
 from kvprefix.cache.rules.opt import OPT
 from kvprefix.explain.copies import HOLDERS, OTHER_ONLY, find_copies
 from kvprefix.explain.misses import Misses
-from kvprefix.explain.parts import Parts, name_listed
+from kvprefix.explain.parts import Origins, name_listed
 
 LISTED_ORIGINS = ("own_turns", "other_conversation", "uncached")
 LISTED_CLASSES = ("hit", "policy", "capacity", "first_seen")
@@ -30,7 +30,7 @@ COARSE = (
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ListedProvenance(Parts):
+class ListedProvenance(Origins):
     """The origins of the cached tokens of a trace of block ids.
 
     Attributes
@@ -39,35 +39,18 @@ class ListedProvenance(Parts):
         Cached tokens by HOLDERS.
     groups, links : int or None
         Conversations that were inferred, and the requests that continue another; None if the trace has conversations.
-    capacity : int or None
-    policy : str
     """
 
     names: tuple = LISTED_ORIGINS
     holders: np.ndarray = field(repr=False)
     groups: int | None = None
     links: int | None = None
-    capacity: int | None = None
-    policy: str = "lru"
-    sort = "origin"
 
     def as_dict(self):
         """Return the sums as JSON values."""
-        prompt_tokens, parts = int(self.prompt_tokens.sum()), self.totals()
         inferred = {"inferred_groups": self.groups, "continuations": self.links}
-        bound = {"capacity_blocks": self.capacity, "policy": self.policy}
-        return {
-            "requests": len(self), "prompt_tokens": prompt_tokens, "hit_tokens": prompt_tokens - parts["uncached"],
-            "partition_tokens": parts, "holders_tokens": dict(zip(HOLDERS, self.holders.tolist(), strict=True)),
-            **({} if self.groups is None else inferred), **({} if self.capacity is None else bound),
-            **({"notes": self.notes} if self.notes else {}),
-        }  # fmt: skip
-
-    def to_frame(self):
-        """Return a row per request: which it is, `prompt_tokens`, `hit_tokens`, and the tokens of each origin."""
-        frame = super().to_frame()
-        frame.insert(frame.columns.get_loc("prompt_tokens") + 1, "hit_tokens", self.prompt_tokens - frame["uncached"])
-        return frame
+        holders = dict(zip(HOLDERS, self.holders.tolist(), strict=True))
+        return self.wrap({"holders_tokens": holders, **({} if self.groups is None else inferred)})
 
 
 def infer_links(trace):

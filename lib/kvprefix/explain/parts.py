@@ -60,7 +60,8 @@ class Parts(Shown):
     def describe(self):
         """Return each part's share of all prompt tokens."""
         whole = max(int(self.prompt_tokens.sum()), 1)
-        shares = {name.replace("_", " "): f"{100 * n / whole:.2f} % ({n:,} tokens)" for name, n in self.totals().items()}
+        totals = self.totals().items()
+        shares = {name.replace("_", " "): f"{100 * n / whole:.2f} % ({n:,} tokens)" for name, n in totals}
         return {"what": f"Prompt tokens of {len(self):,} requests by {self.sort}", **shares, **self._describe_notes()}
 
     def _describe_notes(self):
@@ -72,6 +73,42 @@ class Parts(Shown):
 
         parts = dict(zip(self.names, self.tokens.T, strict=True))
         return pd.DataFrame({**self.requests, "prompt_tokens": self.prompt_tokens, **parts})
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Origins(Parts):
+    """Prompt tokens by where they come from; the last part is `uncached`.
+
+    Attributes
+    ----------
+    capacity : int or None
+        Blocks of the cache; None if nothing is evicted.
+    policy : str
+    """
+
+    capacity: int | None = None
+    policy: str = "lru"
+    sort = "origin"
+
+    @property
+    def hit_tokens(self):
+        """Cached tokens of each request, (n_requests,) int64."""
+        return self.prompt_tokens - self.part("uncached")
+
+    def wrap(self, more):
+        """Return the sums as JSON values, with those of `more` behind the parts."""
+        bound = {"capacity_blocks": self.capacity, "policy": self.policy}
+        return {
+            "requests": len(self), "prompt_tokens": int(self.prompt_tokens.sum()),
+            "hit_tokens": int(self.hit_tokens.sum()), "partition_tokens": self.totals(), **more,
+            **({} if self.capacity is None else bound), **({"notes": self.notes} if self.notes else {}),
+        }  # fmt: skip
+
+    def to_frame(self):
+        """Return a row per request: which it is, `prompt_tokens`, `hit_tokens`, and the tokens of each origin."""
+        frame = super().to_frame()
+        frame.insert(frame.columns.get_loc("prompt_tokens") + 1, "hit_tokens", self.hit_tokens)
+        return frame
 
 
 def name_requests(trace):

@@ -12,8 +12,8 @@ from numba import njit
 
 from kvprefix.blocks.stretches import count_leading
 from kvprefix.cache.replay import replay
-from kvprefix.explain.copies import DUPLICATE, FIRSTS, HOLDERS, OTHER_ONLY, find_copies
-from kvprefix.explain.parts import Parts, name_requests
+from kvprefix.explain.copies import DUPLICATE, HOLDERS, OTHER_ONLY, find_copies
+from kvprefix.explain.parts import Origins, name_requests
 from kvprefix.explain.walks import cut_blocks, make_walks
 from kvprefix.explain.writers import SYSTEM, TEMPLATE, UNKNOWN, WRITERS, find_run, find_writers
 from kvprefix.files.checks import check_block_size, check_type
@@ -23,7 +23,7 @@ ORIGINS = ("template", "system_prompt", "own_turns", "duplicate", "other_convers
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Provenance(Parts):
+class Provenance(Origins):
     """The origins of a trace's cached prompt tokens.
 
     Attributes
@@ -31,21 +31,10 @@ class Provenance(Parts):
     table : (len(WRITERS), 3, 3) ndarray of int64
         Cached tokens by writer, by HOLDERS (whose earlier requests had the block) and by FIRSTS (who stored it first).
         In a bounded cache both are of the resident copy: who computed it, and who had it since.
-    capacity : int or None
-        Blocks; None if nothing is evicted.
-    policy : str
     """
 
     names: tuple = ORIGINS
     table: np.ndarray = field(repr=False)
-    capacity: int | None = None
-    policy: str = "lru"
-    sort = "origin"
-
-    @property
-    def hit_tokens(self):
-        """Cached tokens of each request, (n_requests,) int64."""
-        return self.prompt_tokens - self.part("uncached")
 
     def as_dict(self):
         """Return the sums as JSON values."""
@@ -53,19 +42,7 @@ class Provenance(Parts):
         if not writers["message"]:
             del writers["message"]
         holders = dict(zip(HOLDERS, self.table.sum(axis=(0, 2)).tolist(), strict=True))
-        bound = {"capacity_blocks": self.capacity, "policy": self.policy}
-        return {
-            "requests": len(self), "prompt_tokens": int(self.prompt_tokens.sum()),
-            "hit_tokens": int(self.hit_tokens.sum()), "partition_tokens": self.totals(),
-            "holders_tokens": holders, "writers_tokens": writers, **({} if self.capacity is None else bound),
-            **({"notes": self.notes} if self.notes else {}),
-        }  # fmt: skip
-
-    def to_frame(self):
-        """Return a row per request: which it is, `prompt_tokens`, `hit_tokens`, and the tokens of each origin."""
-        frame = super().to_frame()
-        frame.insert(frame.columns.get_loc("prompt_tokens") + 1, "hit_tokens", self.hit_tokens)
-        return frame
+        return self.wrap({"holders_tokens": holders, "writers_tokens": writers})
 
 
 def find_provenance(trace, block_size, said=None, *, outputs=False, capacity=None, policy="lru", walks=None):
@@ -148,7 +125,7 @@ def _hit_blocks(walks, trace, block_size, outputs, capacity, policy):
 @njit(cache=True, nogil=True)
 def _label(segments, rows, prompt_tokens, of):
     """Return the origins by request, the table of all, and how many cached tokens of messages have no known writer."""
-    n, odd = len(rows), 0
+    n = len(rows)
     parts, table = np.zeros((n, len(ORIGINS)), np.int64), np.zeros((len(WRITERS), 3, 3), np.int64)
     upper, lower = np.zeros(len(WRITERS), np.int64), np.zeros(len(WRITERS), np.int64)
     for i in range(n):

@@ -4,6 +4,7 @@ Tokens that no template wrote are messages, in their order: each run of them is 
 few runs per turn, and a turn lists only the runs of its own tokens.
 """
 
+import json
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,8 @@ from kvprefix.blocks.hashing import fold, number_keys, read_only
 WRITERS = ("template", "system", "user", "assistant", "tool", "message")
 TEMPLATE, SYSTEM, USER, ASSISTANT, TOOL, UNKNOWN = range(len(WRITERS))
 _BY_LETTER = {"s": SYSTEM, "d": SYSTEM, "u": USER, "a": ASSISTANT, "t": TOOL, "f": TOOL}  # developer, function
-_ROLE_AT = len('{"role": "')
+_ROLE = b'{"role": "'
+_OF_TYPE = {"function_call": "assistant", "reasoning": "assistant", "function_call_output": "tool"}  # without a role
 
 
 class Said(NamedTuple):
@@ -79,16 +81,38 @@ def read_said(workload):
     workload : Workload
     """
     messages, requests = workload.messages, workload.requests
-    first = np.asarray(messages.content[messages.stops[:-1] + _ROLE_AT])
+    chains, _ = number_keys([_chain(read_only(messages.content), messages.stops, messages.firsts)])
+    roles = _read_roles(messages)
+    messages.release()
+    rows, listed = requests.index.to_numpy(), getattr(messages, "chains", None)
+    lists = requests["conversation_index"].to_numpy() if listed is None else listed[rows]
+    firsts, ends, counts = messages.firsts[lists], messages.firsts[lists + 1], requests["messages"].to_numpy()
+    has_reply = (np.diff(workload.tokens.output_offsets)[rows] > 0) & (firsts + counts < ends)
+    chains = chains.astype(np.int64)
+    twins = np.where(ends > firsts, chains[np.maximum(ends - 1, 0)], -1 - lists)
+    return Said(roles, chains, *(_place(one, rows) for one in (firsts, counts, has_reply, twins)))
+
+
+def _place(values, rows):
+    """Return values in the order of their rows."""
+    placed = np.zeros(rows.max(initial=-1) + 1, values.dtype)
+    placed[rows] = values
+    return placed
+
+
+def _read_roles(messages):
+    """Return the writer of each message: by its first letter where the role stands first, as in a plain text."""
+    starts = messages.stops[:-1]
+    heads = np.asarray(messages.content[starts[:, None] + np.arange(len(_ROLE) + 1)])
     by_letter = np.full(256, UNKNOWN, np.int8)
     by_letter[[ord(letter) for letter in _BY_LETTER]] = list(_BY_LETTER.values())
-    chains, _ = number_keys([_chain(read_only(messages.content), messages.stops, messages.firsts)])
-    messages.release()
-    conversation = requests["conversation_index"].to_numpy()
-    firsts, ends = messages.firsts[conversation], messages.firsts[conversation + 1]
-    counts = requests["messages"].to_numpy()
-    chains, has_reply = chains.astype(np.int64), requests["output_tokens"].to_numpy() > 0
-    return Said(by_letter[first], chains, firsts, counts, has_reply & (firsts + counts < ends), chains[ends - 1])
+    roles = by_letter[heads[:, -1]]
+    for k in np.flatnonzero((heads[:, :-1] != np.frombuffer(_ROLE, np.uint8)).any(axis=1)).tolist():
+        said = json.loads(messages.content[starts[k] : messages.stops[k + 1] - 2].tobytes())
+        said = said if isinstance(said, dict) else {}
+        name = str(said.get("role") or _OF_TYPE.get(said.get("type"), "?"))
+        roles[k] = _BY_LETTER.get(name[:1], UNKNOWN)
+    return roles
 
 
 @njit(cache=True, nogil=True)

@@ -1,6 +1,5 @@
 """Causes of misses: by hand, against the plain-Python twin, and the true numbers of real conversations."""
 
-import hashlib
 import json
 
 import numpy as np
@@ -11,9 +10,7 @@ from hypothesis import strategies as st
 from places import CARRIED
 
 from kvprefix.explain.misses import CLASSES, find_misses, know
-from kvprefix.explain.routing import route
 from kvprefix.explain.writers import TEMPLATE, UNKNOWN, Said, Writers
-from kvprefix.files.paths import InputError
 from kvprefix.traces.trace import make_trace_of
 
 HAND = json.loads((CARRIED / "miss_hand_cases.json").read_text())

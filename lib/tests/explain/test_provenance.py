@@ -54,7 +54,8 @@ def test_writers_without_messages(small):
         if writers.firsts[row + 1] > writers.firsts[row]:
             run = writers.firsts[row + 1] - 1
             start = writers.stops[run - 1] if run > writers.firsts[row] else writers.shared[row]
-            assert writers.before[run].tolist() == np.bincount([0 if one else 5 for one in flags[:start]], minlength=6).tolist()
+            counts = np.bincount([0 if one else 5 for one in flags[:start]], minlength=6)
+            assert writers.before[run].tolist() == counts.tolist()
 
 
 def test_holders_by_hand():
@@ -70,7 +71,7 @@ def test_holders_by_hand():
 
 
 def test_own_is_who_had_the_resident_copy():
-    # room for one block; conversations 0, 1, 0: the copy that the last prompt hits was computed by 1, after 0's was gone
+    # room for one block; conversations 0, 1, 1, 0: the last one hits a copy that 1 computed, after 0's was gone
     trace = make_trace_of([[1, 2], [5, 2], [1, 3], [1, 4]])
     trace.requests["conversation_index"] = [0, 1, 1, 0]
     found = find_provenance(trace, 1, capacity=1)

@@ -12,7 +12,7 @@ from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import make_messages
 from kvprefix.traces.trace import Trace, number_contexts
 
-BEGIN, DATED, USER, ASSISTANT, SYSTEM, END, THINK = 0, 1, 2, 3, 4, 5, 6  # tokens that the template writes; 7, 8 are text
+BEGIN, DATED, USER, ASSISTANT, SYSTEM, END, THINK = range(7)  # tokens that the template writes; 7 and 8 are texts
 HEADS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
 
@@ -87,20 +87,22 @@ def make_library_form(requests):
         shared.append(share_prefix(rows[row - 1].prompt, one.prompt) if continues else 0)
     own = [one.prompt[n:] for one, n in zip(rows, shared, strict=True)]
     flags = [[writer == "template" for writer in one.writers[n:]] for one, n in zip(rows, shared, strict=True)]
+    outputs = [one.output for one in rows]
     tokens = Tokens(
-        np.array(parent), np.array(shared), _offsets(own), np.array(sum(own, []), np.int32), np.array(sum(flags, []), bool),
-        _offsets([one.output for one in rows]), np.array(sum((one.output for one in rows), []), np.int32),
+        np.array(parent), np.array(shared), _offsets(own), np.array(sum(own, []), np.int32),
+        np.array(sum(flags, []), bool), _offsets(outputs), np.array(sum(outputs, []), np.int32),
     )  # fmt: skip
     table = pd.DataFrame({
         "request_id": [f"c{one.conversation}t{one.turn}" for one in rows],
-        "conversation_index": [one.conversation for one in rows], "conversation_id": "", "turn": [one.turn for one in rows],
+        "conversation_index": [one.conversation for one in rows], "conversation_id": "",
+        "turn": [one.turn for one in rows],
         "arrival_s": 0.0, "prompt_tokens": [len(one.prompt) for one in rows],
         "output_tokens": [len(one.output) for one in rows], "messages": [len(one.messages) for one in rows],
     })  # fmt: skip
     talks = [()] * (1 + max(one.conversation for one in rows))
     for one in rows:
         talks[one.conversation] = [(role, " ".join(map(str, text))) for role, text in one.everything]
-    said = read_said(SimpleNamespace(messages=make_messages(talks), requests=table))
+    said = read_said(SimpleNamespace(messages=make_messages(talks), requests=table, tokens=tokens))
     places = np.argsort(order)
     arrived = table.iloc[places].assign(arrival_s=np.arange(len(rows)) / 4).reset_index(drop=True)
     contexts = number_contexts([one.context for one in requests])
@@ -161,7 +163,8 @@ class Cache:
 def _above(block, resident):
     """Return the resident block before a block, whatever the block size."""
     context, tokens = block
-    return next(((context, tokens[:n]) for n in range(len(tokens) - 1, 0, -1) if (context, tokens[:n]) in resident), None)
+    above = ((context, tokens[:n]) for n in range(len(tokens) - 1, 0, -1))
+    return next((one for one in above if one in resident), None)
 
 
 class Optimum(Cache):

@@ -1,0 +1,222 @@
+"""Origins and causes of whatever the report takes, at several capacities: what commands and notebooks show.
+
+Chats, and traces of token ids, are explained token by token; of a trace of block ids, only what ids tell.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kvprefix.engines.registry import ENGINES
+from kvprefix.explain.listed import find_listed_misses, find_listed_provenance
+from kvprefix.explain.misses import classify, find_misses, know
+from kvprefix.explain.provenance import find_provenance
+from kvprefix.explain.routing import route
+from kvprefix.explain.writers import Said, read_said
+from kvprefix.files.checks import check_choice
+from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.words import count
+from kvprefix.formats.entry import Options
+from kvprefix.formats.lookup import recognise
+from kvprefix.formats.read import read_trace
+from kvprefix.studies.experiment import make_timing
+from kvprefix.studies.explain_tables import add_intervals
+from kvprefix.traces.trace import Trace
+from kvprefix.traces.workload import MODES, load_workload, make_trace
+
+NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
+
+
+class Explained(NamedTuple):
+    """What is to be explained.
+
+    Attributes
+    ----------
+    trace : Trace or PrefixTrace
+    block_size : int
+    said : Said or None
+        Who wrote what, if the data are chats.
+    workload : Workload or None
+        Of chats.
+    """
+
+    trace: object
+    block_size: int
+    said: Said | None = None
+    workload: object = None
+
+    @property
+    def has_tokens(self):
+        """Whether the tokens are known, not only the ids of blocks."""
+        return isinstance(self.trace, Trace)
+
+    def notes(self):
+        """Return what a reader should know of the data before the numbers."""
+        columns = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
+        one = len(np.unique(columns)) == 1
+        said = [] if self.has_tokens else self.trace.info.get("notes", [])
+        return [*said, *["the data are one conversation: nothing can come from another one"] * one]
+
+
+def open_data(parameters, mode="multi_turn", *, progress=True):
+    """Open whatever DATA names.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    mode : {"multi_turn", "single_turn"}
+        Of chats.
+    progress : bool
+
+    Returns
+    -------
+    Explained
+
+    Raises
+    ------
+    InputError
+        Data that cannot be used, with the reason.
+    """
+    check_choice(mode, "mode", MODES)
+    path = resolve_input(parameters.data)
+    found = None if parameters.data == "bundled" else recognise(path)
+    if found is not None and found.holds == "blocks":
+        trace = _read_blocks(found, path, parameters)
+        return Explained(trace, trace.block_size)
+    if found is not None and found.name in ("requests", "parquet"):
+        return Explained(read_trace(path), parameters.block_size)
+    workload = load_workload(parameters, progress=progress)
+    return open_workload(workload, mode)
+
+
+def open_workload(workload, mode="multi_turn"):
+    """Return the Explained of a workload's requests."""
+    return Explained(make_trace(workload, mode), workload.parameters.block_size, read_said(workload), workload)
+
+
+def _read_blocks(found, path, parameters):
+    """Return a trace of block ids; one of sessions at the times that the parameters give."""
+    timing = make_timing(parameters)
+    sessions = found.read_sessions and found.read_sessions(path, Options(timing=timing))
+    if not sessions:
+        return read_trace(path)
+    if parameters.max_conversations is not None:
+        sessions = sessions.select(sessions.accesses.conversation < parameters.max_conversations)
+    return timing.arrange(sessions)
+
+
+def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):
+    """Find the origins of cached tokens.
+
+    Parameters
+    ----------
+    data : Explained
+    outputs : bool
+        Whether generated tokens are cached.
+    capacity : int, optional
+        Blocks of the cache; nothing is evicted if not given.
+    policy : str or Policy
+
+    Returns
+    -------
+    Provenance or ListedProvenance
+
+    Raises
+    ------
+    InputError
+        As `cache.replay.replay`; or `outputs` of a trace of block ids.
+    """
+    if data.has_tokens:
+        found = find_provenance(
+            data.trace, data.block_size, data.said, outputs=outputs, capacity=capacity, policy=policy
+        )
+    else:
+        _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
+        found = find_listed_provenance(data.trace, capacity=capacity, policy=policy)
+    found.notes.extend([*data.notes(), *([] if found.hit_tokens.any() else [NO_REUSE])])
+    return found
+
+
+def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1):
+    """Find the causes of missed tokens in caches of several sizes.
+
+    Parameters
+    ----------
+    data : Explained
+    capacities : sequence of int or None
+        Blocks of each cache; None if nothing is evicted.
+    outputs : bool
+    policy : str or Policy
+    router : str, optional
+        How requests are spread over replicas, of `routing.ROUTERS`; `session` if not given.
+    replicas : int
+        Each has a cache of that capacity.
+
+    Returns
+    -------
+    list of Misses
+        One per capacity.
+    """
+    if not data.has_tokens:
+        _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
+        _refuse((replicas != 1 or router) and "--replicas: only requests with tokens are routed")
+        return list(find_listed_misses(data.trace, capacities, policy=policy))
+    places = route(data.trace, router or "session", replicas) if replicas != 1 or router else None
+    known = know(data.trace, data.block_size, data.said, outputs=outputs)
+    return list(find_misses(known, capacities, policy=policy, replicas=places))
+
+
+def explain_engine(data, engine, blocks=None):
+    """Find the causes of what an engine misses: the hits are those of its replay, and generated tokens are cached.
+
+    Parameters
+    ----------
+    data : Explained
+    engine : str
+        A name in ENGINES.
+    blocks : int, optional
+        Of its pool; unlimited if not given.
+
+    Returns
+    -------
+    Misses
+        `capacity` is the pool. A prompt that never fits hits nothing.
+    """
+    _refuse(not data.has_tokens and "--engine: an engine replays tokens")
+    check_choice(engine, "engine", ENGINES)
+    replayer = ENGINES[engine].make(block_size=data.block_size, blocks=blocks)
+    known = know(data.trace, data.block_size, data.said, outputs=True)
+    replayed = replayer.replay(data.trace)
+    hit = np.maximum(replayed.hit_tokens, 0)
+    usable = None if blocks is None else max(blocks - replayer.null_blocks, 1)
+    (best,) = (one.part("hit") for one in find_misses(known, [usable], policy="opt"))
+    found = classify(known, hit, hit, best, capacity=blocks, policy=replayer.label)
+    never = int((replayed.hit_tokens < 0).sum())
+    found.notes.extend([f"{count(never, 'prompt')} never fit into the pool, and hit nothing"] if never else [])
+    return found
+
+
+def _refuse(reason):
+    if reason:
+        raise InputError(f"{reason}; the data list block ids")
+
+
+def study_capacities(data, capacities, *, outputs=False, policy="lru"):
+    """Return what a figure of stacked areas over capacity draws: origins of hits, and classes of all tokens.
+
+    Parameters
+    ----------
+    data : Explained
+    capacities : sequence of int or None
+    outputs : bool
+    policy : str or Policy
+
+    Returns
+    -------
+    origins, classes : pandas.DataFrame
+        A row per capacity and part: `capacity_blocks`, `part`, `tokens`, `share`, and `low` and `high`, the 95 %
+        interval of the share over resampled conversations.
+    """
+    origins = [explain_provenance(data, outputs=outputs, capacity=one, policy=policy) for one in capacities]
+    classes = explain_misses(data, capacities, outputs=outputs, policy=policy)
+    return tuple(add_intervals(found) for found in (origins, classes))
