@@ -172,6 +172,8 @@ def draw_strip(classes, prompt_tokens, block_size):
     >>> draw_strip({"hit": 4, "sub_block_inside": 1, "cold": 4}, 9, 2)
     (['##s..'], 1)
     """
+    if not prompt_tokens:
+        return [], 1
     blocks = -(-prompt_tokens // block_size)
     per_sign = max(-(-blocks // (WIDTH * LINES)), 1)
     edges = np.arange(0, blocks + per_sign, per_sign) * block_size
@@ -179,7 +181,7 @@ def draw_strip(classes, prompt_tokens, block_size):
     ends = np.cumsum(list(classes.values()))
     spans = zip(ends, classes.values(), strict=True)
     filled, names = np.stack([np.diff(np.clip(edges, end - size, end)) for end, size in spans]), list(classes)
-    signs = "".join(SIGNS[names[k]] for k in filled.argmax(axis=0)) if blocks else ""
+    signs = "".join(SIGNS[names[k]] for k in filled.argmax(axis=0))
     return [signs[at : at + WIDTH] for at in range(0, len(signs), WIDTH)], per_sign
 
 
