@@ -98,7 +98,7 @@ def compile_explain(workload):
     explain_provenance(data, capacity=5)
     explain_misses(data, [5], router="rr", replicas=2)
     explain_one(data, data.trace.request_ids[-1], capacity=5)
-    find_listed_provenance(data.trace.blocks(16))
+    find_listed_provenance(data.trace.blocks(16), infer=True)
 
 
 HALVES = (compile_accounting, compile_engines)

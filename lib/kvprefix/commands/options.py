@@ -40,7 +40,7 @@ def add_explained(parser):
         "--mode", default="multi_turn", help="of chats: `multi_turn` or `single_turn` (default: %(default)s)"
     )
     parser.add_argument("--outputs-cached", action="store_true", help="generated tokens are cached too")
-    add_parameters(parser, without=("data",))
+    add_parameters(parser, without=("data", "kv_model"))
 
 
 def add_rows(parser):
