@@ -22,6 +22,7 @@ from kvprefix.explain.walks import Repeats, Walks, cut_blocks, find_repeats, mak
 from kvprefix.explain.writers import find_known_messages, find_writers
 from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.files.paths import InputError
+from kvprefix.files.words import count
 from kvprefix.traces.trace import Trace
 
 CLASSES = (
@@ -61,6 +62,7 @@ class Known(NamedTuple):
     repeats : Repeats
     messages : (n_requests,) ndarray of int64
         Leading tokens of messages that began an earlier prompt and its reply, see `find_known_messages`.
+    notes : list of str
     """
 
     trace: Trace
@@ -69,6 +71,7 @@ class Known(NamedTuple):
     walks: Walks
     repeats: Repeats
     messages: np.ndarray
+    notes: list
 
     @property
     def stored_tokens(self):
@@ -104,11 +107,14 @@ def know(trace, block_size, said=None, *, outputs=False, writers=None):
     """
     check_type(trace, Trace, "trace")
     block_size, walks = check_block_size(block_size), make_walks(trace)
-    messages = np.zeros(len(trace), np.int64)
+    messages, notes = np.zeros(len(trace), np.int64), ["messages are not known: none counts as template_divergence"]
     if said is not None:
         writers = find_writers(trace.tokens, said) if writers is None else writers
         messages = find_known_messages(trace.rows, walks.prompt_tokens, said, writers)
-    return Known(trace, block_size, outputs, walks, find_repeats(walks, outputs=outputs), messages)
+        odd = int((~writers.is_known[trace.rows]).sum())
+        said_of_them = "with other messages than the log: no template_divergence is known"
+        notes = [f"{count(odd, 'prompt')} {said_of_them}"] * (odd > 0)
+    return Known(trace, block_size, outputs, walks, find_repeats(walks, outputs=outputs), messages, notes)
 
 
 def find_misses(known, capacities, *, policy="lru", replicas=None):
@@ -212,5 +218,5 @@ def classify(known, hit, anywhere, best, *, capacity=None, policy="lru"):
     cold = lengths - np.sum(parts, axis=0)
     return Misses(
         tokens=np.column_stack([*parts, cold]).astype(np.int64), prompt_tokens=lengths, capacity=capacity,
-        policy=policy, requests=name_requests(known.trace),
+        policy=policy, requests=name_requests(known.trace), notes=list(known.notes),
     )  # fmt: skip

@@ -14,8 +14,9 @@ from kvprefix.blocks.stretches import count_leading
 from kvprefix.cache.replay import replay
 from kvprefix.explain.copies import DUPLICATE, HOLDERS, OTHER_ONLY, find_copies
 from kvprefix.explain.parts import Origins, name_requests
+from kvprefix.explain.said import SYSTEM, TEMPLATE, UNKNOWN, WRITERS
 from kvprefix.explain.walks import cut_blocks, make_walks
-from kvprefix.explain.writers import SYSTEM, TEMPLATE, UNKNOWN, WRITERS, find_run, find_writers
+from kvprefix.explain.writers import find_run, find_writers
 from kvprefix.files.checks import check_block_size, check_type
 from kvprefix.traces.trace import Trace
 

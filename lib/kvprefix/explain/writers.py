@@ -1,48 +1,18 @@
 """Who wrote each token of a prompt, and which messages it holds: the one place that knows how messages become tokens.
 
 Tokens that no template wrote are messages, in their order: each run of them is a message. So a prompt's writers are a
-few runs per turn, and a turn lists only the runs of its own tokens.
+few runs per turn, and a turn lists only the runs of its own tokens. Templates differ from that in three ways, which the
+number of runs shows: a system message that says what the template says by default is the template's; results of tools
+that follow one another may be one run; tools, or a system text beside the messages, are a run before them.
 """
 
-import json
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.hashing import fold, number_keys, read_only
-
-WRITERS = ("template", "system", "user", "assistant", "tool", "message")
-TEMPLATE, SYSTEM, USER, ASSISTANT, TOOL, UNKNOWN = range(len(WRITERS))
-_BY_LETTER = {"s": SYSTEM, "d": SYSTEM, "u": USER, "a": ASSISTANT, "t": TOOL, "f": TOOL}  # developer, function
-_ROLE = b'{"role": "'
-_OF_TYPE = {"function_call": "assistant", "reasoning": "assistant", "function_call_output": "tool"}  # without a role
-
-
-class Said(NamedTuple):
-    """Which messages each row of some tokens holds.
-
-    Attributes
-    ----------
-    roles : (n_messages,) ndarray of int8
-        The writers of all messages that are listed.
-    chains : (n_messages,) ndarray of int64
-        Equal numbers are equal messages (role and text) after equal messages: the whole list up to there.
-    firsts : (n_rows,) ndarray of int64
-        Where each row's messages begin in these lists. The one after its prompt's is its reply, if it has one.
-    counts : (n_rows,) ndarray of int64
-        The messages of its prompt.
-    has_reply : (n_rows,) ndarray of bool
-    twins : (n_rows,) ndarray of int64
-        Equal numbers are conversations with equal messages.
-    """
-
-    roles: np.ndarray
-    chains: np.ndarray
-    firsts: np.ndarray
-    counts: np.ndarray
-    has_reply: np.ndarray
-    twins: np.ndarray
+from kvprefix.blocks.hashing import read_only
+from kvprefix.explain.said import SYSTEM, TEMPLATE, UNKNOWN
 
 
 class Writers(NamedTuple):
@@ -57,11 +27,16 @@ class Writers(NamedTuple):
     stops : (n_runs,) ndarray of int64
         Where each ends in its prompt.
     numbers : (n_runs,) ndarray of int64
-        How many of the prompt's messages have begun: a run of a message is of the last of these.
+        How many of the prompt's messages have begun: a run of a message is of the last of these. With `joins`, results
+        of tools that follow one another count as one.
     writers : (n_runs,) ndarray of int8
         Of WRITERS.
     before : (n_runs, len(WRITERS)) ndarray of int64
         Tokens of each writer in the prompt before the run.
+    joins : (n_rows,) ndarray of bool
+        Whether results of tools that follow one another are one run of the row's prompt.
+    is_known : (n_rows,) ndarray of bool
+        Whether the prompt holds the messages that it should.
     """
 
     parent: np.ndarray
@@ -71,68 +46,8 @@ class Writers(NamedTuple):
     numbers: np.ndarray
     writers: np.ndarray
     before: np.ndarray
-
-
-def read_said(workload):
-    """Return the Said of a workload's tokens.
-
-    Parameters
-    ----------
-    workload : Workload
-    """
-    messages, requests = workload.messages, workload.requests
-    chains, _ = number_keys([_chain(read_only(messages.content), messages.stops, messages.firsts)])
-    roles = _read_roles(messages)
-    messages.release()
-    rows, listed = requests.index.to_numpy(), getattr(messages, "chains", None)
-    lists = requests["conversation_index"].to_numpy() if listed is None else listed[rows]
-    firsts, ends, counts = messages.firsts[lists], messages.firsts[lists + 1], requests["messages"].to_numpy()
-    has_reply = (np.diff(workload.tokens.output_offsets)[rows] > 0) & (firsts + counts < ends)
-    chains = chains.astype(np.int64)
-    twins = np.where(ends > firsts, chains[np.maximum(ends - 1, 0)], -1 - lists)
-    return Said(roles, chains, *(_place(one, rows) for one in (firsts, counts, has_reply, twins)))
-
-
-def _place(values, rows):
-    """Return values in the order of their rows."""
-    placed = np.zeros(rows.max(initial=-1) + 1, values.dtype)
-    placed[rows] = values
-    return placed
-
-
-def _read_roles(messages):
-    """Return the writer of each message: by its first letter where the role stands first, as in a plain text."""
-    starts = messages.stops[:-1]
-    heads = np.asarray(messages.content[starts[:, None] + np.arange(len(_ROLE) + 1)])
-    by_letter = np.full(256, UNKNOWN, np.int8)
-    by_letter[[ord(letter) for letter in _BY_LETTER]] = list(_BY_LETTER.values())
-    roles = by_letter[heads[:, -1]]
-    for k in np.flatnonzero((heads[:, :-1] != np.frombuffer(_ROLE, np.uint8)).any(axis=1)).tolist():
-        said = json.loads(messages.content[starts[k] : messages.stops[k + 1] - 2].tobytes())
-        said = said if isinstance(said, dict) else {}
-        name = str(said.get("role") or _OF_TYPE.get(said.get("type"), "?"))
-        roles[k] = _BY_LETTER.get(name[:1], UNKNOWN)
-    return roles
-
-
-@njit(cache=True, nogil=True)
-def _chain(content, stops, firsts):
-    """Return a 128-bit key of each message's text and all before it in its conversation."""
-    keys = np.empty((len(stops) - 1, 2), np.uint64)
-    for c in range(len(firsts) - 1):
-        a, b = np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344)
-        for k in range(firsts[c], firsts[c + 1]):
-            word, filled = np.uint64(0), 0
-            for at in range(stops[k], stops[k + 1]):
-                word = (word << np.uint64(8)) | np.uint64(content[at])
-                filled += 1
-                if filled == 8:
-                    a, b = fold(a, b, word)
-                    word, filled = np.uint64(0), 0
-            a, b = fold(a, b, word)
-            a, b = fold(a, b, stops[k + 1] - stops[k])
-            keys[k, 0], keys[k, 1] = a, b
-    return keys
+    joins: np.ndarray
+    is_known: np.ndarray
 
 
 def find_writers(tokens, said=None):
@@ -149,26 +64,26 @@ def find_writers(tokens, said=None):
     Writers
     """
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, read_only(np.asarray(tokens.own_is_template))
-    firsts, stops, numbers, is_template = _cut_runs(*arrays)
-    begun = np.zeros(len(firsts) - 1, np.int64)
-    filled = np.diff(firsts) > 0
-    begun[filled] = numbers[firsts[1:][filled] - 1]
+    firsts, stops, numbers, is_template, begun = _cut_runs(*arrays)
     writers = np.where(is_template, TEMPLATE, UNKNOWN).astype(np.int8)
+    joins, is_known = np.zeros((2, len(begun)), bool)
     if said is not None:
-        numbers = _name_writers(firsts, numbers, said.roles, said.firsts, said.counts - begun, writers)
+        joins, is_known, extra = _align(begun, tokens.parent, said)
+        _name_writers(firsts, numbers, said, joins, is_known, extra, writers)
     before = _count_before(tokens.parent, tokens.shared, firsts, stops, writers)
-    return Writers(tokens.parent, tokens.shared, firsts, stops, numbers, writers, before)
+    return Writers(tokens.parent, tokens.shared, firsts, stops, numbers, writers, before, joins, is_known)
 
 
 @njit(cache=True, nogil=True)
 def _cut_runs(parent, shared, own_offsets, is_template):
+    """Return the runs, and how many of messages each row's whole prompt has."""
     firsts, most = np.zeros(len(shared) + 1, np.int64), 1
     for row in range(len(shared)):
         most += own_offsets[row + 1] > own_offsets[row]
         for k in range(own_offsets[row] + 1, own_offsets[row + 1]):
             most += is_template[k] != is_template[k - 1]
     stops, numbers, flags = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
-    n = 0
+    n, all_begun = 0, np.zeros(len(shared), np.int64)
     for row in range(len(shared)):
         begun, was_template, at = 0, True, shared[row]
         if at > 0:
@@ -182,8 +97,8 @@ def _cut_runs(parent, shared, own_offsets, is_template):
                 n += 1
             at += 1
             stops[n - 1] = at
-        firsts[row + 1] = n
-    return firsts, stops[:n].copy(), numbers[:n].copy(), flags[:n].copy()
+        firsts[row + 1], all_begun[row] = n, begun
+    return firsts, stops[:n].copy(), numbers[:n].copy(), flags[:n].copy(), all_begun
 
 
 @njit(cache=True, nogil=True)
@@ -195,22 +110,44 @@ def find_run(at, row, parent, shared, firsts, stops):
 
 
 @njit(cache=True, nogil=True)
-def _name_writers(firsts, numbers, roles, of_row, missing, writers):
-    """Name the writers of messages in place; return the runs' numbers with messages that the template wrote itself.
-
-    These are system messages at the start that say what the template says by default.
+def _align(begun, parent, said):
+    """Compare the runs of each row's prompt with its messages: whether results of tools are joined, whether the runs
+    are the messages, and how many more runs come first (fewer, if system messages are the template's).
     """
-    renumbered = numbers.copy()
-    for row in range(len(firsts) - 1):
-        is_known = missing[row] >= 0
-        for k in range(missing[row]):
-            is_known &= roles[of_row[row] + k] == SYSTEM
+    n = len(said.counts)
+    joins, is_known, extra = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.int64)
+    for row in range(n):
+        first, last = said.firsts[row], said.firsts[row] + said.counts[row]
+        system = 0
+        while first + system < last and said.roles[first + system] == SYSTEM:
+            system += 1
+        more = begun[row] - said.counts[row], begun[row] - (said.groups[last] - said.groups[first])
+        before = extra[parent[row]] if parent[row] >= 0 else 0
+        for step in range(4):  # as many as in the turn before; none; one that comes first; messages of the template
+            for joined in range(2):
+                one = more[joined]
+                fits = (one == before, one == 0, one == 1 and system == 0, -system <= one < 0)[step]
+                if fits and not is_known[row]:
+                    joins[row], is_known[row], extra[row] = joined, True, one
+    return joins, is_known, extra
+
+
+@njit(cache=True, nogil=True)
+def _name_writers(firsts, numbers, said, joins, is_known, extra, writers):
+    """Name the writers of messages, and number their runs as the messages are, in place."""
+    for row in range(len(said.counts)):
+        if not is_known[row]:
+            continue
+        first = said.firsts[row]
         for run in range(firsts[row], firsts[row + 1]):
-            if is_known:
-                renumbered[run] += missing[row]
-                if writers[run] != TEMPLATE:
-                    writers[run] = roles[of_row[row] + renumbered[run] - 1]
-    return renumbered
+            numbers[run] = max(numbers[run] - extra[row], 0)
+            if writers[run] == TEMPLATE:
+                continue
+            place = first + numbers[run] - 1
+            if joins[row]:
+                groups = said.groups[first + 1 : first + said.counts[row] + 1]
+                place = first + np.searchsorted(groups, said.groups[first] + numbers[run])
+            writers[run] = said.roles[place] if numbers[run] > 0 else SYSTEM
 
 
 @njit(cache=True, nogil=True)
@@ -247,7 +184,7 @@ def find_text_end(row, number, length, of):
     of : Writers
     """
     limit = length
-    while row >= 0:
+    while row >= 0 and number > 0:
         first, last = of.firsts[row], of.firsts[row + 1]
         run = first + np.searchsorted(of.numbers[first:last], number, side="right") - 1
         while run >= first and of.numbers[run] == number and of.writers[run] == TEMPLATE:
@@ -262,6 +199,8 @@ def find_text_end(row, number, length, of):
 def find_known_messages(rows, prompt_tokens, said, writers):
     """Find where the text ends of the longest run of whole messages that began an earlier prompt and its reply.
 
+    Equal messages are equal in all that they hold: role, text, calls of tools.
+
     Parameters
     ----------
     rows : (n_requests,) ndarray of int64
@@ -273,7 +212,7 @@ def find_known_messages(rows, prompt_tokens, said, writers):
     Returns
     -------
     (n_requests,) ndarray of int64
-        Leading tokens of each prompt up to that end; 0 if its first message is new.
+        Leading tokens of each prompt up to that end; 0 if its first message is new, or what it holds is not known.
     """
     return _find_known(rows, prompt_tokens, said, writers)
 
@@ -287,8 +226,13 @@ def _find_known(rows, prompt_tokens, said, writers):
         first, known = said.firsts[row], said.counts[row]
         while known > 0 and not is_known[said.chains[first + known - 1]]:
             known -= 1
-        if known > 0:
-            ends[i] = find_text_end(row, known, prompt_tokens[i], writers)
+        if known > 0 and writers.is_known[row]:
+            number = known
+            if writers.joins[row]:  # of joined results of tools only the last one has an end
+                number = said.groups[first + known] - said.groups[first]
+                is_inside = known < said.counts[row] and said.groups[first + known + 1] == said.groups[first + known]
+                number -= is_inside
+            ends[i] = find_text_end(row, number, prompt_tokens[i], writers)
         for k in range(known, said.counts[row] + said.has_reply[row]):
             is_known[said.chains[first + k]] = True
     return ends

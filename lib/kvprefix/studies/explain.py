@@ -12,7 +12,7 @@ from kvprefix.explain.listed import find_listed_misses, find_listed_provenance
 from kvprefix.explain.misses import classify, find_misses, know
 from kvprefix.explain.provenance import find_provenance
 from kvprefix.explain.routing import route
-from kvprefix.explain.writers import Said, read_said
+from kvprefix.explain.said import Said, read_said
 from kvprefix.files.checks import check_choice
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import count

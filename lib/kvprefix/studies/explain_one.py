@@ -11,8 +11,9 @@ from kvprefix.explain.request import (
     find_nearest_listed,
     read_row,
 )
+from kvprefix.explain.said import TEMPLATE, WRITERS
 from kvprefix.explain.walks import cut_blocks, make_walks
-from kvprefix.explain.writers import TEMPLATE, WRITERS, find_run, find_writers
+from kvprefix.explain.writers import find_run, find_writers
 from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count

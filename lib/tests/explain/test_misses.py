@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from places import CARRIED
 
 from kvprefix.explain.misses import CLASSES, find_misses, know
-from kvprefix.explain.writers import TEMPLATE, UNKNOWN, Said, Writers
+from kvprefix.explain.said import TEMPLATE, UNKNOWN, Said
+from kvprefix.explain.writers import Writers
 from kvprefix.traces.trace import make_trace_of
 
 HAND = json.loads((CARRIED / "miss_hand_cases.json").read_text())
@@ -35,7 +36,8 @@ def read_hand_messages(requests):
     numbers = {chain: number for number, chain in enumerate(dict.fromkeys(chains))}
     firsts = np.cumsum([0, *map(len, listed)])[:-1]
     said = Said(
-        np.full(len(chains), UNKNOWN), np.array([numbers[chain] for chain in chains], np.int64), firsts,
+        np.full(len(chains), UNKNOWN), np.array([numbers[chain] for chain in chains], np.int64),
+        np.arange(len(chains) + 1), firsts,
         np.array(list(map(len, names))), np.array(["reply" in one for one in requests]), np.arange(len(requests)),
     )  # fmt: skip
     runs, begins = [], [0]
@@ -46,8 +48,9 @@ def read_hand_messages(requests):
     stops, counted, writers = (np.array(column) for column in zip(*runs, strict=True))
     none = np.zeros(len(requests), np.int64)
     return said, Writers(
-        none - 1, none, np.array(begins), stops, counted, writers.astype(np.int8), np.zeros((len(runs), 6), np.int64)
-    )
+        none - 1, none, np.array(begins), stops, counted, writers.astype(np.int8), np.zeros((len(runs), 6), np.int64),
+        none > 0, none == 0,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("case", HAND["cases"], ids=lambda case: case["name"])

@@ -7,13 +7,26 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from kvprefix.explain.writers import read_said
+from kvprefix.explain.said import read_said
 from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import make_messages
 from kvprefix.traces.trace import Trace, number_contexts
 
 BEGIN, DATED, USER, ASSISTANT, SYSTEM, END, THINK = range(7)  # tokens that the template writes; 7 and 8 are texts
-HEADS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
+HEADS = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT, "tool": USER}
+
+
+class Template(NamedTuple):
+    """How prompts of a chat are written.
+
+    `joins` puts results of tools that follow one another behind one head, `tools` is a text before all messages if none
+    is a system's, and `hides` says that the template's own text is that of the system message.
+    """
+
+    first: int
+    joins: bool = False
+    tools: tuple = ()
+    hides: bool = False
 
 
 class Request(NamedTuple):
@@ -31,13 +44,23 @@ class Request(NamedTuple):
     replica: int
 
 
-def render(messages, first):
-    """Return a prompt, the writer of each token, and where the text of each message ends."""
-    tokens, writers, ends = [first], ["template"], []
-    for role, text in messages:
-        tokens += [HEADS[role], *text, END]
-        writers += ["template", *[role] * len(text), "template"]
-        ends.append(len(tokens) - 1)
+def render(messages, template):
+    """Return a prompt, the writer of each token, and where the text of each message ends.
+
+    A message that another one is joined to has no end of its own: the one before has.
+    """
+    tokens, writers, ends = [template.first], ["template"], []
+    if template.tools and messages[0][0] != "system":
+        tokens += [SYSTEM, *template.tools, END]
+        writers += ["template", *["system"] * len(template.tools), "template"]
+    for place, (role, text) in enumerate(messages):
+        roles = [messages[place - 1][0] if place else "", *(one[0] for one in messages[place + 1 : place + 2])]
+        after, before = (template.joins and one == "tool" == role for one in [*roles, ""][:2])
+        writer = "template" if template.hides and place == 0 and role == "system" else role
+        tokens += [*[HEADS[role]] * (not after), *text, *[END] * (not before)]
+        writers += [*["template"] * (not after), *[writer] * len(text), *["template"] * (not before)]
+        last = ends[-1] if ends else 0
+        ends.append(last if before else 0 if writer == "template" else len(tokens) - 1)
     return [*tokens, ASSISTANT], [*writers, "template"], ends
 
 
@@ -54,14 +77,17 @@ def small_chats(draw):
         if not talk and draw(st.booleans()):
             talk = [("system", draw(TEXTS))]
         for _ in range(draw(st.integers(0 if len(talk) > 1 else 1, 2))):
-            talk = [*talk, ("user", draw(TEXTS)), ("assistant", draw(TEXTS))]
+            results = [("tool", text) for text in draw(st.lists(TEXTS, max_size=2))]
+            talk = [*talk, ("user", draw(TEXTS)), *[("assistant", draw(TEXTS)), *results] * bool(results)]
+            talk = [*talk, ("assistant", draw(TEXTS))]
         talk = talk[: len(talk) - (len(talk) > 1 and talk[-2][0] == "user" and draw(st.booleans()))]
         talks.append(talk)
+        way = Template(BEGIN, draw(st.booleans()), draw(st.sampled_from([(), (8, 7)])), draw(st.booleans()))
         thinks, salted = draw(st.booleans()), draw(st.sampled_from([None, None, "salt"]))
         ends = [k + 1 for k, (role, _) in enumerate(talk) if role == "user"]
         for turn, end in enumerate(ends):
             first = draw(st.sampled_from([BEGIN, BEGIN, BEGIN, DATED]))
-            prompt, writers, stops = render(talk[:end], first)
+            prompt, writers, stops = render(talk[:end], way._replace(first=first))
             reply = talk[end] if end < len(talk) else None
             output = [] if reply is None else [*[THINK] * thinks, *reply[1], END]
             requests.append(Request(
