@@ -1,5 +1,6 @@
 """Parts of each request's prompt tokens that sum to them: what provenance and misses both give."""
 
+import contextlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,12 +61,9 @@ class Parts(Shown):
     def describe(self):
         """Return each part's share of all prompt tokens."""
         whole = max(int(self.prompt_tokens.sum()), 1)
-        totals = self.totals().items()
+        totals, notes = self.totals().items(), {"notes": "; ".join(self.notes)} if self.notes else {}
         shares = {name.replace("_", " "): f"{100 * n / whole:.2f} % ({n:,} tokens)" for name, n in totals}
-        return {"what": f"Prompt tokens of {len(self):,} requests by {self.sort}", **shares, **self._describe_notes()}
-
-    def _describe_notes(self):
-        return {"notes": "; ".join(self.notes)} if self.notes else {}
+        return {"what": f"Prompt tokens of {len(self):,} requests by {self.sort}", **shares, **notes}
 
     def to_frame(self):
         """Return a row per request: which it is, `prompt_tokens`, and the tokens of each part."""
@@ -112,8 +110,12 @@ class Origins(Parts):
 
 
 def name_requests(trace):
-    """Return the columns that say which request of a Trace each is."""
-    return {name: trace.column(name) for name in NAMES}
+    """Return the columns that say which request of a Trace each is, those that it has."""
+    named = {}
+    for name in NAMES:
+        with contextlib.suppress(KeyError):  # studies need no names
+            named[name] = trace.column(name)
+    return named
 
 
 def name_listed(trace):

@@ -19,8 +19,11 @@ from kvprefix.files.words import count
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise
 from kvprefix.formats.read import read_trace
-from kvprefix.studies.experiment import make_timing
-from kvprefix.studies.explain_tables import add_intervals
+from kvprefix.studies.cache import measure_seeds
+from kvprefix.studies.draws import is_settled
+from kvprefix.studies.experiment import SessionExperiment, make_timing
+from kvprefix.studies.explain_tables import tabulate_parts
+from kvprefix.studies.table import draw_trace
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, load_workload, make_trace
 
@@ -201,22 +204,45 @@ def _refuse(reason):
         raise InputError(f"{reason}; the data list block ids")
 
 
-def study_capacities(data, capacities, *, outputs=False, policy="lru"):
-    """Return what a figure of stacked areas over capacity draws: origins of hits, and classes of all tokens.
+def study_explained(workload, capacities, *, outputs=False, policy="lru"):
+    """Measure origins and causes over capacity, on several draws of the clock: what stacked areas are drawn of.
 
     Parameters
     ----------
-    data : Explained
-    capacities : sequence of int or None
+    workload : Workload or SessionExperiment
+    capacities : sequence of int
+        Blocks; 0 if nothing is evicted.
     outputs : bool
-    policy : str or Policy
+        Whether generated tokens are cached.
+    policy : str
+        A name in POLICIES.
 
     Returns
     -------
-    origins, classes : pandas.DataFrame
-        A row per capacity and part: `capacity_blocks`, `part`, `tokens`, `share`, and `low` and `high`, the 95 %
-        interval of the share over resampled conversations.
+    pandas.DataFrame
+        `seed`, `sort` (`origin` or `cause`), `capacity_blocks` (0: nothing is evicted), `part`, `tokens`, `token` (the
+        share of the prompt tokens) and, for the first seed, `low` and `high`: its 95 % interval over resampled
+        conversations.
     """
-    origins = [explain_provenance(data, outputs=outputs, capacity=one, policy=policy) for one in capacities]
-    classes = explain_misses(data, capacities, outputs=outputs, policy=policy)
-    return tuple(add_intervals(found) for found in (origins, classes))
+    capacities = tuple(int(one) for one in capacities)
+    return measure_seeds(
+        workload, "explained", [capacities, outputs, policy], measure_explained, (capacities, outputs, policy),
+        enough=lambda table: is_settled(table, ["sort", "capacity_blocks", "part"]),
+    )  # fmt: skip
+
+
+def measure_explained(workload, seed, capacities, outputs, policy):
+    """Measure origins and causes on one draw; the rows of `study_explained` for its seed."""
+    data = _draw(workload, seed)
+    bounds = [one or None for one in capacities]
+    origins = [explain_provenance(data, outputs=outputs, capacity=one, policy=policy) for one in bounds]
+    causes = explain_misses(data, bounds, outputs=outputs, policy=policy)
+    frame = tabulate_parts([*origins, *causes], with_intervals=seed == workload.parameters.seed)
+    return frame.assign(seed=seed)[["seed", *frame]]
+
+
+def _draw(workload, seed):
+    if isinstance(workload, SessionExperiment):
+        size = workload.parameters.block_size
+        return Explained(workload.draw(size, seed=seed), size)
+    return Explained(draw_trace(workload, seed=seed), workload.parameters.block_size, read_said(workload), workload)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from kvprefix.explain.parts import Origins
 from kvprefix.files.paths import InputError, atomic_path, check_output_file
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.sharing_tables import write_requests
@@ -10,37 +11,54 @@ from kvprefix.studies.sharing_tables import write_requests
 TURNS = (0, 1, 2, 4, 8, 16, 32)  # at which a class of turns begins
 
 
-def tabulate_parts(found, by="turn"):
-    """Return the parts of all requests, of each class of turns, or of each of several capacities, as rows.
+def tabulate_parts(found, *, with_intervals=False):
+    """Return a row per result and part.
 
     Parameters
     ----------
-    found : Parts or list of Parts
-    by : {"turn", "capacity"}
-        `turn`: a row per class of turns (TURNS) and part, of one Parts; `capacity`: a row per capacity and part.
+    found : list of Parts
+        At several capacities, say.
+    with_intervals : bool
+        Find the 95 % intervals of the shares over resampled conversations.
 
     Returns
     -------
     pandas.DataFrame
-        `capacity_blocks` (None without a bound) or `from_turn` and `requests`; `part`, `tokens`, `share` of the prompt
-        tokens.
+        `sort` (`origin` or `cause`), `capacity_blocks` (0: nothing is evicted), `part`, `tokens`, `token` (the share of
+        the prompt tokens), `low` and `high` (NaN without intervals).
     """
     rows = []
-    for one in found if isinstance(found, list) else [found]:
-        if by == "capacity":
-            rows += _list_rows({"capacity_blocks": one.capacity}, one, np.ones(len(one), bool))
-            continue
-        at = np.searchsorted(TURNS, one.requests["turn"], side="right") - 1
-        for k, turn in enumerate(TURNS):
-            if (at == k).any():
-                rows += _list_rows({"from_turn": turn, "requests": int((at == k).sum())}, one, at == k)
+    for one in found:
+        ends = find_intervals(one) if with_intervals else {}
+        for row in _list_rows({"sort": one.sort, "capacity_blocks": one.capacity or 0}, one, np.ones(len(one), bool)):
+            low, high = ends.get(row["part"], (np.nan, np.nan))
+            rows.append({**row, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def tabulate_turns(found):
+    """Return a row per class of turns (TURNS) and part of one result.
+
+    Parameters
+    ----------
+    found : Parts
+
+    Returns
+    -------
+    pandas.DataFrame
+        `from_turn` (0-based), `requests`, `part`, `tokens`, `token` (the share of these requests' prompt tokens).
+    """
+    rows, at = [], np.searchsorted(TURNS, found.requests["turn"], side="right") - 1
+    for k, turn in enumerate(TURNS):
+        if (at == k).any():
+            rows += _list_rows({"from_turn": turn, "requests": int((at == k).sum())}, found, at == k)
     return pd.DataFrame(rows)
 
 
 def _list_rows(place, found, some):
     prompt = max(int(found.prompt_tokens[some].sum()), 1)
     sums = zip(found.names, found.tokens[some].sum(axis=0).tolist(), strict=True)
-    return [{**place, "part": name, "tokens": n, "share": n / prompt} for name, n in sums]
+    return [{**place, "part": name, "tokens": n, "token": n / prompt} for name, n in sums]
 
 
 def find_intervals(found):
@@ -105,11 +123,13 @@ def format_parts(found):
     rows.append(["prompt tokens", *([f"{whole:,}", "100.00 %"] * len(found))])
     headers = [found[0].sort, *(cell for head in heads for cell in (f"tokens, {head}", "share"))]
     align = ["left", *["right"] * (len(headers) - 1)]
-    return tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)
+    table = tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)
+    return "\n".join([table, *_say_axes(found[0])])
 
 
-def add_intervals(found):
-    """Return the parts by capacity, see `tabulate_parts`, with `low` and `high` of each share: see `find_intervals`."""
-    frame = tabulate_parts(found, by="capacity")
-    ends = [end for one in found for end in find_intervals(one).values()]
-    return frame.assign(low=[low for low, _ in ends], high=[high for _, high in ends])
+def _say_axes(found):
+    """Yield what the order of the parts hides: cached tokens by holders, and by writers."""
+    facts = found.as_dict() if isinstance(found, Origins) else {}
+    for axis, said in (("holders_tokens", "whose earlier requests had them"), ("writers_tokens", "who wrote them")):
+        if axis in facts:
+            yield f"cached tokens by {said}: " + ", ".join(f"{n:,} {name}" for name, n in facts[axis].items())
