@@ -3,12 +3,19 @@
 Chats, and traces of token ids, are explained token by token; of a trace of block ids, only what ids tell.
 """
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from kvprefix.engines.registry import ENGINES
-from kvprefix.explain.listed import find_listed_misses, find_listed_provenance
+from kvprefix.explain.listed import (
+    INFERRED,
+    find_listed_misses,
+    find_listed_provenance,
+    group_by_links,
+    infer_links,
+)
 from kvprefix.explain.misses import classify, find_misses, know
 from kvprefix.explain.provenance import find_provenance
 from kvprefix.explain.routing import route
@@ -27,6 +34,7 @@ from kvprefix.studies.table import draw_trace
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, load_workload, make_trace
 
+ONE_CONVERSATION = "the data are one conversation: nothing can come from another one"
 NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
 
 
@@ -41,12 +49,15 @@ class Explained(NamedTuple):
         Who wrote what, if the data are chats.
     workload : Workload or None
         Of chats.
+    is_inferred : bool
+        Whether the conversations of a trace of token ids are inferred, see `listed.infer_links`.
     """
 
     trace: object
     block_size: int
     said: Said | None = None
     workload: object = None
+    is_inferred: bool = False
 
     @property
     def has_tokens(self):
@@ -58,7 +69,8 @@ class Explained(NamedTuple):
         columns = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
         one = len(np.unique(columns)) == 1
         said = [] if self.has_tokens else self.trace.info.get("notes", [])
-        return [*said, *["the data are one conversation: nothing can come from another one"] * one]
+        inferred, alone = [INFERRED] * self.is_inferred, [ONE_CONVERSATION] * one
+        return [*said, *inferred, *alone]
 
 
 def open_data(parameters, mode="multi_turn", *, progress=True):
@@ -87,9 +99,18 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
         trace = _read_blocks(found, path, parameters)
         return Explained(trace, trace.block_size)
     if found is not None and found.name in ("requests", "parquet"):
-        return Explained(read_trace(path), parameters.block_size)
+        return open_tokens(read_trace(path), parameters.block_size)
     workload = load_workload(parameters, progress=progress)
     return open_workload(workload, mode)
+
+
+def open_tokens(trace, block_size):
+    """Return the Explained of a Trace of token ids; if each request is a conversation of its own, they are inferred."""
+    if len(np.unique(trace.column("conversation_index"))) < len(trace):
+        return Explained(trace, block_size)
+    groups = group_by_links(infer_links(trace.blocks(block_size)))
+    named = replace(trace, requests=trace.requests.assign(conversation_index=groups))
+    return Explained(named, block_size, is_inferred=True)
 
 
 def open_workload(workload, mode="multi_turn"):

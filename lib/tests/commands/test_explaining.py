@@ -89,6 +89,8 @@ def test_block_ids_have_coarse_parts(capsys, blocks):
 def test_token_ids_have_no_known_writers(capsys, requests):
     origins = run_json(capsys, "provenance", "--block-size", "2", data=requests)
     assert origins["writers_tokens"]["message"] == origins["hit_tokens"] == 8
+    assert origins["partition_tokens"]["own_turns"] == 8  # both continue the first one, whose last full block they have
+    assert any("inferred" in note for note in origins["notes"])
     causes = run_json(capsys, "misses", "--block-size", "2", data=requests)["capacities"]["unbounded"]["tokens"]
     # the third prompt: 4 hit, 5 was there, two more are the first one's reply but its last token, which is the next
     assert {name: n for name, n in causes.items() if n} == {
