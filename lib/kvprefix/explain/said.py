@@ -12,7 +12,6 @@ WRITERS = ("template", "system", "user", "assistant", "tool", "message")
 TEMPLATE, SYSTEM, USER, ASSISTANT, TOOL, UNKNOWN = range(len(WRITERS))
 _BY_LETTER = {"s": SYSTEM, "d": SYSTEM, "u": USER, "a": ASSISTANT, "t": TOOL, "f": TOOL}  # developer, function
 _ROLE = b'{"role": "'
-_OF_TYPE = {"function_call": "assistant", "reasoning": "assistant", "function_call_output": "tool"}  # without a role
 
 
 class Said(NamedTuple):
@@ -77,15 +76,18 @@ def _place(values, rows):
 def _read_roles(messages):
     """Return the writer of each message: by its first letter where the role stands first, as in a plain text."""
     starts = messages.stops[:-1]
-    heads = np.asarray(messages.content[starts[:, None] + np.arange(len(_ROLE) + 1)])
+    places = starts[:, None] + np.arange(len(_ROLE) + 1)
+    heads = np.asarray(messages.content[np.minimum(places, len(messages.content) - 1)])
     by_letter = np.full(256, UNKNOWN, np.int8)
     by_letter[[ord(letter) for letter in _BY_LETTER]] = list(_BY_LETTER.values())
-    roles = by_letter[heads[:, -1]]
-    for k in np.flatnonzero((heads[:, :-1] != np.frombuffer(_ROLE, np.uint8)).any(axis=1)).tolist():
+    is_plain = (heads[:, :-1] == np.frombuffer(_ROLE, np.uint8)).all(axis=1)
+    roles = np.where(is_plain, by_letter[heads[:, -1]], UNKNOWN).astype(np.int8)
+    for k in np.flatnonzero(~is_plain).tolist():
         said = json.loads(messages.content[starts[k] : messages.stops[k + 1] - 2].tobytes())
-        said = said if isinstance(said, dict) else {}
-        name = str(said.get("role") or _OF_TYPE.get(said.get("type"), "?"))
-        roles[k] = _BY_LETTER.get(name[:1], UNKNOWN)
+        if not isinstance(said, dict):
+            continue
+        made_by = TOOL if str(said.get("type")).endswith("_output") else ASSISTANT  # of an item without a role
+        roles[k] = _BY_LETTER.get(said["role"][:1], UNKNOWN) if isinstance(said.get("role"), str) else made_by
     return roles
 
 
