@@ -32,8 +32,7 @@ def call(options):
     """Find the causes and show them."""
     capacities = [read_blocks(one.strip(), "capacity") for one in options.capacities.split(",")]
     pool = read_blocks(options.num_gpu_blocks, "number of GPU blocks", ("unlimited", "unbounded"))
-    if options.engine is None and pool is not None:
-        raise InputError("--num-gpu-blocks is the pool of an engine; name it with --engine, or give --capacities")
+    _check_engine(options, pool)
     load_compiler()
     parameters = read_parameters(options)
     from kvprefix.cache.policies import find_policy
@@ -56,6 +55,19 @@ def call(options):
     tell_notes(notes)
     as_json = options.format == "json"
     tell_lines(json.dumps(_list(found, notes, options), indent=1, allow_nan=False) if as_json else format_parts(found))
+
+
+def _check_engine(options, pool):
+    """Raise InputError for options of an engine without one, or of caches with one."""
+    if options.engine is None:
+        if pool is not None:
+            raise InputError("--num-gpu-blocks is the pool of an engine; name it with --engine, or give --capacities")
+        return
+    given = {"--capacities": options.capacities != "unbounded", "--policy": options.policy != "lru",
+             "--replicas": options.replicas != "1", "--router": options.router is not None}  # fmt: skip
+    if any(given.values()):
+        names = ", ".join(name for name, is_given in given.items() if is_given)
+        raise InputError(f"--engine replays one engine by its own rules; expected no {names} (--num-gpu-blocks N)")
 
 
 def _list(found, notes, options):

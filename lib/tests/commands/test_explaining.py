@@ -116,6 +116,8 @@ def test_one_request(capsys):
         (["misses", "--replicas", "0"], "replicas is 0; expected"),
         (["misses", "--replicas", "2", "--capacities", "9", "--policy", "lfu"], "replicas are replayed under lru only"),
         (["misses", "--num-gpu-blocks", "9"], "name it with --engine"),
+        (["misses", "--engine", "vllm", "--capacities", "9", "--router", "rr"], "expected no --capacities, --router"),
+        (["misses", "--engine", "vllm", "--num-gpu-blocks", "1"], "number of GPU blocks is 1; expected"),
         (["provenance", "--mode", "both"], "mode is 'both'; known: single_turn, multi_turn"),
         (["provenance", "--out", "rows.txt"], "expected one that ends with .csv or .parquet"),
         (["explain", "c0t99"], "request 'c0t99' is not among the"),

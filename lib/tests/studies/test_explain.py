@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from places import SAMPLE
 
+from kvprefix.cache.policies import POLICIES
+from kvprefix.cache.replay import replay
+from kvprefix.engines.registry import ENGINES
 from kvprefix.explain.misses import CLASSES
 from kvprefix.explain.provenance import ORIGINS
-from kvprefix.studies.explain import explain_misses, explain_provenance, measure_explained, open_workload
+from kvprefix.studies.explain import (
+    explain_engine,
+    explain_misses,
+    explain_provenance,
+    measure_explained,
+    open_workload,
+)
 from kvprefix.studies.explain_tables import find_intervals, tabulate_turns
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
@@ -37,6 +46,31 @@ def test_by_turn(workload):
     assert table.drop_duplicates("from_turn")["requests"].sum() == len(found)
     first = table[(table["from_turn"] == 0) & (table["part"] == "generated_not_cached")]
     assert first["tokens"].item() == 0  # a first turn has no reply before it
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_hits_of_an_engine_are_its_replays(workload, engine):
+    data = open_workload(workload)._replace(block_size=4)
+    replayed = ENGINES[engine].make(block_size=4, blocks=60).replay(data.trace)
+    found = explain_engine(data, engine, 60)
+    assert found.part("hit").tolist() == np.maximum(replayed.hit_tokens, 0).tolist()
+    assert found.part("capacity").sum() > 0 and found.part("generated_not_cached").sum() == 0
+    never = int((replayed.hit_tokens < 0).sum())
+    assert never == 0 or f"{never} prompt" in found.notes[-1]
+
+
+@pytest.mark.parametrize("policy", [name for name, one in POLICIES.items()])
+def test_any_policy_is_explained(workload, policy):
+    data = open_workload(workload)._replace(block_size=4)
+    (found,), (lru,) = (explain_misses(data, [40], policy=one) for one in (policy, "lru"))
+    blocks = data.trace.blocks(4)
+    most = np.maximum(blocks.prompt_tokens - 1, 0) // 4
+    assert found.part("hit").tolist() == (4 * np.minimum(replay(blocks, 40, policy), most)).tolist()
+    # the optimum and what was ever stored do not depend on the policy, where the policy hits no more than it
+    reached = [np.cumsum(one.tokens, axis=1) for one in (found, lru)]
+    place = CLASSES.index("capacity")
+    assert (reached[0][:, place:] == reached[1][:, place:]).all()
+    assert explain_provenance(data, capacity=40, policy=policy).hit_tokens.tolist() == found.part("hit").tolist()
 
 
 def test_intervals_are_of_conversations(workload):
