@@ -85,7 +85,7 @@ class Known(NamedTuple):
         return np.minimum(hit_blocks, most) * self.block_size
 
 
-def know(trace, block_size, said=None, *, outputs=False, writers=None):
+def know(trace, block_size, said=None, *, outputs=False, walks=None, writers=None):
     """Find what of each prompt was there before.
 
     Parameters
@@ -98,15 +98,17 @@ def know(trace, block_size, said=None, *, outputs=False, writers=None):
         `template_divergence`.
     outputs : bool
         Whether generated tokens are cached.
+    walks : Walks, optional
     writers : Writers, optional
-        Of the trace's tokens, if they are known already.
+        Of the trace and of its tokens, if they are known already.
 
     Returns
     -------
     Known
     """
     check_type(trace, Trace, "trace")
-    block_size, walks = check_block_size(block_size), make_walks(trace)
+    block_size = check_block_size(block_size)
+    walks = make_walks(trace) if walks is None else walks
     messages, notes = np.zeros(len(trace), np.int64), ["messages are not known: none counts as template_divergence"]
     if said is not None:
         writers = find_writers(trace.tokens, said) if writers is None else writers

@@ -46,7 +46,9 @@ class Provenance(Origins):
         return self.wrap({"holders_tokens": holders, "writers_tokens": writers})
 
 
-def find_provenance(trace, block_size, said=None, *, outputs=False, capacity=None, policy="lru", walks=None):
+def find_provenance(
+    trace, block_size, said=None, *, outputs=False, capacity=None, policy="lru", walks=None, writers=None
+):  # fmt: skip
     """Find the origin of every cached token of a trace.
 
     Parameters
@@ -64,7 +66,8 @@ def find_provenance(trace, block_size, said=None, *, outputs=False, capacity=Non
     policy : str or Policy
         By which a bounded cache evicts.
     walks : Walks, optional
-        Of the trace, if they are known already.
+    writers : Writers, optional
+        Of the trace and of its tokens, if they are known already.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def find_provenance(trace, block_size, said=None, *, outputs=False, capacity=Non
     counted = np.minimum(hits, np.maximum(walks.prompt_tokens - 1, 0) // block_size)
     segments = find_copies(accesses, hits, counted, conversation, twins)
     segments = segments._replace(ends=segments.ends * block_size)
-    writers = find_writers(trace.tokens, said)
+    writers = find_writers(trace.tokens, said) if writers is None else writers
     parts, table, odd = _label(segments, trace.rows, walks.prompt_tokens, writers)
     return Provenance(
         tokens=parts, prompt_tokens=walks.prompt_tokens, requests=name_requests(trace), table=table, capacity=capacity,

@@ -3,8 +3,8 @@
 Chats, and traces of token ids, are explained token by token; of a trace of block ids, only what ids tell.
 """
 
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from kvprefix.explain.misses import classify, find_misses, know
 from kvprefix.explain.provenance import find_provenance
 from kvprefix.explain.routing import route
 from kvprefix.explain.said import Said, read_said
+from kvprefix.explain.walks import make_walks
+from kvprefix.explain.writers import find_writers
 from kvprefix.files.checks import check_choice
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import count
@@ -38,7 +40,8 @@ ONE_CONVERSATION = "the data are one conversation: nothing can come from another
 NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
 
 
-class Explained(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Explained:
     """What is to be explained.
 
     Attributes
@@ -58,6 +61,16 @@ class Explained(NamedTuple):
     said: Said | None = None
     workload: object = None
     is_inferred: bool = False
+
+    @cached_property
+    def walks(self):
+        """The Walks of the trace's requests."""
+        return make_walks(self.trace)
+
+    @cached_property
+    def writers(self):
+        """The Writers of the trace's tokens."""
+        return find_writers(self.trace.tokens, self.said)
 
     @property
     def has_tokens(self):
@@ -97,7 +110,7 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
     found = None if parameters.data == "bundled" else recognise(path)
     if found is not None and found.holds == "blocks":
         trace = _read_blocks(found, path, parameters)
-        return Explained(trace, trace.block_size)
+        return Explained(trace=trace, block_size=trace.block_size)
     if found is not None and found.name in ("requests", "parquet"):
         return open_tokens(read_trace(path), parameters.block_size)
     workload = load_workload(parameters, progress=progress)
@@ -107,15 +120,20 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
 def open_tokens(trace, block_size):
     """Return the Explained of a Trace of token ids; if each request is a conversation of its own, they are inferred."""
     if len(np.unique(trace.column("conversation_index"))) < len(trace):
-        return Explained(trace, block_size)
+        return Explained(trace=trace, block_size=block_size)
     groups = group_by_links(infer_links(trace.blocks(block_size)))
     named = replace(trace, requests=trace.requests.assign(conversation_index=groups))
-    return Explained(named, block_size, is_inferred=True)
+    return Explained(trace=named, block_size=block_size, is_inferred=True)
 
 
 def open_workload(workload, mode="multi_turn"):
     """Return the Explained of a workload's requests."""
-    return Explained(make_trace(workload, mode), workload.parameters.block_size, read_said(workload), workload)
+    return _explain(workload, make_trace(workload, mode))
+
+
+def _explain(workload, trace):
+    size = workload.parameters.block_size
+    return Explained(trace=trace, block_size=size, said=read_said(workload), workload=workload)
 
 
 def _read_blocks(found, path, parameters):
@@ -152,8 +170,9 @@ def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):
     """
     if data.has_tokens:
         found = find_provenance(
-            data.trace, data.block_size, data.said, outputs=outputs, capacity=capacity, policy=policy
-        )
+            data.trace, data.block_size, data.said, outputs=outputs, capacity=capacity, policy=policy, walks=data.walks,
+            writers=data.writers,
+        )  # fmt: skip
     else:
         _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
         found = find_listed_provenance(data.trace, capacity=capacity, policy=policy)
@@ -186,7 +205,7 @@ def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None
         _refuse((replicas != 1 or router) and "--replicas: only requests with tokens are routed")
         return list(find_listed_misses(data.trace, capacities, policy=policy))
     places = route(data.trace, router or "session", replicas) if replicas != 1 or router else None
-    known = know(data.trace, data.block_size, data.said, outputs=outputs)
+    known = _know(data, outputs)
     return list(find_misses(known, capacities, policy=policy, replicas=places))
 
 
@@ -209,7 +228,7 @@ def explain_engine(data, engine, blocks=None):
     _refuse(not data.has_tokens and "--engine: an engine replays tokens")
     check_choice(engine, "engine", ENGINES)
     replayer = ENGINES[engine].make(block_size=data.block_size, blocks=blocks)
-    known = know(data.trace, data.block_size, data.said, outputs=True)
+    known = _know(data, True)
     replayed = replayer.replay(data.trace)
     hit = np.maximum(replayed.hit_tokens, 0)
     usable = None if blocks is None else max(blocks - replayer.null_blocks, 1)
@@ -218,6 +237,12 @@ def explain_engine(data, engine, blocks=None):
     never = int((replayed.hit_tokens < 0).sum())
     found.notes.extend([f"{count(never, 'prompt')} never fit into the pool, and hit nothing"] if never else [])
     return found
+
+
+def _know(data, outputs):
+    return know(
+        data.trace, data.block_size, data.said, outputs=outputs, walks=data.walks, writers=data.said and data.writers
+    )
 
 
 def _refuse(reason):
@@ -265,5 +290,5 @@ def measure_explained(workload, seed, capacities, outputs, policy):
 def _draw(workload, seed):
     if isinstance(workload, SessionExperiment):
         size = workload.parameters.block_size
-        return Explained(workload.draw(size, seed=seed), size)
-    return Explained(draw_trace(workload, seed=seed), workload.parameters.block_size, read_said(workload), workload)
+        return Explained(trace=workload.draw(size, seed=seed), block_size=size)
+    return _explain(workload, draw_trace(workload, seed=seed))

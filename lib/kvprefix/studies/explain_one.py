@@ -12,8 +12,8 @@ from kvprefix.explain.request import (
     read_row,
 )
 from kvprefix.explain.said import TEMPLATE, WRITERS
-from kvprefix.explain.walks import cut_blocks, make_walks
-from kvprefix.explain.writers import find_run, find_writers
+from kvprefix.explain.walks import cut_blocks
+from kvprefix.explain.writers import find_run
 from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
@@ -53,7 +53,7 @@ def explain_one(data, name, *, capacity=None, policy="lru", outputs=False, mask=
     names = [str(one) for one in misses.requests["request_id"]]
     position = find_position(names, name)
     classes, trace = read_row(misses, position), data.trace
-    walks = make_walks(trace) if data.has_tokens else None
+    walks = data.walks if data.has_tokens else None
     nearest = find_nearest(walks, position) if walks else find_nearest_listed(trace, position)
     eviction = None
     if capacity is not None:
@@ -119,7 +119,7 @@ def _read_texts(data, position, nearest, mask):
 
 def _say_place(data, position, at):
     """Say in which message of a prompt a token lies."""
-    of, row = find_writers(data.trace.tokens, data.said), data.trace.rows[position]
+    of, row = data.writers, data.trace.rows[position]
     run = find_run(at, row, of.parent, of.shared, of.firsts, of.stops)
     number, writer = int(of.numbers[run]), of.writers[run]
     if writer == TEMPLATE:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 from places import CARRIED, SHARED
@@ -43,7 +44,7 @@ def sign(frame):
 @pytest.mark.parametrize("name", FACTS["provenance"])
 def test_origins(opened, name):
     expected, (kind, size) = FACTS["provenance"][name], name.split(" B=")
-    data = opened[kind.removesuffix("+outputs")]._replace(block_size=int(size))
+    data = replace(opened[kind.removesuffix("+outputs")], block_size=int(size))
     found = explain_provenance(data, outputs=kind.endswith("+outputs"))
     assert found.totals() == expected["partition_tokens"]
     assert sign(found.to_frame()[PLACE + ORIGINS]) == expected["sha256"]

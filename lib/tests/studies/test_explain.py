@@ -1,5 +1,7 @@
 """Tables of origins and causes: shares that sum to 1, the same parts in any weighting, intervals around them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from places import SAMPLE
@@ -50,7 +52,7 @@ def test_by_turn(workload):
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_hits_of_an_engine_are_its_replays(workload, engine):
-    data = open_workload(workload)._replace(block_size=4)
+    data = replace(open_workload(workload), block_size=4)
     replayed = ENGINES[engine].make(block_size=4, blocks=60).replay(data.trace)
     found = explain_engine(data, engine, 60)
     assert found.part("hit").tolist() == np.maximum(replayed.hit_tokens, 0).tolist()
@@ -61,7 +63,7 @@ def test_hits_of_an_engine_are_its_replays(workload, engine):
 
 @pytest.mark.parametrize("policy", [name for name, one in POLICIES.items()])
 def test_any_policy_is_explained(workload, policy):
-    data = open_workload(workload)._replace(block_size=4)
+    data = replace(open_workload(workload), block_size=4)
     (found,), (lru,) = (explain_misses(data, [40], policy=one) for one in (policy, "lru"))
     blocks = data.trace.blocks(4)
     most = np.maximum(blocks.prompt_tokens - 1, 0) // 4
