@@ -6,6 +6,7 @@ and leaves the last token, which is always computed; a class is the difference o
 exactly, and none is what an estimate leaves over.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -153,41 +154,38 @@ def find_misses(known, capacities, *, policy="lru", replicas=None):
     {'policy': 2, 'last_token': 1, 'cold': 6}
     """
     policy, capacities = find_policy(policy), [one if one is None else check_capacity(one) for one in capacities]
-    bounded = [one for one in capacities if one is not None]
-    replay = _Replay(known, policy, bounded, replicas)
+    replayed = _replay(known, policy, capacities) if replicas is None else _route(known, policy, capacities, replicas)
+    for capacity, reached in zip(capacities, replayed, strict=True):
+        yield classify(known, *reached, capacity=capacity, policy=policy.name)
+
+
+def _replay(known, policy, capacities):
+    """Yield the tokens that each request hits, those resident on any replica (the same), and those that OPT hits."""
+    stretches = cut_blocks(known.walks, known.trace, known.block_size, outputs=known.outputs)
+    blocks, looked_up = stretches.list_blocks(), known.walks.prompt_tokens // known.block_size
+    bounded = [limit_capacity(blocks, one) for one in capacities if one is not None]
+    best, hits = itertools.tee(hits for hits, _ in replay_lookups(blocks, bounded, looked_up))
+    if policy is LRU:
+        hits = iter(count_hits(stretches, measure_recency(stretches), bounded).T)
+    elif policy is not OPT:
+        hits = replay_each(blocks, bounded, policy)
     for capacity in capacities:
-        hit, anywhere, best = (known.stored_tokens,) * 3 if capacity is None and replicas is None else replay(capacity)
-        yield classify(known, hit, anywhere, best, capacity=capacity, policy=policy.name)
+        if capacity is None:
+            yield (known.stored_tokens,) * 3
+        else:
+            hit = known.limit(next(hits))
+            yield hit, hit, known.limit(next(best))
 
 
-class _Replay:
-    """Replays the stored blocks of a trace at one capacity after the other."""
-
-    def __init__(self, known, policy, capacities, replicas):
-        self.known, self.replicas = known, replicas
-        if replicas is not None and policy is not LRU:
-            raise InputError(f"policy {policy.name}: replicas are replayed under {LRU.name} only")
-        if capacities or replicas is not None:
-            stretches = cut_blocks(known.walks, known.trace, known.block_size, outputs=known.outputs)
-            self.blocks = stretches.list_blocks()
-            self.looked_up = known.walks.prompt_tokens // known.block_size
-        if replicas is None and capacities:
-            limited = [limit_capacity(self.blocks, one) for one in capacities]
-            optimum = (hits for hits, _ in replay_lookups(self.blocks, limited, self.looked_up))
-            if policy is LRU:
-                hits = count_hits(stretches, measure_recency(stretches), limited).T
-            else:
-                hits = optimum if policy is OPT else replay_each(self.blocks, capacities, policy)
-            optimum = [known.limit(one) for one in optimum] if policy is not OPT else None
-            hits = [known.limit(one) for one in hits]
-            self.replayed = iter(zip(hits, hits, optimum or hits, strict=True))
-
-    def __call__(self, capacity):
-        """Return the tokens that each request hits, those resident on any replica, and those that OPT would hit."""
-        if self.replicas is None:
-            return next(self.replayed)
-        capacity = limit_capacity(self.blocks, self.blocks.n_distinct if capacity is None else capacity)
-        return map(self.known.limit, replay_replicas(self.blocks, capacity, self.replicas, self.looked_up))
+def _route(known, policy, capacities, replicas):
+    """Yield the same of replicas."""
+    if policy is not LRU:
+        raise InputError(f"policy {policy.name}: replicas are replayed under {LRU.name} only")
+    blocks = cut_blocks(known.walks, known.trace, known.block_size, outputs=known.outputs).list_blocks()
+    looked_up = known.walks.prompt_tokens // known.block_size
+    for capacity in capacities:
+        limited = limit_capacity(blocks, blocks.n_distinct if capacity is None else capacity)
+        yield map(known.limit, replay_replicas(blocks, limited, replicas, looked_up))
 
 
 def classify(known, hit, anywhere, best, *, capacity=None, policy="lru"):
