@@ -16,6 +16,7 @@ from kvprefix.cache.rules.opt import OPT
 from kvprefix.explain.copies import HOLDERS, OTHER_ONLY, find_copies
 from kvprefix.explain.misses import Misses
 from kvprefix.explain.parts import Origins, name_listed
+from kvprefix.explain.routing import route_requests
 
 LISTED_ORIGINS = ("own_turns", "other_conversation", "uncached")
 LISTED_CLASSES = ("hit", "policy", "capacity", "first_seen")
@@ -146,7 +147,7 @@ def find_listed_provenance(trace, *, capacity=None, policy="lru", infer=None):
     )  # fmt: skip
 
 
-def find_listed_misses(trace, capacities, *, policy="lru"):
+def find_listed_misses(trace, capacities, *, policy="lru", replicas=None):
     """Find the cause of the missed tokens of a trace of block ids, as far as ids tell it.
 
     Parameters
@@ -155,21 +156,32 @@ def find_listed_misses(trace, capacities, *, policy="lru"):
     capacities : sequence of int or None
         Blocks of each cache; None if nothing is evicted.
     policy : str or Policy
+    replicas : (n_requests,) ndarray of int64, optional
+        The replica that serves each request, see `misses.find_misses`.
 
     Yields
     ------
     Misses
-        With the classes LISTED_CLASSES, for each of the capacities.
+        With the classes LISTED_CLASSES, and `routing` behind the first with replicas; for each of the capacities.
     """
-    policy = find_policy(policy)
-    stored = trace.hit_tokens(count_seen(trace.ids, trace.offsets))
-    bounded = [limit_capacity(trace, check_capacity(one)) for one in capacities if one is not None]
-    best = map(trace.hit_tokens, replay_each(trace, bounded, OPT))
-    hits = map(trace.hit_tokens, replay_each(trace, bounded, policy))
-    for capacity in capacities:
-        hit, optimum = (stored, stored) if capacity is None else (next(hits), next(best))
-        reached = np.maximum.accumulate(np.stack([hit, optimum, stored, trace.prompt_tokens]), axis=0)
+    policy, capacities = find_policy(policy), [one if one is None else check_capacity(one) for one in capacities]
+    stored = count_seen(trace.ids, trace.offsets)
+    names = LISTED_CLASSES if replicas is None else ("hit", "routing", *LISTED_CLASSES[1:])
+    replayed = _replay(trace, policy, capacities, stored) if replicas is None else ()
+    if replicas is not None:
+        replayed = route_requests(trace, policy, capacities, replicas, trace.blocks)
+    for capacity, hits in zip(capacities, replayed, strict=True):
+        reached = [*(trace.hit_tokens(one) for one in (*hits, stored)), trace.prompt_tokens]
+        reached = np.maximum.accumulate(np.stack(reached), axis=0)
         yield Misses(
-            names=LISTED_CLASSES, tokens=np.diff(reached, axis=0, prepend=0).T, prompt_tokens=trace.prompt_tokens,
+            names=names, tokens=np.diff(reached, axis=0, prepend=0).T, prompt_tokens=trace.prompt_tokens,
             requests=name_listed(trace), capacity=capacity, policy=policy.name, notes=[COARSE],
         )  # fmt: skip
+
+
+def _replay(trace, policy, capacities, stored):
+    """Yield the blocks that each request hits, and those that OPT hits."""
+    bounded = [limit_capacity(trace, one) for one in capacities if one is not None]
+    hits, best = replay_each(trace, bounded, policy), replay_each(trace, bounded, OPT)
+    for capacity in capacities:
+        yield (stored, stored) if capacity is None else (next(hits), next(best))

@@ -18,11 +18,10 @@ from kvprefix.cache.replay import check_capacity, limit_capacity, replay_each
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT, replay_lookups
 from kvprefix.explain.parts import Parts, name_requests
-from kvprefix.explain.routing import replay_replicas
+from kvprefix.explain.routing import route_requests
 from kvprefix.explain.walks import Repeats, Walks, cut_blocks, find_repeats, make_walks
 from kvprefix.explain.writers import find_known_messages, find_writers
 from kvprefix.files.checks import check_block_size, check_type
-from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.traces.trace import Trace
 
@@ -179,13 +178,10 @@ def _replay(known, policy, capacities):
 
 def _route(known, policy, capacities, replicas):
     """Yield the same of replicas."""
-    if policy is not LRU:
-        raise InputError(f"policy {policy.name}: replicas are replayed under {LRU.name} only")
     blocks = cut_blocks(known.walks, known.trace, known.block_size, outputs=known.outputs).list_blocks()
     looked_up = known.walks.prompt_tokens // known.block_size
-    for capacity in capacities:
-        limited = limit_capacity(blocks, blocks.n_distinct if capacity is None else capacity)
-        yield map(known.limit, replay_replicas(blocks, limited, replicas, looked_up))
+    for reached in route_requests(blocks, policy, capacities, replicas, looked_up):
+        yield map(known.limit, reached)
 
 
 def classify(known, hit, anywhere, best, *, capacity=None, policy="lru"):

@@ -48,7 +48,7 @@ class Eviction:
     last : int
         The position of the request that accessed it last.
     evicted_by : int or None
-        That of the request for which it was evicted; None if it was never kept.
+        That of the request for which it was evicted; None if it was not kept then, -1 if the policy does not tell.
     missed_by : int or None
         How many more blocks an LRU cache would have needed; None under another policy.
     """
@@ -149,7 +149,9 @@ class OneRequest(Shown):
         one = self.eviction
         if one is None:
             return
-        gone = "it was never kept" if one.evicted_by is None else f"evicted for {self.places[str(one.evicted_by)]}"
+        gone = "not kept then" if one.evicted_by is None else "evicted since"
+        if (one.evicted_by or -1) >= 0:
+            gone = f"evicted for {self.places[str(one.evicted_by)]}"
         short = "" if one.missed_by is None else f"; {count(one.missed_by, 'more block')} would have kept it"
         yield f"block {one.block}: last used by {self.places[str(one.last)]}, {gone}{short}"
 
@@ -266,7 +268,7 @@ def find_eviction(blocks, position, hit, stored, capacity, policy="lru"):
     policy, at = find_policy(policy), blocks.offsets[position] + hit
     block = blocks.ids[at]
     last = int(np.searchsorted(blocks.offsets, np.flatnonzero(blocks.ids[:at] == block)[-1], side="right")) - 1
-    evicted_by = None
+    evicted_by = -1
     if policy.make_rule is not None:
         evictions = record_evictions(blocks, capacity, policy)
         some = evictions.request[(evictions.block == block) & (evictions.request < position)]

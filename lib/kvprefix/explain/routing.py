@@ -7,31 +7,34 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.prefix_trace import select_requests
+from kvprefix.cache.replay import limit_capacity
+from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import replay_lookups
 from kvprefix.files.checks import check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import guess
 
 
-def route_in_turn(trace, replicas):
+def route_in_turn(conversation, replicas):
     """Send the requests to one replica after the other, in arrival order."""
-    return np.arange(len(trace)) % replicas
+    return np.arange(len(conversation)) % replicas
 
 
-def route_by_session(trace, replicas):
+def route_by_session(conversation, replicas):
     """Send all requests of a conversation to one replica: its number modulo the replicas."""
-    return trace.column("conversation_index").astype(np.int64) % replicas
+    return conversation % replicas
 
 
 ROUTERS = {"rr": route_in_turn, "session": route_by_session}
 
 
-def route(trace, router, replicas):
+def route(conversation, router, replicas):
     """Return the replica of each request, (n_requests,) int64.
 
     Parameters
     ----------
-    trace : Trace
+    conversation : (n_requests,) ndarray of int64
+        Of each request, in arrival order.
     router : str
         A name in ROUTERS.
     replicas : int
@@ -43,7 +46,22 @@ def route(trace, router, replicas):
     """
     if router not in ROUTERS:
         raise InputError(f"router {router!r} is not known; known: {', '.join(ROUTERS)}{guess(router, ROUTERS)}")
-    return ROUTERS[router](trace, check_whole(replicas, "replicas", "a whole number, 1 or more"))
+    return ROUTERS[router](conversation, check_whole(replicas, "replicas", "a whole number, 1 or more"))
+
+
+def route_requests(blocks, policy, capacities, replicas, looked_up):
+    """Yield what `replay_replicas` returns at each of several capacities; None is one at which nothing is evicted.
+
+    Raises
+    ------
+    InputError
+        A policy other than LRU.
+    """
+    if policy is not LRU:
+        raise InputError(f"policy {policy.name}: replicas are replayed under {LRU.name} only")
+    for capacity in capacities:
+        limited = limit_capacity(blocks, blocks.n_distinct if capacity is None else capacity)
+        yield replay_replicas(blocks, limited, replicas, looked_up)
 
 
 def replay_replicas(blocks, capacity, replicas, looked_up):

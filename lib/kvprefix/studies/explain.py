@@ -77,10 +77,15 @@ class Explained:
         """Whether the tokens are known, not only the ids of blocks."""
         return isinstance(self.trace, Trace)
 
+    @property
+    def conversation(self):
+        """The conversation of each request, (n_requests,) int64."""
+        found = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
+        return found.astype(np.int64)
+
     def notes(self):
         """Return what a reader should know of the data before the numbers."""
-        columns = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
-        one = len(np.unique(columns)) == 1
+        one = len(np.unique(self.conversation)) == 1
         said = [] if self.has_tokens else self.trace.info.get("notes", [])
         inferred, alone = [INFERRED] * self.is_inferred, [ONE_CONVERSATION] * one
         return [*said, *inferred, *alone]
@@ -200,11 +205,10 @@ def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None
     list of Misses
         One per capacity.
     """
+    places = route(data.conversation, router or "session", replicas) if replicas != 1 or router else None
     if not data.has_tokens:
         _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
-        _refuse((replicas != 1 or router) and "--replicas: only requests with tokens are routed")
-        return list(find_listed_misses(data.trace, capacities, policy=policy))
-    places = route(data.trace, router or "session", replicas) if replicas != 1 or router else None
+        return list(find_listed_misses(data.trace, capacities, policy=policy, replicas=places))
     known = _know(data, outputs)
     return list(find_misses(known, capacities, policy=policy, replicas=places))
 

@@ -131,7 +131,7 @@ def test_mistakes_are_said_in_one_line(capsys, arguments, said):
 
 
 def test_what_block_ids_cannot_tell_is_refused(capsys, blocks):
-    for extra in (["--outputs-cached"], ["--engine", "vllm"], ["--replicas", "2"]):
+    for extra in (["--outputs-cached"], ["--engine", "vllm"]):
         assert main(["misses", str(blocks), *extra]) == 2
         assert "the data list block ids" in capsys.readouterr().err
 

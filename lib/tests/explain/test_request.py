@@ -61,6 +61,11 @@ def test_an_evicted_block_would_be_hit_with_as_many_more_blocks(policy):
     assert find_eviction(trace, 0, 0, 0, capacity, policy) is None
 
 
+def test_a_policy_without_a_tree_does_not_tell_who_evicted():
+    trace = make_trace_of([[1], [2], [1]]).blocks(1)
+    assert find_eviction(trace, 2, 0, 1, 1, "fifo_flat").evicted_by == -1
+
+
 def test_an_unknown_request_names_near_ones():
     with pytest.raises(InputError, match="'c3t9' is not among the 3 requests; near ones: c3t0, c3t1"):
         find_position(["c3t0", "c3t1", "c4t0"], "c3t9")
