@@ -110,10 +110,15 @@ def _note(said, odd):
 
 
 def _find_twins(trace, conversation, said):
-    """Return a number for each conversation, equal for conversations with equal messages."""
+    """Return a number for each conversation, equal for those with equal messages, in all lists of an agent's."""
     twins = np.arange(conversation.max(initial=-1) + 1)
-    if said is not None:
-        twins[conversation] = said.twins[trace.rows]
+    if said is None or not len(twins):
+        return twins
+    lists = np.unique(said.twins[trace.rows], return_inverse=True)[1]
+    whose, lists = np.divmod(np.unique(conversation * len(lists) + lists), len(lists))
+    starts, numbers = np.flatnonzero(np.diff(whose, prepend=-1)), {}
+    for one, some in zip(whose[starts].tolist(), np.split(lists, starts[1:]), strict=True):
+        twins[one] = numbers.setdefault(some.tobytes(), len(numbers))
     return twins
 
 

@@ -1,6 +1,7 @@
 """Origins of hits: by hand, against the plain-Python twin, and the writers of tokens."""
 
 import numpy as np
+import pytest
 from explain_twin import make_library_form, originate_tokens, small_chats
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from twin import small_traces
 
 from kvprefix.explain.copies import FIRSTS, HOLDERS
 from kvprefix.explain.provenance import ORIGINS, find_provenance
-from kvprefix.explain.said import WRITERS
+from kvprefix.explain.said import USER, WRITERS, Said
 from kvprefix.explain.writers import find_text_end, find_writers
 from kvprefix.traces.trace import make_trace_of
 
@@ -71,6 +72,16 @@ def test_holders_by_hand():
     assert held == {"own_only": 2, "both": 2, "other_only": 2}  # the last two are the second prompt's
     assert first == {"self": 4, "duplicate": 0, "other": 2}
     assert found.totals()["own_turns"] == 4 and found.totals()["other_conversation"] == 2
+
+
+@pytest.mark.parametrize(("last", "origin"), [(6, "duplicate"), (7, "other_conversation")])
+def test_sessions_are_duplicates_if_all_their_lists_of_messages_are(last, origin):
+    # two sessions of two agents each: the second session's prompts are the first one's again
+    trace = make_trace_of([[1, 2, 3], [5, 6, 7], [1, 2, 3], [5, 6, 7]])
+    trace.requests["conversation_index"] = [0, 0, 1, 1]
+    one, four = np.ones(4, np.int64), np.arange(4)
+    said = Said((USER * one).astype(np.int8), four, np.arange(5), four, one, one < 1, np.array([5, 6, 5, last]))
+    assert find_provenance(trace, 2, said).totals()[origin] == 4
 
 
 def test_own_is_who_had_the_resident_copy():
