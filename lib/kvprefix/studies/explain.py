@@ -36,6 +36,7 @@ from kvprefix.studies.table import draw_trace
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, load_workload, make_trace
 
+TRACES = ("requests", "parquet", "engine")  # formats whose requests are prompts already; other chats are conversations
 ONE_CONVERSATION = "the data are one conversation: nothing can come from another one"
 NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
 
@@ -116,8 +117,8 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
     if found is not None and found.holds == "blocks":
         trace = _read_blocks(found, path, parameters)
         return Explained(trace=trace, block_size=trace.block_size)
-    if found is not None and found.name in ("requests", "parquet"):
-        return open_tokens(read_trace(path), parameters.block_size)
+    if found is not None and found.name in TRACES:
+        return open_tokens(read_trace(path, tokenizer=parameters.tokenizer), parameters.block_size)
     workload = load_workload(parameters, progress=progress)
     return open_workload(workload, mode)
 

@@ -111,7 +111,7 @@ def _read_texts(data, position, nearest, mask):
     decode = _find_decoder(data)
     cut = [here[max(at - BEFORE, 0) : at], here[at : at + AFTER], there[at : at + AFTER]]
     texts = [decode(one.tolist()) for one in cut]
-    before, here_text, there_text = map(mask_values, texts) if mask else texts
+    before, here_text, there_text = map(mask_values, texts) if mask and data.workload else texts
     where = "the whole prompt was there before" if at >= len(here) else _say_place(data, position, at)
     ends = "" if at < len(there) else "the earlier prompt and its reply end here"
     return {"where": where, "before": before, "here": here_text, "there": there_text or ends}

@@ -91,11 +91,24 @@ def test_token_ids_have_no_known_writers(capsys, requests):
     assert origins["writers_tokens"]["message"] == origins["hit_tokens"] == 8
     assert origins["partition_tokens"]["own_turns"] == 8  # both continue the first one, whose last full block they have
     assert any("inferred" in note for note in origins["notes"])
+    facts = run_json(capsys, "explain", "r2", "--block-size", "2", data=requests)
+    assert (facts["nearest"]["tokens"], facts["before"], facts["here"]) == (7, "1 2 3 4 5 9 9", "")
     causes = run_json(capsys, "misses", "--block-size", "2", data=requests)["capacities"]["unbounded"]["tokens"]
-    # the third prompt: 4 hit, 5 was there, two more are the first one's reply but its last token, which is the next
+    # of the third prompt 4 tokens hit and one more was there; the last two are in the first one's reply
     assert {name: n for name, n in causes.items() if n} == {
         "hit": 8, "sub_block_inside": 1, "generated_not_cached": 1, "last_token": 1, "cold": 6
     }  # fmt: skip
+
+
+def test_the_traces_that_run_writes_have_the_origins_of_their_chats(capsys, tmp_path):
+    out = ["--output-dir", str(tmp_path), "--skip-visualization", "--parquet"]
+    assert main(["run", "--data-path", str(SAMPLE), *out]) == 0
+    capsys.readouterr()
+    whole = run_json(capsys, "provenance")
+    for name in ("multi_turn_trace.parquet", "multi_turn_trace.jsonl"):
+        found = run_json(capsys, "provenance", data=tmp_path / name)
+        assert (found["requests"], found["hit_tokens"]) == (whole["requests"], whole["hit_tokens"])
+        assert found["holders_tokens"] == whole["holders_tokens"]
 
 
 def test_one_request(capsys):
