@@ -81,10 +81,24 @@ def compile_held(trace):
 
 
 def compile_engines(workload):
-    """Compile what notebook 70 runs."""
+    """Compile what notebook 70 runs, and what explains hits and misses."""
     from kvprefix.studies.engines import measure_engines
 
     measure_engines(workload, 0, [100])
+    compile_explain(workload)
+
+
+def compile_explain(workload):
+    """Compile what `provenance`, `misses` and `explain` run."""
+    from kvprefix.explain.listed import find_listed_provenance
+    from kvprefix.studies.explain import explain_misses, explain_provenance, open_workload
+    from kvprefix.studies.explain_one import explain_one
+
+    data = open_workload(workload)
+    explain_provenance(data, capacity=5)
+    explain_misses(data, [5], router="rr", replicas=2)
+    explain_one(data, data.trace.request_ids[-1], capacity=5)
+    find_listed_provenance(data.trace.blocks(16), infer=True)
 
 
 HALVES = (compile_accounting, compile_engines)

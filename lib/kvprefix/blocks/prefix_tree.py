@@ -29,7 +29,7 @@ class PrefixTree(NamedTuple):
     offsets: np.ndarray
 
 
-def make_prefix_tree(tokens, *, outputs=False):
+def make_prefix_tree(tokens, *, outputs=False, sampled=False):
     """Make the prefix tree of all rows of some tokens.
 
     Parameters
@@ -37,6 +37,8 @@ def make_prefix_tree(tokens, *, outputs=False):
     tokens : Tokens
     outputs : bool
         A row's prompt is followed by its generated tokens but the last, whose KV is never computed.
+    sampled : bool
+        With outputs: these are followed by the last one too. Nodes end where a prompt does, and before its last token.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def make_prefix_tree(tokens, *, outputs=False):
     [[(0, 2), (2, 3)], [(0, 2), (2, 4)], [(0, 2)]]
     """
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
-    parent, start, end, last = _grow(*map(_read_only, arrays), outputs)
+    parent, start, end, last = _grow(*map(_read_only, arrays), outputs, sampled)
     return PrefixTree(start, end, *_list_paths(parent, last))
 
 
@@ -81,10 +83,10 @@ class _Growing(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def _grow(row_parent, shared, own_offsets, own, output_offsets, output, outputs):
+def _grow(row_parent, shared, own_offsets, own, output_offsets, output, outputs, sampled):
     """Add row after row; return the parent, start and end of each node, and the last node of each row."""
     n = len(shared)
-    most, size = 3 * n + 1, 16  # a row splits one node at most, and adds its own tokens and its output
+    most, size = (4 if sampled else 3) * n + 1, 16  # a row adds nodes, or cuts some, where its tokens end or part
     while size < 2 * most:
         size *= 2
     tree = _Growing(
@@ -104,6 +106,9 @@ def _grow(row_parent, shared, own_offsets, own, output_offsets, output, outputs)
             first, stop = output_offsets[row] + len(own), output_offsets[row + 1] + len(own) - 1
             node, at = _add(tree, node, at, first, stop)
             node = _cut(tree, node, at)
+            if sampled and stop >= first:
+                node, at = _add(tree, node, at, stop, stop + 1)
+                node = _cut(tree, node, at)
         last[row] = node
     count = tree.count[0]
     return tree.parent[:count].copy(), tree.start[:count].copy(), tree.end[:count].copy(), last

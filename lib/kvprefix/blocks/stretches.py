@@ -106,13 +106,13 @@ def cut_trace(tree, trace, block_size):
     -------
     StretchTrace
     """
-    paths = cut_paths(tree, trace.rows, block_size)
-    prompt_tokens = trace.requests["prompt_tokens"].to_numpy()
+    paths = cut_paths(tree, trace.rows, block_size, trace.contexts)
+    prompt_tokens = trace.column("prompt_tokens")
     return StretchTrace(
         block_size=block_size, paths=paths, offsets=_count_blocks(paths.ends, paths.offsets), info=trace.info,
         last_weight=np.where(prompt_tokens % block_size, block_size, 0), prompt_tokens=prompt_tokens,
         arrival_s=trace.arrival_s, finish_s=finish_times(trace),
-        conversation=trace.requests["conversation_index"].to_numpy(),
+        conversation=trace.column("conversation_index"),
     )  # fmt: skip
 
 

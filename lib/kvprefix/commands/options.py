@@ -1,6 +1,7 @@
 """What several commands share: paths, the parameters of a workload, counts of what was read."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from kvprefix.files.paths import InputError, tell
@@ -110,3 +111,38 @@ def tell_lines(text):
     """Print a text, line by line."""
     for line in text.split("\n"):
         tell(line)
+
+
+def add_explained(parser):
+    """Add what the commands take that explain where tokens come from: DATA, the parameters, mode and form."""
+    what = "chats, a trace of token ids, or one of block ids: a file, or `bundled`"
+    parser.add_argument("data", metavar="DATA", help=what)
+    parser.add_argument(
+        "--mode", default="multi_turn", help="of chats: `multi_turn` or `single_turn` (default: %(default)s)"
+    )
+    parser.add_argument("--outputs-cached", action="store_true", help="generated tokens are cached too")
+    add_parameters(parser, without=("data", "kv_model"))
+
+
+def add_rows(parser):
+    """Add how a result is shown, and where its rows go."""
+    parser.add_argument("--format", choices=("table", "json"), default="table", help="of the sums (default: table)")
+    parser.add_argument("--out", type=read_path, help="a file for a row per request: .csv or .parquet")
+    add_csv_safe(parser)
+
+
+def read_blocks(text, name, words=("unbounded",)):
+    """Return a number of blocks of the command line, None for one of the words; raise InputError if it is neither."""
+    from kvprefix.files.checks import check_whole
+    from kvprefix.files.numerals import read_number
+
+    if text in words:
+        return None
+    expected = f"a whole number of blocks, 1 or more, or `{words[0]}`"
+    return check_whole(read_number(text, int), name, expected, most=float("inf"))
+
+
+def tell_notes(notes):
+    """Say what to know before reading numbers, each thing once."""
+    for note in dict.fromkeys(notes):
+        tell(f"note: {note}", sys.stderr)

@@ -17,6 +17,8 @@ from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.cache.curve import count_seen, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import PrefixCache, replay, replay_each, replay_on_tree
+from kvprefix.cache.rules.opt import Opt, find_next_uses, replay_lookups
+from kvprefix.cache.tree import make_tree_cache, make_tree_trace, run_rule
 from kvprefix.files.paths import InputError
 from kvprefix.traces.workload import make_trace
 
@@ -302,6 +304,20 @@ def test_opt_by_hand():
     assert hits("a b c a b c", 2, "opt") == [0, 0, 0, 1, 1, 0]
     # room for 2: c's next (3) is nearer than b's (5), so b goes for it; a's is 4
     assert hits("a b c c a b", 2, "opt") == [0, 0, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("capacity", [1, 7, 40])
+@pytest.mark.parametrize("seed", range(4))
+def test_opt_with_blocks_that_are_only_stored_agrees_with_the_tree(seed, capacity):
+    trace = make_random(seed).accesses
+    looked_up = np.minimum(np.random.default_rng(seed).integers(0, 9, len(trace)), trace.blocks)
+    (found, evictions), = replay_lookups(trace, [capacity], looked_up)
+    tree = make_tree_trace(trace, hold=False)
+    cache = make_tree_cache(tree, capacity, 1, record=False)
+    hits = np.zeros(len(trace), np.int64)
+    run_rule(Opt(tree, cache, find_next_uses(trace.ids, trace.offsets, looked_up, trace.n_distinct)), hits)
+    assert found.tolist() == np.minimum(hits, looked_up).tolist() and found.sum() > 0
+    assert evictions == cache.evicted[0]
 
 
 # ---- Pins

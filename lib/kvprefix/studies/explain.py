@@ -1,0 +1,299 @@
+"""Origins and causes of whatever the report takes, at several capacities: what commands and notebooks show.
+
+Chats, and traces of token ids, are explained token by token; of a trace of block ids, only what ids tell.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from kvprefix.engines.registry import ENGINES
+from kvprefix.explain.listed import (
+    INFERRED,
+    find_listed_misses,
+    find_listed_provenance,
+    group_by_links,
+    infer_links,
+)
+from kvprefix.explain.misses import classify, find_misses, know
+from kvprefix.explain.provenance import find_provenance
+from kvprefix.explain.routing import route
+from kvprefix.explain.said import Said, read_said
+from kvprefix.explain.walks import make_walks
+from kvprefix.explain.writers import find_writers
+from kvprefix.files.checks import check_choice
+from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.words import count
+from kvprefix.formats.entry import Options
+from kvprefix.formats.lookup import recognise
+from kvprefix.formats.read import read_trace
+from kvprefix.studies.cache import measure_seeds
+from kvprefix.studies.draws import is_settled
+from kvprefix.studies.experiment import SessionExperiment, make_timing
+from kvprefix.studies.explain_tables import tabulate_parts
+from kvprefix.studies.table import draw_trace
+from kvprefix.traces.trace import Trace
+from kvprefix.traces.workload import MODES, load_workload, make_trace
+
+TRACES = ("requests", "parquet", "engine")  # formats whose requests are prompts already; other chats are conversations
+ONE_CONVERSATION = "the data are one conversation: nothing can come from another one"
+NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """What is to be explained.
+
+    Attributes
+    ----------
+    trace : Trace or PrefixTrace
+    block_size : int
+    said : Said or None
+        Who wrote what, if the data are chats.
+    workload : Workload or None
+        Of chats.
+    is_inferred : bool
+        Whether the conversations of a trace of token ids are inferred, see `listed.infer_links`.
+    """
+
+    trace: object
+    block_size: int
+    said: Said | None = None
+    workload: object = None
+    is_inferred: bool = False
+
+    @cached_property
+    def walks(self):
+        """The Walks of the trace's requests."""
+        return make_walks(self.trace)
+
+    @cached_property
+    def writers(self):
+        """The Writers of the trace's tokens."""
+        return find_writers(self.trace.tokens, self.said)
+
+    @property
+    def has_tokens(self):
+        """Whether the tokens are known, not only the ids of blocks."""
+        return isinstance(self.trace, Trace)
+
+    @property
+    def conversation(self):
+        """The conversation of each request, (n_requests,) int64."""
+        found = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
+        return found.astype(np.int64)
+
+    def notes(self):
+        """Return what a reader should know of the data before the numbers."""
+        one = len(np.unique(self.conversation)) == 1
+        said = [] if self.has_tokens else self.trace.info.get("notes", [])
+        inferred, alone = [INFERRED] * self.is_inferred, [ONE_CONVERSATION] * one
+        return [*said, *inferred, *alone]
+
+
+def open_data(parameters, mode="multi_turn", *, progress=True):
+    """Open whatever DATA names.
+
+    Parameters
+    ----------
+    parameters : Parameters
+    mode : {"multi_turn", "single_turn"}
+        Of chats.
+    progress : bool
+
+    Returns
+    -------
+    Explained
+
+    Raises
+    ------
+    InputError
+        Data that cannot be used, with the reason.
+    """
+    check_choice(mode, "mode", MODES)
+    path = resolve_input(parameters.data)
+    found = None if parameters.data == "bundled" else recognise(path)
+    if found is not None and found.holds == "blocks":
+        trace = _read_blocks(found, path, parameters)
+        return Explained(trace=trace, block_size=trace.block_size)
+    if found is not None and found.name in TRACES:
+        return open_tokens(read_trace(path, tokenizer=parameters.tokenizer), parameters.block_size)
+    workload = load_workload(parameters, progress=progress)
+    return open_workload(workload, mode)
+
+
+def open_tokens(trace, block_size):
+    """Return the Explained of a Trace of token ids; if each request is a conversation of its own, they are inferred."""
+    if len(np.unique(trace.column("conversation_index"))) < len(trace):
+        return Explained(trace=trace, block_size=block_size)
+    groups = group_by_links(infer_links(trace.blocks(block_size)))
+    named = replace(trace, requests=trace.requests.assign(conversation_index=groups))
+    return Explained(trace=named, block_size=block_size, is_inferred=True)
+
+
+def open_workload(workload, mode="multi_turn"):
+    """Return the Explained of a workload's requests."""
+    return _explain(workload, make_trace(workload, mode))
+
+
+def _explain(workload, trace):
+    size = workload.parameters.block_size
+    return Explained(trace=trace, block_size=size, said=read_said(workload), workload=workload)
+
+
+def _read_blocks(found, path, parameters):
+    """Return a trace of block ids; one of sessions at the times that the parameters give."""
+    timing = make_timing(parameters)
+    sessions = found.read_sessions and found.read_sessions(path, Options(timing=timing))
+    if not sessions:
+        return read_trace(path)
+    if parameters.max_conversations is not None:
+        sessions = sessions.select(sessions.accesses.conversation < parameters.max_conversations)
+    return timing.arrange(sessions)
+
+
+def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):
+    """Find the origins of cached tokens.
+
+    Parameters
+    ----------
+    data : Explained
+    outputs : bool
+        Whether generated tokens are cached.
+    capacity : int, optional
+        Blocks of the cache; nothing is evicted if not given.
+    policy : str or Policy
+
+    Returns
+    -------
+    Provenance or ListedProvenance
+
+    Raises
+    ------
+    InputError
+        As `cache.replay.replay`; or `outputs` of a trace of block ids.
+    """
+    if data.has_tokens:
+        found = find_provenance(
+            data.trace, data.block_size, data.said, outputs=outputs, capacity=capacity, policy=policy, walks=data.walks,
+            writers=data.writers,
+        )  # fmt: skip
+    else:
+        _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
+        found = find_listed_provenance(data.trace, capacity=capacity, policy=policy)
+    found.notes.extend([*data.notes(), *([] if found.hit_tokens.any() else [NO_REUSE])])
+    return found
+
+
+def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1):
+    """Find the causes of missed tokens in caches of several sizes.
+
+    Parameters
+    ----------
+    data : Explained
+    capacities : sequence of int or None
+        Blocks of each cache; None if nothing is evicted.
+    outputs : bool
+    policy : str or Policy
+    router : str, optional
+        How requests are spread over replicas, of `routing.ROUTERS`; `session` if not given.
+    replicas : int
+        Each has a cache of that capacity.
+
+    Returns
+    -------
+    list of Misses
+        One per capacity.
+    """
+    places = route(data.conversation, router or "session", replicas) if replicas != 1 or router else None
+    if not data.has_tokens:
+        _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
+        return list(find_listed_misses(data.trace, capacities, policy=policy, replicas=places))
+    known = _know(data, outputs)
+    return list(find_misses(known, capacities, policy=policy, replicas=places))
+
+
+def explain_engine(data, engine, blocks=None):
+    """Find the causes of what an engine misses: the hits are those of its replay, and generated tokens are cached.
+
+    Parameters
+    ----------
+    data : Explained
+    engine : str
+        A name in ENGINES.
+    blocks : int, optional
+        Of its pool; unlimited if not given.
+
+    Returns
+    -------
+    Misses
+        `capacity` is the pool. A prompt that never fits hits nothing.
+    """
+    _refuse(not data.has_tokens and "--engine: an engine replays tokens")
+    check_choice(engine, "engine", ENGINES)
+    replayer = ENGINES[engine].make(block_size=data.block_size, blocks=blocks)
+    known = _know(data, True)
+    replayed = replayer.replay(data.trace)
+    hit = np.maximum(replayed.hit_tokens, 0)
+    usable = None if blocks is None else max(blocks - replayer.null_blocks, 1)
+    (best,) = (one.part("hit") for one in find_misses(known, [usable], policy="opt"))
+    found = classify(known, hit, hit, best, capacity=blocks, policy=replayer.label)
+    never = int((replayed.hit_tokens < 0).sum())
+    found.notes.extend([f"{count(never, 'prompt')} never fit into the pool, and hit nothing"] if never else [])
+    return found
+
+
+def _know(data, outputs):
+    return know(
+        data.trace, data.block_size, data.said, outputs=outputs, walks=data.walks, writers=data.said and data.writers
+    )
+
+
+def _refuse(reason):
+    if reason:
+        raise InputError(f"{reason}; the data list block ids")
+
+
+def study_explained(workload, capacities, *, outputs=False, policy="lru"):
+    """Measure origins and causes over capacity, on several draws of the clock: what stacked areas are drawn of.
+
+    Parameters
+    ----------
+    workload : Workload or SessionExperiment
+    capacities : sequence of int
+        Blocks; 0 if nothing is evicted.
+    outputs : bool
+        Whether generated tokens are cached.
+    policy : str
+        A name in POLICIES.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `seed`, `sort` (`origin` or `cause`), `capacity_blocks` (0: nothing is evicted), `part`, `tokens`, `token` (the
+        share of the prompt tokens) and, for the first seed, `low` and `high`: its 95 % interval over resampled
+        conversations.
+    """
+    capacities = tuple(int(one) for one in capacities)
+    return measure_seeds(
+        workload, "explained", [capacities, outputs, policy], measure_explained, (capacities, outputs, policy),
+        enough=lambda table: is_settled(table, ["sort", "capacity_blocks", "part"]),
+    )  # fmt: skip
+
+
+def measure_explained(workload, seed, capacities, outputs, policy):
+    """Measure origins and causes on one draw; the rows of `study_explained` for its seed."""
+    data = _draw(workload, seed)
+    bounds = [one or None for one in capacities]
+    origins = [explain_provenance(data, outputs=outputs, capacity=one, policy=policy) for one in bounds]
+    causes = explain_misses(data, bounds, outputs=outputs, policy=policy)
+    frame = tabulate_parts([*origins, *causes], with_intervals=seed == workload.parameters.seed)
+    return frame.assign(seed=seed)[["seed", *frame]]
+
+
+def _draw(workload, seed):
+    if isinstance(workload, SessionExperiment):
+        size = workload.parameters.block_size
+        return Explained(trace=workload.draw(size, seed=seed), block_size=size)
+    return _explain(workload, draw_trace(workload, seed=seed))

@@ -1,0 +1,82 @@
+"""Causes of misses: by hand, against the plain-Python twin, and the true numbers of real conversations."""
+
+import json
+
+import numpy as np
+import pytest
+from explain_twin import class_tokens, make_library_form, small_chats
+from hypothesis import given
+from hypothesis import strategies as st
+from places import CARRIED
+
+from kvprefix.explain.misses import CLASSES, find_misses, know
+from kvprefix.explain.said import TEMPLATE, UNKNOWN, Said
+from kvprefix.explain.writers import Writers
+from kvprefix.traces.trace import make_trace_of
+
+HAND = json.loads((CARRIED / "miss_hand_cases.json").read_text())
+
+
+def by_name(misses):
+    return [{name: n for name, n in zip(CLASSES, row, strict=True) if n} for row in misses.tokens.tolist()]
+
+
+def join_sub_block(parts):
+    """Return classes as the hand cases name them."""
+    joined = {name: n for name, n in parts.items() if not name.startswith("sub_block")}
+    sub_block = sum(n for name, n in parts.items() if name.startswith("sub_block"))
+    return joined | ({"sub_block": sub_block} if sub_block else {})
+
+
+def read_hand_messages(requests):
+    """Return the Said and the Writers of hand cases, whose messages are named, with the ends of their texts."""
+    names = [[name for name, _ in one.get("msgs", [])] for one in requests]
+    listed = [some + ([one["reply"]] if "reply" in one else []) for some, one in zip(names, requests, strict=True)]
+    chains = [tuple(some[: k + 1]) for some in listed for k in range(len(some))]
+    numbers = {chain: number for number, chain in enumerate(dict.fromkeys(chains))}
+    firsts = np.cumsum([0, *map(len, listed)])[:-1]
+    said = Said(
+        np.full(len(chains), UNKNOWN), np.array([numbers[chain] for chain in chains], np.int64),
+        np.arange(len(chains) + 1), firsts,
+        np.array(list(map(len, names))), np.array(["reply" in one for one in requests]), np.arange(len(requests)),
+    )  # fmt: skip
+    runs, begins = [], [0]
+    for one in requests:
+        texts = [(end, number, UNKNOWN) for number, (_, end) in enumerate(one.get("msgs", []), start=1)]
+        runs += [*texts, (len(one["prompt"]), len(texts), TEMPLATE)]
+        begins.append(len(runs))
+    stops, counted, writers = (np.array(column) for column in zip(*runs, strict=True))
+    none = np.zeros(len(requests), np.int64)
+    return said, Writers(
+        none - 1, none, np.array(begins), stops, counted, writers.astype(np.int8), np.zeros((len(runs), 6), np.int64),
+        none > 0, none == 0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HAND["cases"], ids=lambda case: case["name"])
+def test_hand_cases(case):
+    requests, options = case["requests"], case["options"]
+    trace = make_trace_of(
+        [one["prompt"] for one in requests], outputs=[one.get("out", []) for one in requests],
+        cache_salts=[str(one.get("ctx", "")) for one in requests],
+    )  # fmt: skip
+    said, writers = read_hand_messages(requests)
+    known = know(trace, case["block_size"], said, outputs=options.get("outputs", False), writers=writers)
+    replicas = np.array([one["replica"] for one in requests]) if "N" in options else None
+    (found,) = find_misses(known, [options.get("C")], replicas=replicas)
+    assert list(map(join_sub_block, by_name(found))) == case["expected"]
+
+
+@given(small_chats(), st.integers(1, 7), st.booleans(), st.sampled_from([None, 1, 2, 5, 9]))
+def test_causes_are_those_of_the_twin(requests, block_size, outputs, capacity):
+    trace, said = make_library_form(requests)
+    (found,) = find_misses(know(trace, block_size, said, outputs=outputs), [capacity])
+    assert by_name(found) == class_tokens(requests, block_size, outputs, capacity)
+
+
+@given(small_chats(), st.integers(1, 7), st.booleans(), st.sampled_from([1, 3, 6]))
+def test_causes_on_two_replicas_are_those_of_the_twin(requests, block_size, outputs, capacity):
+    trace, said = make_library_form(requests)
+    replicas = np.array([one.replica for one in requests])
+    (found,) = find_misses(know(trace, block_size, said, outputs=outputs), [capacity], replicas=replicas)
+    assert by_name(found) == class_tokens(requests, block_size, outputs, capacity, replicas=2)
