@@ -37,7 +37,7 @@ def call(options):
     parameters = read_parameters(options)
     from kvprefix.cache.policies import find_policy
     from kvprefix.studies.explain import explain_engine, explain_misses, open_data
-    from kvprefix.studies.explain_tables import check_rows, format_parts, write_rows
+    from kvprefix.studies.explain_tables import check_rows, format_parts, list_misses, write_rows
 
     check_rows(options.out)
     policy = find_policy(options.policy)
@@ -51,10 +51,11 @@ def call(options):
         )  # fmt: skip
     if options.out:
         write_rows(found, options.out)
-    notes = [*data.notes(), *(note for one in found for note in one.notes)]
-    tell_notes(notes)
-    as_json = options.format == "json"
-    tell_lines(json.dumps(_list(found, notes, options), indent=1, allow_nan=False) if as_json else format_parts(found))
+    routed = options.router or options.replicas != "1"
+    places = {"replicas": read_number(options.replicas, int), "router": options.router or "session"} if routed else {}
+    said = list_misses(found, data.notes(), places)
+    tell_notes(said.get("notes", []))
+    tell_lines(json.dumps(said, indent=1, allow_nan=False) if options.format == "json" else format_parts(found))
 
 
 def _check_engine(options, pool):
@@ -68,16 +69,3 @@ def _check_engine(options, pool):
     if any(given.values()):
         names = ", ".join(name for name, is_given in given.items() if is_given)
         raise InputError(f"--engine replays one engine by its own rules; expected no {names} (--num-gpu-blocks N)")
-
-
-def _list(found, notes, options):
-    """Return the sums as JSON values."""
-    routed = {"replicas": read_number(options.replicas, int), "router": options.router or "session"}
-    return {
-        "requests": len(found[0]), "prompt_tokens": int(found[0].prompt_tokens.sum()), "policy": found[0].policy,
-        **(routed if options.router or options.replicas != "1" else {}),
-        "capacities": {
-            "unbounded" if one.capacity is None else str(one.capacity): {"tokens": one.totals()} for one in found
-        },
-        **({"notes": list(dict.fromkeys(notes))} if notes else {}),
-    }  # fmt: skip

@@ -44,6 +44,8 @@ WRITES = {
         *(f"{figure}{suffix}" for figure in _FIGURES for suffix in (".png", ".pdf")),
     ],
     "15-agents": [f"multi_turn_{part}" for part in _TABLES],
+    "25-provenance": ["provenance.json", "provenance_requests.csv"],
+    "55-misses": ["misses.json", "misses_requests.csv"],
 }
 REASONS = {
     "tokens": "the data list block ids, and it needs texts or tokens",

@@ -16,11 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from kvprefix.files.escape import code_markdown, escape_markdown, plain_text
+from kvprefix.report.labels import label_part, say_part
 from kvprefix.report.rounding import counted, number, percent, points, seconds, spread
 
 FILTERS = {
     "code": lambda text: Markup(code_markdown(text)), "plain": plain_text, "percent": percent, "seconds": seconds,
     "number": number, "points": points, "count": counted, "spread": spread,
+    "says": say_part, "label": label_part,
 }  # fmt: skip
 GLUE, PARAGRAPH, LINE, SPACE = "\x1c", "\x1d", "\x1e", "\x1f"  # a template's own white space; the first of several wins
 _ALL = GLUE + PARAGRAPH + LINE + SPACE

@@ -28,11 +28,7 @@ from kvprefix.files.words import count
 from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise
 from kvprefix.formats.read import read_trace
-from kvprefix.studies.cache import measure_seeds
-from kvprefix.studies.draws import is_settled
-from kvprefix.studies.experiment import SessionExperiment, make_timing
-from kvprefix.studies.explain_tables import tabulate_parts
-from kvprefix.studies.table import draw_trace
+from kvprefix.studies.experiment import make_timing
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, load_workload, make_trace
 
@@ -62,6 +58,9 @@ class Explained:
     said: Said | None = None
     workload: object = None
     is_inferred: bool = False
+
+    def __len__(self):
+        return len(self.trace)
 
     @cached_property
     def walks(self):
@@ -134,10 +133,11 @@ def open_tokens(trace, block_size):
 
 def open_workload(workload, mode="multi_turn"):
     """Return the Explained of a workload's requests."""
-    return _explain(workload, make_trace(workload, mode))
+    return explain_trace(workload, make_trace(workload, mode))
 
 
-def _explain(workload, trace):
+def explain_trace(workload, trace):
+    """Return the Explained of a Trace of a workload's requests."""
     size = workload.parameters.block_size
     return Explained(trace=trace, block_size=size, said=read_said(workload), workload=workload)
 
@@ -253,47 +253,3 @@ def _know(data, outputs):
 def _refuse(reason):
     if reason:
         raise InputError(f"{reason}; the data list block ids")
-
-
-def study_explained(workload, capacities, *, outputs=False, policy="lru"):
-    """Measure origins and causes over capacity, on several draws of the clock: what stacked areas are drawn of.
-
-    Parameters
-    ----------
-    workload : Workload or SessionExperiment
-    capacities : sequence of int
-        Blocks; 0 if nothing is evicted.
-    outputs : bool
-        Whether generated tokens are cached.
-    policy : str
-        A name in POLICIES.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `seed`, `sort` (`origin` or `cause`), `capacity_blocks` (0: nothing is evicted), `part`, `tokens`, `token` (the
-        share of the prompt tokens) and, for the first seed, `low` and `high`: its 95 % interval over resampled
-        conversations.
-    """
-    capacities = tuple(int(one) for one in capacities)
-    return measure_seeds(
-        workload, "explained", [capacities, outputs, policy], measure_explained, (capacities, outputs, policy),
-        enough=lambda table: is_settled(table, ["sort", "capacity_blocks", "part"]),
-    )  # fmt: skip
-
-
-def measure_explained(workload, seed, capacities, outputs, policy):
-    """Measure origins and causes on one draw; the rows of `study_explained` for its seed."""
-    data = _draw(workload, seed)
-    bounds = [one or None for one in capacities]
-    origins = [explain_provenance(data, outputs=outputs, capacity=one, policy=policy) for one in bounds]
-    causes = explain_misses(data, bounds, outputs=outputs, policy=policy)
-    frame = tabulate_parts([*origins, *causes], with_intervals=seed == workload.parameters.seed)
-    return frame.assign(seed=seed)[["seed", *frame]]
-
-
-def _draw(workload, seed):
-    if isinstance(workload, SessionExperiment):
-        size = workload.parameters.block_size
-        return Explained(trace=workload.draw(size, seed=seed), block_size=size)
-    return _explain(workload, draw_trace(workload, seed=seed))

@@ -1,10 +1,12 @@
 """Tables of origins and causes: by capacity, by turn, with intervals, and as files with a row per request."""
 
+import json
+
 import numpy as np
 import pandas as pd
 
 from kvprefix.explain.parts import Origins
-from kvprefix.files.paths import InputError, atomic_path, check_output_file
+from kvprefix.files.paths import InputError, atomic_path, check_output_file, write_bytes
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.sharing_tables import write_requests
 
@@ -24,13 +26,13 @@ def tabulate_parts(found, *, with_intervals=False):
     Returns
     -------
     pandas.DataFrame
-        `sort` (`origin` or `cause`), `capacity_blocks` (0: nothing is evicted), `part`, `tokens`, `token` (the share of
-        the prompt tokens), `low` and `high` (NaN without intervals).
+        `capacity_blocks` (0: nothing is evicted), `part`, `tokens`, `token` (the share of the prompt tokens), `low` and
+        `high` (NaN without intervals).
     """
     rows = []
     for one in found:
         ends = find_intervals(one) if with_intervals else {}
-        for row in _list_rows({"sort": one.sort, "capacity_blocks": one.capacity or 0}, one, np.ones(len(one), bool)):
+        for row in _list_rows({"capacity_blocks": one.capacity or 0}, one, np.ones(len(one), bool)):
             low, high = ends.get(row["part"], (np.nan, np.nan))
             rows.append({**row, "low": low, "high": high})
     return pd.DataFrame(rows)
@@ -77,6 +79,44 @@ def find_intervals(found):
     low, high = interval(draws)
     ends = zip(low.tolist(), high.tolist(), strict=True)
     return dict(zip(found.names, ends, strict=True))
+
+
+def list_misses(found, notes=(), places=None):
+    """Return the causes at several capacities as JSON values.
+
+    Parameters
+    ----------
+    found : list of Misses
+    notes : sequence of str
+        On the data, beside those of the results.
+    places : dict, optional
+        The number of replicas and their router, if there are several.
+    """
+    notes = list(dict.fromkeys([*notes, *(note for one in found for note in one.notes)]))
+    return {
+        "requests": len(found[0]), "prompt_tokens": int(found[0].prompt_tokens.sum()), "policy": found[0].policy,
+        **(places or {}),
+        "capacities": {
+            "unbounded" if one.capacity is None else str(one.capacity): {"tokens": one.totals()} for one in found
+        },
+        **({"notes": notes} if notes else {}),
+    }  # fmt: skip
+
+
+def write_provenance(found, folder):
+    """Write `provenance.json`, as the command prints it, and `provenance_requests.csv`, a row per request."""
+    _write_json(found.as_dict(), folder / "provenance.json")
+    write_rows([found], folder / "provenance_requests.csv")
+
+
+def write_misses(found, notes, folder):
+    """Write `misses.json`, as the command prints it, and `misses_requests.csv`, a row per capacity and request."""
+    _write_json(list_misses(found, notes), folder / "misses.json")
+    write_rows(found, folder / "misses_requests.csv")
+
+
+def _write_json(values, path):
+    write_bytes(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
 def check_rows(path):

@@ -2,6 +2,14 @@
 
 import copy
 
+
+def _size(blocks, hit, **shares):
+    parts = {name: {"share": share, "low": share - 0.001, "high": share + 0.001} for name, share in shares.items()}
+    shown = sorted(parts, key=lambda name: -shares[name])
+    hit = {"share": hit, "low": hit - 0.01, "high": hit + 0.01}
+    return {"blocks": blocks, "hit": hit, "parts": parts, "shown": shown}
+
+
 FACTS = {
     "20-prefix-sharing": {"sharing": {
         "conversations": 1200, "records_read": 1300, "records_skipped": 100, "requests": 5001, "token_hit_rate": 0.621,
@@ -9,6 +17,9 @@ FACTS = {
         "single_sharing_mean": 0.322, "bare_token_hit_rate": 0.086, "bare_sharing_mean": 0.043, "never_reused": 0.394,
         "accesses_if_reused": 3.84, "gap_median_s": 113.0,
     }, "multi_turn": {"own": 0.945, "others": 0.055}},
+    "25-provenance": {"origins": {"kind": "conversation", "sizes": [_size(22512, 0.309, own_turns=0.266), _size(
+        None, 0.6213, own_turns=0.5412, template=0.0543, duplicate=0.0214, other_conversation=0.0065,
+    )]}},
     "30-block-size": {"block_sizes": {"sizes": [
         {"size": 16, "token_hit_rate": 0.62}, {"size": 1, "token_hit_rate": 0.633},
         {"size": 512, "token_hit_rate": 0.408},
@@ -24,6 +35,12 @@ FACTS = {
         ],
         "tried": 7, "better": [],
     }},
+    "55-misses": {"causes": {"kind": "conversation", "sizes": [
+        _size(1786, 0.047),
+        _size(22512, 0.3087, policy=0.2317, generated_not_cached=0.2422, cold=0.1238, capacity=0.081,
+              sub_block_inside=0.0123, last_token=0.0002),
+        _size(None, 0.6211),
+    ]}},
     "60-timing": {
         "clocks": {
             "blocks": 2468, "base": "causal", "base_token_hit_rate": {"mean": 0.054}, "naive": "all turns at once",

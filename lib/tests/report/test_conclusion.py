@@ -118,7 +118,7 @@ def test_limits_are_those_of_this_run(stamps):
     limits = said_of(facts_limits, FACTS, Parameters())
     assert "The starts of conversations are modelled (`poisson`), not observed. Think times (`lognormal`) and" in limits
     assert "100 of 1,300 records skipped" in limits and "ShareGPT's conversations" in limits
-    assert "caches of 30-block-size, 40-cache-size, 50-eviction, 60-timing evict" in limits
+    assert "caches of 25-provenance, 30-block-size, 40-cache-size, 50-eviction, 55-misses, 60-timing evict" in limits
     assert "The section on engines applies" in limits and "usable conversation" not in limits
 
     given = Parameters(data="x.jsonl", arrivals=f"stamps:{stamps}", think=f"data:{stamps}", max_conversations=1000)

@@ -17,10 +17,12 @@ from kvprefix.live import plot as plot_live
 from kvprefix.models.memory import Model, load_model
 from kvprefix.report.facts.agents import select_widest
 from kvprefix.report.facts.cache import tabulate_policies
+from kvprefix.report.facts.explained import list_strips, pick_request
 from kvprefix.report.plots import agents as plot_agents
 from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.plots import engines as plot_engines
+from kvprefix.report.plots import explained as plot_explained
 from kvprefix.report.plots import results as plot_results
 from kvprefix.report.plots import sharing as plot_sharing
 from kvprefix.report.plots import timing as plot_timing
@@ -41,6 +43,9 @@ from kvprefix.studies import cache as study
 from kvprefix.studies import engines as study_engines
 from kvprefix.studies import timing as study_timing
 from kvprefix.studies.call_sessions import load_sessions
+from kvprefix.studies.explain import explain_misses
+from kvprefix.studies.explain_draws import choose_capacities, draw_explained, study_causes
+from kvprefix.studies.explain_tables import tabulate_turns
 from kvprefix.studies.normalise import normalise_curves
 from kvprefix.studies.sharing import analyse
 from kvprefix.studies.sweep import sweep
@@ -78,6 +83,8 @@ def drawn(bundled_workload):
     experiment = load_sessions(Parameters(data=str(PROJECT / "data/sample/calls.jsonl")))
     sessions = experiment.sessions
     policies = study.study_policies(experiment, agents.choose_capacities(sessions.accesses.n_distinct))
+    data = draw_explained(workload)
+    causes, (missed,) = study_causes(workload, choose_capacities(data, 5)), explain_misses(data, [2_000])
     marks = [("knee", 900.0), ("A card of 24 GB", 1000), ("Another card of 80 GB", 1020), ("out of sight", 1e12)]
     return {
         plot_agents.draw_sessions: (agents.tabulate_growth(sessions), agents.list_pauses(sessions)),
@@ -104,6 +111,8 @@ def drawn(bundled_workload):
         plot_workload.draw_turns_of: (requests.iloc[one], results["multi_turn"].sharing.hit_tokens[one]),
         plot_workload.draw_turn_counts: (workload.requests,), plot_workload.draw_lengths: (traces,),
         plot_workload.draw_arrivals: (traces,), plot_workload.draw_turn_gaps: (requests,),
+        plot_explained.draw_areas: (causes,), plot_explained.draw_turns: (tabulate_turns(missed),),
+        plot_explained.draw_strips: (list_strips(missed, pick_request(missed)), 16),
         plot_live.draw_predicted_measured: (live,),
         plot_results.draw_sharing: (sharing,), plot_results.draw_curve: (lru_curve(accesses),),
         plot_results.draw_sweep: (sweep(accesses, ["lru", "opt", "slru"], [100, 1000]),),

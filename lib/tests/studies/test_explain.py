@@ -15,9 +15,9 @@ from kvprefix.studies.explain import (
     explain_engine,
     explain_misses,
     explain_provenance,
-    measure_explained,
     open_workload,
 )
+from kvprefix.studies.explain_draws import measure_causes, measure_origins
 from kvprefix.studies.explain_tables import find_intervals, tabulate_turns
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
@@ -29,15 +29,16 @@ def workload():
 
 
 def test_over_capacity(workload):
-    table = measure_explained(workload, workload.parameters.seed, (5, 20, 0), False, "lru")
-    for (sort, capacity), rows in table.groupby(["sort", "capacity_blocks"], sort=False):
-        assert rows["part"].tolist() == list(ORIGINS if sort == "origin" else CLASSES)
-        assert rows["token"].sum() == pytest.approx(1)
-        assert (rows["low"] <= rows["token"] + 1e-12).all() and (rows["high"] >= rows["token"] - 1e-12).all()
-        hit = table[(table["sort"] == "cause") & (table["capacity_blocks"] == capacity) & (table["part"] == "hit")]
-        if sort == "origin":
-            assert rows[rows["part"] != "uncached"]["tokens"].sum() == hit["tokens"].item()
-    other = measure_explained(workload, workload.parameters.seed + 1, (5,), False, "lru")
+    hit = []
+    for measure, parts in ((measure_origins, ORIGINS), (measure_causes, CLASSES)):
+        table = measure(workload, workload.parameters.seed, (5, 20, 0), False, "lru")
+        assert table["part"].tolist() == 3 * list(parts)
+        assert table.groupby("capacity_blocks")["token"].sum().tolist() == pytest.approx([1, 1, 1])
+        assert (table["low"] <= table["token"] + 1e-12).all() and (table["high"] >= table["token"] - 1e-12).all()
+        some = table[table["part"] != "uncached"] if parts is ORIGINS else table[table["part"] == "hit"]
+        hit.append(some.groupby("capacity_blocks")["tokens"].sum().tolist())
+    assert hit[0] == hit[1] and hit[0][0] > 0
+    other = measure_causes(workload, workload.parameters.seed + 1, (5,), False, "lru")
     assert other["low"].isna().all() and (other["seed"] == workload.parameters.seed + 1).all()
 
 

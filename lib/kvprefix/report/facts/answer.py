@@ -14,7 +14,7 @@ from kvprefix.report.section_files import SHARING
 
 WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
-AGENTS = "15-agents"
+AGENTS, ORIGINS, CAUSES = "15-agents", "25-provenance", "55-misses"
 FEWEST = 30  # requests after pauses of which page one tells
 
 
@@ -46,9 +46,21 @@ def choose_shared(found):
 
 
 def choose_origin(found):
-    """Return where the cached tokens come from, if any are."""
-    one = found[SHARING].get("multi_turn", {})
-    return one if one.get("own") is not None else None
+    """Return where the cached tokens come from without a bound, the largest part but the own turns first."""
+    sizes = found[ORIGINS].get("origins", {}).get("sizes")
+    if not sizes or not sizes[-1]["shown"]:
+        return None
+    return {**sizes[-1], "others": [name for name in sizes[-1]["shown"] if name != "own_turns"]}
+
+
+def choose_causes(found):
+    """Return why the rest is missed at the capacity near the memory at hand: the causes of a percent or more."""
+    sizes = found[CAUSES].get("causes", {}).get("sizes") or [{"blocks": None}]
+    at = sizes[min(1, len(sizes) - 2)] if len(sizes) > 1 else sizes[0]
+    if at["blocks"] is None:
+        return None
+    shown = [name for name in at["shown"] if at["parts"][name]["share"] >= WORTH / 100]
+    return {**at, "missed": 1 - at["hit"]["share"], "shown": shown} if shown else None
 
 
 def choose_memory(found):
@@ -135,7 +147,8 @@ def choose_pauses(found):
 FINDINGS = (
     Finding(name="shared", notebook=SHARING, choose=choose_shared, figure="20-sharing-fraction-cdf"),
     Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-session-rates"),
-    Finding(name="origin", notebook=SHARING, choose=choose_origin),
+    Finding(name="origin", notebook=ORIGINS, choose=choose_origin, figure="25-origins"),
+    Finding(name="causes", notebook=CAUSES, choose=choose_causes, figure="55-causes"),
     Finding(name="misses", notebook=AGENTS, choose=choose_misses),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
     Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
@@ -144,7 +157,7 @@ FINDINGS = (
     Finding(name="timing", notebook=TIMING, choose=choose_timing, figure="60-clocks"),
     Finding(name="pauses", notebook=AGENTS, choose=choose_pauses, figure="15-pauses"),
 )
-SAID_OTHERWISE = {"agents", "origin", "curve", "policy", "timing"}  # where agents' sessions are known by their tokens
+SAID_OTHERWISE = {"agents", "curve", "policy", "timing"}  # where agents' sessions are known by their tokens
 
 
 @gives_facts

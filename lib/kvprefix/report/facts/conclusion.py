@@ -10,7 +10,9 @@ from kvprefix.report.section_files import SHARING
 from kvprefix.traces.arrivals import Auto, Poisson
 
 ENGINES, AGENTS = "70-engine-check", "15-agents"
-BOUNDED = (AGENTS, "30-block-size", "40-cache-size", "50-eviction", "60-timing")  # notebooks whose caches evict
+BOUNDED = (  # notebooks whose caches evict
+    AGENTS, "25-provenance", "30-block-size", "40-cache-size", "50-eviction", "55-misses", "60-timing",
+)  # fmt: skip
 
 
 @gives_facts

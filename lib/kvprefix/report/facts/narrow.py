@@ -14,7 +14,9 @@ from kvprefix.report.words import WORDS
 
 MOST_CAPACITIES = 4
 MARKS = {"better": "↑ ", "higher": "↑ ", "worse": "↓ ", "lower": "↓ "}
-NOTES = ("half", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "sources", "never_fit")
+NOTES = (
+    "half", "parts", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "sources", "never_fit",
+)  # fmt: skip
 
 
 class Estimate(float):
@@ -251,6 +253,16 @@ def narrow_waits(frame):
     formats = {"waited (%)": "{:.1f}", "preemptions": "{:,.0f}"}
     notes = say_notes(never_fit=list(frame["prompts that never fit"]))
     return Narrow(table, formats | dict.fromkeys(["mean wait (s)", "99 % wait less (s)"], "{:.2f}"), notes)
+
+
+def narrow_parts(frame):
+    """Narrow a table of origins or causes to a matrix in percent: a row per part, a column per capacity."""
+    what = frame.columns[1]
+    table = pd.DataFrame({what: frame[what].unique()})
+    for size in frame["blocks"].drop_duplicates():
+        one = frame[frame["blocks"].isna() if pd.isna(size) else frame["blocks"] == size].set_index(what)
+        table["unbounded" if pd.isna(size) else f"{size:,.0f}"] = 100 * one.iloc[:, 1].reindex(table[what]).to_numpy()
+    return Narrow(table, dict.fromkeys(table.columns[1:], "{:.1f}"), say_notes(parts=True))
 
 
 def _cross(frame, row, column, base):

@@ -48,6 +48,7 @@ def as_it_is(value):
 
 
 _SHARING, _SIZES, _MEMORY = "20-prefix-sharing", "30-block-size", "40-cache-size"
+_ORIGINS, _CAUSES = "25-provenance", "55-misses"
 _EVICTION, _TIMING, _ENGINES = "50-eviction", "60-timing", "70-engine-check"
 HEADLINES = (
     Headline("Conversations", _SHARING, "sharing.conversations", whole, "conversations"),
@@ -61,7 +62,17 @@ HEADLINES = (
     Headline("SharingMeanSingleTurn", _SHARING, "sharing.single_sharing_mean", percent, "single-turn mean"),
     Headline("NeverReused", _SHARING, "sharing.never_reused", percent, "multi-turn blocks accessed once"),
     Headline("GapMedian", _SHARING, "sharing.gap_median_s", seconds, "median reuse gap, block-weighted"),
-    Headline("OwnHistory", _SHARING, "multi_turn.own", percent, "cached tokens from the conversation's own history"),
+    Headline("OwnHistory", _SHARING, "multi_turn.own", percent, "cached tokens that an earlier turn had stored"),
+    Headline("FromOwnTurns", _ORIGINS, "origins.sizes[-1].parts.own_turns.share", percent, "prompt tokens: own turns"),
+    Headline("FromTemplate", _ORIGINS, "origins.sizes[-1].parts.template.share", percent, "the chat template"),
+    Headline("FromDuplicates", _ORIGINS, "origins.sizes[-1].parts.duplicate.share", percent, "equal conversations"),
+    Headline("FromOthers", _ORIGINS, "origins.sizes[-1].parts.other_conversation.share", percent, "other ones"),
+    Headline("MissBlocks", _CAUSES, "causes.sizes[1].blocks", whole, "the capacity at which misses are told of"),
+    Headline("MissHit", _CAUSES, "causes.sizes[1].hit.share", percent, "hit there, LRU, prompts only"),
+    Headline("MissPolicy", _CAUSES, "causes.sizes[1].parts.policy.share", percent, "the optimum would keep"),
+    Headline("MissCapacity", _CAUSES, "causes.sizes[1].parts.capacity.share", percent, "evicted"),
+    Headline("MissReplies", _CAUSES, "causes.sizes[1].parts.generated_not_cached.share", percent, "replies"),
+    Headline("MissNew", _CAUSES, "causes.sizes[1].parts.cold.share", percent, "new tokens"),
     Headline("SmallBlock", _SIZES, "block_sizes.small", whole, "smallest block, tokens"),
     Headline("SmallBlockRate", _SIZES, "block_sizes.sizes[0].token_hit_rate", percent, "token hit rate with it"),
     Headline("LargeBlock", _SIZES, "block_sizes.large", whole, "largest block, tokens"),
