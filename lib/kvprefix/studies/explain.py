@@ -34,6 +34,7 @@ from kvprefix.traces.workload import MODES, load_workload, make_trace
 
 TRACES = ("requests", "parquet", "engine")  # formats whose requests are prompts already; other chats are conversations
 ONE_CONVERSATION = "the data are one conversation: nothing can come from another one"
+LOCAL = "ids are comparable within one session: what another one shares is not known"
 NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
 
 
@@ -88,7 +89,8 @@ class Explained:
         one = len(np.unique(self.conversation)) == 1
         said = [] if self.has_tokens else self.trace.info.get("notes", [])
         inferred, alone = [INFERRED] * self.is_inferred, [ONE_CONVERSATION] * one
-        return [*said, *inferred, *alone]
+        local = [LOCAL] * (not self.has_tokens and self.trace.info.get("is_local", False))
+        return [*said, *local, *inferred, *alone]
 
 
 def open_data(parameters, mode="multi_turn", *, progress=True):

@@ -54,13 +54,14 @@ def test_origins_are_said_with_their_numbers(workload, data):
     assert missing(text, *own) == []
     assert missing(say("origins_hidden.md", told), f"{100 * told['holders']['both']:.1f} % in blocks that both") == []
     assert "there is no hit" in say("origins.md", told | {"hit_tokens": 0})
-    assert "97.0 %" in say("origins.md", told | {"inferred": 7}) and "97.0 %" not in text
+    assert told["notes"] == [] and text.count("\n") == 0
+    assert r"- ids \*are\*" in say("origins.md", told | {"notes": ["ids *are* inferred"]})
 
 
 def test_causes_are_said_with_their_numbers(workload, data):
     capacities = choose_capacities(data, 7)
     table, replies = (study_causes(workload, capacities, outputs=one) for one in (False, True))
-    told = facts.facts_causes(table, replies, len(data), 4, "conversation")
+    told = facts.facts_causes(table, replies, explain_misses(data, [None])[0], 4, "conversation")
     text = say("causes.md", told)
     for one in told["sizes"]:
         assert one["hit"]["share"] + sum(part["share"] for part in one["parts"].values()) == pytest.approx(1)
@@ -125,10 +126,10 @@ def test_a_trace_of_block_ids_has_coarse_parts(tmp_path):
     data = draw_explained(experiment)
     assert not data.has_tokens
     table = study_causes(experiment, choose_capacities(data, 4))
-    told = facts.facts_causes(table, None, len(data), data.block_size, "session")
+    told = facts.facts_causes(table, None, explain_misses(data, [None])[0], data.block_size, "session")
     assert set(told["sizes"][-1]["parts"]) == {"policy", "capacity", "first_seen"}
     assert told["inside"] is None and told["replies"] == []
-    assert missing(say("causes.md", told), "were in no whole block before") == []
+    assert missing(say("causes.md", told), "were in no whole block before", "- of block ids no more can be told") == []
     origins = facts.facts_origins(study_origins(experiment, [3, 0]), explain_provenance(data), "session")
     assert set(origins["sizes"][-1]["parts"]) == {"own_turns", "other_conversation"} and origins["writers"] == {}
     assert "wrote" not in say("origins_hidden.md", origins)

@@ -46,11 +46,10 @@ def choose_shared(found):
 
 
 def choose_origin(found):
-    """Return where the cached tokens come from without a bound, the largest part but the own turns first."""
+    """Return where cached tokens come from without a bound, if not all from own turns; `others`: the largest first."""
     sizes = found[ORIGINS].get("origins", {}).get("sizes")
-    if not sizes or not sizes[-1]["shown"]:
-        return None
-    return {**sizes[-1], "others": [name for name in sizes[-1]["shown"] if name != "own_turns"]}
+    others = [name for name in sizes[-1]["shown"] if name != "own_turns"] if sizes else []
+    return {**sizes[-1], "others": others} if others else None
 
 
 def choose_causes(found):

@@ -71,7 +71,7 @@ def facts_origins(table, found, kind):
         "kind": kind, "sizes": _tell(table, UNCACHED),
         "holders": {name: n / hit for name, n in said["holders_tokens"].items()},
         "writers": {name: n / hit for name, n in said.get("writers_tokens", {}).items()},
-        "hit_tokens": int(found.hit_tokens.sum()), "inferred": said.get("inferred_groups"),
+        "hit_tokens": int(found.hit_tokens.sum()), "notes": found.notes,
     }  # fmt: skip
 
 
@@ -94,14 +94,16 @@ def _tell(table, rest):
 
 
 @gives_facts
-def facts_causes(table, with_replies, requests, block_size, kind):
+def facts_causes(table, with_replies, found, block_size, kind):
     """Return why tokens are missed, and what caching replies changes; `with_replies` is None if none are known.
 
     Parameters
     ----------
     table, with_replies : pandas.DataFrame
         Of `study_causes`, prompts only and with replies cached.
-    requests, block_size : int
+    found : Misses
+        Of one draw.
+    block_size : int
     kind : str
     """
     sizes = _tell(table, "hit")
@@ -113,8 +115,8 @@ def facts_causes(table, with_replies, requests, block_size, kind):
     ]  # fmt: skip
     return {
         "kind": kind, "block_size": block_size, "sizes": sizes, "replies": replies,
-        "inside": inside.mean() / requests if len(inside) else None,
-        "lowers": None if with_replies is None else _find_lower(table, with_replies),
+        "inside": inside.mean() / len(found) if len(inside) else None,
+        "notes": found.notes, "lowers": None if with_replies is None else _find_lower(table, with_replies),
     }  # fmt: skip
 
 
@@ -155,14 +157,14 @@ def pick_request(found, most=8192):
     ----------
     found : Misses
     most : int
-        Tokens of its prompt, unless all are longer.
+        Tokens of its prompt, or the median prompt's if that has more.
 
     Returns
     -------
     int
     """
     lost = found.part("policy") + found.part("capacity")
-    causes, fits = (found.tokens > 0).sum(axis=1), found.prompt_tokens <= max(most, found.prompt_tokens.min())
+    causes, fits = (found.tokens > 0).sum(axis=1), found.prompt_tokens <= max(most, np.median(found.prompt_tokens))
     return int(np.lexsort((lost, causes, fits))[-1])
 
 

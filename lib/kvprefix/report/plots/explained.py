@@ -69,7 +69,7 @@ def draw_turns(table, *, width_in=COLUMN_IN):
     shares = _sum_parts(table, ["from_turn"], "token")
     _stack(axes, shares, np.arange(len(shares)), upright=True)
     axes.set_xticks(range(len(shares)), [_name_turns(turn) for turn in shares.index])
-    axes.set(xlabel="turn of the conversation", ylabel="share of prompt tokens", ylim=(0, 1))
+    axes.set(xlabel="turn", ylabel="share of prompt tokens", ylim=(0, 1))
     axes.grid(axis="x", visible=False)
     percent_axes(axes)
     add_legend(axes, 4)
