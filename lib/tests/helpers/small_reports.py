@@ -8,9 +8,13 @@ import pandas as pd
 from samples import record, write_records
 from strange_data import say
 
+from kvprefix.report.facts.answer import CAUSES, ORIGINS
+from kvprefix.report.facts.explained import facts_causes, facts_origins
 from kvprefix.report.section_files import SHARING, write_facts
 from kvprefix.studies.cache import study_lru, study_policies
 from kvprefix.studies.engines import study_engines
+from kvprefix.studies.explain import explain_misses, explain_provenance
+from kvprefix.studies.explain_draws import draw_explained, study_causes, study_origins
 from kvprefix.studies.sharing import analyse, write_results
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
@@ -58,6 +62,11 @@ def _add_studies(folder, workload, parameters):
         notebook, slug = place.split("/")
         table.to_csv(folder / "figures" / f"{notebook[:2]}-{slug}.csv", index=False)
         write_facts(folder, notebook, {"study": {"rows": len(table)}}, parameters)
+    data = draw_explained(workload)
+    origins = facts_origins(study_origins(workload, [50, 0]), explain_provenance(data), "conversation")
+    write_facts(folder, ORIGINS, {"origins": origins}, parameters)
+    causes = facts_causes(study_causes(workload, [50, 0]), None, explain_misses(data, [None])[0], 16, "conversation")
+    write_facts(folder, CAUSES, {"causes": causes}, parameters)
 
 
 def change_json(path, change):

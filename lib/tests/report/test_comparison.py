@@ -175,6 +175,19 @@ def test_lru_at_equal_memory_equals_the_curves_own_numbers(reports):
             assert one["values"][label] == pytest.approx(sum(rates) / len(rates))
 
 
+def test_origins_and_causes_stand_side_by_side(reports):
+    found = compare_folders(reports["base"], reports["blocks"])[0]
+    sums = {sort: {label: sum(one.values[label] for one in found.parts if one.keys["sort"] == sort) for label in "ab"}
+            for sort in ("origin", "cause")}  # fmt: skip
+    for label, report in zip("ab", found.reports, strict=True):
+        rate = report.stats["multi_turn"]["token_hit_rate"]
+        assert sums["origin"][label] == pytest.approx(rate, abs=1e-6)
+        assert sums["cause"][label] == pytest.approx(1 - rate, abs=1e-6)
+    (one,) = [one for one in found.parts if one.more["name"] == "sub_block_inside"]
+    assert one.values["b"] > one.values["a"] and one.against["b"]["verdict"] == "higher"  # blocks of 32, not of 16
+    assert compare_folders(reports["base"], reports["half"])[0].parts == []  # the second has no such notebooks
+
+
 def test_another_template_makes_other_prompts_and_says_so(reports, tmp_path):
     path, facts = compare_reports([reports["base"], reports["template"]], tmp_path / "out")
     found = json.loads((path / "comparison.json").read_text())

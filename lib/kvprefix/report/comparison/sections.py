@@ -11,6 +11,7 @@ from kvprefix.report.comparison.curves import Study, list_common_names
 from kvprefix.report.comparison.differences import format_columns, narrow_table, tabulate
 from kvprefix.report.comparison.findings import pick_findings
 from kvprefix.report.comparison.parameters import list_parameters, show_parameter
+from kvprefix.report.comparison.parts import SORTS
 from kvprefix.report.facts.comparison import (
     facts_at_equal_memory,
     facts_findings,
@@ -38,6 +39,7 @@ class Compared(NamedTuple):
     common: list
     lru: Study | None
     lru_measures: list
+    parts: list
     policies: Study | None
     policy_measures: list
     engines: Study | None
@@ -48,8 +50,8 @@ class Compared(NamedTuple):
 
 def add_sections(all_, folder):
     """Record all sections in a folder."""
-    for add in (_add_summary, _add_parameters, _add_rates, _add_distributions, _add_cache, _add_engines, _add_findings,
-                _add_paper):  # fmt: skip
+    for add in (_add_summary, _add_parameters, _add_rates, _add_parts, _add_distributions, _add_cache, _add_engines,
+                _add_findings, _add_paper):  # fmt: skip
         add(all_, Path(folder))
 
 
@@ -118,6 +120,21 @@ def _show_common(section, all_):
         "common", "Rates of the common requests alone, paired request by request; differences in points.",
         table, forms, Narrow(narrow, {"first": percent, "report's": percent}),
     )  # fmt: skip
+
+
+def _add_parts(all_, folder):
+    section = Section("25-parts", "Where hits come from, and why the rest is missed", folder)
+    for sort, (notebook, _) in SORTS.items():
+        some = [replace(one, keys={sort: one.keys["part"]}) for one in all_.parts if one.keys["sort"] == sort]
+        if not some:
+            section.leave_out(f"Prompt tokens by {sort}: {_lacking(all_.reports, notebook)}.")
+            continue
+        caption = (
+            f"Share of the prompt tokens by {sort}: nothing is evicted, prompts only; differences from the first "
+            "report in points, with 95 % intervals made of both reports' own."
+        )
+        section.show_table(f"{sort}s", caption, tabulate(some), format_columns(some, percent),
+                           narrow_table(some, percent))  # fmt: skip
 
 
 def _add_distributions(all_, folder):

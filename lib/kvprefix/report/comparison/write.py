@@ -18,6 +18,7 @@ from kvprefix.report.comparison.folders import (
     replace_folder,
 )
 from kvprefix.report.comparison.parameters import list_parameters, list_things
+from kvprefix.report.comparison.parts import compare_parts
 from kvprefix.report.comparison.rates import compare_common, compare_rates
 from kvprefix.report.comparison.read import read_report
 from kvprefix.report.comparison.sections import Compared, add_sections
@@ -78,10 +79,10 @@ def compare(reports):
     for study, label in ((policies, label_policy), (engines, _label_engine)):
         memories = curves.list_comparable(study, curves.list_common_names(study)) if study else []
         bounded.append(curves.compare_at(study, memories, same, label) if study else [])
-    findings = compare_findings(reports)
-    facts = facts_compared(reports, measures, [one for some in bounded for one in some], findings)
+    findings, parts = compare_findings(reports), compare_parts(reports)
+    facts = facts_compared(reports, measures, [*parts, *(one for some in bounded for one in some)], findings)
     return Compared(
-        reports, measures, pairs, compare_common(reports, pairs), lru, bounded[0], policies, bounded[1], engines,
+        reports, measures, pairs, compare_common(reports, pairs), lru, bounded[0], parts, policies, bounded[1], engines,
         bounded[2], findings, {"compared": facts},
     )  # fmt: skip
 
@@ -110,6 +111,7 @@ def describe(all_):
         "rates": [one.as_dict() for some in all_.measures.values() for one in some],
         "common_requests": [one.as_dict() for one in all_.common],
         "lru": [one.as_dict() for one in all_.lru_measures],
+        "parts": [one.as_dict() for one in all_.parts],
         "policies": [one.as_dict() for one in all_.policy_measures],
         "engines": [one.as_dict() for one in all_.engine_measures],
         "findings": all_.findings,
