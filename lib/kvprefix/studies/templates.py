@@ -4,12 +4,14 @@ Prompts have other lengths under each behaviour, so computed tokens are compared
 unbounded, and requests keep the times that they have without any behaviour.
 """
 
+import json
+
 import numpy as np
 import pandas as pd
 
 from kvprefix.blocks.sharing import limit_hits
 from kvprefix.blocks.stretches import count_leading, find_paths
-from kvprefix.files.paths import InputError
+from kvprefix.files.paths import InputError, write_bytes
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.studies.experiment import SessionExperiment
 from kvprefix.studies.table import draw_trace, measure_table
@@ -58,6 +60,18 @@ def study_templates(workload, *, conversations=CONVERSATIONS):
         raise InputError(f"templates: {obstacle}")
     rounds = [[(reference, conversations) for reference in REFERENCES]]
     return measure_table(workload, "templates", [conversations, list(BEHAVIOURS)], measure_templates, rounds)
+
+
+def write_templates(table, path):
+    """Write the table of `study_templates` as JSON: `conversations`, and `modes` with the tokens of each behaviour."""
+    modes = {}
+    for row in table.to_dict("records"):
+        counts = {**{name: row[name] for name in COUNTS}, "token_hit_rate": row["token"], "times": row["ratio"]}
+        found = {"refused": row["refused"]} if row["refused"] else counts
+        mode = modes.setdefault(row["behaviour"], {"reference": row["reference"]})
+        mode["outputs cached" if row["outputs"] else "prompts only"] = found
+    content = {"conversations": int(table["conversations"].max()), "modes": modes}
+    write_bytes(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def measure_templates(workload, reference, conversations):

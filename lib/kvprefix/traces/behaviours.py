@@ -161,7 +161,7 @@ BEHAVIOURS = {one.name: one for one in (
         tell=lambda told, chat: _tell_plain(told, chat, reasons=True),
     ),
     Behaviour(
-        name="strip_gen_think", label="stripped, prompt opens it", reference="keep",
+        name="strip_gen_think", label="stripped, opened by prompt", reference="keep",
         says="the same, and the prompt ends with <think>",
         tell=lambda told, chat: _tell_plain(told, chat, OPEN, reasons=True),
     ),
@@ -172,7 +172,7 @@ BEHAVIOURS = {one.name: one for one in (
         tell=lambda told, chat: _tell_plain(told, chat, NO_REASONING),
     ),
     Behaviour(
-        name="date_daily", label="date, changes once", reference="none",
+        name="date_daily", label="date that changes once", reference="none",
         says="the system message begins with the date, and midnight is in the middle of the trace",
         tell=lambda told, chat: _tell_stamped(told, chat, told.days),
     ),
@@ -187,7 +187,7 @@ BEHAVIOURS = {one.name: one for one in (
         tell=lambda told, chat: _tell_beside_user(told, chat, SYSTEM, False),
     ),
     Behaviour(
-        name="system_in_last", label="system text in the last message", reference="system_first",
+        name="system_in_last", label="system text in last message", reference="system_first",
         says="it stands in the last message of the user",
         tell=lambda told, chat: _tell_beside_user(told, chat, SYSTEM, True),
     ),
@@ -197,7 +197,7 @@ BEHAVIOURS = {one.name: one for one in (
         tell=lambda told, chat: _tell_beside_user(told, chat, TOOL_LIST, False),
     ),
     Behaviour(
-        name="tools_in_last", label="tools before the last message", reference="tools_first",
+        name="tools_in_last", label="tools before last message", reference="tools_first",
         says="it stands before the last message of the user",
         tell=lambda told, chat: _tell_beside_user(told, chat, TOOL_LIST, True),
     ),
