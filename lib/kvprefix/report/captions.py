@@ -3,6 +3,8 @@
 Their words are the templates `words/*.txt.j2`. All are plain text, which is escaped when it is shown.
 """
 
+from dataclasses import replace
+
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.facts.sharing import name_mode
 from kvprefix.report.words import say
@@ -92,6 +94,14 @@ def state_timing(workload, accesses, frame, changes):
     varied = [key for key in own if len({one[key] for one in variants}) > 1]
     values = {",".join(varied): names} if varied else {}
     return state_study(workload, accesses, frame, varied=values, parameters=variants[0] if variants else own)
+
+
+def state_templates(workload, table):
+    """Return the conditions of the table of `studies.templates.study_templates`, of the conversations that it took."""
+    taken, read = int(table["conversations"].max()), workload.dataset["conversations"]
+    own = replace(workload, dataset=workload.dataset | {"conversations": taken})
+    first = "" if taken == read else f" The first {taken:,} of {read:,} conversations."
+    return state_study(own, range(int(table["requests"].max())), cached=None) + first
 
 
 @gives_facts

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.assemble import assemble_prompts, gather_replies, mark_frames
 from kvprefix.tokens.chat import TemplateRefusal
 from kvprefix.tokens.messages import add_up, make_text
@@ -41,6 +42,15 @@ class _Prompt(NamedTuple):
     pieces: list
 
 
+class _Assembled(NamedTuple):
+    turns: np.ndarray
+    shared: np.ndarray  # these and the next as `assemble_prompts`
+    lengths: np.ndarray
+    own: np.ndarray
+    own_is_template: np.ndarray
+    outputs: tuple  # lengths and tokens
+
+
 def encode_conversations(conversations, chat):
     """Tokenise every request of a few hundred conversations.
 
@@ -63,6 +73,50 @@ def encode_conversations(conversations, chat):
         that one, and none from there on.
     """
     prompts, refused = _render_all(conversations, chat)
+    found = _assemble(prompts, chat, lambda numbers, n: _encode_texts(numbers, n, prompts, conversations, chat))
+    columns = [
+        [prompt.conversation for prompt in prompts],
+        [conversations[prompt.conversation].id for prompt in prompts],
+        found.turns,
+        [prompt.messages for prompt in prompts],
+        found.shared,
+        _lists(found.lengths, found.own),
+        _lists(found.lengths, found.own_is_template),
+        _lists(*found.outputs),
+        *_write_messages(prompts, conversations),
+    ]
+    return pa.table(columns, schema=PART_SCHEMA), refused
+
+
+def encode_prompts(rendered, chat):
+    """Tokenise prompts that are rendered already.
+
+    Parameters
+    ----------
+    rendered : iterable of iterable of (str, str or None)
+        For each conversation, the text of each prompt and of its reply, if it has one.
+    chat : Chat
+
+    Returns
+    -------
+    Tokens
+        A row per prompt, in order. Without a template's fences, no token is marked as the template's.
+    """
+    prompts = []
+    for index, turns in enumerate(rendered):
+        texts, replies = zip(*turns, strict=True)
+        cut = zip(_split_turns(texts, chat), replies, strict=True)
+        prompts += [_Prompt(index, turn, 0, reply, *one) for turn, (one, reply) in enumerate(cut)]
+    found = _assemble(prompts, chat, lambda numbers, n: encode_pieces(numbers, n, chat))
+    lengths, output = found.outputs
+    return Tokens(
+        np.where(found.turns == 0, -1, np.arange(len(prompts)) - 1), found.shared.astype(np.int64),
+        add_up(found.lengths), found.own, found.own_is_template, add_up(lengths), output,
+    )  # fmt: skip
+
+
+def _assemble(prompts, chat, encode):
+    """Encode each distinct piece and put the prompts and replies together; `encode` is as `_encode_texts`."""
     numbers = {fence: k for k, fence in enumerate(chat.fences)}
     added = [[numbers.setdefault(text, len(numbers)) for text in prompt.pieces[prompt.kept :]] for prompt in prompts]
     n_pieces = len(numbers)
@@ -71,24 +125,13 @@ def encode_conversations(conversations, chat):
         -1 if p.reply is None or number >= 0 else numbers.setdefault(p.reply, len(numbers))
         for p, number in zip(prompts, whole, strict=True)
     ]
-    ids, stops, is_template = _encode_texts(numbers, n_pieces, prompts, conversations, chat)
+    ids, stops, is_template = encode(numbers, n_pieces)
     pieces, offsets = np.fromiter(itertools.chain(*added), np.int32), add_up(map(len, added))
     turns = np.array([prompt.turn for prompt in prompts], np.int32)
     kept = np.array([prompt.kept for prompt in prompts], np.int32)
-    shared, lengths, own, own_is_template = assemble_prompts(pieces, offsets, kept, turns == 0, ids, stops, is_template)
+    own = assemble_prompts(pieces, offsets, kept, turns == 0, ids, stops, is_template)
     outputs = _gather_outputs(prompts, (pieces[offsets[1:] - 1], whole, alone), ids, stops, chat)
-    columns = [
-        [prompt.conversation for prompt in prompts],
-        [conversations[prompt.conversation].id for prompt in prompts],
-        turns,
-        [prompt.messages for prompt in prompts],
-        shared,
-        _lists(lengths, own),
-        _lists(lengths, own_is_template),
-        _lists(*outputs),
-        *_write_messages(prompts, conversations),
-    ]
-    return pa.table(columns, schema=PART_SCHEMA), refused
+    return _Assembled(turns, *own, outputs)
 
 
 def _render_all(conversations, chat):

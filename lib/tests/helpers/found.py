@@ -28,6 +28,9 @@ FACTS = {
         {"share": 0.5, "blocks": 22690.4, "gib": 44.317}, {"share": 0.9, "blocks": 127033.0, "gib": 248.111},
         {"share": 0.95, "blocks": 190000.0, "gib": 371.09375},
     ]}},
+    "45-templates": {"templates": {
+        "conversations": 2000, "strip": {"ratio": 2.71, "low": 2.6, "saved": 0.0}, "keep": {"saved": 0.735},
+    }},
     "50-eviction": {"policies": {
         "capacities": [
             {"blocks": 5037, "lru": 0.094, "opt": 0.345}, {"blocks": 14393, "lru": 0.230, "opt": 0.488},

@@ -18,6 +18,7 @@ from kvprefix.models.memory import Model, load_model
 from kvprefix.report.facts.agents import select_widest
 from kvprefix.report.facts.cache import tabulate_policies
 from kvprefix.report.facts.explained import list_strips, pick_request
+from kvprefix.report.facts.templates import pair_behaviours
 from kvprefix.report.plots import agents as plot_agents
 from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
@@ -25,6 +26,7 @@ from kvprefix.report.plots import engines as plot_engines
 from kvprefix.report.plots import explained as plot_explained
 from kvprefix.report.plots import results as plot_results
 from kvprefix.report.plots import sharing as plot_sharing
+from kvprefix.report.plots import templates as plot_templates
 from kvprefix.report.plots import timing as plot_timing
 from kvprefix.report.plots import workload as plot_workload
 from kvprefix.report.plots.axes import (
@@ -49,6 +51,7 @@ from kvprefix.studies.explain_tables import tabulate_turns
 from kvprefix.studies.normalise import normalise_curves
 from kvprefix.studies.sharing import analyse
 from kvprefix.studies.sweep import sweep
+from kvprefix.studies.templates import study_templates
 from kvprefix.traces.parameters import Parameters
 
 MODEL = load_model("Llama-3.1-8B")
@@ -106,6 +109,7 @@ def drawn(bundled_workload):
         plot_timing.draw_clocks: (clocks, ceiling["token"], 16), plot_timing.draw_rates: (rates, ceiling["token"], 16),
         plot_timing.draw_differences: (bursts, 16), plot_timing.draw_characteristic: (rates, sharing.gap_s, 16),
         plot_timing.draw_approximation: (rates, 16),
+        plot_templates.draw_templates: (pair_behaviours(study_templates(workload)),),
         plot_engines.draw_chain: (replays,), plot_engines.draw_engines: (replays,),
         **dict.fromkeys(plot_sharing.FIGURES.values(), (results,)),
         plot_workload.draw_turns_of: (requests.iloc[one], results["multi_turn"].sharing.hit_tokens[one]),

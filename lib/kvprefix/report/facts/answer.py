@@ -14,7 +14,7 @@ from kvprefix.report.section_files import SHARING
 
 WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
-AGENTS, ORIGINS, CAUSES = "15-agents", "25-provenance", "55-misses"
+AGENTS, ORIGINS, CAUSES, TEMPLATES = "15-agents", "25-provenance", "55-misses", "45-templates"
 FEWEST = 30  # requests after pauses of which page one tells
 
 
@@ -114,6 +114,12 @@ def choose_misses(found):
     return one if one and one["missed"] and sessions.get("kind") != "request" else None
 
 
+def choose_templates(found):
+    """Return what taking reasoning out of histories costs, if it costs anything."""
+    one = found[TEMPLATES].get("templates") or {}
+    return one if one.get("strip") and one["strip"]["low"] > 1 else None
+
+
 def choose_curve(found):
     """Return what LRU needs for half and for most of the unbounded rate; of agent sessions, which have no replies."""
     one = found[LRU_CURVE].get("lru", {})
@@ -149,6 +155,7 @@ FINDINGS = (
     Finding(name="origin", notebook=ORIGINS, choose=choose_origin, figure="25-origins"),
     Finding(name="causes", notebook=CAUSES, choose=choose_causes, figure="55-causes"),
     Finding(name="misses", notebook=AGENTS, choose=choose_misses),
+    Finding(name="templates", notebook=TEMPLATES, choose=choose_templates, figure="45-computed"),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
     Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
     Finding(name="policy", notebook=EVICTION, choose=choose_policy, figure="50-policies"),

@@ -42,13 +42,18 @@ def gain(value):
     return number(value, ".1f")
 
 
+def ratio(value):
+    """Return how many times something is another."""
+    return number(value, ".2f")
+
+
 def as_it_is(value):
     """Return a name or a number as the facts hold it."""
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 _SHARING, _SIZES, _MEMORY = "20-prefix-sharing", "30-block-size", "40-cache-size"
-_ORIGINS, _CAUSES = "25-provenance", "55-misses"
+_ORIGINS, _CAUSES, _TEMPLATES = "25-provenance", "55-misses", "45-templates"
 _EVICTION, _TIMING, _ENGINES = "50-eviction", "60-timing", "70-engine-check"
 HEADLINES = (
     Headline("Conversations", _SHARING, "sharing.conversations", whole, "conversations"),
@@ -77,6 +82,7 @@ HEADLINES = (
     Headline("SmallBlockRate", _SIZES, "block_sizes.sizes[0].token_hit_rate", percent, "token hit rate with it"),
     Headline("LargeBlock", _SIZES, "block_sizes.large", whole, "largest block, tokens"),
     Headline("LargeBlockRate", _SIZES, "block_sizes.sizes[-1].token_hit_rate", percent, "token hit rate with it"),
+    Headline("StrippedTimes", _TEMPLATES, "templates.strip.ratio", ratio, "computed, reasoning stripped against kept"),
     Headline("Model", _MEMORY, "lru.model", as_it_is, "the model whose memory is counted"),
     Headline("MemoryForHalf", _MEMORY, "lru.needs[share=0.5].gib", gib, "memory for half of the unbounded rate, LRU"),
     Headline("MemoryForMost", _MEMORY, "lru.needs[share=0.9].gib", gib, "memory for 90 % of it"),
