@@ -1,0 +1,262 @@
+"""Find what to change in a workload's prompts, and prove by a replay what each change wins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvprefix.explain.advice.bodies import role_of
+from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
+from kvprefix.explain.advice.grams import GRAM, count_seen
+from kvprefix.explain.advice.nearest import find_earlier
+from kvprefix.explain.advice.prove import NotRendered, Prover
+from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, find_sites
+from kvprefix.files.progress import show_progress
+
+MOST_SITES = 8  # that are replayed: those with most tokens behind them
+FARTHER = 0.01  # of the prompt tokens: what the last message must win over the end of the system text to be preferred
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimates:
+    """What is known before anything is rendered again.
+
+    Attributes
+    ----------
+    earlier : Earlier
+    seen : (n,) ndarray of int64
+        Tokens behind the place where each prompt parts from the nearest earlier one that were seen before.
+    """
+
+    earlier: object
+    seen: np.ndarray
+
+
+@dataclass(eq=False, kw_only=True)
+class Proved:
+    """A site, and what mending it wins.
+
+    Attributes
+    ----------
+    site : Site
+    fix : Fix
+    alone_tokens : int or None
+        Hit tokens that this fix alone wins; None if it cannot be replayed.
+    tokens : int or None
+        That it wins after those before it in the list.
+    bounded_tokens : int or None
+        The same in the cache of limited size, if one is given.
+    rates : tuple of float
+        The token hit rate before and after it.
+    reason : str
+        Why it is not proved.
+    """
+
+    site: object
+    fix: Fix
+    alone_tokens: int | None = None
+    tokens: int | None = None
+    bounded_tokens: int | None = None
+    rates: tuple = ()
+    reason: str = ""
+
+
+def estimate(trace, walks):
+    """Find the nearest earlier prompt of each request, and how much of what follows was seen before.
+
+    Parameters
+    ----------
+    trace : Trace
+    walks : Walks
+        Of it.
+
+    Returns
+    -------
+    Estimates
+    """
+    earlier = find_earlier(walks)
+    return Estimates(earlier=earlier, seen=count_seen(trace, earlier.tokens))
+
+
+def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, progress=True):
+    """Find the sites of a trace and prove what mending each wins.
+
+    Parameters
+    ----------
+    workload : Workload
+    trace : Trace
+        Of its requests.
+    walks : Walks
+        Of the trace.
+    block_size : int
+    outputs : bool
+        Whether generated tokens are cached.
+    capacity : int, optional
+        Blocks of an LRU cache in which the fixes are replayed, too.
+    progress : bool
+
+    Returns
+    -------
+    Advice
+    """
+    found = estimate(trace, walks)
+    prover = Prover(workload, trace, block_size, outputs=outputs)
+    conversation = trace.column("conversation_index").astype(np.int64)
+    bodies, rows = prover.bodies, trace.rows.tolist()
+    sites = find_sites(
+        lambda i: bodies.of(rows[i]), found.earlier, found.seen, conversation, walks.prompt_tokens
+    )  # fmt: skip
+    sites = [one for one in sites if one.estimated_tokens >= GRAM][:MOST_SITES]
+    fixes = [Fix(site=site) for site in sites]
+    _survey(fixes, prover)
+    trial = _Trial(prover)
+    with show_progress(None, "replaying what is changed", " replays", shown=progress) as bar:
+        trial.bar = bar
+        ranked, unproved = _rank(trial, fixes)
+        if capacity is not None:
+            trial.bound(ranked, capacity)
+    return Advice(
+        hits=trial.base, prompt_tokens=walks.prompt_tokens, after=trial.after(ranked), found=found, ranked=ranked,
+        unproved=unproved, trial=trial,
+    )  # fmt: skip
+
+
+@dataclass(eq=False, kw_only=True)
+class Advice:
+    """What to change.
+
+    Attributes
+    ----------
+    hits, prompt_tokens, after : (n,) ndarrays of int64
+        Hit tokens of each request, its prompt's tokens, and its hit tokens if everything is changed.
+    found : Estimates
+    ranked : list of Proved
+        The fixes that win something, each after those before it.
+    unproved : list of Proved
+        Sites that cannot be replayed.
+    trial : object
+        Replays any of the fixes.
+    """
+
+    hits: np.ndarray
+    prompt_tokens: np.ndarray
+    after: np.ndarray
+    found: Estimates
+    ranked: list
+    unproved: list
+    trial: object
+
+    @property
+    def recoverable_tokens(self):
+        """Hit tokens that all fixes together win."""
+        return int(self.after.sum() - self.hits.sum())
+
+
+def _survey(fixes, prover):
+    """Let each fix see all bodies, in arrival order."""
+    some = [fix for fix in fixes if fix.site.path not in (HISTORY, TEMPLATE)]
+    for key in prover.keys if some else ():
+        asked = prover.asked(key)
+        for fix in some:
+            fix.survey(key, asked)
+
+
+class _Trial:
+    """Replays sets of fixes, each set once."""
+
+    def __init__(self, prover):
+        self.prover, self.known, self.bar = prover, {}, None
+        self.base, _ = prover.replay({})
+
+    def hits(self, some):
+        """Return (hit tokens of each request, prompt tokens) with some fixes; raise NotRendered."""
+        key = frozenset((id(fix), fix.goes) for fix in some)
+        if key not in self.known:
+            self.known[key] = self.prover.replay(self.change(some))
+            self.bar.update(1)
+        return self.known[key]
+
+    def win(self, some):
+        """Return how many hit tokens some fixes win together."""
+        return int(self.hits(some)[0].sum() - self.base.sum()) if some else 0
+
+    def rate(self, some):
+        """Return the token hit rate with some fixes."""
+        hits, prompts = self.hits(some) if some else (self.base, self.prover.trace.column("prompt_tokens"))
+        return float(hits.sum() / max(prompts.sum(), 1))
+
+    def change(self, some):
+        """Return what the keys ask that some fixes change."""
+        keys = {key for fix in some for key in fix.values}
+        changes, changed = Changes(some), {}
+        for key in self.prover.keys:
+            if key in keys and (new := changes.apply(asked := self.prover.asked(key))) is not asked:
+                changed[key] = new
+        return changed
+
+    def after(self, ranked):
+        """Return the hit tokens of each request with all ranked fixes."""
+        return self.hits([one.fix for one in ranked])[0] if ranked else self.base
+
+    def bound(self, ranked, capacity):
+        """Replay the ranked fixes in a cache of limited size."""
+        before = int(self.prover.replay({}, capacity)[0].sum())
+        for k, one in enumerate(ranked):
+            now = int(self.prover.replay(self.change([each.fix for each in ranked[: k + 1]]), capacity)[0].sum())
+            one.bounded_tokens, before = now - before, now
+
+
+def _rank(trial, fixes):
+    """Order fixes by what each wins after those before it; return (those that win, those that cannot be replayed)."""
+    alone, unproved = {}, []
+    for fix in fixes:
+        if fix.site.path in (HISTORY, TEMPLATE):
+            unproved.append(Proved(site=fix.site, fix=fix, reason="the history is not at hand as it was"))
+            continue
+        try:
+            alone[fix] = _place(trial, fix)
+        except NotRendered as reason:
+            unproved.append(Proved(site=fix.site, fix=fix, reason=str(reason)))
+    order = _order(trial, list(alone))
+    ranked = []
+    for k, fix in enumerate(order):
+        before, after = order[:k], order[: k + 1]
+        ranked.append(Proved(
+            site=fix.site, fix=fix, alone_tokens=alone[fix], tokens=trial.win(after) - trial.win(before),
+            rates=(trial.rate(before), trial.rate(after)),
+        ))  # fmt: skip
+    return ranked, unproved
+
+
+def _place(trial, fix):
+    """Choose where what is moved goes; return what the fix alone wins."""
+    near = trial.win([fix])
+    if not trial.prover.is_calls or fix.site.sort not in ("value", "only"):
+        return near
+    fix.goes = LAST_MESSAGE
+    far = trial.win([fix])
+    if far - near > FARTHER * trial.prover.trace.column("prompt_tokens").sum():
+        return far
+    fix.goes = FIELD_END
+    return near
+
+
+def _order(trial, fixes):
+    """Return the fixes that win something, greedily by what each adds; those that win only together stay together."""
+    chosen, rest = [], list(fixes)
+    while rest and trial.win(chosen + rest) > trial.win(chosen):
+        best = max(rest, key=lambda fix: (trial.win([*chosen, fix]), fix.site.estimated_tokens))
+        chosen.append(best)
+        rest.remove(best)
+    for fix in list(chosen):
+        others = [one for one in chosen if one is not fix]
+        if trial.win(others) >= trial.win(chosen):
+            chosen = others
+    return chosen
+
+
+def message_of(path):
+    """Return the number of the message in which a field lies, None if it lies in none."""
+    return path[1] if path[0] == "messages" else None
+
+
+__all__ = ["FIELD_END", "Advice", "Estimates", "Proved", "advise", "estimate", "message_of", "role_of"]

@@ -1,0 +1,247 @@
+"""Change requests as an advice says: move what changes behind what is shared, or write it in one order.
+
+A text is changed once, however many requests hold it. All fixes of a text are done together: what moves stands in the
+order of its values, those with the fewest first, so that as much as possible stays shared.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+
+from kvprefix.explain.advice.bodies import get_text, list_head, list_tools, order_tools, put_text, role_of
+from kvprefix.explain.advice.sites import TOOLS
+from kvprefix.explain.advice.units import canonical, cut_units, order_value
+
+LONGEST = 240  # characters of a unit that is moved as a whole; of a longer one, the value alone
+FIELD_END, LAST_MESSAGE = "field", "last"
+
+
+@dataclass(eq=False, kw_only=True)
+class Fix:
+    """How a site is mended.
+
+    Attributes
+    ----------
+    site : Site
+    goes : str
+        FIELD_END: to the end of its field, from tools to that of the system text; LAST_MESSAGE: to the last message.
+    values : dict
+        The value of each body that has the site, by its key; in arrival order.
+    known : dict
+        Of an order: what was seen first of all that is equal but for its order.
+    """
+
+    site: object
+    goes: str = FIELD_END
+    values: dict = field(default_factory=dict)
+    known: dict = field(default_factory=dict)
+
+    def survey(self, key, asked):
+        """Note what a body has at the site; those that arrive first are asked first."""
+        if self.site.path == TOOLS:
+            self._survey_tools(key, asked)
+            return
+        text = get_text(asked, self.site.path)
+        if text is None:
+            return
+        if self.site.sort in ("value", "only"):
+            at = self.find(units := cut_units(text))
+            if at is not None:
+                self.values[key] = self.cut(units[at])[1] if self.site.sort == "value" else units[at].strip()
+        else:
+            for unit in cut_units(text):
+                self._know(unit)
+            self.values[key] = self._describe(text)
+
+    def _survey_tools(self, key, asked):
+        tools = list_tools(asked)
+        for name, tool in tools:
+            self.known.setdefault(name, len(self.known))
+            self.known.setdefault(order_value(tool), tool)
+        if tools:
+            self.values[key] = repr([name for name, _ in tools] if self.site.sort == "order" else tools)
+
+    def _know(self, unit):
+        if self.site.sort == "order" and unit.strip() in self.site.members:
+            self.known.setdefault(unit.strip(), len(self.known))
+        elif self.site.sort == "json" and (form := canonical(unit)) is not None:
+            self.known.setdefault(form, unit)
+
+    def _describe(self, text):
+        if self.site.sort == "order":
+            return "\n".join(one.strip() for one in cut_units(text) if one.strip() in self.known)
+        return text
+
+    def find(self, units):
+        """Return which unit of a text holds the value; None if none does."""
+        site, found = self.site, []
+        label, tail = site.label, site.tail
+        for k, unit in enumerate(units):
+            text = unit.strip()
+            if site.sort == "only":
+                found += [k] if text == label else []
+            elif (label + tail).strip():
+                is_long = len(label.strip()) >= 4 or any(abs(k - one) <= 2 for one in site.places)
+                fits = text.startswith(label) and text.endswith(tail) and len(text) >= len(label) + len(tail)
+                found += [k] if fits and is_long else []
+            elif k in site.places:
+                found.append(k)
+        return min(found, key=lambda k: min(abs(k - one) for one in site.places)) if found else None
+
+    def cut(self, unit):
+        """Return a unit's label, value and tail."""
+        text, label, tail = unit.strip(), self.site.label, self.site.tail
+        return label, text[len(label) : len(text) - len(tail)], tail
+
+
+class Changes:
+    """Some fixes together.
+
+    Parameters
+    ----------
+    fixes : sequence of Fix
+    """
+
+    def __init__(self, fixes):
+        self.fixes = sorted(fixes, key=lambda one: len(set(one.values.values())))
+        self.done = {}
+
+    def apply(self, asked):
+        """Return an Asked with everything changed; the same object if nothing is."""
+        changed, moved = asked, {FIELD_END: [], LAST_MESSAGE: []}
+        for path in dict.fromkeys(fix.site.path for fix in self.fixes):
+            some = [fix for fix in self.fixes if fix.site.path == path]
+            if path == TOOLS:
+                changed = _order_tools(changed, some)
+                continue
+            text = get_text(changed, path)
+            if text is None:
+                continue
+            if (path, text) not in self.done:
+                self.done[path, text] = change_text(text, some, is_tool=path[0] == "tools")
+            new, out = self.done[path, text]
+            changed = put_text(changed, path, new) if new != text else changed
+            for goes, values in out.items():
+                moved[goes] += values
+        if moved[FIELD_END]:
+            changed = _append(changed, moved[FIELD_END], _find_end(changed))
+        if moved[LAST_MESSAGE]:
+            changed = _append(changed, moved[LAST_MESSAGE], _find_last(changed))
+        return changed
+
+
+def change_text(text, fixes, *, is_tool=False):
+    r"""Return a text with its fixes, and what is to be put elsewhere, by where it goes.
+
+    >>> from kvprefix.explain.advice.sites import Site
+    >>> site = Site(sort="value", path=("messages", 0, "content"), label="It is ", tail=".", places={0})
+    >>> change_text("It is noon.\nBe kind.", [Fix(site=site)])
+    ('Be kind.\nIt is noon.', {'field': [], 'last': []})
+    """
+    out, here = {FIELD_END: [], LAST_MESSAGE: []}, []
+    for fix in fixes:
+        if fix.site.sort == "whitespace":
+            text = plain_space(text)
+    units = cut_units(text)
+    for fix in fixes:
+        if fix.site.sort == "json":
+            units = [_same_form(unit, fix.known) for unit in units]
+        elif fix.site.sort == "order":
+            units = _in_order(units, fix.known)
+    for fix in fixes:
+        at = fix.find(units) if fix.site.sort in ("value", "only") else None
+        if at is None:
+            continue
+        taken = _take(units, at, fix)
+        (here if fix.goes == FIELD_END and not is_tool else out[fix.goes]).append(taken)
+    rest = "".join(units)
+    if here:
+        rest += ("" if rest.endswith("\n") or not rest else "\n") + "\n".join(here)
+    return rest, out
+
+
+def _take(units, at, fix):
+    """Take a unit, or its value if it is long, out of a list; return its text."""
+    unit = units[at]
+    text = unit.strip()
+    if fix.site.sort == "value" and (len(text) > LONGEST or canonical(text) is not None):
+        label, value, tail = fix.cut(unit)
+        units[at] = unit.replace(text, label + tail, 1)
+        return value
+    if unit.endswith("\n") and at and not units[at - 1].endswith("\n"):
+        units[at - 1] = units[at - 1].rstrip() + "\n"
+    units[at] = ""
+    return text
+
+
+def plain_space(text):
+    r"""Return a text with one space between words, none at a line's end, and one empty line at most.
+
+    >>> plain_space("a  b \r\n\n\n\tc ")
+    'a b\n\nc'
+    """
+    text = re.sub(r"[^\S\n]+", " ", text.replace("\r\n", "\n"))
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
+
+
+def _same_form(unit, known):
+    """Return a unit as its JSON value was written first."""
+    first = known.get(canonical(unit), unit)
+    return unit.replace(unit.strip(), first.strip(), 1)
+
+
+def _in_order(units, known):
+    """Return units with those that change their order in the order in which they were seen first."""
+    places = [k for k, unit in enumerate(units) if unit.strip() in known]
+    ordered = sorted((units[k].strip() for k in places), key=known.__getitem__)
+    units = list(units)
+    for k, text in zip(places, ordered, strict=True):
+        units[k] = units[k].replace(units[k].strip(), text, 1)
+    return units
+
+
+def _order_tools(asked, fixes):
+    tools = list_tools(asked)
+    if not tools:
+        return asked
+    for fix in fixes:
+        if fix.site.sort == "order":
+            tools = sorted(tools, key=lambda one, fix=fix: fix.known.get(one[0], len(fix.known)))
+        else:
+            tools = [(name, fix.known.get(order_value(tool), tool)) for name, tool in tools]
+    new = [tool for _, tool in tools]
+    return asked if json.dumps(new) == json.dumps(asked.body["tools"]) else order_tools(asked, new)
+
+
+def _find_end(asked):
+    """Return the path of the last text before the conversation, else of the last message."""
+    return list(list_head(asked))[-1] if list_head(asked) else _find_last(asked)
+
+
+def _find_last(asked):
+    """Return the path of the text of the last message that a user or a tool wrote."""
+    for k in range(len(asked.messages) - 1, -1, -1):
+        if role_of(asked.messages[k]) in ("user", "tool"):
+            paths = _list_contents(asked.messages[k], k)
+            if paths:
+                return paths[-1]
+    return None
+
+
+def _list_contents(message, k):
+    if not isinstance(message, dict):
+        return []
+    content = message.get("content", message.get("output"))
+    name = "content" if "content" in message else "output"
+    if isinstance(content, str):
+        return [("messages", k, name)]
+    parts = content if isinstance(content, list) else []
+    return [
+        ("messages", k, name, n, "text") for n, part in enumerate(parts) if isinstance(part, dict) and "text" in part
+    ]
+
+
+def _append(asked, values, path):
+    if path is None:
+        return asked
+    return put_text(asked, path, "\n".join([get_text(asked, path), *values]))

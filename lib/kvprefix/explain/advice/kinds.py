@@ -1,0 +1,82 @@
+"""What kind of value changes: a time, a date, an id, a number, a name; and how it is shown without telling it."""
+
+import re
+from collections import Counter
+
+KINDS = {
+    "time": "time stamp", "date": "date", "uuid": "id", "number": "number", "email": "e-mail address", "name": "name",
+    "text": "text", "whitespace": "white space", "order of tools": "order of tools", "order of keys": "order of keys",
+    "order of lines": "order of lines", "rewritten history": "history", "template": "text of the template",
+}  # fmt: skip
+_MONTHS = (
+    r"jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|januar|februar|m\u00e4rz|mai|juni|juli|okt|dez|janv|f\u00e9vr|mars"
+    r"|avril|avr|juin|juil|ao\u00fbt|d\u00e9c|enero|febrero|marzo|abril|mayo|junio|julio|agosto|ene|abr|ago|dic"
+    r"|septiembre|octubre|noviembre|diciembre|gennaio|febbraio|aprile|maggio|giugno|luglio|settembre|ottobre|dicembre"
+)
+_DAYS = (
+    r"mon|tue|wed|thu|fri|sat|sun|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonnabend|sonntag|lundi|mardi"
+    r"|mercredi|jeudi|vendredi|samedi|dimanche|lunes|martes|mi\u00e9rcoles|jueves|viernes|s\u00e1bado|domingo"
+)
+_TIME = re.compile(
+    r"\b\d{1,2}[:.h]\d{2}(?:[:.]\d{2})?(?!\d|[./-]\d)\s*(?:[ap]\.?m\b)?|T\d{2}:?\d{2}|\b\d{1,2}\s*[ap]m\b", re.I
+)
+_EPOCH = re.compile(r"1[0-9]{9}(?:[.,]?\d{3,9})?")
+_DATE = re.compile(
+    r"\b\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\b|\b\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})\b|\d{4}\s*\u5e74|\d{1,2}\s*\u6708"
+    rf"|\b(?:{_MONTHS})[a-z]*\b\.?\s*,?\s*\d|\d(?:st|nd|rd|th)?\.?\s*(?:de\s+)?(?:{_MONTHS})[a-z]*\b|^(?:{_DAYS})[a-z]*\b",
+    re.I,
+)
+_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.I)
+_ID = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{6,}")
+_NUMBER = re.compile(r"[#+-]?\d[\d.,_ /:-]*%?")
+_NAME = re.compile(r"@?[^\W\d_][\w'.\u2019-]*(?: [^\W\d_][\w'.\u2019-]*){0,3}")
+
+
+def classify(values, label=""):
+    """Return the kind of some values that stand at one place, that of most of them.
+
+    Parameters
+    ----------
+    values : iterable of str
+    label : str
+        What stands before them.
+
+    Examples
+    --------
+    >>> [classify([one]) for one in ("2026-01-05T08:00Z", "5. Mai 2026", "req-81f2a9", "1,204", "Ana", "the sky is")]
+    ['time', 'date', 'uuid', 'number', 'name', 'text']
+    """
+    counted = Counter(_classify(one.strip(" .,;:!?\"'()[]{}<>"), label) for one in values if one.strip())
+    return counted.most_common(1)[0][0] if counted else "text"
+
+
+def _classify(value, label):
+    if _EMAIL.search(value):
+        return "email"
+    if _UUID.search(value):
+        return "uuid"
+    if len(value) <= 80:
+        if _TIME.search(value) or _EPOCH.fullmatch(value):
+            return "time"
+        if _DATE.search(value):
+            return "date"
+    if _NUMBER.fullmatch(value):
+        return "time" if re.search(r"\b(time|clock|timestamp)\b", label, re.I) else "number"
+    if _ID.fullmatch(value):
+        return "uuid"
+    return "name" if _NAME.fullmatch(value) and (value[:1].isupper() or " " not in value) else "text"
+
+
+def mask(value, most=60):
+    """Return a value of the same form that does not tell it: a year stays, and the first letter of a word.
+
+    >>> mask("2026-11-25T08:03Z"), mask("Ana Li"), mask("a81f-22")
+    ('2026-xx-xxTxx:xxX', 'Axx Lx', 'axxx-xx')
+    """
+    year = re.match(r"(?:19|20)\d\d(?=[-/.\u5e74])", value)
+    kept = year[0] if year else ""
+    rest = re.sub(r"\d", "x", value[len(kept) :])
+    rest = re.sub(r"(?<=\w)[^\W\d_]", lambda one: "X" if one[0].isupper() else "x", rest)
+    rest = re.sub(r"(?<=x)X(?=xx:)", "T", rest)
+    return kept + (rest if len(rest) <= most else f"{rest[:most]}\u2026")

@@ -1,0 +1,167 @@
+"""Render changed requests again, with their template and tokenizer, and replay them in the same order."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from kvprefix.cache.replay import replay
+from kvprefix.conversations.calls import Call
+from kvprefix.conversations.load import Conversation
+from kvprefix.conversations.records import Message
+from kvprefix.explain.advice.bodies import Bodies
+from kvprefix.explain.walks import cut_blocks, find_repeats, make_walks
+from kvprefix.tokens.arrays import Tokens
+from kvprefix.tokens.calls import encode_calls, make_tokens
+from kvprefix.tokens.encode import encode_conversations
+from kvprefix.tokens.messages import add_up
+from kvprefix.tokens.template import open_call_chat, open_chat
+from kvprefix.tokens.tokenizer import find_tokenizer
+
+AT_ONCE = 1024  # conversations that are tokenised together
+
+
+class NotRendered(Exception):
+    """Changed requests of which the template or the server's rules make no prompt; the reason."""
+
+
+class Prover:
+    """Replays a trace with some of its requests changed.
+
+    A key stands for what is changed as one: a conversation of text, or a call, by its row.
+
+    Parameters
+    ----------
+    workload : Workload
+    trace : Trace
+        Of its requests.
+    block_size : int
+    outputs : bool
+        Whether generated tokens are cached.
+    """
+
+    def __init__(self, workload, trace, block_size, *, outputs=False):
+        self.workload, self.trace, self.block_size, self.outputs = workload, trace, block_size, outputs
+        self.bodies = Bodies(workload)
+        self.is_calls = self.bodies.is_calls
+        requests = workload.requests
+        by_key = requests.index if self.is_calls else requests["conversation_index"]
+        self._key_of = dict(zip(requests.index.tolist(), by_key.tolist(), strict=True))
+        self.rows_of = {}
+        for row, key in self._key_of.items():
+            self.rows_of.setdefault(key, []).append(row)
+        self.keys = list(dict.fromkeys(self._key_of[row] for row in trace.rows.tolist()))  # in arrival order
+        self._chat = None
+
+    def key(self, request):
+        """Return the key of a request of the trace."""
+        return self._key_of[int(self.trace.rows[request])]
+
+    def asked(self, key):
+        """Return what is behind a key: a call, or a whole conversation as an Asked."""
+        return self.bodies.of(key) if self.is_calls else self.bodies.whole(key)
+
+    def replay(self, changed, capacity=None):
+        """Return the hit tokens of each request if some keys asked something else.
+
+        Parameters
+        ----------
+        changed : dict of int to Asked
+        capacity : int, optional
+            Blocks of an LRU cache; nothing is evicted if not given.
+
+        Returns
+        -------
+        hit_tokens, prompt_tokens : (n,) ndarrays of int64
+
+        Raises
+        ------
+        NotRendered
+        """
+        trace = self.render(changed) if changed else self.trace
+        walks = make_walks(trace)
+        usable = np.maximum(walks.prompt_tokens - 1, 0) // self.block_size
+        if capacity is None:
+            blocks = find_repeats(walks, outputs=self.outputs).stored // self.block_size
+        else:
+            blocks = replay(cut_blocks(walks, trace, self.block_size, outputs=self.outputs).list_blocks(), capacity)
+        return np.minimum(blocks, usable) * self.block_size, walks.prompt_tokens
+
+    def render(self, changed):
+        """Return the trace with some keys' prompts rendered anew."""
+        rows = np.array([row for key in changed for row in self.rows_of[key]], np.int64)
+        new = self._encode_calls(changed) if self.is_calls else self._encode_texts(changed)
+        if len(new.shared) != len(rows):
+            raise NotRendered("a changed conversation has fewer prompts: the template refuses some")
+        old = self.trace.tokens
+        places = np.arange(len(old.shared))
+        places[rows] = len(old.shared) + np.arange(len(rows))
+        return replace(self.trace, rows=places[self.trace.rows], tokens=_join(old, new, rows))
+
+    def _encode_texts(self, changed):
+        chat, parts = self._open(changed), []
+        conversations = [
+            Conversation(str(key), tuple(Message(one["role"], one["content"]) for one in asked.messages), b"")
+            for key, asked in changed.items()
+        ]
+        for start in range(0, len(conversations), AT_ONCE):
+            table, refused = encode_conversations(conversations[start : start + AT_ONCE], chat)
+            if refused:
+                raise NotRendered(f"the template refuses what is changed: {next(iter(refused.values()))}")
+            first = table["turn"].to_numpy() == 0
+            parents = np.where(first, -1, np.arange(len(first)) - 1)
+            table = table.append_column("parent", [parents.astype(np.int32)])
+            parts.append(make_tokens(table))
+        return _concatenate(parts)
+
+    def _encode_calls(self, changed):
+        chat, known = self._open(changed), self.workload.requests
+        times = known["start_s"].to_dict()
+        sessions = known["conversation_index"].to_dict()
+        calls = [
+            Call(
+                asked.api, asked.body, place=f"request {key}", session=str(sessions[key]),
+                start_s=None if times[key] != times[key] else times[key],
+            )
+            for key, asked in changed.items()
+        ]  # fmt: skip
+        encoded = encode_calls(calls, chat, self.workload.source.server)
+        if encoded.refused:
+            reason, lost = next(iter(encoded.refused.items()))
+            raise NotRendered(f"{reason} refuses what is changed: {lost.said}")
+        return make_tokens(encoded.table)
+
+    def _open(self, changed):
+        if self._chat is None:
+            source = find_tokenizer(self.workload.source.tokenizer)
+            some = list(changed.values())[:64]
+            if self.is_calls:
+                self._chat = open_call_chat(source, [Call(one.api, one.body) for one in some])
+            else:
+                self._chat = open_chat(source, [message["content"] for one in some for message in one.messages])
+        return self._chat
+
+
+def _concatenate(parts):
+    """Return several Tokens as one, their rows one after the other."""
+    starts = add_up(len(one.shared) for one in parts)
+    own, output = (add_up(len(getattr(one, name)) for one in parts) for name in ("own", "output"))
+    joined = {name: [getattr(one, name) for one in parts] for name in ("shared", "own", "own_is_template", "output")}
+    parents = [np.where(one.parent >= 0, one.parent + start, -1) for one, start in zip(parts, starts, strict=False)]
+    return Tokens(
+        np.concatenate(parents), np.concatenate(joined["shared"]), _offsets(parts, "own_offsets", own),
+        np.concatenate(joined["own"]), np.concatenate(joined["own_is_template"]),
+        _offsets(parts, "output_offsets", output), np.concatenate(joined["output"]),
+    )  # fmt: skip
+
+
+def _offsets(parts, name, starts):
+    shifted = [getattr(one, name)[:-1] + start for one, start in zip(parts, starts, strict=False)]
+    return np.concatenate([*shifted, starts[-1:]])
+
+
+def _join(old, new, rows):
+    """Return the old rows and the new ones behind them; the replies of the new are those of the rows they replace."""
+    lengths = np.diff(old.output_offsets)[rows]
+    places = np.repeat(old.output_offsets[rows] - add_up(lengths)[:-1], lengths) + np.arange(lengths.sum())
+    new = replace(new, output_offsets=add_up(lengths), output=np.asarray(old.output)[places])
+    return _concatenate([old, new])

@@ -1,0 +1,238 @@
+"""Places where prompts part though what follows was seen before: found by comparing each with the nearest earlier one.
+
+A site is a field, and what differs there: a value within a unit of text, an order, white space, the history.
+"""
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from kvprefix.explain.advice.bodies import list_head, list_texts, list_tools, role_of
+from kvprefix.explain.advice.units import Changed, canonical, compare_texts, cut_value, order_value
+
+MOST_PAIRS = 3000  # requests that are compared with an earlier one: those with most tokens behind
+SLACK = 8  # tokens that a template may write last in a prompt alone
+TOOLS = ("tools",)
+HISTORY = ("history",)
+TEMPLATE = ("template",)
+
+
+@dataclass(eq=False, kw_only=True)
+class Site:
+    """A place where prompts part.
+
+    Attributes
+    ----------
+    sort : str
+        `value`, `only`, `order`, `json`, `whitespace`, `history` or `template`.
+    path : tuple
+        The field, see `bodies`.
+    label, tail : str
+        What stands before and behind the value in its unit.
+    places : set of int
+        Which units of the field it was.
+    members : set of str
+        Units whose order changes.
+    parted : dict of int to int
+        The requests that part from the nearest earlier one here, and how many of the tokens behind were seen before.
+    conversations : set of int
+    both : tuple of str
+        A unit as it is in a prompt, and in the nearest earlier one.
+    pair : tuple of int
+        These two requests.
+    """
+
+    sort: str
+    path: tuple
+    label: str = ""
+    tail: str = ""
+    places: set = field(default_factory=set)
+    members: set = field(default_factory=set)
+    parted: dict = field(default_factory=dict)
+    conversations: set = field(default_factory=set)
+    both: tuple = ("", "")
+    pair: tuple = (-1, -1)
+
+    @property
+    def estimated_tokens(self):
+        """Tokens behind the site that were seen before."""
+        return sum(self.parted.values())
+
+
+def find_sites(asked, earlier, seen, conversation, prompt_tokens):
+    """Find the sites of some requests.
+
+    Parameters
+    ----------
+    asked : callable
+        Returns the Asked of a request.
+    earlier : Earlier
+    seen : (n,) ndarray of int64
+        Tokens behind the place where each request parts from the earlier one that were seen before.
+    conversation, prompt_tokens : (n,) ndarrays of int64
+
+    Returns
+    -------
+    list of Site
+        Of two conversations or more, or of one whose history changes; those with most tokens behind come first.
+    """
+    some = ((seen > SLACK) & (earlier.requests >= 0)).nonzero()[0]
+    some = sorted(sorted(some.tolist(), key=lambda i: -seen[i])[:MOST_PAIRS])
+    found = _Found()
+    for i in some:
+        j = int(earlier.requests[i])
+        same = conversation[i] == conversation[j]
+        whole = earlier.tokens[i] + SLACK >= prompt_tokens[j]
+        changes = compare_asked(asked(i), asked(j), same=same, whole=whole)
+        for k, (path, change) in enumerate(changes):
+            found.add(path, change, (i, j), int(seen[i]) if k == 0 else 0, {int(conversation[i]), int(conversation[j])})
+    sites = [one for one in found.list() if len(one.conversations) > 1 or one.sort in ("history", "template")]
+    return sorted(sites, key=lambda one: -one.estimated_tokens)
+
+
+class _Found:
+    """Collects what differs; values with one label are one site."""
+
+    def __init__(self):
+        self.sites = defaultdict(list)
+
+    def add(self, path, change, pair, seen, conversations):
+        """Add what differs between a pair of requests."""
+        label, value, tail = _cut(change)
+        site = self._find(path, change, label, tail)
+        site.places.add(change.place)
+        site.conversations |= conversations
+        if change.sort == "order":
+            site.members.add(change.unit)
+        if site.pair[0] < 0 or (change.sort == "value" and site.sort == "only"):
+            site.both, site.pair = (change.unit, change.other), pair
+        if seen:
+            site.parted[pair[0]] = site.parted.get(pair[0], 0) + seen
+        if change.sort == "value" and site.sort == "only":
+            site.sort, site.label, site.tail = "value", label, tail
+
+    def _find(self, path, change, label, tail):
+        known = self.sites[path]
+        for site in known:
+            if _is_same(site, change, label, tail):
+                if change.sort == site.sort == "value":
+                    site.label, site.tail = os.path.commonprefix([site.label, label]), _common_end(site.tail, tail)
+                return site
+        known.append(Site(sort=change.sort, path=path, label=label, tail=tail))
+        return known[-1]
+
+    def list(self):
+        """Return all sites."""
+        return [site for some in self.sites.values() for site in some]
+
+
+def _cut(change):
+    if change.sort == "value":
+        return cut_value(change.unit, change.other)
+    return (change.unit, "", "") if change.sort == "only" else ("", "", "")
+
+
+def _is_same(site, change, label, tail):
+    """Tell whether what differs belongs to a site: it has its label, or stands at its place without one."""
+    if change.sort not in ("value", "only") or site.sort not in ("value", "only"):
+        return change.sort == site.sort
+    if site.sort == change.sort == "only":
+        return site.label == label
+    if change.sort == "only":
+        return _fits(site.label, site.tail, change.unit)
+    if site.sort == "only":
+        return _fits(label, tail, site.label)
+    if label.strip() and site.label.strip():
+        return label.startswith(site.label) or site.label.startswith(label)
+    if tail.strip() and site.tail.strip() and label.strip() == site.label.strip():
+        return tail.endswith(site.tail) or site.tail.endswith(tail)
+    return not (label + tail + site.label + site.tail).strip() and change.place in site.places
+
+
+def _fits(label, tail, unit):
+    return bool((label + tail).strip()) and unit.startswith(label) and unit.endswith(tail) and (
+        len(unit) >= len(label) + len(tail)
+    )  # fmt: skip
+
+
+def _common_end(one, other):
+    return os.path.commonprefix([one[::-1], other[::-1]])[::-1]
+
+
+def compare_asked(here, there, *, same, whole):
+    """Return what differs between two requests, in the order of the prompt: (path, Changed) each.
+
+    Parameters
+    ----------
+    here, there : Asked
+        A request, and the nearest earlier one.
+    same : bool
+        Whether they are of one conversation: then the earlier one's messages should all be there.
+    whole : bool
+        Whether the earlier prompt is all in the later one.
+    """
+    ours, theirs = list_head(here), list_head(there)
+    found = [
+        (path, change)
+        for path, text in ours.items()
+        if path in theirs and theirs[path] != text
+        for change in compare_texts(text, theirs[path])
+    ]
+    found += _compare_tools(here, there)
+    if found or whole:
+        return found
+    return _compare_messages(here.messages, there.messages, same)
+
+
+def _compare_tools(here, there):
+    ours, theirs = list_tools(here), list_tools(there)
+    names, others = [name for name, _ in ours], [name for name, _ in theirs]
+    if ours == theirs and repr(ours) == repr(theirs) or not ours or not theirs:
+        return []
+    common = set(names) & set(others)
+    if [one for one in names if one in common] != [one for one in others if one in common]:
+        return [(TOOLS, Changed("order", 0, ", ".join(names), ", ".join(others)))]
+    known, found = dict(theirs), []
+    for name, tool in ours:
+        other = known.get(name, tool)
+        if repr(tool) == repr(other):
+            continue
+        if order_value(tool) == order_value(other):
+            return [(TOOLS, Changed("json", 0, repr(tool), repr(other)))]
+        found += _compare_values((*TOOLS, name), tool, other)
+    return found
+
+
+def _compare_values(path, one, other):
+    """Return what differs in the texts that two values have at one path."""
+    theirs = list_texts(other, path)
+    return [
+        (where, change)
+        for where, text in list_texts(one, path).items()
+        if theirs.get(where, text) != text
+        for change in compare_texts(text, theirs[where])
+    ]
+
+
+def _compare_messages(ours, theirs, same):
+    for k, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        if one == other and repr(one) == repr(other):
+            continue
+        if same:
+            return [(HISTORY, Changed("history", k, _tell(one), _tell(other)))]
+        if role_of(one) != role_of(other) or role_of(one) == "assistant":
+            return []
+        return _compare_values(("messages", k), one, other)
+    if same and len(ours) < len(theirs):
+        return [(HISTORY, Changed("history", len(ours), "", _tell(theirs[len(ours)])))]
+    return [(TEMPLATE, Changed("template", 0, "", ""))] if same else []
+
+
+def _tell(message):
+    texts = list_texts(message)
+    return " ".join(texts.values())
+
+
+def is_json(unit):
+    """Tell whether a unit is a JSON object or list."""
+    return canonical(unit) is not None

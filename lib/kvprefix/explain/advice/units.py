@@ -1,0 +1,183 @@
+"""Cut a text into units that can be moved: lines, sentences of long lines, values of JSON; compare two such lists."""
+
+import difflib
+import json
+import re
+from typing import NamedTuple
+
+MOST_UNITS = 600  # of a text that are compared, from where two texts part on
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_SENTENCE = re.compile(r"(?<=[.!?])(?<!\d[.])[^\S\n]+(?=\S)")
+_DECODER = json.JSONDecoder()
+_JOINED = re.compile(r"[\w@%+#/\\:.\-]")  # characters within a value
+_ENDS = ".,;:!?"
+
+
+class Changed(NamedTuple):
+    """A unit that differs between two texts.
+
+    Attributes
+    ----------
+    sort : str
+        `value` (part of a unit differs), `only` (a unit that one text has), `order`, `json` or `whitespace`.
+    place : int
+        Which unit of the text it is.
+    unit, other : str
+        As it is here, and in the other text; empty if it is not there.
+    """
+
+    sort: str
+    place: int
+    unit: str
+    other: str
+
+
+def cut_units(text):
+    r"""Return the units of a text; joined they are the text.
+
+    >>> cut_units('Be kind. It is noon.\n{"a":\n 1}\nEnd')
+    ['Be kind. ', 'It is noon.\n', '{"a":\n 1}\n', 'End']
+    """
+    units, at = [], 0
+    while at < len(text):
+        line = _LINE.match(text, at)[0]
+        if line.lstrip()[:1] in ("{", "["):
+            end = _end_json(text, at + len(line) - len(line.lstrip()))
+            if end:
+                units.append(text[at:end])
+                at = end
+                continue
+        units += _cut_sentences(line)
+        at += len(line)
+    return units
+
+
+def _end_json(text, at):
+    """Return where a JSON value ends that is followed by a line's end; 0 if there is none."""
+    try:
+        _, end = _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return 0
+    rest = _LINE.match(text, end)
+    rest = rest[0] if rest else ""
+    return 0 if rest.strip(" \t\r\n,") else end + len(rest)
+
+
+def _cut_sentences(line):
+    cuts = [0, *(found.end() for found in _SENTENCE.finditer(line)), len(line)]
+    return [line[start:stop] for start, stop in zip(cuts, cuts[1:], strict=False) if stop > start]
+
+
+def compare_texts(here, there):
+    """Return the Changed units between two texts, from the view of the first.
+
+    >>> [one.sort for one in compare_texts("It is 8:15.\\nGo.\\nStay.", "It is 8:16.\\nStay.\\nGo.")]
+    ['value', 'order']
+    """
+    ours, theirs = cut_units(here), cut_units(there)
+    same = 0
+    while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
+        same += 1
+    ours, theirs = ours[same : same + MOST_UNITS], theirs[same : same + MOST_UNITS]
+    if "".join(here.split()) == "".join(there.split()):
+        return [Changed("whitespace", same, ours[0] if ours else "", theirs[0] if theirs else "")]
+    keys, others = [one.strip() for one in ours], [one.strip() for one in theirs]
+    matcher = difflib.SequenceMatcher(None, keys, others, autojunk=False)
+    blocks = [one for one in matcher.get_opcodes() if one[0] != "equal"]
+    gone = {others[k] for _, _, _, start, stop in blocks for k in range(start, stop)} - {""}
+    come = {keys[k] for _, start, stop, _, _ in blocks for k in range(start, stop)} - {""}
+    found = []
+    for _, start, stop, first, last in blocks:
+        mine = [k for k in range(start, stop) if keys[k] and keys[k] not in gone]
+        yours = [others[k] for k in range(first, last) if others[k] and others[k] not in come]
+        found += [Changed("order", same + k, keys[k], "") for k in range(start, stop) if keys[k] in gone]
+        found += _pair([(same + k, keys[k]) for k in mine], yours)
+    return found or [Changed("whitespace", same, "", "")] * (ours != theirs)
+
+
+def _pair(mine, yours):
+    """Pair the units of two places that are alike but for a value; what is left is of one text only."""
+    found = []
+    for place, unit in mine:
+        at = next((k for k, other in enumerate(yours) if is_like(unit, other)), None)
+        if at is None:
+            found.append(Changed("only", place, unit, ""))
+            continue
+        other = yours.pop(at)
+        if "".join(unit.split()) == "".join(other.split()):
+            found.append(Changed("whitespace", place, unit, other))
+        elif canonical(unit) is not None and canonical(unit) == canonical(other):
+            found.append(Changed("json", place, unit, other))
+        else:
+            found.append(Changed("value", place, unit, other))
+    return found
+
+
+def is_like(unit, other):
+    """Tell whether two units differ by a value alone: they begin or end alike, or are the same JSON."""
+    label, value, tail = cut_value(unit, other)
+    fixed = len(re.sub(r"\W", "", label + tail))
+    if fixed >= 3 and 4 * fixed >= len(value) or shape(unit) == shape(other):
+        return True
+    return canonical(unit) is not None and canonical(unit) == canonical(other)
+
+
+def shape(text):
+    """Return a text's form: signs as they are, runs of digits and of letters as one each; hexadecimal ones alike.
+
+    >>> shape("[req-12ab] 8:05"), shape("Ana Li")
+    ('[a-a] 0:0', 'a a')
+    """
+    return re.sub(r"\d+", "0", re.sub(r"(?=\w*[^\W\d_])\w+", "a", text.strip()))
+
+
+def cut_value(unit, other):
+    """Return what stands before the value that differs, the value of the first unit, and what stands behind it.
+
+    >>> cut_value("It is 2026-01-05 now.", "It is 2026-01-17 now.")
+    ('It is ', '2026-01-05', ' now.')
+    """
+    head = next((k for k, (a, b) in enumerate(zip(unit, other, strict=False)) if a != b), min(len(unit), len(other)))
+    most = min(len(unit), len(other)) - head
+    tail = next((k for k in range(most) if unit[len(unit) - 1 - k] != other[len(other) - 1 - k]), most)
+    return widen(unit, head, len(unit) - tail)
+
+
+def widen(unit, start, stop):
+    """Return a unit in three parts, the middle one widened to whole words; signs that end it are left behind it."""
+    while start and _JOINED.match(unit[start - 1]):
+        start -= 1
+    while stop < len(unit) and _JOINED.match(unit[stop]) and not _is_end(unit, stop):
+        stop += 1
+    while stop > start and unit[stop - 1].isspace():
+        stop -= 1
+    return unit[:start], unit[start:stop], unit[stop:]
+
+
+def _is_end(unit, at):
+    """Tell whether a sign ends a sentence rather than stands within a value."""
+    return unit[at] in _ENDS and (at + 1 == len(unit) or unit[at + 1].isspace())
+
+
+def canonical(text):
+    """Return a JSON value of a text in one form, whatever its order and spaces; None if it is no object or list.
+
+    >>> canonical('{"b": [2, 1], "a": 1}') == canonical('{"a":1,"b":[1,2]}')
+    True
+    """
+    text = text.strip().rstrip(",")
+    if text[:1] not in ("{", "["):
+        return None
+    try:
+        return order_value(json.loads(text))
+    except (ValueError, RecursionError):
+        return None
+
+
+def order_value(value):
+    """Return a JSON value as a text that is equal for any order of its keys and lists."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{json.dumps(k)}:{order_value(value[k])}" for k in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(sorted(map(order_value, value))) + "]"
+    return json.dumps(value)

@@ -1,0 +1,145 @@
+"""What to change in prompts so that more is cached: found, estimated, and proved by a replay."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.explain.advice.advise import advise
+from kvprefix.explain.advice.tell import list_requests, tell_site
+from kvprefix.explain.parts import name_requests
+from kvprefix.files.escape import code_markdown, escape_markdown
+from kvprefix.files.paths import InputError, atomic_path
+from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
+from kvprefix.studies.sharing_tables import write_requests
+from kvprefix.studies.table import measure_table
+
+NO_TEXTS = "holds no texts: advice is replayed with changed texts; expected a log of chats or of calls of a server"
+NOTHING_BEGINS_ALIKE = "no prompt begins with a block of an earlier one: nothing is cached as it is"
+
+
+def lint(data, *, outputs=False, capacity=None, progress=True):
+    """Find what to change in the prompts of some data.
+
+    Parameters
+    ----------
+    data : Explained
+        With texts: chats or calls.
+    outputs : bool
+        Whether generated tokens are cached.
+    capacity : int, optional
+        Blocks of an LRU cache in which the fixes are replayed, too.
+    progress : bool
+
+    Returns
+    -------
+    dict
+        `requests`, `prompt_tokens`, `hit_tokens`, `recoverable_tokens` (of all fixes together), `recoverable_share` of
+        the prompt tokens, `estimated_tokens` behind the places where prompts part, `sites` (see `advice.tell`) and
+        `notes`; with a capacity `bounded_recoverable_tokens` and `capacity_blocks`.
+    pandas.DataFrame
+        A row per request, see `advice.tell.list_requests`.
+
+    Raises
+    ------
+    InputError
+        Data that hold no texts.
+    """
+    if data.workload is None:
+        raise InputError(f"{_name(data)}: {NO_TEXTS}")
+    found = advise(
+        data.workload, data.trace, data.walks, data.block_size, outputs=outputs, capacity=capacity, progress=progress
+    )
+    listed, prover = [*found.ranked, *found.unproved], found.trial.prover
+    whole = int(found.prompt_tokens.sum())
+    sites = [tell_site(one, prover.bodies.of(int(data.trace.rows[one.site.pair[0]])), whole) for one in listed]
+    bounded = {} if capacity is None else {
+        "capacity_blocks": capacity, "bounded_recoverable_tokens": sum(one.bounded_tokens for one in found.ranked)
+    }  # fmt: skip
+    facts = {
+        "requests": len(found.hits), "prompt_tokens": whole, "hit_tokens": int(found.hits.sum()),
+        "recoverable_tokens": found.recoverable_tokens, "recoverable_share": found.recoverable_tokens / max(whole, 1),
+        "estimated_tokens": int(found.found.seen.sum()), **bounded, "sites": sites, "notes": _note(data, found),
+    }  # fmt: skip
+    return facts, pd.DataFrame(list_requests(found, name_requests(data.trace)))
+
+
+def _name(data):
+    info = data.trace.info
+    return info.get("trace") or info.get("parameters", {}).get("data") or "the trace"
+
+
+def _note(data, found):
+    """Return what to know before the numbers are read."""
+    one = len(np.unique(data.conversation)) == 1
+    seen, whole = int(found.found.seen.sum()), max(int(found.prompt_tokens.sum()), 1)
+    at_sites = sum(site.site.estimated_tokens for site in [*found.ranked, *found.unproved])
+    rest = seen - at_sites
+    said = f"{rest:,} tokens ({100 * rest / whole:.1f} %) behind a place where prompts part were seen before, but no "
+    quoted = [f"{said}change that was replayed wins them: text that is quoted, or too little of it"] * (rest > 0)
+    return [*[ONE_CONVERSATION] * one, *[NOTHING_BEGINS_ALIKE] * (not found.hits.any()), *quoted]
+
+
+def study_lint(workload, *, outputs=False, capacity=None):
+    """Find what to change in a workload's prompts; kept like other studies.
+
+    Parameters
+    ----------
+    workload : Workload
+        With its parameters: their clock and seed put the requests in order.
+    outputs : bool
+        Whether generated tokens are cached.
+    capacity : int, optional
+        Blocks of an LRU cache in which the fixes are replayed, too.
+
+    Returns
+    -------
+    dict
+        As from `lint`.
+    pandas.DataFrame
+        A row per request.
+    """
+    table = measure_table(workload, "lint", [outputs, capacity], measure_lint, [[(outputs, capacity)]])
+    facts = json.loads(table["facts"].iloc[0])
+    return facts, table.drop(columns="facts")
+
+
+def measure_lint(workload, outputs, capacity):
+    """Return the rows of `study_lint`, with all that is no row in the first one."""
+    facts, rows = lint(open_workload(workload), outputs=outputs, capacity=capacity, progress=False)
+    return rows.assign(facts=[json.dumps(facts), *[""] * (len(rows) - 1)])
+
+
+def write_lint(rows, path):
+    """Write a row per request to a file whose name ends with .csv or .parquet."""
+    if path.suffix == ".csv":
+        write_requests(rows, path)
+        return
+    with atomic_path(path) as temporary:
+        rows.to_parquet(temporary, index=False)
+
+
+def format_lint(facts):
+    """Return a Markdown table of the sites, with a sentence per fix."""
+    from tabulate import tabulate  # takes a tenth of a second
+
+    whole = max(facts["prompt_tokens"], 1)
+    hits, won = (f"{n:,} ({100 * n / whole:.1f} %)" for n in (facts["hit_tokens"], facts["recoverable_tokens"]))
+    head = f"{facts['requests']:,} requests, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
+    if not facts["sites"]:
+        return head
+    rows = [_list_cells(number, one, whole) for number, one in enumerate(facts["sites"], start=1)]
+    headers = ["site", "kind", "where", "example", "values", "changes", "requests", "estimate", "recoverable", "share"]
+    align = ["right", "left", "left", "left", *["right"] * 6]
+    table = tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)
+    fixes = [f"{number}. {escape_markdown(one['fix'])}" for number, one in enumerate(facts["sites"], start=1)]
+    return "\n".join([head, "", table, "", *fixes])
+
+
+def _list_cells(number, one, whole):
+    won = one["recoverable_tokens"]
+    proved = ["not proved", "\u2013"] if won is None else [f"{won:,}", f"{100 * won / whole:.1f} %"]
+    return [
+        str(number), one["kind"], escape_markdown(one["where"]), code_markdown(one["example"]).replace("|", "\\|"),
+        *(f"{one[name]:,}" for name in ("values", "changes", "requests", "estimated_tokens")), *proved,
+    ]  # fmt: skip
