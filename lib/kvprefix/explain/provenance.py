@@ -14,10 +14,11 @@ from kvprefix.blocks.stretches import count_leading
 from kvprefix.cache.replay import replay
 from kvprefix.explain.copies import DUPLICATE, HOLDERS, OTHER_ONLY, find_copies
 from kvprefix.explain.parts import Origins, name_requests
-from kvprefix.explain.said import SYSTEM, TEMPLATE, UNKNOWN, WRITERS
 from kvprefix.explain.walks import cut_blocks, make_walks
 from kvprefix.explain.writers import find_run, find_writers
 from kvprefix.files.checks import check_block_size, check_type
+from kvprefix.files.words import count
+from kvprefix.tokens.marks import SYSTEM, TEMPLATE, UNKNOWN, WRITERS
 from kvprefix.traces.trace import Trace
 
 ORIGINS = ("template", "system_prompt", "own_turns", "duplicate", "other_conversation", "uncached")
@@ -106,7 +107,8 @@ def find_provenance(
 def _note(said, odd):
     if said is None:
         return ["who wrote a message is not known of this trace, nor which conversations are equal"]
-    return [f"who wrote {odd:,} cached tokens is not known: their prompts hold other messages than the log"] * (odd > 0)
+    why = "their message has another role, or their prompt does not show which message they are of"
+    return [f"who wrote {count(odd, 'cached token')} is not known: {why}"] * (odd > 0)
 
 
 def _find_twins(trace, conversation, said):

@@ -1,9 +1,9 @@
 """Who wrote each token of a prompt, and which messages it holds: the one place that knows how messages become tokens.
 
-Tokens that no template wrote are messages, in their order: each run of them is a message. So a prompt's writers are a
-few runs per turn, and a turn lists only the runs of its own tokens. Templates differ from that in three ways, which the
-number of runs shows: a system message that says what the template says by default is the template's; results of tools
-that follow one another may be one run; tools, or a system text beside the messages, are a run before them.
+Of calls, the making of the prompts showed which message each token is of. Of chats of text, tokens that no template
+wrote are messages, in their order: each run of them is one; only a system message that says what the template says by
+default may be the template's, which the number of runs shows. So a prompt's writers are a few runs per turn, and a turn
+lists only the runs of its own tokens.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,8 @@ import numpy as np
 from numba import njit
 
 from kvprefix.blocks.hashing import read_only
-from kvprefix.explain.said import SYSTEM, TEMPLATE, UNKNOWN
+from kvprefix.explain.said import no_runs
+from kvprefix.tokens.marks import SYSTEM, TEMPLATE, UNKNOWN
 
 
 class Writers(NamedTuple):
@@ -27,14 +28,13 @@ class Writers(NamedTuple):
     stops : (n_runs,) ndarray of int64
         Where each ends in its prompt.
     numbers : (n_runs,) ndarray of int64
-        How many of the prompt's messages have begun: a run of a message is of the last of these. With `joins`, results
-        of tools that follow one another count as one.
+        How many of the prompt's messages have begun.
     writers : (n_runs,) ndarray of int8
         Of WRITERS.
+    is_text : (n_runs,) ndarray of bool
+        Whether it is text of the last of these: not the template's, nor that of tools or of an earlier message.
     before : (n_runs, len(WRITERS)) ndarray of int64
         Tokens of each writer in the prompt before the run.
-    joins : (n_rows,) ndarray of bool
-        Whether results of tools that follow one another are one run of the row's prompt.
     is_known : (n_rows,) ndarray of bool
         Whether the prompt holds the messages that it should.
     """
@@ -45,8 +45,8 @@ class Writers(NamedTuple):
     stops: np.ndarray
     numbers: np.ndarray
     writers: np.ndarray
+    is_text: np.ndarray
     before: np.ndarray
-    joins: np.ndarray
     is_known: np.ndarray
 
 
@@ -63,42 +63,51 @@ def find_writers(tokens, said=None):
     -------
     Writers
     """
+    given = no_runs(len(tokens.shared)) if said is None else said.runs
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, read_only(np.asarray(tokens.own_is_template))
-    firsts, stops, numbers, is_template, begun = _cut_runs(*arrays)
-    writers = np.where(is_template, TEMPLATE, UNKNOWN).astype(np.int8)
-    joins, is_known = np.zeros((2, len(begun)), bool)
+    firsts, stops, numbers, writers, is_text, begun = _cut_runs(*arrays, given)
+    is_known = given.is_known.copy()
     if said is not None:
-        joins, is_known, extra = _align(begun, tokens.parent, said)
-        _name_writers(firsts, numbers, said, joins, is_known, extra, writers)
+        extra = _align(begun, tokens.parent, said, is_known)
+        _name_writers(firsts, numbers, said, (is_known, extra), writers, is_text)
     before = _count_before(tokens.parent, tokens.shared, firsts, stops, writers)
-    return Writers(tokens.parent, tokens.shared, firsts, stops, numbers, writers, before, joins, is_known)
+    return Writers(tokens.parent, tokens.shared, firsts, stops, numbers, writers, is_text, before, is_known)
 
 
 @njit(cache=True, nogil=True)
-def _cut_runs(parent, shared, own_offsets, is_template):
+def _cut_runs(parent, shared, own_offsets, is_template, given):
     """Return the runs, and how many of messages each row's whole prompt has."""
-    firsts, most = np.zeros(len(shared) + 1, np.int64), 1
+    firsts, most = np.zeros(len(shared) + 1, np.int64), len(given.stops) + 1
     for row in range(len(shared)):
         most += own_offsets[row + 1] > own_offsets[row]
         for k in range(own_offsets[row] + 1, own_offsets[row + 1]):
             most += is_template[k] != is_template[k - 1]
-    stops, numbers, flags = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
+    stops, numbers = np.empty(most, np.int64), np.empty(most, np.int64)
+    writers, is_text = np.empty(most, np.int8), np.empty(most, np.bool_)
     n, all_begun = 0, np.zeros(len(shared), np.int64)
     for row in range(len(shared)):
         begun, was_template, at = 0, True, shared[row]
         if at > 0:
             run = find_run(at - 1, parent[row], parent, shared, firsts, stops)
-            begun, was_template = numbers[run], flags[run]
+            begun, was_template = numbers[run], writers[run] == TEMPLATE
+        there, g = given.is_there[row], given.firsts[row] - 1
+        stop = at  # of the given run
         for k in range(own_offsets[row], own_offsets[row + 1]):
-            if k == own_offsets[row] or is_template[k] != was_template:
-                begun += was_template and not is_template[k]
+            begins = k == own_offsets[row] or is_template[k] != is_template[k - 1]
+            while there and at >= stop:
+                g, begins = g + 1, True
+                stop = given.stops[g]
+            if begins:
+                message = given.messages[g] if there else begun + (was_template and not is_template[k])
+                begun = max(begun, message)
                 was_template = is_template[k]
-                numbers[n], flags[n] = begun, was_template
+                writers[n] = TEMPLATE if was_template else given.writers[g] if there else UNKNOWN
+                numbers[n], is_text[n] = begun, 0 < message == begun and writers[n] != TEMPLATE
                 n += 1
             at += 1
             stops[n - 1] = at
         firsts[row + 1], all_begun[row] = n, begun
-    return firsts, stops[:n].copy(), numbers[:n].copy(), flags[:n].copy(), all_begun
+    return firsts, stops[:n].copy(), numbers[:n].copy(), writers[:n].copy(), is_text[:n].copy(), all_begun
 
 
 @njit(cache=True, nogil=True)
@@ -110,44 +119,40 @@ def find_run(at, row, parent, shared, firsts, stops):
 
 
 @njit(cache=True, nogil=True)
-def _align(begun, parent, said):
-    """Compare the runs of each row's prompt with its messages: whether results of tools are joined, whether the runs
-    are the messages, and how many more runs come first (fewer, if system messages are the template's).
+def _align(begun, parent, said, is_known):
+    """Compare the runs of each row of text with its messages; say in `is_known` whether the runs are the messages.
+
+    Returns
+    -------
+    (n_rows,) ndarray of int64
+        How many fewer runs than messages a prompt has, as a number below 0: so many system messages are the template's.
     """
-    n = len(said.counts)
-    joins, is_known, extra = np.zeros(n, np.bool_), np.zeros(n, np.bool_), np.zeros(n, np.int64)
-    for row in range(n):
+    extra = np.zeros(len(said.counts), np.int64)
+    for row in range(len(said.counts)):
+        if said.runs.is_there[row]:
+            continue
         first, last = said.firsts[row], said.firsts[row] + said.counts[row]
-        system = 0
-        while first + system < last and said.roles[first + system] == SYSTEM:
+        system = first
+        while system < last and said.roles[system] == SYSTEM:
             system += 1
-        more = begun[row] - said.counts[row], begun[row] - (said.groups[last] - said.groups[first])
-        before = extra[parent[row]] if parent[row] >= 0 else 0
-        for step in range(4):  # as many as in the turn before; none; one that comes first; messages of the template
-            for joined in range(2):
-                one = more[joined]
-                fits = (one == before, one == 0, one == 1 and system == 0, -system <= one < 0)[step]
-                if fits and not is_known[row]:
-                    joins[row], is_known[row], extra[row] = joined, True, one
-    return joins, is_known, extra
+        more = begun[row] - said.counts[row]
+        is_known[row] = first - system <= more <= 0
+        extra[row] = more if is_known[row] else 0
+    return extra
 
 
 @njit(cache=True, nogil=True)
-def _name_writers(firsts, numbers, said, joins, is_known, extra, writers):
+def _name_writers(firsts, numbers, said, aligned, writers, is_text):
     """Name the writers of messages, and number their runs as the messages are, in place."""
+    is_known, extra = aligned
     for row in range(len(said.counts)):
-        if not is_known[row]:
+        if said.runs.is_there[row] or not is_known[row]:
             continue
-        first = said.firsts[row]
         for run in range(firsts[row], firsts[row + 1]):
-            numbers[run] = max(numbers[run] - extra[row], 0)
-            if writers[run] == TEMPLATE:
-                continue
-            place = first + numbers[run] - 1
-            if joins[row]:
-                groups = said.groups[first + 1 : first + said.counts[row] + 1]
-                place = first + np.searchsorted(groups, said.groups[first] + numbers[run])
-            writers[run] = said.roles[place] if numbers[run] > 0 else SYSTEM
+            numbers[run] -= extra[row]
+            if writers[run] != TEMPLATE and numbers[run] > 0:
+                writers[run] = said.roles[said.firsts[row] + numbers[run] - 1]
+            is_text[run] &= numbers[run] > 0
 
 
 @njit(cache=True, nogil=True)
@@ -174,7 +179,9 @@ def _count_before(parent, shared, firsts, stops, writers):
 
 @njit(cache=True, nogil=True)
 def find_text_end(row, number, length, of):
-    """Return where the text of a prompt's message ends, in tokens; `number` counts from 1. 0 if no token is its own.
+    """Return where the text of a prompt's message ends, in tokens; `number` counts from 1.
+
+    If no token is of it, that is the end of the message before; 0 if there is none.
 
     Parameters
     ----------
@@ -187,9 +194,9 @@ def find_text_end(row, number, length, of):
     while row >= 0 and number > 0:
         first, last = of.firsts[row], of.firsts[row + 1]
         run = first + np.searchsorted(of.numbers[first:last], number, side="right") - 1
-        while run >= first and of.numbers[run] == number and of.writers[run] == TEMPLATE:
+        while run >= first and not of.is_text[run]:
             run -= 1
-        if run >= first and of.numbers[run] == number:
+        if run >= first:
             return min(of.stops[run], limit)
         limit = min(limit, of.shared[row])
         row = of.parent[row]
@@ -219,20 +226,16 @@ def find_known_messages(rows, prompt_tokens, said, writers):
 
 @njit(cache=True, nogil=True)
 def _find_known(rows, prompt_tokens, said, writers):
-    is_known = np.zeros(said.chains.max() + 1 if len(said.chains) else 0, np.bool_)
-    ends = np.zeros(len(rows), np.int64)
+    is_known, ends = np.zeros(len(said.up), np.bool_), np.zeros(len(rows), np.int64)
     for i in range(len(rows)):
         row = rows[i]
-        first, known = said.firsts[row], said.counts[row]
-        while known > 0 and not is_known[said.chains[first + known - 1]]:
-            known -= 1
-        if known > 0 and writers.is_known[row]:
-            number = known
-            if writers.joins[row]:  # of joined results of tools only the last one has an end
-                number = said.groups[first + known] - said.groups[first]
-                is_inside = known < said.counts[row] and said.groups[first + known + 1] == said.groups[first + known]
-                number -= is_inside
-            ends[i] = find_text_end(row, number, prompt_tokens[i], writers)
-        for k in range(known, said.counts[row] + said.has_reply[row]):
-            is_known[said.chains[first + k]] = True
+        node = said.nodes[row]
+        while node >= 0 and not is_known[node]:
+            node = said.up[node]
+        if node >= 0 and writers.is_known[row]:
+            ends[i] = find_text_end(row, said.depths[node], prompt_tokens[i], writers)
+        node = said.replies[row]
+        while node >= 0 and not is_known[node]:
+            is_known[node] = True
+            node = said.up[node]
     return ends

@@ -11,13 +11,13 @@ from kvprefix.explain.request import (
     find_nearest_listed,
     read_row,
 )
-from kvprefix.explain.said import TEMPLATE, WRITERS
 from kvprefix.explain.walks import cut_blocks
 from kvprefix.explain.writers import find_run
 from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.studies.explain import explain_misses, explain_provenance
+from kvprefix.tokens.marks import TEMPLATE, WRITERS
 
 BEFORE, AFTER = 12, 24  # tokens that are shown before and after the place where two prompts part
 MOST_TURNS = 12

@@ -15,6 +15,8 @@ from kvprefix.servers.dialogs import calls_of
 from kvprefix.tokens.calls import count_equal, encode_calls, share_messages
 from kvprefix.tokens.encode import PART_SCHEMA, make_lists
 from kvprefix.tokens.messages import add_up
+from kvprefix.tokens.talks import list_new
+from kvprefix.tokens.written import SAID_FIELDS, WRITTEN_FIELDS
 
 CALL_FIELDS = (
     pa.field("parent", pa.int32()),  # an earlier row of the part whose prompt begins like this one; -1 for none
@@ -31,6 +33,8 @@ CALL_FIELDS = (
     pa.field("usage_prompt", pa.int64()),  # tokens that the provider counted
     pa.field("usage_cached", pa.int64()),
     pa.field("usage_output", pa.int64()),
+    *WRITTEN_FIELDS,
+    *SAID_FIELDS,
 )
 CALL_SCHEMA = pa.schema([*PART_SCHEMA, *CALL_FIELDS])
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode
@@ -69,11 +73,12 @@ def encode_call_part(items, chat, server="vllm"):
         calls += made
         keys += [one.session if isinstance(item, Call) else None for one in made]
     calls = share_messages(calls)
-    encoded = encode_calls(calls, chat, server)
+    encoded = encode_calls(calls, chat, server, who=True)
     kept = encoded.table["call"].to_numpy()
     sessions = _number_sessions([calls[k] for k in kept], encoded.table["parent"].to_numpy())
     order = np.argsort(sessions, kind="stable")
     table = _sort_table(encoded.table, order)
+    who = _list_who(encoded, order)
     rows = [(calls[kept[k]], keys[kept[k]]) for k in order]
     note = {
         "refused": {reason: list(lost) for reason, lost in encoded.refused.items()},
@@ -83,7 +88,7 @@ def encode_call_part(items, chat, server="vllm"):
         "salted": sum(bool(call.body.get("cache_salt")) for call, _ in rows),
         "models": sorted({str(call.model) for call, _ in rows if call.model is not None}),
     }
-    return _make_table(rows, sessions[order], table), note
+    return _make_table(rows, sessions[order], table, who), note
 
 
 def _number_sessions(calls, parents):
@@ -106,7 +111,20 @@ def _sort_table(table, order):
     return table.set_column(table.schema.get_field_index("parent"), "parent", parents)
 
 
-def _make_table(rows, sessions, table):
+def _list_who(encoded, order):
+    """Return the columns that say which messages the rows hold, by name, in the order of the rows."""
+    said = [encoded.said[k] for k in order]
+    new = [list_new(one.keys, said[k - 1].keys if k else []) for k, one in enumerate(said)]
+    runs = [column.take(pa.array(order)) for column in encoded.runs]
+    return {
+        **{field.name: column for field, column in zip(WRITTEN_FIELDS, runs, strict=True)},
+        "said_before": [n for n, _ in new],
+        "said_prompt": [len(one.writers) for one in said],
+        "said_keys": [keys for _, keys in new],
+    }
+
+
+def _make_table(rows, sessions, table, who):
     calls = [call for call, _ in rows]
     turns = np.arange(len(rows)) - np.searchsorted(sessions, sessions)
     chained = [_add_to_chain(calls, k, sessions[k - 1] == sessions[k] if k else False) for k in range(len(calls))]
@@ -134,6 +152,7 @@ def _make_table(rows, sessions, table):
         "begins_chain": [begins for begins, _ in chained],
         "head": heads.dictionary_encode(),
         **{f"usage_{name}": [getattr(call.usage, name) for call in calls] for name in ("prompt", "cached", "output")},
+        **who,
     }
     arrays = [_make_array(columns[field.name], field.type) for field in CALL_SCHEMA]
     return pa.table(arrays, schema=CALL_SCHEMA)

@@ -21,10 +21,13 @@ from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.chat import TemplateRefusal
 from kvprefix.tokens.encode import encode_pieces, make_lists
 from kvprefix.tokens.facts import find_facts
+from kvprefix.tokens.marks import render_marked
 from kvprefix.tokens.messages import add_up
 from kvprefix.tokens.render import NO_DAY, render_prompt
 from kvprefix.tokens.replies import Replies
+from kvprefix.tokens.talks import Talks
 from kvprefix.tokens.threads import Threads
+from kvprefix.tokens.written import list_runs, number_cuts
 
 CALL_SCHEMA = pa.schema(
     [
@@ -72,6 +75,8 @@ class Encoded(NamedTuple):
     hidden : dict of str to int
         Prompts with `tools`, `tool_calls`, `reasoning` or `documents` under a template that never looks at them: the
         server drops them, too.
+    said : list of Said
+        The messages of each row, if they were asked for, and `runs`, the columns `written.WRITTEN_FIELDS`.
     """
 
     table: pa.Table
@@ -79,9 +84,11 @@ class Encoded(NamedTuple):
     replies_refused: dict
     undated: int
     hidden: dict
+    said: list = ()
+    runs: list = ()
 
 
-def encode_calls(calls, chat, server="vllm"):
+def encode_calls(calls, chat, server="vllm", *, who=False):
     """Tokenise calls.
 
     Parameters
@@ -93,6 +100,8 @@ def encode_calls(calls, chat, server="vllm"):
     chat : Chat
     server : str
         Whose rules make a prompt of a body, see `servers.rules.SERVERS`.
+    who : bool
+        Whether to find which message each token is of, and what the messages say.
 
     Returns
     -------
@@ -105,7 +114,7 @@ def encode_calls(calls, chat, server="vllm"):
     """
     plain, with_tools = (_Way(one, find_facts(one), server, Memo()) for one in _list_chats(chat))
     threads, replies = Threads(chat), Replies(chat, plain.facts)
-    numbers, refused, unrendered, undated, hidden = [], {}, {}, 0, Counter()
+    numbers, refused, unrendered, undated, hidden, said, talks = [], {}, {}, 0, Counter(), [], Talks()
     for number, call in enumerate(calls):
         now, way = find_day(call), with_tools if has_tools(call) else plain
         try:
@@ -114,15 +123,19 @@ def encode_calls(calls, chat, server="vllm"):
         except (Refused, TemplateRefusal) as refusal:
             _count(refused, call, refusal)
             continue
-        threads.add(call.session, text)
+        threads.add(call.session, text, render_marked(way.chat, prompt, text, now) if who else None)
         numbers.append(number)
+        said += [talks.say(prompt, call.api, way.memo)] if who else []
         undated += call.start_s is None and "strftime_now" in (way.chat.source or "")
         hidden.update(_list_hidden(prompt, way.chat.source))
         try:
-            _add_reply(replies, len(numbers) - 1, call, prompt, text, threads.lasts[-1], way, now)
+            answered = _add_reply(replies, len(numbers) - 1, call, prompt, text, threads.lasts[-1], way, now)
+            if who and answered is not None:
+                said[-1] = said[-1].answer(talks.say(answered, call.api, way.memo))
         except (Refused, TemplateRefusal) as refusal:
             _count(unrendered, call, refusal)
-    return Encoded(_make_table(numbers, threads, replies, chat), refused, unrendered, undated, dict(hidden))
+    table, runs = _make_table(numbers, threads, replies, chat, said)
+    return Encoded(table, refused, unrendered, undated, dict(hidden), said, runs)
 
 
 class _Way(NamedTuple):
@@ -212,9 +225,9 @@ def _count(lost, call, refusal):
 
 
 def _add_reply(replies, row, call, prompt, text, last, way, now):
-    """Add what the template writes for a call's reply, if the log has one."""
+    """Add what the template writes for a call's reply, if the log has one; return the Prompt with the reply."""
     if not call.reply:
-        return
+        return None
     body = add_reply(call.api, call.body, call.reply)
     answered = make_prompt(call.api, body, way.facts, way.server, answered=True, memo=way.memo)
     replies.add(
@@ -222,19 +235,23 @@ def _add_reply(replies, row, call, prompt, text, last, way, now):
         lambda generation: render_prompt(way.chat, answered._replace(generation=generation), now),
         lambda: render_prompt(way.chat, prompt._replace(generation=False), now),
     )  # fmt: skip
+    return answered
 
 
-def _make_table(calls, threads, replies, chat):
+def _make_table(calls, threads, replies, chat, said):
     """Encode all pieces, and put prompts and replies together."""
     numbers = threads.numbers
     whole = replies.number(numbers)
     lasts = [numbers[last] if last else -1 for _, last, _ in replies.found]
-    ids, stops, is_template = encode_pieces(numbers, len(numbers), chat)
+    n_pieces = len(numbers)
+    number_cuts(threads)
+    ids, stops, is_template = encode_pieces(numbers, n_pieces, chat)
     pieces, lengths = np.array(threads.pieces, np.int64), np.diff(stops)
     ends = add_up(lengths[pieces])  # where the tokens of each node begin, among all that are stored
     own = np.repeat(stops[pieces] - ends[:-1], lengths[pieces]) + np.arange(ends[-1])
     parents, shared = _find_parents(threads, ends)
     offsets = ends[threads.offsets]
+    runs = list_runs(threads, said, shared.copy(), (ids, stops)) if said else []
     if not chat.is_fenced:
         kept = _share_beginnings(threads, parents, shared, (offsets, ids[own]))
         own, offsets = own[kept], add_up(kept)[offsets]
@@ -243,7 +260,8 @@ def _make_table(calls, threads, replies, chat):
         calls, parents, shared, make_lists(offsets, ids[own]), make_lists(offsets, is_template[own]),
         make_lists(output_offsets, output), kinds,
     ]  # fmt: skip
-    return pa.table([pa.array(column, CALL_SCHEMA.types[k]) for k, column in enumerate(columns)], schema=CALL_SCHEMA)
+    arrays = [pa.array(column, CALL_SCHEMA.types[k]) for k, column in enumerate(columns)]
+    return pa.table(arrays, schema=CALL_SCHEMA), runs
 
 
 def _find_parents(threads, ends):

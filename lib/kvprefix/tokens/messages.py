@@ -29,6 +29,9 @@ class Messages:
         Of calls: the chain of each row of the tokens.
     heads : pyarrow.ChunkedArray of str, optional
         Of calls: for each row, its API and the rest of its body, a JSON list of the two; null for a conversation.
+    rendered : pyarrow.Table, optional
+        Of calls: for each row, which messages its prompt holds as the template gets them, and which of its tokens are
+        of which, see `call_parts`; nulls for a conversation.
     """
 
     content: np.ndarray
@@ -36,6 +39,7 @@ class Messages:
     firsts: np.ndarray
     chains: np.ndarray | None = None
     heads: object = None
+    rendered: object = None
 
     def first(self, conversation, count):
         """Return a conversation's first `count` messages, comma-separated, as bytes."""

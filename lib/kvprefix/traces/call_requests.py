@@ -7,6 +7,7 @@ from kvprefix.conversations.records import is_time_name, make_unique
 from kvprefix.files.words import count
 from kvprefix.tokens.arrays import Tokens
 from kvprefix.tokens.messages import Messages, add_up
+from kvprefix.tokens.written import RENDERED
 from kvprefix.traces.trace import LOG_COLUMNS
 
 NO_NOTES = {  # of parts without calls
@@ -63,7 +64,8 @@ def make_call_requests(joined):
 
 def _take_rows(joined):
     """Return the joined rows as a frame, with the columns of calls also where a part of texts has none."""
-    rows = joined.rows.drop_columns([name for name in ("head",) if name in joined.rows.column_names]).to_pandas()
+    left = {"head", *RENDERED} & {*joined.rows.column_names}
+    rows = joined.rows.drop_columns([*left]).to_pandas()
     for name in {*LOG_COLUMNS, "parent", "order", "begins_chain"} - {*rows}:
         rows[name] = np.nan
     for name in {"session", "parent_session", "name"} - {*rows}:
@@ -95,9 +97,13 @@ def _chain_messages(joined):
     if "begins_chain" in joined.rows.column_names:
         given = joined.rows["begins_chain"].to_pandas()
         begins, heads = np.where(given.isna(), begins, given.eq(True)), joined.rows["head"]
+    names, rendered = joined.rows.column_names, None
+    if set(RENDERED) <= {*names}:
+        rendered = joined.rows.select(RENDERED)
     chains = np.cumsum(begins) - 1
     counts = np.bincount(chains, joined.rows["said_lengths"].to_numpy()).astype(np.int64)
-    return Messages(joined.arrays["said"], add_up(joined.arrays["said_lengths"]), add_up(counts), chains, heads)
+    said, lengths = joined.arrays["said"], joined.arrays["said_lengths"]
+    return Messages(said, add_up(lengths), add_up(counts), chains, heads, rendered)
 
 
 def describe_calls(dataset, note, requests):

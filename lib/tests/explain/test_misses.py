@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from places import CARRIED
 
 from kvprefix.explain.misses import CLASSES, find_misses, know
-from kvprefix.explain.said import TEMPLATE, UNKNOWN, Said
+from kvprefix.explain.said import Said, no_runs
 from kvprefix.explain.writers import Writers
+from kvprefix.tokens.marks import TEMPLATE, UNKNOWN
 from kvprefix.traces.trace import make_trace_of
 
 HAND = json.loads((CARRIED / "miss_hand_cases.json").read_text())
@@ -32,13 +33,16 @@ def read_hand_messages(requests):
     """Return the Said and the Writers of hand cases, whose messages are named, with the ends of their texts."""
     names = [[name for name, _ in one.get("msgs", [])] for one in requests]
     listed = [some + ([one["reply"]] if "reply" in one else []) for some, one in zip(names, requests, strict=True)]
-    chains = [tuple(some[: k + 1]) for some in listed for k in range(len(some))]
-    numbers = {chain: number for number, chain in enumerate(dict.fromkeys(chains))}
-    firsts = np.cumsum([0, *map(len, listed)])[:-1]
+    numbers = {(): -1}
+    for some in listed:
+        for k in range(len(some)):
+            numbers.setdefault(tuple(some[: k + 1]), len(numbers) - 1)
+    lists = list(numbers)[1:]
+    none = np.zeros(len(requests), np.int64)
     said = Said(
-        np.full(len(chains), UNKNOWN), np.array([numbers[chain] for chain in chains], np.int64),
-        np.arange(len(chains) + 1), firsts,
-        np.array(list(map(len, names))), np.array(["reply" in one for one in requests]), np.arange(len(requests)),
+        np.array([numbers[tuple(some)] for some in names]), np.array([numbers[tuple(some)] for some in listed]),
+        np.array([numbers[one[:-1]] for one in lists], np.int64), np.array(list(map(len, lists)), np.int64),
+        np.arange(len(requests)), np.zeros(0, np.int8), none, none, no_runs(len(requests)),
     )  # fmt: skip
     runs, begins = [], [0]
     for one in requests:
@@ -46,10 +50,9 @@ def read_hand_messages(requests):
         runs += [*texts, (len(one["prompt"]), len(texts), TEMPLATE)]
         begins.append(len(runs))
     stops, counted, writers = (np.array(column) for column in zip(*runs, strict=True))
-    none = np.zeros(len(requests), np.int64)
     return said, Writers(
-        none - 1, none, np.array(begins), stops, counted, writers.astype(np.int8), np.zeros((len(runs), 6), np.int64),
-        none > 0, none == 0,
+        none - 1, none, np.array(begins), stops, counted, writers.astype(np.int8), writers == UNKNOWN,
+        np.zeros((len(runs), 6), np.int64), none == 0,
     )  # fmt: skip
 
 
@@ -74,9 +77,9 @@ def test_causes_are_those_of_the_twin(requests, block_size, outputs, capacity):
     assert by_name(found) == class_tokens(requests, block_size, outputs, capacity)
 
 
-@given(small_chats(), st.integers(1, 7), st.booleans(), st.sampled_from([1, 3, 6]))
-def test_causes_on_two_replicas_are_those_of_the_twin(requests, block_size, outputs, capacity):
+@given(small_chats(), st.integers(1, 7), st.booleans(), st.sampled_from([None, 1, 3, 6]))
+def test_causes_on_replicas_are_those_of_the_twin(requests, block_size, outputs, capacity):
     trace, said = make_library_form(requests)
     replicas = np.array([one.replica for one in requests])
     (found,) = find_misses(know(trace, block_size, said, outputs=outputs), [capacity], replicas=replicas)
-    assert by_name(found) == class_tokens(requests, block_size, outputs, capacity, replicas=2)
+    assert by_name(found) == class_tokens(requests, block_size, outputs, capacity, replicas=3)

@@ -9,8 +9,9 @@ from twin import small_traces
 
 from kvprefix.explain.copies import FIRSTS, HOLDERS
 from kvprefix.explain.provenance import ORIGINS, find_provenance
-from kvprefix.explain.said import USER, WRITERS, Said
+from kvprefix.explain.said import Said, no_runs
 from kvprefix.explain.writers import find_text_end, find_writers
+from kvprefix.tokens.marks import USER, WRITERS
 from kvprefix.traces.trace import make_trace_of
 
 
@@ -45,9 +46,8 @@ def test_writers_of_chats(requests):
     for row, one in zip(trace.rows, requests, strict=True):
         assert spread(writers, row, len(one.prompt)) == one.writers
         assert writers.is_known[row]
-        if not writers.joins[row]:
-            ends = [find_text_end(row, k + 1, len(one.prompt), writers) for k in range(len(one.messages))]
-            assert ends == [end for _, end in one.messages]
+        ends = [find_text_end(row, k + 1, len(one.prompt), writers) for k in range(len(one.messages))]
+        assert ends == [end for _, end in one.messages]
 
 
 @given(small_traces(in_order=True))
@@ -80,7 +80,8 @@ def test_sessions_are_duplicates_if_all_their_lists_of_messages_are(last, origin
     trace = make_trace_of([[1, 2, 3], [5, 6, 7], [1, 2, 3], [5, 6, 7]])
     trace.requests["conversation_index"] = [0, 0, 1, 1]
     one, four = np.ones(4, np.int64), np.arange(4)
-    said = Said((USER * one).astype(np.int8), four, np.arange(5), four, one, one < 1, np.array([5, 6, 5, last]))
+    twins, users = np.array([5, 6, 5, last]), np.full(4, USER, np.int8)
+    said = Said(four, four, -one, one, twins, users, four, one, no_runs(4))
     assert find_provenance(trace, 2, said).totals()[origin] == 4
 
 

@@ -9,9 +9,9 @@ from places import CARRIED, SHARED
 
 from kvprefix.explain.copies import FIRSTS, HOLDERS
 from kvprefix.explain.listed import find_listed_misses, find_listed_provenance
-from kvprefix.explain.said import WRITERS
 from kvprefix.formats.read import read_trace
 from kvprefix.studies.explain import explain_misses, explain_provenance, open_workload
+from kvprefix.tokens.marks import WRITERS
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
 

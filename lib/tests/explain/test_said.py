@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from kvprefix.explain.said import WRITERS, read_said
+from kvprefix.explain.said import read_said
 from kvprefix.tokens.arrays import make_tokens
+from kvprefix.tokens.marks import WRITERS
 from kvprefix.tokens.messages import Messages, add_up
 
 BRIEF, EMPTY = {"role": "system", "content": "Be brief."}, {"role": "assistant", "content": ""}
@@ -39,10 +40,11 @@ def test_writers_of_messages_as_they_were_sent():
         "system", "user", "assistant", "system", "user", "assistant",
     ]  # fmt: skip
     # a reply is the message after the prompt, if there are tokens of it; the second conversation has none after it
-    assert said.has_reply.tolist() == [True, False, False, True]
+    # a reply is the message after the prompt, if there are tokens of it; the second conversation has none after it
+    assert (said.replies != said.nodes).tolist() == [True, False, False, True]
+    assert said.depths[said.nodes].tolist() == [2, 8, 2, 2] and said.up[said.replies[0]] == said.nodes[0]
     # the third is the first again; the fourth differs from its second message on
     assert said.twins[0] == said.twins[2] != said.twins[3]
-    chains = [said.chains[first : first + 3].tolist() for first in said.firsts]
-    assert chains[0] == chains[2] and chains[0][0] == chains[3][0]
-    assert not set(chains[0][1:]) & set(chains[3][1:])  # equal replies after other messages are others
-    assert said.groups.tolist()[:9] == [0, 1, 2, 3, 4, 5, 6, 6, 7]  # the second tool's result follows the first
+    assert said.nodes[0] == said.nodes[2] != said.nodes[3]
+    assert said.up[said.nodes[0]] == said.up[said.nodes[3]]
+    assert said.replies[0] != said.replies[3]  # equal replies after other messages are others

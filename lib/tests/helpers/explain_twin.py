@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
-from kvprefix.explain.said import read_said
+from kvprefix.explain.said import Runs, read_said
 from kvprefix.tokens.arrays import Tokens
+from kvprefix.tokens.marks import BY_ROLE, TEMPLATE
 from kvprefix.tokens.messages import make_messages
 from kvprefix.traces.trace import Trace, number_contexts
 
@@ -20,13 +21,20 @@ class Template(NamedTuple):
     """How prompts of a chat are written.
 
     `joins` puts results of tools that follow one another behind one head, `tools` is a text before all messages if none
-    is a system's, and `hides` says that the template's own text is that of the system message.
+    is a system's, `hides` says that the template's own text is that of the system message, and `stamp` stands before
+    the last message, as the template's own.
     """
 
     first: int
     joins: bool = False
     tools: tuple = ()
     hides: bool = False
+    stamp: tuple = ()
+
+    @property
+    def is_of_calls(self):
+        """Whether runs of tokens do not tell which message they are of: the making of the prompt must."""
+        return self.joins or bool(self.tools)
 
 
 class Request(NamedTuple):
@@ -37,6 +45,7 @@ class Request(NamedTuple):
     prompt: list
     output: list
     writers: list  # of each prompt token: "template" or a role
+    runs: list | None  # (stop, message, role) of each run of tokens of one message; None if the flags tell
     messages: list  # (role, text) of each message in the prompt, and where its text ends
     reply: tuple | None
     everything: tuple  # all messages of the conversation
@@ -45,23 +54,39 @@ class Request(NamedTuple):
 
 
 def render(messages, template):
-    """Return a prompt, the writer of each token, and where the text of each message ends.
+    """Return a prompt, the writer and the message of each token, and where the text of each message ends.
 
-    A message that another one is joined to has no end of its own: the one before has.
+    A message that is the template's own text has no end; the one before has, if there is one. Messages count from 1 on;
+    0 is the text of tools, -1 what is of none.
     """
-    tokens, writers, ends = [template.first], ["template"], []
+    tokens, writers, said, ends = [template.first], ["template"], [-1], []
+
+    def write(texts, writer, message):
+        tokens.extend(texts)
+        writers.extend([writer] * len(texts))
+        said.extend([message] * len(texts))
+
     if template.tools and messages[0][0] != "system":
-        tokens += [SYSTEM, *template.tools, END]
-        writers += ["template", *["system"] * len(template.tools), "template"]
+        write([SYSTEM], "template", -1)
+        write(template.tools, "system", 0)
+        write([END], "template", -1)
     for place, (role, text) in enumerate(messages):
         roles = [messages[place - 1][0] if place else "", *(one[0] for one in messages[place + 1 : place + 2])]
         after, before = (template.joins and one == "tool" == role for one in [*roles, ""][:2])
         writer = "template" if template.hides and place == 0 and role == "system" else role
-        tokens += [*[HEADS[role]] * (not after), *text, *[END] * (not before)]
-        writers += [*["template"] * (not after), *[writer] * len(text), *["template"] * (not before)]
-        last = ends[-1] if ends else 0
-        ends.append(last if before else 0 if writer == "template" else len(tokens) - 1)
-    return [*tokens, ASSISTANT], [*writers, "template"], ends
+        write(template.stamp if place == len(messages) - 1 and not after else (), "template", -1)
+        write([] if after else [HEADS[role]], "template", -1)
+        write(text, writer, place + 1)
+        ends.append((ends[-1] if ends else 0) if writer == "template" else len(tokens))
+        write([] if before else [END], "template", -1)
+    write([ASSISTANT], "template", -1)
+    return tokens, writers, said, ends
+
+
+def list_runs(said, messages):
+    """Return where runs of tokens of one message end, the message, and its role."""
+    last = [k for k in range(len(said)) if k + 1 == len(said) or said[k] != said[k + 1]]
+    return [(k + 1, said[k], {-1: "template", 0: "system"}.get(said[k]) or messages[said[k] - 1][0]) for k in last]
 
 
 TEXTS = st.lists(st.sampled_from([7, 8]), min_size=1, max_size=3).map(tuple)
@@ -82,17 +107,20 @@ def small_chats(draw):
             talk = [*talk, ("assistant", draw(TEXTS))]
         talk = talk[: len(talk) - (len(talk) > 1 and talk[-2][0] == "user" and draw(st.booleans()))]
         talks.append(talk)
-        way = Template(BEGIN, draw(st.booleans()), draw(st.sampled_from([(), (8, 7)])), draw(st.booleans()))
+        way = Template(
+            BEGIN, draw(st.booleans()), draw(st.sampled_from([(), (8, 7)])), draw(st.booleans()),
+            draw(st.sampled_from([(), (), (DATED,)])),
+        )  # fmt: skip
         thinks, salted = draw(st.booleans()), draw(st.sampled_from([None, None, "salt"]))
         ends = [k + 1 for k, (role, _) in enumerate(talk) if role == "user"]
         for turn, end in enumerate(ends):
             first = draw(st.sampled_from([BEGIN, BEGIN, BEGIN, DATED]))
-            prompt, writers, stops = render(talk[:end], way._replace(first=first))
+            prompt, writers, said, stops = render(talk[:end], way._replace(first=first))
             reply = talk[end] if end < len(talk) else None
             output = [] if reply is None else [*[THINK] * thinks, *reply[1], END]
+            runs, ended = list_runs(said, talk) if way.is_of_calls else None, list(zip(talk[:end], stops, strict=True))
             requests.append(Request(
-                number, turn, prompt, output, writers, list(zip(talk[:end], stops, strict=True)), reply, tuple(talk),
-                salted, draw(st.integers(0, 1)),
+                number, turn, prompt, output, writers, runs, ended, reply, tuple(talk), salted, draw(st.integers(0, 2))
             ))  # fmt: skip
     return [requests[k] for k in draw(st.permutations(range(len(requests))))] if draw(st.booleans()) else requests
 
@@ -110,7 +138,7 @@ def make_library_form(requests):
     for row, one in enumerate(rows):
         continues = row > 0 and rows[row - 1].conversation == one.conversation
         parent.append(row - 1 if continues else -1)
-        shared.append(share_prefix(rows[row - 1].prompt, one.prompt) if continues else 0)
+        shared.append(share_prefix(*map(_spread, rows[row - 1 : row + 1])) if continues else 0)
     own = [one.prompt[n:] for one, n in zip(rows, shared, strict=True)]
     flags = [[writer == "template" for writer in one.writers[n:]] for one, n in zip(rows, shared, strict=True)]
     outputs = [one.output for one in rows]
@@ -129,10 +157,32 @@ def make_library_form(requests):
     for one in rows:
         talks[one.conversation] = [(role, " ".join(map(str, text))) for role, text in one.everything]
     said = read_said(SimpleNamespace(messages=make_messages(talks), requests=table, tokens=tokens))
+    said = said._replace(runs=_make_runs(rows))
     places = np.argsort(order)
     arrived = table.iloc[places].assign(arrival_s=np.arange(len(rows)) / 4).reset_index(drop=True)
     contexts = number_contexts([one.context for one in requests])
     return Trace(arrived, places, tokens, {}, contexts), said
+
+
+def _spread(request):
+    """Return a prompt's tokens, each with the message that it is of."""
+    of = [request.runs and message for message in _list_messages(request)]
+    return list(zip(request.prompt, of, strict=True))
+
+
+def _list_messages(request):
+    runs = request.runs or [(len(request.prompt), None, None)]
+    return [next(message for stop, message, _ in runs if k < stop) for k in range(len(request.prompt))]
+
+
+def _make_runs(rows):
+    """Return the Runs of requests that have them."""
+    runs = [one.runs or [] for one in rows]
+    flat = [run for some in runs for run in some]
+    writers = [{"template": TEMPLATE, **BY_ROLE}[role] for _, _, role in flat]
+    is_there = np.array([bool(some) for some in runs])
+    stops, messages = (np.array([run[k] for run in flat], np.int64) for k in range(2))
+    return Runs(is_there, is_there.copy(), _offsets(runs), stops, messages, np.array(writers, np.int8))
 
 
 def _offsets(lists):
