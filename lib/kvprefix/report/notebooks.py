@@ -46,6 +46,7 @@ WRITES = {
     "15-agents": [f"multi_turn_{part}" for part in _TABLES],
     "25-provenance": ["provenance.json", "provenance_requests.csv"],
     "55-misses": ["misses.json", "misses_requests.csv"],
+    "65-advice": ["lint.json", "lint_requests.csv"],
 }
 REASONS = {
     "tokens": "the data list block ids, and it needs texts or tokens",

@@ -9,7 +9,7 @@ from kvprefix.explain.advice.advise import advise
 from kvprefix.explain.advice.tell import list_requests, tell_site
 from kvprefix.explain.parts import name_requests
 from kvprefix.files.escape import code_markdown, escape_markdown
-from kvprefix.files.paths import InputError, atomic_path
+from kvprefix.files.paths import InputError, atomic_path, write_bytes
 from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
 from kvprefix.studies.sharing_tables import write_requests
 from kvprefix.studies.table import measure_table
@@ -117,6 +117,12 @@ def write_lint(rows, path):
         return
     with atomic_path(path) as temporary:
         rows.to_parquet(temporary, index=False)
+
+
+def write_lint_files(facts, rows, folder):
+    """Write `lint.json`, as the command prints it, and `lint_requests.csv`, a row per request."""
+    write_bytes(folder / "lint.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
+    write_lint(rows, folder / "lint_requests.csv")
 
 
 def format_lint(facts):

@@ -19,6 +19,7 @@ from kvprefix.report.facts.agents import select_widest
 from kvprefix.report.facts.cache import tabulate_policies
 from kvprefix.report.facts.explained import list_strips, pick_request
 from kvprefix.report.facts.templates import pair_behaviours
+from kvprefix.report.plots import advice as plot_advice
 from kvprefix.report.plots import agents as plot_agents
 from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
@@ -117,6 +118,9 @@ def drawn(bundled_workload):
         plot_workload.draw_arrivals: (traces,), plot_workload.draw_turn_gaps: (requests,),
         plot_explained.draw_areas: (causes,), plot_explained.draw_turns: (tabulate_turns(missed),),
         plot_explained.draw_strips: (list_strips(missed, pick_request(missed)), 16),
+        plot_advice.draw_fixes: (pd.DataFrame({
+            "fix": [1, 2], "kind": ["time", "order of tools"], "before": [0.012, 0.943], "won": [0.931, 0.021],
+        }),),
         plot_live.draw_predicted_measured: (live,),
         plot_results.draw_sharing: (sharing,), plot_results.draw_curve: (lru_curve(accesses),),
         plot_results.draw_sweep: (sweep(accesses, ["lru", "opt", "slru"], [100, 1000]),),

@@ -15,6 +15,7 @@ from kvprefix.report.section_files import SHARING
 WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
 AGENTS, ORIGINS, CAUSES, TEMPLATES = "15-agents", "25-provenance", "55-misses", "45-templates"
+ADVICE = "65-advice"
 FEWEST = 30  # requests after pauses of which page one tells
 
 
@@ -46,10 +47,9 @@ def choose_shared(found):
 
 
 def choose_origin(found):
-    """Return where cached tokens come from without a bound, if not all from own turns; `others`: the largest first."""
+    """Return where cached tokens come from without a bound, if not all from own turns."""
     sizes = found[ORIGINS].get("origins", {}).get("sizes")
-    others = [name for name in sizes[-1]["shown"] if name != "own_turns"] if sizes else []
-    return {**sizes[-1], "others": others} if others else None
+    return sizes[-1] if sizes and set(sizes[-1]["shown"]) - {"own_turns"} else None
 
 
 def choose_causes(found):
@@ -60,6 +60,11 @@ def choose_causes(found):
         return None
     shown = [name for name in at["shown"] if at["parts"][name]["share"] >= WORTH / 100]
     return {**at, "missed": 1 - at["hit"]["share"], "shown": shown} if shown else None
+
+
+def choose_advice(found):
+    """Return what changes of the prompts' texts win."""
+    return found[ADVICE].get("advice")
 
 
 def choose_memory(found):
@@ -154,6 +159,7 @@ FINDINGS = (
     Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-session-rates"),
     Finding(name="origin", notebook=ORIGINS, choose=choose_origin, figure="25-origins"),
     Finding(name="causes", notebook=CAUSES, choose=choose_causes, figure="55-causes"),
+    Finding(name="advice", notebook=ADVICE, choose=choose_advice, figure="65-fixes"),
     Finding(name="misses", notebook=AGENTS, choose=choose_misses),
     Finding(name="templates", notebook=TEMPLATES, choose=choose_templates, figure="45-computed"),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
@@ -179,11 +185,14 @@ def facts_answer(found, parameters):
 
 
 def choose_next(found):
-    """Return the change that gains most near the memory at hand: the policy tried that is best, or the next capacity.
+    """Return the change that gains most: of the prompts' texts, of the policy, or the next capacity.
 
-    None if no notebook compared policies at two capacities. `step` is ``"memory"``, ``"policy"``, or ``"prompts"`` if
-    neither gains WORTH points: then only prompts that share more would.
+    The last two are near the memory at hand. None if nothing of the three is known. `step` is ``"advice"``,
+    ``"memory"``, ``"policy"``, or ``"prompts"`` if none gains WORTH points: then only prompts that share more would.
     """
+    advice = found.get(ADVICE, {}).get("advice")
+    if advice and advice["points"] >= WORTH:  # it gains in a cache of any size
+        return {"step": "advice", **advice}
     capacities = found.get(EVICTION, {}).get("policies", {}).get("capacities", [])
     if len(capacities) < 2:
         return None

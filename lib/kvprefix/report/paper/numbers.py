@@ -53,7 +53,7 @@ def as_it_is(value):
 
 
 _SHARING, _SIZES, _MEMORY = "20-prefix-sharing", "30-block-size", "40-cache-size"
-_ORIGINS, _CAUSES, _TEMPLATES = "25-provenance", "55-misses", "45-templates"
+_ORIGINS, _CAUSES, _TEMPLATES, _ADVICE = "25-provenance", "55-misses", "45-templates", "65-advice"
 _EVICTION, _TIMING, _ENGINES = "50-eviction", "60-timing", "70-engine-check"
 HEADLINES = (
     Headline("Conversations", _SHARING, "sharing.conversations", whole, "conversations"),
@@ -78,6 +78,8 @@ HEADLINES = (
     Headline("MissCapacity", _CAUSES, "causes.sizes[1].parts.capacity.share", percent, "evicted"),
     Headline("MissReplies", _CAUSES, "causes.sizes[1].parts.generated_not_cached.share", percent, "replies"),
     Headline("MissNew", _CAUSES, "causes.sizes[1].parts.cold.share", percent, "new tokens"),
+    Headline("Recoverable", _ADVICE, "advice.points", gain, "points that changes of the prompts' texts win"),
+    Headline("RecoverableAfter", _ADVICE, "advice.after", percent, "token hit rate after them, unbounded"),
     Headline("SmallBlock", _SIZES, "block_sizes.small", whole, "smallest block, tokens"),
     Headline("SmallBlockRate", _SIZES, "block_sizes.sizes[0].token_hit_rate", percent, "token hit rate with it"),
     Headline("LargeBlock", _SIZES, "block_sizes.large", whole, "largest block, tokens"),
