@@ -65,9 +65,12 @@ def test_gains_of_mixed_defects_add_up_greedily(tmp_path, open_log, lint_log, ti
     won = [one["recoverable_tokens"] for one in facts["sites"]]
     assert sum(won) == facts["recoverable_tokens"] and won == sorted(won, reverse=True)
     for k, one in enumerate(facts["sites"]):
-        before, after = (count_hits(open_log, tmp_path, [mend(text, order[:n]) for text in systems]) for n in (k, k + 1))
-        alone = count_hits(open_log, tmp_path, [mend(text, [order[k]]) for text in systems]) - facts["hit_tokens"]
-        assert (one["recoverable_tokens"], one["alone_tokens"]) == pytest.approx((after - before, alone), rel=0.01)
+        sets = order[:k], order[: k + 1], [order[k]]
+        before, after, alone = (
+            count_hits(open_log, tmp_path, [mend(text, some) for text in systems]) for some in sets
+        )  # fmt: skip
+        expected = after - before, alone - facts["hit_tokens"]
+        assert (one["recoverable_tokens"], one["alone_tokens"]) == pytest.approx(expected, rel=0.01)
 
 
 def test_the_expected_logs():

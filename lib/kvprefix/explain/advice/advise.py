@@ -13,6 +13,7 @@ from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, find_sites
 from kvprefix.files.progress import show_progress
 
 MOST_SITES = 8  # that are replayed: those with most tokens behind them
+LEAST = 0.0001  # of the prompt tokens: what stands behind a site that is worth a replay
 FARTHER = 0.01  # of the prompt tokens: what the last message must win over the end of the system text to be preferred
 
 
@@ -105,7 +106,8 @@ def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, 
     sites = find_sites(
         lambda i: bodies.of(rows[i]), found.earlier, found.seen, conversation, walks.prompt_tokens
     )  # fmt: skip
-    sites = [one for one in sites if one.estimated_tokens >= GRAM][:MOST_SITES]
+    least = max(LEAST * walks.prompt_tokens.sum(), GRAM)
+    sites = [one for one in sites if one.estimated_tokens >= least][:MOST_SITES]
     fixes = [Fix(site=site) for site in sites]
     _survey(fixes, prover)
     trial = _Trial(prover)

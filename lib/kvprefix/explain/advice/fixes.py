@@ -5,12 +5,11 @@ order of its values, those with the fewest first, so that as much as possible st
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 
 from kvprefix.explain.advice.bodies import get_text, list_head, list_tools, order_tools, put_text, role_of
-from kvprefix.explain.advice.sites import TOOLS
-from kvprefix.explain.advice.units import canonical, cut_units, order_value
+from kvprefix.explain.advice.sites import TOOLS, has_word
+from kvprefix.explain.advice.units import canonical, cut_units, order_value, plain_space, shape
 
 LONGEST = 240  # characters of a unit that is moved as a whole; of a longer one, the value alone
 FIELD_END, LAST_MESSAGE = "field", "last"
@@ -80,11 +79,11 @@ class Fix:
             text = unit.strip()
             if site.sort == "only":
                 found += [k] if text == label else []
-            elif (label + tail).strip():
+            elif has_word(label + tail):
                 is_long = len(label.strip()) >= 4 or any(abs(k - one) <= 2 for one in site.places)
                 fits = text.startswith(label) and text.endswith(tail) and len(text) >= len(label) + len(tail)
                 found += [k] if fits and is_long else []
-            elif k in site.places:
+            elif k in site.places and shape(text) == shape(site.both[0]):
                 found.append(k)
         return min(found, key=lambda k: min(abs(k - one) for one in site.places)) if found else None
 
@@ -141,7 +140,7 @@ def change_text(text, fixes, *, is_tool=False):
     out, here = {FIELD_END: [], LAST_MESSAGE: []}, []
     for fix in fixes:
         if fix.site.sort == "whitespace":
-            text = plain_space(text)
+            text = plain_space(text, empty_lines="lines" not in fix.site.members)
     units = cut_units(text)
     for fix in fixes:
         if fix.site.sort == "json":
@@ -172,16 +171,6 @@ def _take(units, at, fix):
         units[at - 1] = units[at - 1].rstrip() + "\n"
     units[at] = ""
     return text
-
-
-def plain_space(text):
-    r"""Return a text with one space between words, none at a line's end, and one empty line at most.
-
-    >>> plain_space("a  b \r\n\n\n\tc ")
-    'a b\n\nc'
-    """
-    text = re.sub(r"[^\S\n]+", " ", text.replace("\r\n", "\n"))
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r" ?\n ?", "\n", text)).strip()
 
 
 def _same_form(unit, known):

@@ -4,14 +4,17 @@ A site is a field, and what differs there: a value within a unit of text, an ord
 """
 
 import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
 from kvprefix.explain.advice.bodies import list_head, list_texts, list_tools, role_of
-from kvprefix.explain.advice.units import Changed, canonical, compare_texts, cut_value, order_value
+from kvprefix.explain.advice.units import Changed, canonical, compare_texts, cut_value, order_value, plain_space, shape
 
-MOST_PAIRS = 3000  # requests that are compared with an earlier one: those with most tokens behind
+MOST_PAIRS = 2000  # requests that are compared with an earlier one: those with most tokens behind
+MOST_CHANGES = 12  # units that differ between two prompts of one kind; with more, they are just other texts
 SLACK = 8  # tokens that a template may write last in a prompt alone
+_WORD = re.compile(r"\w+")
 TOOLS = ("tools",)
 HISTORY = ("history",)
 TEMPLATE = ("template",)
@@ -32,9 +35,11 @@ class Site:
     places : set of int
         Which units of the field it was.
     members : set of str
-        Units whose order changes.
+        Units whose order changes; of white space, `lines` if empty lines come and go.
     parted : dict of int to int
         The requests that part from the nearest earlier one here, and how many of the tokens behind were seen before.
+    behind : dict of int to int
+        The same of requests that part from the earlier one before the site, but differ here, too.
     conversations : set of int
     both : tuple of str
         A unit as it is in a prompt, and in the nearest earlier one.
@@ -49,14 +54,15 @@ class Site:
     places: set = field(default_factory=set)
     members: set = field(default_factory=set)
     parted: dict = field(default_factory=dict)
+    behind: dict = field(default_factory=dict)
     conversations: set = field(default_factory=set)
     both: tuple = ("", "")
     pair: tuple = (-1, -1)
 
     @property
     def estimated_tokens(self):
-        """Tokens behind the site that were seen before."""
-        return sum(self.parted.values())
+        """Tokens behind the site that were seen before; if nothing parts here first, those behind what does."""
+        return sum(self.parted.values()) or sum(self.behind.values())
 
 
 def find_sites(asked, earlier, seen, conversation, prompt_tokens):
@@ -84,8 +90,10 @@ def find_sites(asked, earlier, seen, conversation, prompt_tokens):
         same = conversation[i] == conversation[j]
         whole = earlier.tokens[i] + SLACK >= prompt_tokens[j]
         changes = compare_asked(asked(i), asked(j), same=same, whole=whole)
+        if sum(change.sort in ("value", "only") for _, change in changes) > MOST_CHANGES:
+            continue
         for k, (path, change) in enumerate(changes):
-            found.add(path, change, (i, j), int(seen[i]) if k == 0 else 0, {int(conversation[i]), int(conversation[j])})
+            found.add(path, change, (i, j), {int(conversation[i]), int(conversation[j])}, (int(seen[i]), k == 0))
     sites = [one for one in found.list() if len(one.conversations) > 1 or one.sort in ("history", "template")]
     return sorted(sites, key=lambda one: -one.estimated_tokens)
 
@@ -96,25 +104,29 @@ class _Found:
     def __init__(self):
         self.sites = defaultdict(list)
 
-    def add(self, path, change, pair, seen, conversations):
+    def add(self, path, change, pair, conversations, seen):
         """Add what differs between a pair of requests."""
-        label, value, tail = _cut(change)
+        label, _, tail = _cut(change)
         site = self._find(path, change, label, tail)
         site.places.add(change.place)
         site.conversations |= conversations
+        tokens, is_first = seen
+        (site.parted if is_first else site.behind).setdefault(pair[0], tokens)
         if change.sort == "order":
             site.members.add(change.unit)
+        elif change.sort == "whitespace" and _count_lines(change.unit) != _count_lines(change.other):
+            site.members.add("lines")
         if site.pair[0] < 0 or (change.sort == "value" and site.sort == "only"):
             site.both, site.pair = (change.unit, change.other), pair
-        if seen:
-            site.parted[pair[0]] = site.parted.get(pair[0], 0) + seen
         if change.sort == "value" and site.sort == "only":
             site.sort, site.label, site.tail = "value", label, tail
 
     def _find(self, path, change, label, tail):
-        known = self.sites[path]
+        is_text = change.sort in ("value", "only")
+        word = _WORD.search(label) or _WORD.search(tail) if is_text else None
+        known = self.sites[path, "text" if is_text else change.sort, word and word[0]]
         for site in known:
-            if _is_same(site, change, label, tail):
+            if not is_text or _is_same(site, change, label, tail):
                 if change.sort == site.sort == "value":
                     site.label, site.tail = os.path.commonprefix([site.label, label]), _common_end(site.tail, tail)
                 return site
@@ -126,6 +138,10 @@ class _Found:
         return [site for some in self.sites.values() for site in some]
 
 
+def _count_lines(text):
+    return plain_space(text).count("\n")
+
+
 def _cut(change):
     if change.sort == "value":
         return cut_value(change.unit, change.other)
@@ -133,26 +149,30 @@ def _cut(change):
 
 
 def _is_same(site, change, label, tail):
-    """Tell whether what differs belongs to a site: it has its label, or stands at its place without one."""
-    if change.sort not in ("value", "only") or site.sort not in ("value", "only"):
-        return change.sort == site.sort
+    """Tell whether what differs belongs to a site: it has its label, or its form where there is no label."""
     if site.sort == change.sort == "only":
         return site.label == label
     if change.sort == "only":
         return _fits(site.label, site.tail, change.unit)
     if site.sort == "only":
         return _fits(label, tail, site.label)
-    if label.strip() and site.label.strip():
+    if has_word(label) and has_word(site.label):
         return label.startswith(site.label) or site.label.startswith(label)
-    if tail.strip() and site.tail.strip() and label.strip() == site.label.strip():
+    if has_word(label) or has_word(site.label):
+        return False
+    if has_word(tail) and has_word(site.tail):
         return tail.endswith(site.tail) or site.tail.endswith(tail)
-    return not (label + tail + site.label + site.tail).strip() and change.place in site.places
+    return not has_word(tail + site.tail) and shape(change.unit) == shape(site.both[0]) and change.place in site.places
+
+
+def has_word(text):
+    """Tell whether a text has a letter or a digit."""
+    return _WORD.search(text) is not None
 
 
 def _fits(label, tail, unit):
-    return bool((label + tail).strip()) and unit.startswith(label) and unit.endswith(tail) and (
-        len(unit) >= len(label) + len(tail)
-    )  # fmt: skip
+    is_long = len(unit) >= len(label) + len(tail)
+    return has_word(label + tail) and is_long and unit.startswith(label) and unit.endswith(tail)
 
 
 def _common_end(one, other):

@@ -5,9 +5,10 @@ import json
 import re
 from typing import NamedTuple
 
-MOST_UNITS = 600  # of a text that are compared, from where two texts part on
+MOST_UNITS = 200  # of a text that are compared, from where two texts part on
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\d[.])[^\S\n]+(?=\S)")
+_BRACKET = re.compile(r"[{\[]")
 _DECODER = json.JSONDecoder()
 _JOINED = re.compile(r"[\w@%+#/\\:.\-]")  # characters within a value
 _ENDS = ".,;:!?"
@@ -35,27 +36,25 @@ class Changed(NamedTuple):
 def cut_units(text):
     r"""Return the units of a text; joined they are the text.
 
-    >>> cut_units('Be kind. It is noon.\n{"a":\n 1}\nEnd')
-    ['Be kind. ', 'It is noon.\n', '{"a":\n 1}\n', 'End']
+    >>> cut_units('Be kind. It is noon.\nTools: {"a":\n 1}\nEnd')
+    ['Be kind. ', 'It is noon.\n', 'Tools: {"a":\n 1}\n', 'End']
     """
     units, at = [], 0
     while at < len(text):
         line = _LINE.match(text, at)[0]
-        if line.lstrip()[:1] in ("{", "["):
-            end = _end_json(text, at + len(line) - len(line.lstrip()))
-            if end:
-                units.append(text[at:end])
-                at = end
-                continue
-        units += _cut_sentences(line)
-        at += len(line)
+        end = _end_json(text, at, line)
+        units += [text[at:end]] if end else _cut_sentences(line)
+        at = end or at + len(line)
     return units
 
 
-def _end_json(text, at):
-    """Return where a JSON value ends that is followed by a line's end; 0 if there is none."""
+def _end_json(text, at, line):
+    """Return where a line ends whose last part is a JSON object or list, which may have more lines; 0 for another."""
+    bracket = _BRACKET.search(line)
+    if bracket is None:
+        return 0
     try:
-        _, end = _DECODER.raw_decode(text, at)
+        _, end = _DECODER.raw_decode(text, at + bracket.start())
     except (ValueError, RecursionError):
         return 0
     rest = _LINE.match(text, end)
@@ -79,8 +78,6 @@ def compare_texts(here, there):
     while same < min(len(ours), len(theirs)) and ours[same] == theirs[same]:
         same += 1
     ours, theirs = ours[same : same + MOST_UNITS], theirs[same : same + MOST_UNITS]
-    if "".join(here.split()) == "".join(there.split()):
-        return [Changed("whitespace", same, ours[0] if ours else "", theirs[0] if theirs else "")]
     keys, others = [one.strip() for one in ours], [one.strip() for one in theirs]
     matcher = difflib.SequenceMatcher(None, keys, others, autojunk=False)
     blocks = [one for one in matcher.get_opcodes() if one[0] != "equal"]
@@ -92,7 +89,9 @@ def compare_texts(here, there):
         yours = [others[k] for k in range(first, last) if others[k] and others[k] not in come]
         found += [Changed("order", same + k, keys[k], "") for k in range(start, stop) if keys[k] in gone]
         found += _pair([(same + k, keys[k]) for k in mine], yours)
-    return found or [Changed("whitespace", same, "", "")] * (ours != theirs)
+    if keys.count("") != others.count("") or not found and ours != theirs:
+        found.append(Changed("whitespace", same, "".join(ours), "".join(theirs)))
+    return found
 
 
 def _pair(mine, yours):
@@ -160,16 +159,17 @@ def _is_end(unit, at):
 
 
 def canonical(text):
-    """Return a JSON value of a text in one form, whatever its order and spaces; None if it is no object or list.
+    """Return a text that ends with a JSON object or list in one form, whatever its order and spaces; None for another.
 
-    >>> canonical('{"b": [2, 1], "a": 1}') == canonical('{"a":1,"b":[1,2]}')
+    >>> canonical('Of {"b": [2, 1], "a": 1}') == canonical('Of {"a":1,"b":[1,2]}')
     True
     """
     text = text.strip().rstrip(",")
-    if text[:1] not in ("{", "["):
+    bracket = _BRACKET.search(text)
+    if bracket is None:
         return None
     try:
-        return order_value(json.loads(text))
+        return text[: bracket.start()] + order_value(json.loads(text[bracket.start() :]))
     except (ValueError, RecursionError):
         return None
 
@@ -181,3 +181,14 @@ def order_value(value):
     if isinstance(value, list):
         return "[" + ",".join(sorted(map(order_value, value))) + "]"
     return json.dumps(value)
+
+
+def plain_space(text, *, empty_lines=True):
+    r"""Return a text with one space between words, none at a line's end, and one empty line at most, or none.
+
+    >>> plain_space("a  b \r\n\n\n\tc "), plain_space("a\n\nb", empty_lines=False)
+    ('a b\n\nc', 'a\nb')
+    """
+    text = re.sub(r"[^\S\n]+", " ", text.replace("\r\n", "\n"))
+    text = re.sub(r" ?\n ?", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() if empty_lines else re.sub(r"\n+", "\n", text).strip()
