@@ -13,9 +13,9 @@ from kvprefix.files.shown import Shown
 from kvprefix.files.words import count
 
 SIGNS = {
-    "hit": "#", "routing": "R", "policy": "P", "capacity": "C", "sub_block_inside": "s", "sub_block_tail": "s",
+    "hit": "#", "routing": "R", "policy": "P", "capacity": "C", "sub_block_inside": "s", "sub_block_tail": "t",
     "isolation": "I", "generated_not_cached": "g", "last_sampled_token": "l", "template_divergence": "T",
-    "last_token": "l", "cold": ".", "first_seen": ".",
+    "last_token": "L", "cold": ".", "first_seen": ".",
 }  # fmt: skip
 WIDTH = 64  # signs of a line of a strip
 LINES = 16  # of a strip at most
@@ -77,13 +77,16 @@ class OneRequest(Shown):
     classes, origins : dict of str to int
         Tokens of the prompt by cause, and of its hits by origin.
     turns : list of dict
-        The conversation's requests up to this one: `request_id`, `turn`, `arrival_s`, `prompt_tokens`, `hit_tokens`.
+        The conversation's last requests up to this one: `request_id`, `turn`, `arrival_s`, `prompt_tokens`,
+        `hit_tokens`.
     nearest : Nearest
     eviction : Eviction or None
     where : str
         Where the two prompts part, in words.
     before, here, there : str
         The text before that place, and after it in this prompt and in the earlier one; empty if tokens are not known.
+    earlier_turns : int
+        Its requests before those.
     places : dict of str to str
         Names and times of the requests that `nearest` and `eviction` name.
     notes : list of str
@@ -104,6 +107,7 @@ class OneRequest(Shown):
     before: str = ""
     here: str = ""
     there: str = ""
+    earlier_turns: int = 0
     places: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
 
@@ -117,7 +121,7 @@ class OneRequest(Shown):
         bound = "nothing is evicted" if self.capacity is None else f"a cache of {count(self.capacity, 'block')}"
         tokens = count(self.prompt_tokens, "prompt token")
         yield f"{self.name}: {tokens}, at {self.arrival_s:,.1f} s; {bound}, {self.block_size} tokens per block"
-        yield "turns:"
+        yield "turns:" if self.earlier_turns == 0 else f"turns, without {count(self.earlier_turns, 'earlier one')}:"
         for one in self.turns:
             yield (
                 f"  {one['request_id']} at {one['arrival_s']:,.1f} s: {one['hit_tokens']:,} of "

@@ -25,6 +25,7 @@ def route_by_session(conversation, replicas):
     return conversation % replicas
 
 
+MOST_REPLICAS = 256  # what each holds is kept for each block
 ROUTERS = {"rr": route_in_turn, "session": route_by_session}
 
 
@@ -46,7 +47,8 @@ def route(conversation, router, replicas):
     """
     if router not in ROUTERS:
         raise InputError(f"router {router!r} is not known; known: {', '.join(ROUTERS)}{guess(router, ROUTERS)}")
-    return ROUTERS[router](conversation, check_whole(replicas, "replicas", "a whole number, 1 or more"))
+    expected = f"a whole number, from 1 to {MOST_REPLICAS}"
+    return ROUTERS[router](conversation, check_whole(replicas, "replicas", expected, most=MOST_REPLICAS))
 
 
 def route_requests(blocks, policy, capacities, replicas, looked_up):

@@ -25,14 +25,12 @@ from kvprefix.explain.writers import find_writers
 from kvprefix.files.checks import check_choice
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import count
-from kvprefix.formats.entry import Options
 from kvprefix.formats.lookup import recognise
-from kvprefix.formats.read import read_trace
-from kvprefix.studies.experiment import make_timing
+from kvprefix.studies.explain_traces import read_blocks, read_tokens, take_first
 from kvprefix.traces.trace import Trace
 from kvprefix.traces.workload import MODES, load_workload, make_trace
 
-TRACES = ("requests", "parquet", "engine")  # formats whose requests are prompts already; other chats are conversations
+TRACES = ("requests", "parquet", "engine")  # formats whose requests are prompts as they were sent, at their own times
 ONE_CONVERSATION = "the data are one conversation: nothing can come from another one"
 LOCAL = "ids are comparable within one session: what another one shares is not known"
 NO_REUSE = "no prompt begins with a block of an earlier one: there is no hit to explain"
@@ -116,21 +114,22 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
     path = resolve_input(parameters.data)
     found = None if parameters.data == "bundled" else recognise(path)
     if found is not None and found.holds == "blocks":
-        trace = _read_blocks(found, path, parameters)
+        trace = read_blocks(found, path, parameters, mode)
         return Explained(trace=trace, block_size=trace.block_size)
     if found is not None and found.name in TRACES:
-        return open_tokens(read_trace(path, tokenizer=parameters.tokenizer), parameters.block_size)
+        trace = read_tokens(found, path, parameters, mode)
+        return open_tokens(trace, parameters.block_size, parameters.max_conversations)
     workload = load_workload(parameters, progress=progress)
     return open_workload(workload, mode)
 
 
-def open_tokens(trace, block_size):
+def open_tokens(trace, block_size, max_conversations=None):
     """Return the Explained of a Trace of token ids; if each request is a conversation of its own, they are inferred."""
     if len(np.unique(trace.column("conversation_index"))) < len(trace):
-        return Explained(trace=trace, block_size=block_size)
+        return Explained(trace=take_first(trace, max_conversations), block_size=block_size)
     groups = group_by_links(infer_links(trace.blocks(block_size)))
     named = replace(trace, requests=trace.requests.assign(conversation_index=groups))
-    return Explained(trace=named, block_size=block_size, is_inferred=True)
+    return Explained(trace=take_first(named, max_conversations), block_size=block_size, is_inferred=True)
 
 
 def open_workload(workload, mode="multi_turn"):
@@ -142,17 +141,6 @@ def explain_trace(workload, trace):
     """Return the Explained of a Trace of a workload's requests."""
     size = workload.parameters.block_size
     return Explained(trace=trace, block_size=size, said=read_said(workload), workload=workload)
-
-
-def _read_blocks(found, path, parameters):
-    """Return a trace of block ids; one of sessions at the times that the parameters give."""
-    timing = make_timing(parameters)
-    sessions = found.read_sessions and found.read_sessions(path, Options(timing=timing))
-    if not sessions:
-        return read_trace(path)
-    if parameters.max_conversations is not None:
-        sessions = sessions.select(sessions.accesses.conversation < parameters.max_conversations)
-    return timing.arrange(sessions)
 
 
 def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):

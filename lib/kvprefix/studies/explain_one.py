@@ -61,12 +61,13 @@ def explain_one(data, name, *, capacity=None, policy="lru", outputs=False, mask=
         hit, stored = (-(-sum(classes.get(one, 0) for one in some) // data.block_size) for some in (_HIT, _STORED))
         eviction = find_eviction(blocks, position, hit, stored, capacity, policy)
     texts = _read_texts(data, position, nearest, mask) if walks and nearest.request >= 0 else {}
+    turns = _list_turns(misses, origins, trace.arrival_s, position)
     named = [nearest.request, *([] if eviction is None else [eviction.last, eviction.evicted_by or 0])]
     return OneRequest(
         name=name, position=position, block_size=data.block_size, prompt_tokens=int(misses.prompt_tokens[position]),
         arrival_s=float(trace.arrival_s[position]), capacity=capacity, classes=classes,
         origins={part: n for part, n in read_row(origins, position).items() if part != "uncached"},
-        turns=_list_turns(misses, origins, trace.arrival_s, position), nearest=nearest, eviction=eviction,
+        turns=turns[-MOST_TURNS:], earlier_turns=max(len(turns) - MOST_TURNS, 0), nearest=nearest, eviction=eviction,
         places={str(one): f"{names[one]} at {trace.arrival_s[one]:,.1f} s" for one in named if (one or 0) >= 0},
         notes=list(dict.fromkeys([*misses.notes, *origins.notes])), **texts,
     )  # fmt: skip
@@ -84,14 +85,14 @@ def find_position(names, name):
     """
     if name in names:
         return names.index(name)
-    begins = [one for one in names if one.startswith(name[: max(len(name) - 1, 2)])]
+    begins = [one for one in names if one.startswith(name[: max(len(name) - 1, 1)])]
     near = begins[:3] or difflib.get_close_matches(name, names, 3)
     said = f"; near ones: {', '.join(near)}" if near else f"; the first one is {names[0]}" if names else ""
     raise InputError(f"request {name!r} is not among the {count(len(names), 'request')}{said}")
 
 
 def _list_turns(misses, origins, arrival_s, position):
-    """Return the last requests of the conversation up to this one."""
+    """Return the requests of the conversation up to this one."""
     columns, hits = misses.requests, origins.hit_tokens
     same = np.flatnonzero(origins.requests["conversation_index"] == origins.requests["conversation_index"][position])
     return [
@@ -99,7 +100,7 @@ def _list_turns(misses, origins, arrival_s, position):
             "request_id": str(columns["request_id"][k]), "turn": int(columns["turn"][k]),
             "arrival_s": float(arrival_s[k]), "prompt_tokens": int(misses.prompt_tokens[k]), "hit_tokens": int(hits[k]),
         }
-        for k in same[same <= position][-MOST_TURNS:]
+        for k in same[same <= position]
     ]  # fmt: skip
 
 
@@ -122,6 +123,8 @@ def _say_place(data, position, at):
     of, row = data.writers, data.trace.rows[position]
     run = find_run(at, row, of.parent, of.shared, of.firsts, of.stops)
     number, writer = int(of.numbers[run]), of.writers[run]
+    if writer != TEMPLATE and not of.is_text[run] and data.said is not None and of.is_known[row]:
+        return f"in the tools or another text beside the messages, {f'behind message {number}' if number else 'first'}"
     if writer == TEMPLATE:
         return f"in what the template writes {f'behind message {number}' if number else 'first'}"
     return f"in message {number} ({WRITERS[writer]})" if data.said is not None else f"at token {at:,}"

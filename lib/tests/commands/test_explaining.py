@@ -127,6 +127,13 @@ def test_one_request(capsys):
         (["misses", "--policy", "lur"], "policy 'lur' is not known; known: lru"),
         (["misses", "--replicas", "2", "--router", "rrr"], "router 'rrr' is not known; known: rr, session"),
         (["misses", "--replicas", "0"], "replicas is 0; expected"),
+        (["misses", "--replicas", "1e9"], "replicas is '1e9'; expected a whole number, from 1 to 256"),
+        (["misses", "--replicas", "99999"], "replicas is 99999; expected a whole number, from 1 to 256"),
+        (["misses", "--capacities", "-1"], "capacity is -1; expected"),
+        (["misses", "--capacities", "2,,3"], "capacity is ''; expected"),
+        (["explain", "c0t0", "--capacity", "0"], "capacity is 0; expected"),
+        (["misses", "--server", "vlm"], "server vlm: its rules are not known; expected one of vllm, sglang"),
+        (["misses", "--arrivals", "data"], "the log has no time for"),
         (["misses", "--replicas", "2", "--capacities", "9", "--policy", "lfu"], "replicas are replayed under lru only"),
         (["misses", "--num-gpu-blocks", "9"], "name it with --engine"),
         (["misses", "--engine", "vllm", "--capacities", "9", "--router", "rr"], "expected no --capacities, --router"),
@@ -147,6 +154,36 @@ def test_what_block_ids_cannot_tell_is_refused(capsys, blocks):
     for extra in (["--outputs-cached"], ["--engine", "vllm"]):
         assert main(["misses", str(blocks), *extra]) == 2
         assert "the data list block ids" in capsys.readouterr().err
+    assert main(["explain", str(blocks), "99"]) == 2
+    assert "request '99' is not among the 9 requests; the first one is 0" in capsys.readouterr().err
+    assert main(["provenance", str(blocks), "--block-size", "32"]) == 2
+    assert "lists blocks of 512 tokens; --block-size 32 cannot be made" in capsys.readouterr().err
+
+
+def test_parameters_that_a_trace_cannot_heed_are_refused(capsys, blocks, requests):
+    single = ["--mode", "single_turn"]
+    for data, extra, said in (
+        (blocks, single, "--mode single_turn"), (requests, single, "--mode single_turn"),
+        (blocks, ["--clock", "at_once"], "--clock"), (requests, ["--arrivals", "gamma:2"], "--arrivals"),
+    ):  # fmt: skip
+        assert main(["misses", str(data), *extra]) == 2
+        assert f"{said} cannot be heeded" in capsys.readouterr().err
+
+
+def test_the_first_conversations_of_traces(capsys, blocks, requests):
+    assert run_json(capsys, "provenance", "--max-conversations", "2", data=blocks)["requests"] == 2
+    # r0 and the two that continue it are one conversation
+    found = run_json(capsys, "misses", "--max-conversations", "1", "--block-size", "2", data=requests)
+    assert found["requests"] == 3
+
+
+def test_texts_with_control_characters_are_shown_escaped(capsys, tmp_path):
+    chats, odd = tmp_path / "chats.jsonl", "\x1b[31m\u202e\x07"
+    lines = [{"messages": [{"role": "user", "content": f"{odd} {end}"}]} for end in ("x", "y")]
+    chats.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(["explain", str(chats), "c1t0"]) == 0
+    said = capsys.readouterr().out
+    assert "[31m" in said and not set(odd[:1] + odd[-2:]) & set(said)
 
 
 def test_one_conversation_and_no_reuse_are_said(capsys, tmp_path):

@@ -5,7 +5,9 @@ import json
 import pytest
 from samples import save_small_tokenizer
 
+from kvprefix.files.paths import InputError
 from kvprefix.studies.explain import explain_misses, explain_provenance, open_data
+from kvprefix.studies.explain_one import explain_one
 from kvprefix.tokens.tokenizer import QWEN_TOOLS_TEMPLATE, find_tokenizer, load_tokenizer
 from kvprefix.traces.parameters import Parameters
 
@@ -150,6 +152,20 @@ def test_a_date_that_changed(explain):
     assert found["cold"] == sum(found.values()) - count_to(ANSWER)
 
 
+def test_a_request_of_an_agent_explained(explain):
+    calls = [("a", "chat", {"messages": one, "tools": [tool("find")]}, answer()) for one in (BEGIN, LATER)]
+    data, _ = explain(QWEN_TOOLS_TEMPLATE, *calls)
+    found = explain_one(data, "r1")
+    assert found.where == "in what the template writes behind message 3" and found.there.startswith("the earlier")
+    assert found.turns[-1]["request_id"] == "r1" and found.earlier_turns == 0
+    side = ("a", "chat", {"messages": BEGIN, "tools": [tool("walk")]}, answer())
+    found = explain_one(explain(QWEN_TOOLS_TEMPLATE, *calls, side)[0], "r2")
+    assert found.where == "in the tools or another text beside the messages, behind message 1"
+    assert found.here.startswith("walk") and found.there.startswith("find")
+    with pytest.raises(InputError, match="request 'r9' is not among the 3 requests; near ones: r0, r1, r2"):
+        explain_one(explain(QWEN_TOOLS_TEMPLATE, *calls, side)[0], "r9")
+
+
 def test_a_history_that_is_summarised_is_new(explain):
     summary = [say("system", SYSTEM), say("user", "Before, some were found"), say("user", SECOND)]
     found, count_to = class_last(explain(
@@ -181,3 +197,25 @@ def test_a_sub_agent_between_two_calls_of_its_session(explain):
     own = origins.tokens[2, origins.names.index("own_turns")]
     assert own == count_to(FIRST) - count_to(f"{SYSTEM}<|im_end|>\n<|im_start|>user\n")
     assert origins.part("own_turns")[1] == origins.part("other_conversation")[1] == 0
+
+
+def test_chats_of_text_beside_dialogs_with_tools(tmp_path, monkeypatch):
+    # chats of text in a part of their own are explained by runs of tokens, others by marks: both say the same
+    called = {"id": "t", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    more = [say("assistant", None, tool_calls=[called]), say("tool", "none", tool_call_id="t")]
+    chats = [LATER, [*LATER, say("assistant", "Two")], [*BEGIN[1:], *LATER[2:]], [*LATER[:-1], *BEGIN[1:]]]
+    lines = [{"messages": one} for one in [*chats, [*BEGIN, *more, *LATER[2:]], [*BEGIN, *more]]]
+    source = tmp_path / "chats.jsonl"
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = []
+    for size in (100, 2):
+        monkeypatch.setattr("kvprefix.tokens.parts.PART_CONVERSATIONS", size)
+        monkeypatch.setenv("KVPREFIX_DERIVED", str(tmp_path / str(size)))
+        data = open_data(Parameters(data=str(source), block_size=4, drop_duplicates=False), progress=False)
+        found.append((data, explain_provenance(data), *explain_misses(data, [None, 9], outputs=True)))
+    (one, *whole), (two, *parted) = found
+    assert one.said.runs.is_there.all() and two.said.runs.is_there.tolist() != one.said.runs.is_there.tolist()
+    assert one.writers.is_known.all() and two.writers.is_known.all()
+    for a, b in zip(whole, parted, strict=True):
+        assert (a.tokens == b.tokens).all()
+    assert (whole[0].table == parted[0].table).all() and whole[0].table.sum() > 0
