@@ -50,13 +50,15 @@ def test_a_log_without_defects_has_no_advice(studied):
     assert "No change of the prompts' texts" in say("advice.md", told)
     assert "No change of the prompts' texts" in say("answer_advice.md", told)
     assert choose_next({"65-advice": {"advice": told}}) is None
+    small = facts.facts_advice({**found, "recoverable_tokens": 9, "sites": [{**studied[0][0]["sites"][0], "recoverable_tokens": 9}]}, rows)
+    assert small["sites"] == [] and "1 change in the table wins 0.01 together" in say("advice.md", small)
 
 
 def test_an_unproved_site_is_said_as_an_estimate(studied):
     found, rows = studied[0]
     one = {**found["sites"][0], "proved": False, "recoverable_tokens": None, "fix": "Move *it* (an estimate: why)."}
     told = facts.facts_advice({**found, "recoverable_tokens": 0, "sites": [one]}, rows)
-    assert "Not proved, so estimates only:\n- Move \\*it\\* (an estimate: why)." in say("advice.md", told)
+    assert "Not proved, so estimates only:\n\n- Move \\*it\\* (an estimate: why)." in say("advice.md", told)
     table = facts.tabulate_sites({**found, "sites": [one]})
     assert table["recoverable (tokens)"].tolist() == [None] and facts.list_steps({**found, "sites": [one]}).empty
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from kvprefix.report.facts.explained import FEW
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.report.tables import Narrow
@@ -25,13 +26,14 @@ def facts_advice(found, rows):
     won = (rows["hit_tokens_after"] - rows["hit_tokens"]).to_numpy()
     low, high = interval(bootstrap_rates(won[:, None], rows["prompt_tokens"], rows["conversation_index"]))
     proved = [one for one in found["sites"] if one["proved"]]
+    worth = [one for one in proved if one["recoverable_tokens"] >= FEW * whole]
     return {
         "rate": found["hit_tokens"] / whole, "after": (found["hit_tokens"] + found["recoverable_tokens"]) / whole,
         "points": 100 * found["recoverable_tokens"] / whole, "low": 100 * low[0], "high": 100 * high[0],
-        "estimated": found["estimated_tokens"] / whole, "proved": len(proved),
+        "estimated": found["estimated_tokens"] / whole, "proved": len(worth), "small": len(proved) - len(worth),
         "sites": [
             {"fix": one["fix"], "kind": one["kind"], "where": one["where"], "requests": one["requests"],
-             "points": 100 * one["recoverable_tokens"] / whole} for one in proved[:LISTED]
+             "points": 100 * one["recoverable_tokens"] / whole} for one in worth[:LISTED]
         ],
         "unproved": [
             {"fix": one["fix"], "estimated": one["estimated_tokens"] / whole} for one in found["sites"]
