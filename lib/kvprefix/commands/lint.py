@@ -36,7 +36,7 @@ def call(options):
 
     check_rows(options.out)
     data = open_data(parameters, options.mode)
-    facts, rows = lint(data, outputs=options.outputs_cached, capacity=capacity)
+    facts, rows = lint(data, outputs=options.outputs_cached, capacity=capacity, name=parameters.data)
     if options.out:
         write_lint(rows, options.out)
     tell_notes(facts["notes"])

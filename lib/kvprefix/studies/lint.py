@@ -14,11 +14,11 @@ from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
 from kvprefix.studies.sharing_tables import write_requests
 from kvprefix.studies.table import measure_table
 
-NO_TEXTS = "holds no texts: advice is replayed with changed texts; expected a log of chats or of calls of a server"
+NO_TEXTS = "ids say no texts, and only changed texts can be replayed; expected the log of chats or of calls"
 NOTHING_BEGINS_ALIKE = "no prompt begins with a block of an earlier one: nothing is cached as it is"
 
 
-def lint(data, *, outputs=False, capacity=None, progress=True):
+def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True):
     """Find what to change in the prompts of some data.
 
     Parameters
@@ -29,6 +29,8 @@ def lint(data, *, outputs=False, capacity=None, progress=True):
         Whether generated tokens are cached.
     capacity : int, optional
         Blocks of an LRU cache in which the fixes are replayed, too.
+    name : str
+        Of the data, for messages.
     progress : bool
 
     Returns
@@ -46,7 +48,7 @@ def lint(data, *, outputs=False, capacity=None, progress=True):
         Data that hold no texts.
     """
     if data.workload is None:
-        raise InputError(f"{_name(data)}: {NO_TEXTS}")
+        raise InputError(f"{name}: {NO_TEXTS}")
     found = advise(
         data.workload, data.trace, data.walks, data.block_size, outputs=outputs, capacity=capacity, progress=progress
     )
@@ -62,11 +64,6 @@ def lint(data, *, outputs=False, capacity=None, progress=True):
         "estimated_tokens": int(found.found.seen.sum()), **bounded, "sites": sites, "notes": _note(data, found),
     }  # fmt: skip
     return facts, pd.DataFrame(list_requests(found, name_requests(data.trace)))
-
-
-def _name(data):
-    info = data.trace.info
-    return info.get("trace") or info.get("parameters", {}).get("data") or "the trace"
 
 
 def _note(data, found):

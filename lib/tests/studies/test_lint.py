@@ -4,12 +4,15 @@ import re
 
 import pytest
 from places import SHARED
-from planted import DEFECTS, MIXED, make_systems, write_log
+from planted import DEFECTS, MIXED, make_systems, session, stamp, system, write_log
+from planted_calls import clear_results, compact, make_calls, shuffled, stamped
 
 from kvprefix.explain.provenance import find_provenance
 from kvprefix.studies.explain import open_data
-from kvprefix.studies.lint import lint
+from kvprefix.studies.lint import lint, study_lint
+from kvprefix.tokens.chat import TemplateRefusal
 from kvprefix.traces.parameters import Parameters
+from kvprefix.traces.workload import load_workload
 
 N = 60
 NAMES = dict(zip(("time", "uuid", "name", "order of tools"), MIXED, strict=True))
@@ -79,3 +82,69 @@ def test_the_expected_logs():
     for name, won in {"clean": 0, "timestamp_first": 587_328, "timestamp_last": 0, "user_name_first": 13_248}.items():
         data = open_data(Parameters(data=str(SHARED / "expected" / f"linter_{name}.jsonl.gz")), progress=False)
         assert lint(data, progress=False)[0]["recoverable_tokens"] == won
+
+
+def test_two_values_one_behind_the_other_are_won_together(tmp_path, open_log, lint_log):
+    systems = [system(first=[stamp(k), session(k)]) for k in range(N)]
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", systems))
+    assert {one["kind"] for one in facts["sites"]} == {"time", "uuid"}
+    expected = count_hits(open_log, tmp_path, list(map(mend, systems))) - facts["hit_tokens"]
+    assert facts["recoverable_tokens"] == sum(one["recoverable_tokens"] for one in facts["sites"])
+    assert facts["recoverable_tokens"] == pytest.approx(expected, rel=0.01)
+
+
+def test_a_bounded_cache_wins_what_its_replay_says(tmp_path, open_log, lint_log):
+    systems = make_systems("user_name_first", N)
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", systems), capacity=400)
+    before, after = (count_hits(open_log, tmp_path, some, 400) for some in (systems, list(map(mend, systems))))
+    assert facts["bounded_recoverable_tokens"] == pytest.approx(after - before, rel=0.01)
+    assert before < facts["hit_tokens"]
+
+
+@pytest.mark.parametrize("api", ["chat", "messages", "responses"])
+def test_calls_with_defects(tmp_path, lint_log, api):
+    clean, _ = lint_log(make_calls(tmp_path / "clean.jsonl", api=api))
+    assert clean["recoverable_tokens"] == 0 and clean["sites"] == []
+    (time,) = lint_log(make_calls(tmp_path / "stamped.jsonl", api=api, text=stamped))[0]["sites"]
+    assert time["kind"] == "time" and "end of the last message, behind tools and history" in time["fix"]
+    # the stamp ends the last message, so of each history the message that was last is new
+    assert 0.9 * clean["hit_tokens"] < time["recoverable_tokens"] < clean["hit_tokens"] + 24 * 32
+    facts, _ = lint_log(make_calls(tmp_path / "tools.jsonl", api=api, tools=shuffled))
+    (order,) = facts["sites"]
+    assert order["kind"] == "order of tools" and order["message"] is None and order["where"] == "the list of tools"
+    assert facts["hit_tokens"] + order["recoverable_tokens"] == clean["hit_tokens"]
+
+
+def test_a_history_that_is_rewritten(tmp_path, lint_log):
+    clean, _ = lint_log(make_calls(tmp_path / "clean.jsonl"))
+    facts, _ = lint_log(make_calls(tmp_path / "cleared.jsonl", edit=clear_results))
+    (cleared,) = facts["sites"]
+    assert cleared["kind"] == "rewritten history" and "prompts grow by" in cleared["fix"]
+    assert facts["hit_tokens"] + cleared["recoverable_tokens"] == clean["hit_tokens"]
+    facts, _ = lint_log(make_calls(tmp_path / "compact.jsonl", edit=compact))
+    (gone,) = facts["sites"]
+    assert gone["recoverable_tokens"] is None and not gone["proved"] and "summed up" in gone["reason"]
+    assert facts["recoverable_tokens"] == 0 and gone["estimated_tokens"] > 0 and "an estimate" in gone["fix"]
+
+
+def test_a_template_that_refuses_leaves_an_estimate(tmp_path, lint_log, monkeypatch):
+    def refuse(*_):
+        raise TemplateRefusal("no system message")
+
+    log = write_log(tmp_path / "log.jsonl", make_systems("timestamp_first", 20))
+    facts, _ = lint_log(log)  # tokenised before the template refuses
+    assert facts["recoverable_tokens"] > 0
+    monkeypatch.setattr("kvprefix.tokens.calls.render_prompt", refuse)
+    facts, _ = lint_log(log)
+    (site,) = facts["sites"]
+    assert facts["recoverable_tokens"] == 0 and site["recoverable_tokens"] is None
+    assert "no system message" in site["fix"] and site["estimated_tokens"] > 0
+
+
+def test_the_study_keeps_what_lint_finds(tmp_path, small_folder):
+    log = write_log(tmp_path / "log.jsonl", make_systems("mixed", 40), timed=False)
+    workload = load_workload(Parameters(data=str(log), tokenizer=str(small_folder)), progress=False)
+    facts, rows = study_lint(workload)
+    again, same = study_lint(workload)
+    assert facts == again and rows.equals(same) and len(rows) == facts["requests"] == 40
+    assert facts["recoverable_tokens"] > 0 and {"site", "estimated_tokens", "hit_tokens_after"} <= set(rows)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvprefix.explain.advice.bodies import role_of
 from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
 from kvprefix.explain.advice.nearest import find_earlier
@@ -48,6 +47,8 @@ class Proved:
         The same in the cache of limited size, if one is given.
     rates : tuple of float
         The token hit rate before and after it.
+    grown_tokens : int
+        By how much all prompts together get longer with it.
     reason : str
         Why it is not proved.
     """
@@ -58,6 +59,7 @@ class Proved:
     tokens: int | None = None
     bounded_tokens: int | None = None
     rates: tuple = ()
+    grown_tokens: int = 0
     reason: str = ""
 
 
@@ -155,11 +157,13 @@ class Advice:
 
 def _survey(fixes, prover):
     """Let each fix see all bodies, in arrival order."""
-    some = [fix for fix in fixes if fix.site.path not in (HISTORY, TEMPLATE)]
-    for key in prover.keys if some else ():
+    for key in prover.keys if fixes else ():
         asked = prover.asked(key)
-        for fix in some:
-            fix.survey(key, asked)
+        for fix in fixes:
+            if fix.site.path == HISTORY:
+                fix.remember(key, asked, prover.conversation(key))
+            elif fix.site.path != TEMPLATE:
+                fix.survey(key, asked)
 
 
 class _Trial:
@@ -167,7 +171,7 @@ class _Trial:
 
     def __init__(self, prover):
         self.prover, self.known, self.bar = prover, {}, None
-        self.base, _ = prover.replay({})
+        self.base, self.prompts = prover.replay({})
 
     def hits(self, some):
         """Return (hit tokens of each request, prompt tokens) with some fixes; raise NotRendered."""
@@ -181,17 +185,20 @@ class _Trial:
         """Return how many hit tokens some fixes win together."""
         return int(self.hits(some)[0].sum() - self.base.sum()) if some else 0
 
+    def size(self, some):
+        """Return the tokens of all prompts with some fixes."""
+        return int((self.hits(some)[1] if some else self.prompts).sum())
+
     def rate(self, some):
         """Return the token hit rate with some fixes."""
-        hits, prompts = self.hits(some) if some else (self.base, self.prover.trace.column("prompt_tokens"))
-        return float(hits.sum() / max(prompts.sum(), 1))
+        return (int(self.base.sum()) + self.win(some)) / max(self.size(some), 1)
 
     def change(self, some):
         """Return what the keys ask that some fixes change."""
         keys = {key for fix in some for key in fix.values}
         changes, changed = Changes(some), {}
         for key in self.prover.keys:
-            if key in keys and (new := changes.apply(asked := self.prover.asked(key))) is not asked:
+            if key in keys and (new := changes.apply(key, asked := self.prover.asked(key))) is not asked:
                 changed[key] = new
         return changed
 
@@ -211,8 +218,8 @@ def _rank(trial, fixes):
     """Order fixes by what each wins after those before it; return (those that win, those that cannot be replayed)."""
     alone, unproved = {}, []
     for fix in fixes:
-        if fix.site.path in (HISTORY, TEMPLATE):
-            unproved.append(Proved(site=fix.site, fix=fix, reason="the history is not at hand as it was"))
+        if reason := _say_unknown(fix):
+            unproved.append(Proved(site=fix.site, fix=fix, reason=reason))
             continue
         try:
             alone[fix] = _place(trial, fix)
@@ -224,9 +231,17 @@ def _rank(trial, fixes):
         before, after = order[:k], order[: k + 1]
         ranked.append(Proved(
             site=fix.site, fix=fix, alone_tokens=alone[fix], tokens=trial.win(after) - trial.win(before),
-            rates=(trial.rate(before), trial.rate(after)),
+            rates=(trial.rate(before), trial.rate(after)), grown_tokens=trial.size(after) - trial.size(before),
         ))  # fmt: skip
     return ranked, unproved
+
+
+def _say_unknown(fix):
+    """Say why a fix cannot be rendered; nothing if it can."""
+    if fix.site.path == TEMPLATE:
+        return "another template would be needed"
+    gone = fix.site.path == HISTORY and not fix.restored
+    return "messages were left out or summed up, and a prompt with all of them is another one" * gone
 
 
 def _place(trial, fix):
@@ -254,11 +269,3 @@ def _order(trial, fixes):
         if trial.win(others) >= trial.win(chosen):
             chosen = others
     return chosen
-
-
-def message_of(path):
-    """Return the number of the message in which a field lies, None if it lies in none."""
-    return path[1] if path[0] == "messages" else None
-
-
-__all__ = ["FIELD_END", "Advice", "Estimates", "Proved", "advise", "estimate", "message_of", "role_of"]

@@ -7,11 +7,13 @@ order of its values, those with the fewest first, so that as much as possible st
 import json
 from dataclasses import dataclass, field
 
-from kvprefix.explain.advice.bodies import get_text, list_head, list_tools, order_tools, put_text, role_of
-from kvprefix.explain.advice.sites import TOOLS, has_word
+from kvprefix.explain.advice.bodies import get_text, list_head, list_texts, list_tools, order_tools, put_text, role_of
+from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, TOOLS, has_word
 from kvprefix.explain.advice.units import canonical, cut_units, order_value, plain_space, shape
 
+_SAID = ("text", "content", "output")  # names of what is said, not of other fields of a part
 LONGEST = 240  # characters of a unit that is moved as a whole; of a longer one, the value alone
+UNSAID = (*HISTORY, *TEMPLATE)  # sites in no field
 FIELD_END, LAST_MESSAGE = "field", "last"
 
 
@@ -28,12 +30,15 @@ class Fix:
         The value of each body that has the site, by its key; in arrival order.
     known : dict
         Of an order: what was seen first of all that is equal but for its order.
+    restored : dict
+        Of a history: the messages of each call whose history is another than in the call before, as they were there.
     """
 
     site: object
     goes: str = FIELD_END
     values: dict = field(default_factory=dict)
     known: dict = field(default_factory=dict)
+    restored: dict = field(default_factory=dict)
 
     def survey(self, key, asked):
         """Note what a body has at the site; those that arrive first are asked first."""
@@ -51,6 +56,19 @@ class Fix:
             for unit in cut_units(text):
                 self._know(unit)
             self.values[key] = self._describe(text)
+
+    def remember(self, key, asked, conversation):
+        """Note a call's messages with the history as it was in the call before; see `restored`."""
+        before, sent = self.known.get(conversation), asked.messages
+        heads = [role_of(one) == "system" for one in sent]
+        restored = sent
+        if before and [role_of(one) for one in sent[: len(before)]] == [role_of(one) for one in before]:
+            kept = [one if is_head else old for one, old, is_head in zip(sent, before, heads, strict=False)]
+            restored = kept + sent[len(before) :]
+        if restored != sent:
+            self.values[key] = "rewritten"
+            self.restored[key] = restored
+        self.known[conversation] = restored
 
     def _survey_tools(self, key, asked):
         tools = list_tools(asked)
@@ -105,15 +123,17 @@ class Changes:
         self.fixes = sorted(fixes, key=lambda one: len(set(one.values.values())))
         self.done = {}
 
-    def apply(self, asked):
-        """Return an Asked with everything changed; the same object if nothing is."""
+    def apply(self, key, asked):
+        """Return what is behind a key with everything changed; the same object if nothing is."""
         changed, moved = asked, {FIELD_END: [], LAST_MESSAGE: []}
+        for fix in self.fixes:
+            changed = changed.with_messages(fix.restored[key]) if key in fix.restored else changed
         for path in dict.fromkeys(fix.site.path for fix in self.fixes):
             some = [fix for fix in self.fixes if fix.site.path == path]
             if path == TOOLS:
                 changed = _order_tools(changed, some)
                 continue
-            text = get_text(changed, path)
+            text = None if path[0] in UNSAID else get_text(changed, path)
             if text is None:
                 continue
             if (path, text) not in self.done:
@@ -210,24 +230,18 @@ def _find_end(asked):
 def _find_last(asked):
     """Return the path of the text of the last message that a user or a tool wrote."""
     for k in range(len(asked.messages) - 1, -1, -1):
-        if role_of(asked.messages[k]) in ("user", "tool"):
-            paths = _list_contents(asked.messages[k], k)
+        message = asked.messages[k]
+        if isinstance(message, dict) and role_of(message) in ("user", "tool"):
+            paths = _list_contents(message, k)
             if paths:
                 return paths[-1]
     return None
 
 
 def _list_contents(message, k):
-    if not isinstance(message, dict):
-        return []
-    content = message.get("content", message.get("output"))
-    name = "content" if "content" in message else "output"
-    if isinstance(content, str):
-        return [("messages", k, name)]
-    parts = content if isinstance(content, list) else []
-    return [
-        ("messages", k, name, n, "text") for n, part in enumerate(parts) if isinstance(part, dict) and "text" in part
-    ]
+    """Return the paths of the texts that a message says, in their order; those of results of tools, too."""
+    name = "output" if "output" in message else "content"
+    return [path for path in list_texts(message.get(name), ("messages", k, name)) if path[-1] in _SAID]
 
 
 def _append(asked, values, path):

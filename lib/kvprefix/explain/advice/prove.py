@@ -50,11 +50,16 @@ class Prover:
         for row, key in self._key_of.items():
             self.rows_of.setdefault(key, []).append(row)
         self.keys = list(dict.fromkeys(self._key_of[row] for row in trace.rows.tolist()))  # in arrival order
+        self._conversations = requests["conversation_index"].to_dict() if self.is_calls else {}
         self._chat = None
 
     def key(self, request):
         """Return the key of a request of the trace."""
         return self._key_of[int(self.trace.rows[request])]
+
+    def conversation(self, key):
+        """Return the conversation of a key."""
+        return int(self._conversations[key]) if self.is_calls else key
 
     def asked(self, key):
         """Return what is behind a key: a call, or a whole conversation as an Asked."""
@@ -116,10 +121,9 @@ class Prover:
     def _encode_calls(self, changed):
         chat, known = self._open(changed), self.workload.requests
         times = known["start_s"].to_dict()
-        sessions = known["conversation_index"].to_dict()
         calls = [
             Call(
-                asked.api, asked.body, place=f"request {key}", session=str(sessions[key]),
+                asked.api, asked.body, place=f"request {key}", session=str(self.conversation(key)),
                 start_s=None if times[key] != times[key] else times[key],
             )
             for key, asked in changed.items()

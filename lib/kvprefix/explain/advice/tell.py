@@ -117,7 +117,9 @@ def say_fix(proved, kind, asked):
     if not proved.rates:
         return f"{said} (an estimate: {proved.reason})."
     before, after = (f"{100 * rate:.1f} %" for rate in proved.rates)
-    return f"{said}: {after} of the prompt tokens are cached instead of {before}."
+    grown = f", and the prompts grow by {proved.grown_tokens:,} tokens" * (site.sort == "history")
+    together = ", together with the fixes beside it" * (proved.alone_tokens <= 0)
+    return f"{said}: {after} of the prompt tokens are cached instead of {before}{together}{grown}."
 
 
 def _what_order(kind):

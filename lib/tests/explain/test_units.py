@@ -1,0 +1,90 @@
+"""Texts in units, what differs between two of them, which kind it is, and how it is masked."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvprefix.explain.advice.fixes import Fix, change_text
+from kvprefix.explain.advice.kinds import classify, mask
+from kvprefix.explain.advice.sites import Site
+from kvprefix.explain.advice.units import compare_texts, cut_units, cut_value, plain_space
+
+PIECES = st.sampled_from(["Be kind.", " ", "\n", "{", '{"a": [1, 2]}', "[", "It is 8:15!", "\t", "]", "\r\n", "x"])
+
+
+@given(st.lists(PIECES, max_size=20).map("".join))
+def test_units_are_the_text(text):
+    assert "".join(cut_units(text)) == text
+
+
+@given(st.lists(PIECES, max_size=20).map("".join))
+def test_plain_space_is_stable(text):
+    assert plain_space(plain_space(text)) == plain_space(text)
+    assert plain_space(text).split() == text.split()
+
+
+def test_json_of_many_lines_is_one_unit():
+    tools = json.dumps([{"name": "add", "about": "Adds. Quickly."}], indent=1)
+    assert cut_units(f"Use them.\nTools: {tools}\nEnd.") == ["Use them.\n", f"Tools: {tools}\n", "End."]
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "sorts"),
+    [
+        ("The user is Ana.\nGo.", "The user is Bo.\nGo.", ["value"]),
+        ("Debug.\nGo on now.", "Go on now.", ["only"]),
+        ("One.\nTwo.\nSix.", "Two.\nOne.\nSix.", ["order"]),
+        ('{"a": 1, "b": 2}\nGo.', '{"b": 2, "a": 1}\nGo.', ["json"]),
+        ("One  two.\nGo.", "One two.\nGo.", ["whitespace"]),
+        ("One.\n\nGo.", "One.\nGo.", ["whitespace"]),
+        ("It is 8:15.\nId: a1.\nGo.", "It is 8:16.\nId: b2.\nGo.", ["value", "value"]),
+        ("One.", "One.", []),
+    ],
+)
+def test_what_differs(here, there, sorts):
+    assert [one.sort for one in compare_texts(here, there)] == sorts
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "value"),
+    [
+        ("now=1764000037", "now=1764000074", "1764000037"),
+        ("[request 9] Go.", "[request 10] Go.", "9"),
+        ("It is 2026-01-05T08:15:00Z.", "It is 2026-01-05T08:17:00Z.", "2026-01-05T08:15:00Z"),
+        ("by ana@example.org, go", "by bo@example.org, go", "ana@example.org"),
+    ],
+)
+def test_a_value_is_whole_words(one, other, value):
+    assert cut_value(one, other)[1] == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    {
+        "time": ["2026-11-25T08:00:37Z", "08:15", "8:15 PM", "1764000037", "1764000037123", "Monday, 8:05 AM"],
+        "date": ["2026-11-25", "25.11.2026", "11/25/2026", "25 novembre 2026", "November 25, 2026", "3. M\u00e4rz",
+                 "2026\u5e7411\u670825\u65e5", "Monday"],
+        "uuid": ["0e2f8e0a-5b0c-4a7e-9d53-6a0f2f3d1c11", "req-81f2a9", "d41d8cd98f00b204e9800998ecf8427e"],
+        "number": ["17", "1,204", "3.5 %", "#12"],
+        "email": ["ana.li@example.org"],
+        "name": ["Ana", "Ana de la Cruz", "J\u00fcrgen O'Neill"],
+        "text": ["the sky is blue, and so on", "+-*"],
+    }.items(),
+)  # fmt: skip
+def test_kinds(kind, values):
+    assert [classify([one]) for one in values] == [kind] * len(values)
+
+
+@given(st.text(alphabet="abcXYZ019 -:@", min_size=1, max_size=30))
+def test_a_mask_keeps_the_form_and_no_word(value):
+    masked = mask(value)
+    assert len(masked) == len(value)
+    assert [one.isspace() for one in masked] == [one.isspace() for one in value]
+
+
+def test_a_sentence_leaves_its_line_whole():
+    site = Site(sort="value", path=("messages", 0, "content"), label="It is ", tail=".", places={1})
+    assert change_text("Be kind. It is 8:15.\nGo.", [Fix(site=site)])[0] == "Be kind.\nGo.\nIt is 8:15."
+    assert change_text("Be kind. It is 8:15.", [Fix(site=site)])[0] == "Be kind. \nIt is 8:15."
