@@ -90,7 +90,10 @@ def compile_engines(workload):
 
 def compile_explain(workload):
     """Compile what `provenance`, `misses` and `explain` run."""
+    import numpy as np
+
     from kvprefix.explain.listed import find_listed_provenance
+    from kvprefix.explain.said import climb_lists
     from kvprefix.studies.explain import explain_misses, explain_provenance, open_workload
     from kvprefix.studies.explain_one import explain_one
 
@@ -99,6 +102,8 @@ def compile_explain(workload):
     explain_misses(data, [5], router="rr", replicas=2)
     explain_one(data, data.trace.request_ids[-1], capacity=5)
     find_listed_provenance(data.trace.blocks(16), infer=True)
+    none = np.zeros(1, np.int32)
+    climb_lists(none, np.zeros(2, np.int64), none, none[:0], 0)  # of calls
 
 
 HALVES = (compile_accounting, compile_engines)

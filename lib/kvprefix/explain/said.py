@@ -134,11 +134,33 @@ def _read_rendered(rendered):
     keys, lengths = listed.flatten(), fill_missing(listed.value_lengths(), 0).to_numpy()
     keys = np.frombuffer(keys.buffers()[1], np.uint64)[2 * keys.offset :][: 2 * len(keys)].reshape(-1, 2)
     numbers, n_nodes = number_keys([keys])
-    return runs, _climb(before, add_up(lengths), prompts, numbers, n_nodes)
+    return runs, climb_lists(before, add_up(lengths), prompts, numbers, n_nodes)
 
 
 @njit(cache=True, nogil=True)
-def _climb(before, offsets, prompts, numbers, n_nodes):
+def climb_lists(before, offsets, prompts, numbers, n_nodes):
+    """Return the `nodes`, `replies`, `up` and `depths` of rows that list their messages after those of the row before.
+
+    Parameters
+    ----------
+    before : (n_rows,) ndarray of int32
+        Leading messages that are those of the row before.
+    offsets : (n_rows + 1,) ndarray of int64
+        The others of row r are ``numbers[offsets[r]:offsets[r + 1]]``.
+    prompts : (n_rows,) ndarray of int32
+        Messages of each row's prompt; what is left is its reply.
+    numbers : ndarray of int32
+        The node of each message.
+    n_nodes : int
+
+    Examples
+    --------
+    The second row goes on from the first one's prompt, with other words than its reply.
+
+    >>> rows = [np.array(one, np.int32) for one in ([0, 1], [1, 2], [0, 1, 2, 3])]
+    >>> climb_lists(rows[0], np.array([0, 2, 4]), rows[1], rows[2], 4)
+    (array([0, 2]), array([1, 3]), array([-1,  0,  0,  2]), array([1, 2, 2, 3]))
+    """
     n, deepest = len(before), 1
     for row in range(n):
         deepest = max(deepest, before[row] + offsets[row + 1] - offsets[row])

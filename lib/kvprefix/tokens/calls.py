@@ -134,7 +134,7 @@ def encode_calls(calls, chat, server="vllm", *, who=False):
                 said[-1] = said[-1].answer(talks.say(answered, call.api, way.memo))
         except (Refused, TemplateRefusal) as refusal:
             _count(unrendered, call, refusal)
-    table, runs = _make_table(numbers, threads, replies, chat, said)
+    table, runs = _make_table(numbers, threads, replies, chat, said if who else None)
     return Encoded(table, refused, unrendered, undated, dict(hidden), said, runs)
 
 
@@ -251,7 +251,7 @@ def _make_table(calls, threads, replies, chat, said):
     own = np.repeat(stops[pieces] - ends[:-1], lengths[pieces]) + np.arange(ends[-1])
     parents, shared = _find_parents(threads, ends)
     offsets = ends[threads.offsets]
-    runs = list_runs(threads, said, shared.copy(), (ids, stops)) if said else []
+    runs = [] if said is None else list_runs(threads, said, shared.copy(), (ids, stops))
     if not chat.is_fenced:
         kept = _share_beginnings(threads, parents, shared, (offsets, ids[own]))
         own, offsets = own[kept], add_up(kept)[offsets]

@@ -41,7 +41,7 @@ def make_call_requests(joined):
     """
     rows = _take_rows(joined)
     index = np.arange(len(rows))
-    tokens = make_joined_tokens(joined, rows["parent"].to_numpy())
+    tokens = make_joined_tokens(joined, rows["parent"].to_numpy(copy=True))
     keys = np.where(rows["session"].isna(), "c" + rows["conversation"].astype(str), "s" + rows["session"].fillna(""))
     session = pd.factorize(keys)[0]
     order = np.lexsort((_find_order(rows, session, "order"), _find_order(rows, session, "start_s"), session))

@@ -50,7 +50,8 @@ def test_a_log_without_defects_has_no_advice(studied):
     assert "No change of the prompts' texts" in say("advice.md", told)
     assert "No change of the prompts' texts" in say("answer_advice.md", told)
     assert choose_next({"65-advice": {"advice": told}}) is None
-    small = facts.facts_advice({**found, "recoverable_tokens": 9, "sites": [{**studied[0][0]["sites"][0], "recoverable_tokens": 9}]}, rows)
+    site = {**studied[0][0]["sites"][0], "recoverable_tokens": 9}
+    small = facts.facts_advice({**found, "recoverable_tokens": 9, "sites": [site]}, rows)
     assert small["sites"] == [] and "1 change in the table wins 0.01 together" in say("advice.md", small)
 
 

@@ -138,3 +138,8 @@ def test_no_message_is_lost_between_marks():
     messages = [{"role": "tool", "content": text} for text in ("x", " ", "y")]
     marked = mark_prompt(Prompt(messages)).messages
     assert cut_marks("<" + "><".join(message["content"] for message in marked) + ">") == ("<x>< ><y>", ((2, 1), (9, 3)))
+
+
+def test_calls_that_are_all_refused_have_no_runs(chat):
+    encoded = encode_calls([Call("responses", RESPONSES)], chat, "sglang", who=True)
+    assert len(encoded.table) == 0 and [len(column) for column in encoded.runs] == [0] * 4 and encoded.said == []
