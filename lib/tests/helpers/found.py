@@ -55,6 +55,10 @@ FACTS = {
             {"blocks": 99999, "first_rate": 0.6, "last_rate": 0.6, "verdict": "equal"},
         ]},
     },
+    "65-advice": {"advice": {
+        "points": 0.63, "low": 0.51, "high": 0.74, "proved": 2, "rate": 0.6212, "after": 0.6275,
+        "sites": [{"fix": "Move the time stamp: 62.7 % instead of 62.1 %."}],
+    }},
     "70-engine-check": {"chain": {"engine": "vLLM 0.32", "overlap": [
         {"blocks": 5000, "token_hit_rate": 0.075}, {"blocks": 20000, "token_hit_rate": 0.306},
         {"blocks": 340000, "token_hit_rate": 0.840},

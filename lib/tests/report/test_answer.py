@@ -18,6 +18,7 @@ SAID = {
     ],
     "origin": ["62.1 % ~ 54.1 points ~ own earlier turns, 5.4 ~ template, 2.1 ~ equal ~ and 0.7 from other"],
     "causes": ["22,512 blocks ~ 69.1 % ~ 24.2 % ~ generated ~ 23.2 % ~ optimum ~ 12.4 % are new ~ 8.1 %"],
+    "advice": ["2 changes ~ 0.6 points ~ 0.5 to 0.7 ~ Move the time stamp"],
     "templates": ["2.71 times ~ 2,000 conversations ~ saves 0.0 % ~ 73.5 %"],
     "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
@@ -38,11 +39,11 @@ def show(tmp_path, found, **parameters):
 
 def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
     item = show(tmp_path, FACTS)
-    assert len(item["findings"]) == len(SAID) == len(OF_CHATS) == 7 and len(item["caveats"]) == 3
+    assert len(item["findings"]) == len(SAID) == len(OF_CHATS) == 8 and len(item["caveats"]) == 3
     for one, finding, patterns in zip(item["findings"], OF_CHATS, SAID.values(), strict=True):
         assert missing(one["text"], *patterns) == []
         assert one["notebook"] == finding.notebook and one["figure"] == finding.figure
-    assert sum(one["figure"] is not None for one in item["findings"]) == 7
+    assert sum(one["figure"] is not None for one in item["findings"]) == 8
     assert missing(item["next"], "14,393 blocks ~ 41,129 ~ 28.1 to 80.3 GiB", "23.0 % to 41.8 % ~ +18.8 points") == []
 
 
@@ -51,6 +52,7 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
     [
         (("20-prefix-sharing", "sharing", "token_hit_rate"), 0.25, "25.0 % ~ prompt tokens"),
         (("25-provenance", "origins", "sizes", 1, "parts", "template", "share"), 0.25, "25.0 from the chat template"),
+        (("65-advice", "advice", "points"), 0.04, "No change of the prompts' texts"),
         (("55-misses", "causes", "sizes", 1, "parts", "capacity", "share"), 0.15, "15.0 % were evicted"),
         (("70-engine-check", "chain", "overlap", 1, "token_hit_rate"), 0.4, "40.0 %"),
         (("70-engine-check", "chain", "engine"), "SGLang 1", "SGLang 1 ~ 20,000"),

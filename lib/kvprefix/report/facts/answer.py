@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvprefix.report.facts.conclusion import facts_limits
+from kvprefix.report.facts.explained import tell_causes, tell_origin
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.section_files import SHARING
 
@@ -47,19 +48,13 @@ def choose_shared(found):
 
 
 def choose_origin(found):
-    """Return where cached tokens come from without a bound, if not all from own turns."""
-    sizes = found[ORIGINS].get("origins", {}).get("sizes")
-    return sizes[-1] if sizes and set(sizes[-1]["shown"]) - {"own_turns"} else None
+    """Return where cached tokens come from without a bound."""
+    return tell_origin(found[ORIGINS].get("origins"))
 
 
 def choose_causes(found):
-    """Return why the rest is missed at the capacity near the memory at hand: the causes of a percent or more."""
-    sizes = found[CAUSES].get("causes", {}).get("sizes") or [{"blocks": None}]
-    at = sizes[min(1, len(sizes) - 2)] if len(sizes) > 1 else sizes[0]
-    if at["blocks"] is None:
-        return None
-    shown = [name for name in at["shown"] if at["parts"][name]["share"] >= WORTH / 100]
-    return {**at, "missed": 1 - at["hit"]["share"], "shown": shown} if shown else None
+    """Return why the rest is missed at the capacity near the memory at hand."""
+    return tell_causes(found[CAUSES].get("causes"))
 
 
 def choose_advice(found):

@@ -4,6 +4,7 @@
 not run, or failed, adds nothing.
 """
 
+from kvprefix.report.facts.explained import tell_causes, tell_origin
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.rounding import percent
 from kvprefix.report.section_files import SHARING
@@ -21,13 +22,16 @@ def facts_conclusion(found):
     parts = {
         "agents": _conclude_agents(found.get(AGENTS, {})),
         "sharing": _find(found, SHARING, "sharing"),
+        "origin": tell_origin(_find(found, "25-provenance", "origins")),
+        "causes": tell_causes(_find(found, "55-misses", "causes")),
+        "advice": _find(found, "65-advice", "advice"),
         "block_sizes": _conclude_block_sizes(_find(found, "30-block-size", "block_sizes")),
         "capacities": _conclude_capacities(_find(found, "40-cache-size", "lru")),
         "policies": _conclude_policies(_find(found, "50-eviction", "policies")),
         "timing": _conclude_timing(_find(found, "60-timing", "clocks"), _find(found, "60-timing", "rates")),
         "engines": _conclude_engines(_find(found, ENGINES, "chain")),
     }
-    bounded = any(parts[name] for name in ("capacities", "policies", "timing", "engines"))
+    bounded = any(parts[name] for name in ("capacities", "causes", "policies", "timing", "engines"))
     return parts | {"bounded": bounded}
 
 

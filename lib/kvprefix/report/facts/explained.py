@@ -8,6 +8,7 @@ from kvprefix.report.labels import LABELS, UNCACHED
 from kvprefix.stats.intervals import move_interval
 
 AT, SMALL, LARGE = 50, 500, 5  # parts of all distinct blocks whose nearest capacities are told of
+WORTH = 0.01  # of the prompt tokens: a cause that the first page names
 FEW = 0.0005  # of the prompt tokens: less reads as 0.0 %
 
 
@@ -192,3 +193,19 @@ def facts_request(one):
             "evicted_by": one.places.get(str(eviction.evicted_by)),
         },
     }  # fmt: skip
+
+
+def tell_origin(facts):
+    """Return of the facts of origins where cached tokens come from without a bound; None if all are of own turns."""
+    sizes = facts and facts["sizes"]
+    return sizes[-1] if sizes and set(sizes[-1]["shown"]) - {"own_turns"} else None
+
+
+def tell_causes(facts):
+    """Return of the facts of causes those of a percent or more at the capacity near the memory at hand, or None."""
+    bounded = [one for one in facts["sizes"] if one["blocks"] is not None] if facts else []
+    if not bounded:
+        return None
+    at = bounded[min(1, len(bounded) - 1)]
+    shown = [name for name in at["shown"] if at["parts"][name]["share"] >= WORTH]
+    return {**at, "missed": 1 - at["hit"]["share"], "shown": shown} if shown else None

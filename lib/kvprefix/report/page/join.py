@@ -11,7 +11,7 @@ from kvprefix.report.page.markdown import render_markdown
 from kvprefix.report.paper.kit import write_paper
 from kvprefix.report.section_files import read_sections
 
-SMALL_FIGURES = 4  # on page one
+SMALL_FIGURES = 8  # on page one
 
 
 def write_report(folder, title):
