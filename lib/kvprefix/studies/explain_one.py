@@ -17,7 +17,7 @@ from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.studies.explain import explain_misses, explain_provenance
-from kvprefix.tokens.marks import TEMPLATE, WRITERS
+from kvprefix.tokens.marks import SYSTEM, TEMPLATE, WRITERS
 
 BEFORE, AFTER = 12, 24  # tokens that are shown before and after the place where two prompts part
 MOST_TURNS = 12
@@ -124,7 +124,8 @@ def _say_place(data, position, at):
     run = find_run(at, row, of.parent, of.shared, of.firsts, of.stops)
     number, writer = int(of.numbers[run]), of.writers[run]
     if writer != TEMPLATE and not of.is_text[run] and data.said is not None and of.is_known[row]:
-        return f"in the tools or another text beside the messages, {f'behind message {number}' if number else 'first'}"
+        what = "the tools or another text beside the messages" if writer == SYSTEM else "what follows a text"
+        return f"in {what}, {f'behind message {number}' if number else 'first'}"
     if writer == TEMPLATE:
         return f"in what the template writes {f'behind message {number}' if number else 'first'}"
     return f"in message {number} ({WRITERS[writer]})" if data.said is not None else f"at token {at:,}"

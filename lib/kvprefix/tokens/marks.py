@@ -19,7 +19,7 @@ BY_ROLE = {
 }  # fmt: skip
 BESIDE = 0  # in place of a message's number: tools and documents
 _FIRST, _LAST = 0xF0000, 0x10FFFD
-_MOST = (_LAST - _FIRST) // 2  # messages
+_MOST = (_LAST - _FIRST) // 4  # messages
 _MARKS = re.compile(f"([{chr(_FIRST)}-{chr(_LAST)}])")
 _TEXTS = ("content", "reasoning", "reasoning_content", "thinking")
 
@@ -53,27 +53,28 @@ def render_marked(chat, prompt, text, now):
 def mark_prompt(prompt, begins=True):
     """Return a prompt whose texts have marks at their ends, and at their beginnings if `begins`."""
 
-    def mark(text, number):
+    def mark(text, number, is_call):
         core = text.strip()
         if not core:
             return text
         start = text.index(core)
-        begin, end = (chr(_FIRST + 2 * number + k) for k in range(2))
+        begin, end = (chr(_FIRST + 4 * number + 2 * is_call + k) for k in range(2))
         rest = text[start + len(core) :]
         return f"{text[:start]}{begin if begins else ''}{core}{end}{rest}"
 
-    def mark_all(value, number):
+    def mark_all(value, number, is_call=False):
         if isinstance(value, str):
-            return mark(value, number)
+            return mark(value, number, is_call)
         if isinstance(value, dict):
-            return {name: mark_all(inner, number) if name != "type" else inner for name, inner in value.items()}
-        return [mark_all(inner, number) for inner in value] if isinstance(value, list) else value
+            return {name: one if name == "type" else mark_all(one, number, is_call) for name, one in value.items()}
+        return [mark_all(inner, number, is_call) for inner in value] if isinstance(value, list) else value
 
     def mark_function(tool, number, *names):
         inner = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(inner, dict):
             return tool
-        return {**tool, "function": inner | {name: mark_all(inner[name], number) for name in names if inner.get(name)}}
+        marked = {name: mark_all(inner[name], number, number != BESIDE) for name in names if inner.get(name)}
+        return {**tool, "function": inner | marked}
 
     messages = []
     for number, message in enumerate(prompt.messages, start=1):
@@ -91,21 +92,22 @@ def mark_prompt(prompt, begins=True):
 def cut_marks(piece):
     """Return a piece of a prompt without marks, and which message each part of it is of.
 
-    The text between two messages is of the second, so that the first one ends at its text; beside tools it is theirs.
+    A message ends at its text. What follows is of the next message, if there is one in the piece, else of none, though
+    the same wrote it; beside tools it is theirs, and what closes a call of tools is the call's.
 
     Returns
     -------
     text : str
-    layout : tuple of (int, int)
-        Where each part ends, in characters, and the number of its message, from 1 on, or BESIDE. Empty if no message
-        has text there: the template wrote it all.
+    layout : tuple of (int, int, int)
+        Where each part ends, in characters; the number of its message, from 1 on, or BESIDE; that of the message whose
+        writer wrote it. Empty if no message has text there: the template wrote it all.
 
     Examples
     --------
     >>> from kvprefix.servers.prompt import Prompt
     >>> marked = mark_prompt(Prompt([{"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}]))
     >>> cut_marks("a " + " b ".join(message["content"] for message in marked.messages) + " c")
-    ('a 1 b 2 c', ((3, 1), (9, 2)))
+    ('a 1 b 2 c', ((3, 1, 1), (7, 2, 2), (9, 0, 2)))
     """
     parts = [piece] if piece.isascii() else _MARKS.split(piece)
     if len(parts) == 1:
@@ -115,9 +117,12 @@ def cut_marks(piece):
         if k % 2 == 0:
             at += len(part)
             continue
-        number = (ord(part) - _FIRST) // 2
+        number, kind = divmod(ord(part) - _FIRST, 4)
         if not spans or spans[-1][2] != number:
             spans.append([at, at, number])
         spans[-1][1] = at
-    cuts = [(two[0] if one[2] == BESIDE else one[1], one[2]) for one, two in itertools.pairwise(spans)]
-    return "".join(parts[::2]), (*cuts, (at, spans[-1][2]))
+    cuts = [(two[0] if one[2] == BESIDE else one[1], one[2], one[2]) for one, two in itertools.pairwise(spans)]
+    stop, last = spans[-1][1:]
+    if kind < 2 and stop < at:
+        cuts.append((stop, last, last))
+    return "".join(parts[::2]), (*cuts, (at, last if kind >= 2 or stop == at else BESIDE, last))

@@ -26,7 +26,7 @@ from kvprefix.tokens.tokenizer import check_unchanged
 PART_CONVERSATIONS = 1024
 PART_CALLS = 2**15
 PART_BYTES = 2**27  # of the source, whose calls are tokenised at once; from an eighth on, a file's end ends a part
-PART_VERSION = 10  # raise when the meaning or the form of a part changes
+PART_VERSION = 11  # raise when the meaning or the form of a part changes
 _chats = {}  # of this process, by their source
 
 

@@ -8,7 +8,7 @@ from kvprefix.tokens.marks import BESIDE, SYSTEM, TEMPLATE, UNKNOWN
 WRITTEN_FIELDS = (
     pa.field("is_marked", pa.bool_()),  # whether it is known which message each token is of
     pa.field("run_stops", pa.list_(pa.int32())),  # where each run of tokens of one message ends in the prompt; own ones
-    pa.field("run_messages", pa.list_(pa.int32())),  # its message, from 1 on; 0 for tools, -1 for what is of none
+    pa.field("run_messages", pa.list_(pa.int32())),  # its message, from 1 on; 0 beside texts, else -1
     pa.field("run_writers", pa.list_(pa.int8())),  # of `marks.WRITERS`
 )
 SAID_FIELDS = (
@@ -24,7 +24,7 @@ def number_cuts(threads):
     """Number the texts before each inner cut of a piece, behind all other texts, so that they are encoded too."""
     texts = list(threads.numbers)
     for number, layout in zip(threads.pieces, threads.layouts, strict=True):
-        for stop, _ in layout[:-1]:
+        for stop, *_ in layout[:-1]:
             threads.numbers.setdefault(texts[number][:stop], len(threads.numbers))
 
 
@@ -50,22 +50,22 @@ def list_runs(threads, said, starts, encoded):
     for row, at in enumerate(starts.tolist()):
         runs = []
         for number, layout in pieces[threads.offsets[row] : threads.offsets[row + 1]]:
-            for length, message in cut.cut(number, layout):
-                if runs and runs[-1][1] == message:
+            for length, *of in cut.cut(number, layout):
+                if runs and runs[-1][1:] == of:
                     runs[-1][0] += length
                 else:
-                    runs.append([(runs[-1][0] if runs else at) + length, message])
-        rows.append([(stop, message, _name(message, said[row].writers, known))
-                     for known in (threads.is_marked[row],) for stop, message in runs])  # fmt: skip
+                    runs.append([(runs[-1][0] if runs else at) + length, *of])
+        writers = said[row].writers if threads.is_marked[row] else None
+        rows.append([(stop, message, _name(owner, writers)) for stop, message, owner in runs])
     columns = [[[run[k] for run in runs] for runs in rows] for k in range(3)]
     values = [threads.is_marked, *columns]
     return [pa.array(one, field.type) for one, field in zip(values, WRITTEN_FIELDS, strict=True)]
 
 
-def _name(message, writers, is_marked):
-    if not is_marked:
+def _name(owner, writers):
+    if writers is None:
         return UNKNOWN
-    return TEMPLATE if message == _NONE else SYSTEM if message == BESIDE else writers[message - 1]
+    return TEMPLATE if owner == _NONE else SYSTEM if owner == BESIDE else writers[owner - 1]
 
 
 class _Cutter:
@@ -75,7 +75,7 @@ class _Cutter:
         self.texts, self.numbers, self.ids, self.stops, self.known = texts, numbers, ids, stops, {}
 
     def cut(self, number, layout):
-        """Return the number of tokens and the message of each part of a piece."""
+        """Return the number of tokens of each part of a piece, its message, and that of its writer."""
         known = self.known.get((number, layout))
         if known is None:
             known = self.known[number, layout] = self._cut(number, layout)
@@ -83,10 +83,10 @@ class _Cutter:
 
     def _cut(self, number, layout):
         length = int(self.stops[number + 1] - self.stops[number])
-        stops = [*(self._find_stop(number, stop, length) for stop, _ in layout[:-1]), length]
+        stops = [*(self._find_stop(number, stop, length) for stop, *_ in layout[:-1]), length]
         sizes = np.diff(np.maximum.accumulate([0, *stops])).tolist()
-        messages = [message for _, message in layout] or [_NONE]
-        return [(size, message) for size, message in zip(sizes, messages, strict=True) if size]
+        parts = [of for _, *of in layout] or [[_NONE, _NONE]]
+        return [(size, *of) for size, of in zip(sizes, parts, strict=True) if size]
 
     def _find_stop(self, number, stop, length):
         """Return how many of a piece's tokens have one of its first `stop` characters: those that its beginning alone

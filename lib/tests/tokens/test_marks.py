@@ -120,7 +120,7 @@ def test_marks_that_a_template_trips_over_are_left_out(chat):
     assert render_marked(fussy, prompt, "3abc", NO_DAY) is None
     strict = "{% for m in messages %}{{ m.content if m.content.startswith('a') else 'no' }}{% endfor %}"
     marked = render_marked(replace(chat, source=strict), prompt, "abc", NO_DAY)  # only behind the text
-    assert marked.startswith("abc") and cut_marks(marked) == ("abc", ((3, 1),))
+    assert marked.startswith("abc") and cut_marks(marked) == ("abc", ((3, 1, 1),))
     private = Prompt([{"role": "user", "content": "abc\U000f0001"}])
     assert render_marked(chat, private, "abc\U000f0001", NO_DAY) is None
 
@@ -137,7 +137,19 @@ def test_a_mark_never_changes_tokens(chat):
 def test_no_message_is_lost_between_marks():
     messages = [{"role": "tool", "content": text} for text in ("x", " ", "y")]
     marked = mark_prompt(Prompt(messages)).messages
-    assert cut_marks("<" + "><".join(message["content"] for message in marked) + ">") == ("<x>< ><y>", ((2, 1), (9, 3)))
+    assert cut_marks("<" + "><".join(message["content"] for message in marked) + ">") == (
+        "<x>< ><y>", ((2, 1, 1), (8, 3, 3), (9, 0, 3))
+    )
+
+
+def test_a_message_ends_at_its_text_and_a_call_with_what_closes_it():
+    call = {"function": {"name": "find", "arguments": {"what": "x"}}}
+    prompt = mark_prompt(Prompt([{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call]}]))
+    user, assistant = prompt.messages
+    name, arguments = assistant["tool_calls"][0]["function"].values()
+    assert cut_marks(f"[{user['content']}]") == ("[a]", ((2, 1, 1), (3, 0, 1)))
+    assert cut_marks(f"{user['content']}")[1] == ((1, 1, 1),)
+    assert cut_marks(f"<{name}{arguments['what']}>") == ("<findx>", ((7, 2, 2),))
 
 
 def test_calls_that_are_all_refused_have_no_runs(chat):
