@@ -18,7 +18,7 @@ SAID = {
     ],
     "origin": ["62.1 % ~ 54.1 points ~ own earlier turns, 5.4 ~ template, 2.1 ~ equal ~ and 0.7 from other"],
     "causes": ["22,512 blocks ~ 69.1 % ~ 24.2 % ~ generated ~ 23.2 % ~ optimum ~ 12.4 % are new ~ 8.1 %"],
-    "advice": ["2 changes ~ 0.6 points ~ 0.5 to 0.7 ~ Move the time stamp"],
+    "advice": ["2 changes ~ 0.6 points", "95 %: 0.5 to 0.7", "Move the time stamp"],
     "templates": ["2.71 times ~ 2,000 conversations ~ saves 0.0 % ~ 73.5 %"],
     "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
