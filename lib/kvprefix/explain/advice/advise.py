@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvprefix.explain.advice.bodies import is_head
 from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
 from kvprefix.explain.advice.nearest import find_earlier
@@ -247,7 +248,8 @@ def _say_unknown(fix):
 def _place(trial, fix):
     """Choose where what is moved goes; return what the fix alone wins."""
     near = trial.win([fix])
-    if not trial.prover.is_calls or fix.site.sort not in ("value", "only"):
+    first = trial.prover.asked(next(iter(fix.values))) if fix.values else None
+    if not trial.prover.is_calls or fix.site.sort not in ("value", "only") or not is_head(first, fix.site.path):
         return near
     fix.goes = LAST_MESSAGE
     far = trial.win([fix])

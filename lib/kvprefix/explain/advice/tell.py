@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvprefix.explain.advice.bodies import role_of
+from kvprefix.explain.advice.bodies import is_head, role_of
 from kvprefix.explain.advice.fixes import LAST_MESSAGE, LONGEST
 from kvprefix.explain.advice.kinds import KINDS, classify, mask
 from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, TOOLS, is_json
@@ -135,7 +135,7 @@ def _say_move(proved, noun, asked):
         return f"{verb} {what} to the end of the last message, behind tools and history"
     if path[0] == "tools":
         return f"Take the {noun} out of the tool and put it at the end of the system message"
-    if path[0] != "messages" or role_of(asked.messages[path[1]]) == "system":
+    if is_head(asked, path):
         return f"{verb} {what} to the end of the system message, behind what all requests share"
     return f"{verb} {what} to the end of message {path[1]}, behind what requests share"
 
