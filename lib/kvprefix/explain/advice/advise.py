@@ -110,7 +110,8 @@ def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, 
         lambda i: bodies.of(rows[i]), found.earlier, found.seen, conversation, walks.prompt_tokens
     )  # fmt: skip
     least = max(LEAST * walks.prompt_tokens.sum(), GRAM)
-    sites = [one for one in sites if one.estimated_tokens >= least][:MOST_SITES]
+    sites = [one for one in sites if one.estimated_tokens >= least]
+    left, sites = sites[MOST_SITES:], sites[:MOST_SITES]
     fixes = [Fix(site=site) for site in sites]
     _survey(fixes, prover)
     trial = _Trial(prover)
@@ -121,7 +122,7 @@ def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, 
             trial.bound(ranked, capacity)
     return Advice(
         hits=trial.base, prompt_tokens=walks.prompt_tokens, after=trial.after(ranked), found=found, ranked=ranked,
-        unproved=unproved, trial=trial,
+        unproved=unproved, left=len(left), trial=trial,
     )  # fmt: skip
 
 
@@ -138,6 +139,8 @@ class Advice:
         The fixes that win something, each after those before it.
     unproved : list of Proved
         Sites that cannot be replayed.
+    left : int
+        Sites with fewer tokens behind them, which were not replayed.
     trial : object
         Replays any of the fixes.
     """
@@ -148,6 +151,7 @@ class Advice:
     found: Estimates
     ranked: list
     unproved: list
+    left: int
     trial: object
 
     @property
