@@ -167,7 +167,7 @@ def test_a_date_that_the_template_writes(tmp_path):
     assert facts["hit_tokens"] + site["recoverable_tokens"] == plain["hit_tokens"] and plain["sites"] == []
 
 
-def test_reasoning_that_the_template_strips_is_an_estimate(tmp_path):
+def test_what_the_template_writes_anew_is_an_estimate(tmp_path):
     template = (
         "{% for message in messages %}<|im_start|>{{ message.role }}\n"
         "{% if loop.last %}[last] {% endif %}{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -175,8 +175,8 @@ def test_reasoning_that_the_template_strips_is_an_estimate(tmp_path):
     )
     tokenizer = save_small_tokenizer(tmp_path / "last", template)
     log = tmp_path / "chats.jsonl"
-    turns = [{"role": role, "content": f"{rule(k)} {role}"} for k in range(3) for role in ("user", "assistant")]
-    log.write_text("".join(json.dumps({"messages": turns[:5]}) + "\n" for _ in range(2)))
+    said = [{"from": who, "value": f"{rule(k)} {who}"} for k in range(3) for who in ("human", "gpt")]
+    log.write_text("".join(json.dumps({"conversations": said}) + "\n" for _ in range(2)))
     data = open_data(Parameters(data=str(log), tokenizer=str(tokenizer)), progress=False)
     facts, _ = lint(data, progress=False)
     (site,) = facts["sites"]
