@@ -89,9 +89,10 @@ def compile_engines(workload):
 
 
 def compile_explain(workload):
-    """Compile what `provenance`, `misses` and `explain` run."""
+    """Compile what `provenance`, `misses`, `explain` and `lint` run."""
     import numpy as np
 
+    from kvprefix.explain.advice.advise import estimate
     from kvprefix.explain.listed import find_listed_provenance
     from kvprefix.explain.said import climb_lists
     from kvprefix.studies.explain import explain_misses, explain_provenance, open_workload
@@ -101,6 +102,7 @@ def compile_explain(workload):
     explain_provenance(data, capacity=5)
     explain_misses(data, [5], router="rr", replicas=2)
     explain_one(data, data.trace.request_ids[-1], capacity=5)
+    estimate(data.trace, data.walks)
     find_listed_provenance(data.trace.blocks(16), infer=True)
     none = np.zeros(1, np.int32)
     climb_lists(none, np.zeros(2, np.int64), none, none[:0], 0)  # of calls

@@ -10,6 +10,7 @@ from kvprefix.explain.advice.tell import list_requests, tell_site
 from kvprefix.explain.parts import name_requests
 from kvprefix.files.escape import code_markdown, escape_markdown
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
+from kvprefix.files.words import count
 from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
 from kvprefix.studies.sharing_tables import write_requests
 from kvprefix.studies.table import measure_table
@@ -74,7 +75,8 @@ def _note(data, found):
     rest = seen - at_sites
     said = f"{rest:,} tokens ({100 * rest / whole:.1f} %) behind a place where prompts part were seen before, but no "
     quoted = [f"{said}change that was replayed wins them: text that is quoted, or too little of it"] * (rest > 0)
-    return [*[ONE_CONVERSATION] * one, *[NOTHING_BEGINS_ALIKE] * (not found.hits.any()), *quoted]
+    left = [f"{count(found.left, 'more place')} with fewer tokens behind were not replayed"] * (found.left > 0)
+    return [*[ONE_CONVERSATION] * one, *[NOTHING_BEGINS_ALIKE] * (not found.hits.any()), *quoted, *left]
 
 
 def study_lint(workload, *, outputs=False, capacity=None):

@@ -8,7 +8,7 @@ from planted import question, rule, stamp, system, tool
 from kvprefix.conversations.calls import ENDPOINTS, LISTS
 
 
-def make_calls(path, *, api="chat", sessions=6, steps=4, text=None, tools=None, edit=None):
+def make_calls(path, *, api="chat", sessions=6, steps=4, text=None, tools=None, edit=None, every_s=10):
     """Write a log of agents' calls, whose sessions take turns.
 
     Parameters
@@ -20,6 +20,8 @@ def make_calls(path, *, api="chat", sessions=6, steps=4, text=None, tools=None, 
         ``text(k)`` is the system text of call k, ``tools(k)`` are its tools.
     edit : callable, optional
         ``edit(messages, step)`` returns what is sent instead of all messages so far.
+    every_s : float
+        Seconds between calls.
     """
     text = text or (lambda k: system(tools=[]))
     tools = tools or (lambda k: [tool(n) for n in range(4)])
@@ -29,7 +31,7 @@ def make_calls(path, *, api="chat", sessions=6, steps=4, text=None, tools=None, 
             messages = [one for n in range(step + 1) for one in _make_step(api, session, n)][: 1 + 2 * step]
             messages = edit(messages, step) if edit else messages
             body = _make_body(api, text(k), messages, [_wrap(api, one) for one in tools(k)])
-            line = {"custom_id": f"r{k}", "session_id": f"s{session}", "body": body, "start_time": 1.7e9 + 10 * k}
+            line = {"custom_id": f"r{k}", "session_id": f"s{session}", "body": body, "start_time": 1.7e9 + every_s * k}
             file.write(json.dumps(line | {"url": ENDPOINTS[api]}) + "\n")
     return path
 
@@ -41,10 +43,11 @@ def _wrap(api, one):
 
 
 def _make_body(api, text, messages, tools):
+    beside = {"tools": tools} if tools else {}
     if api == "chat":
-        return {"messages": [{"role": "system", "content": text}, *messages], "tools": tools}
-    beside = {"messages": "system", "responses": "instructions"}[api]
-    return {"model": "m", "max_tokens": 9, beside: text, LISTS[api]: messages, "tools": tools}
+        return {"messages": [{"role": "system", "content": text}, *messages], **beside}
+    name = {"messages": "system", "responses": "instructions"}[api]
+    return {"model": "m", "max_tokens": 9, name: text, LISTS[api]: messages, **beside}
 
 
 def _make_step(api, session, n):

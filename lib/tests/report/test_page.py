@@ -176,7 +176,7 @@ def test_small_figures_are_at_most_eight_each_once(count):
     small = sections["00-answer"]["items"][0]["figures"]
     assert [one["figure"]["name"] for one in small] == [f"10-{k}" for k in range(min(count, 8))]
     rows = [line for line in render_markdown("T", sections).split("\n") if line.startswith("| ![")]
-    assert [line.count("-column.png") for line in rows] == {1: [1], 3: [2, 1], 6: [2, 2]}[count]
+    assert [line.count("-column.png") for line in rows] == {1: [1], 3: [2, 1], 10: [2, 2, 2, 2]}[count]
     assert all(line.count("|") == 3 for line in rows)
 
 

@@ -1,16 +1,19 @@
 """Advice on logs with planted defects: found, and won as a plain rewriting of the texts wins it."""
 
+import json
 import re
 
 import pytest
 from places import SHARED
-from planted import DEFECTS, MIXED, make_systems, session, stamp, system, write_log
+from planted import DEFECTS, MIXED, make_systems, rule, session, stamp, system, write_log
 from planted_calls import clear_results, compact, make_calls, shuffled, stamped
+from samples import save_small_tokenizer
 
 from kvprefix.explain.provenance import find_provenance
 from kvprefix.studies.explain import open_data
 from kvprefix.studies.lint import lint, study_lint
 from kvprefix.tokens.chat import TemplateRefusal
+from kvprefix.tokens.tokenizer import QWEN_TEMPLATE
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
 
@@ -148,3 +151,33 @@ def test_the_study_keeps_what_lint_finds(tmp_path, small_folder):
     again, same = study_lint(workload)
     assert facts == again and rows.equals(same) and len(rows) == facts["requests"] == 40
     assert facts["recoverable_tokens"] > 0 and {"site", "estimated_tokens", "hit_tokens_after"} <= set(rows)
+
+
+def test_a_date_that_the_template_writes(tmp_path):
+    template = "<|im_start|>system\nToday is {{ strftime_now('%d %B %Y') }}<|im_end|>\n" + QWEN_TEMPLATE
+    tokenizer = save_small_tokenizer(tmp_path / "dated", template)
+    log = make_calls(tmp_path / "days.jsonl", sessions=8, steps=2, tools=lambda k: [], every_s=40_000)
+    data = open_data(Parameters(data=str(log), tokenizer=str(tokenizer)), progress=False)
+    facts, _ = lint(data, progress=False)
+    (site,) = facts["sites"]
+    assert (site["kind"], site["where"], site["message"]) == ("date", "what the template writes", None)
+    same = make_calls(tmp_path / "hours.jsonl", sessions=8, steps=2, tools=lambda k: [], every_s=10)
+    data = open_data(Parameters(data=str(same), tokenizer=str(tokenizer)), progress=False)
+    plain, _ = lint(data, progress=False)
+    assert facts["hit_tokens"] + site["recoverable_tokens"] == plain["hit_tokens"] and plain["sites"] == []
+
+
+def test_what_the_template_writes_anew_is_an_estimate(tmp_path):
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        "{% if loop.last %}[last] {% endif %}{{ message.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = save_small_tokenizer(tmp_path / "last", template)
+    log = tmp_path / "chats.jsonl"
+    said = [{"from": who, "value": f"{rule(k)} {who}"} for k in range(3) for who in ("human", "gpt")]
+    log.write_text("".join(json.dumps({"conversations": said}) + "\n" for _ in range(2)))
+    data = open_data(Parameters(data=str(log), tokenizer=str(tokenizer)), progress=False)
+    facts, _ = lint(data, progress=False)
+    (site,) = facts["sites"]
+    assert site["kind"] == "template" and not site["proved"] and facts["recoverable_tokens"] == 0

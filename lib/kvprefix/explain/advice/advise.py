@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvprefix.explain.advice.bodies import is_head
 from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
 from kvprefix.explain.advice.nearest import find_earlier
 from kvprefix.explain.advice.prove import NotRendered, Prover
-from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, find_sites
+from kvprefix.explain.advice.sites import DATE, HISTORY, TEMPLATE, find_dated, find_sites
 from kvprefix.files.progress import show_progress
 
 MOST_SITES = 8  # that are replayed: those with most tokens behind them
@@ -108,8 +109,11 @@ def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, 
     sites = find_sites(
         lambda i: bodies.of(rows[i]), found.earlier, found.seen, conversation, walks.prompt_tokens
     )  # fmt: skip
+    sites += find_dated(trace, found, prover.written_times)
+    sites.sort(key=lambda one: -one.estimated_tokens)
     least = max(LEAST * walks.prompt_tokens.sum(), GRAM)
-    sites = [one for one in sites if one.estimated_tokens >= least][:MOST_SITES]
+    sites = [one for one in sites if one.estimated_tokens >= least]
+    left, sites = sites[MOST_SITES:], sites[:MOST_SITES]
     fixes = [Fix(site=site) for site in sites]
     _survey(fixes, prover)
     trial = _Trial(prover)
@@ -120,7 +124,7 @@ def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, 
             trial.bound(ranked, capacity)
     return Advice(
         hits=trial.base, prompt_tokens=walks.prompt_tokens, after=trial.after(ranked), found=found, ranked=ranked,
-        unproved=unproved, trial=trial,
+        unproved=unproved, left=len(left), trial=trial,
     )  # fmt: skip
 
 
@@ -137,6 +141,8 @@ class Advice:
         The fixes that win something, each after those before it.
     unproved : list of Proved
         Sites that cannot be replayed.
+    left : int
+        Sites with fewer tokens behind them, which were not replayed.
     trial : object
         Replays any of the fixes.
     """
@@ -147,6 +153,7 @@ class Advice:
     found: Estimates
     ranked: list
     unproved: list
+    left: int
     trial: object
 
     @property
@@ -162,6 +169,8 @@ def _survey(fixes, prover):
         for fix in fixes:
             if fix.site.path == HISTORY:
                 fix.remember(key, asked, prover.conversation(key))
+            elif fix.site.path == DATE:
+                fix.values[key] = prover.written_times[key]
             elif fix.site.path != TEMPLATE:
                 fix.survey(key, asked)
 
@@ -177,7 +186,8 @@ class _Trial:
         """Return (hit tokens of each request, prompt tokens) with some fixes; raise NotRendered."""
         key = frozenset((id(fix), fix.goes) for fix in some)
         if key not in self.known:
-            self.known[key] = self.prover.replay(self.change(some))
+            undated = any(fix.site.path == DATE for fix in some)
+            self.known[key] = self.prover.replay(self.change(some), undated=undated)
             self.bar.update(1)
         return self.known[key]
 
@@ -210,7 +220,9 @@ class _Trial:
         """Replay the ranked fixes in a cache of limited size."""
         before = int(self.prover.replay({}, capacity)[0].sum())
         for k, one in enumerate(ranked):
-            now = int(self.prover.replay(self.change([each.fix for each in ranked[: k + 1]]), capacity)[0].sum())
+            some = [each.fix for each in ranked[: k + 1]]
+            undated = any(fix.site.path == DATE for fix in some)
+            now = int(self.prover.replay(self.change(some), capacity, undated=undated)[0].sum())
             one.bounded_tokens, before = now - before, now
 
 
@@ -247,7 +259,8 @@ def _say_unknown(fix):
 def _place(trial, fix):
     """Choose where what is moved goes; return what the fix alone wins."""
     near = trial.win([fix])
-    if not trial.prover.is_calls or fix.site.sort not in ("value", "only"):
+    first = trial.prover.asked(next(iter(fix.values))) if fix.values else None
+    if not trial.prover.is_calls or fix.site.sort not in ("value", "only") or not is_head(first, fix.site.path):
         return near
     fix.goes = LAST_MESSAGE
     far = trial.win([fix])

@@ -113,6 +113,11 @@ def list_head(asked):
     return found
 
 
+def is_head(asked, path):
+    """Tell whether a field stands before the conversation: a system text, or a tool."""
+    return path[0] != "messages" or role_of(asked.messages[path[1]]) == "system"
+
+
 def list_tools(asked):
     """Return the tools of a body as a list of (name, tool)."""
     tools = asked.body.get("tools")

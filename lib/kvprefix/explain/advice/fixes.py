@@ -8,12 +8,12 @@ import json
 from dataclasses import dataclass, field
 
 from kvprefix.explain.advice.bodies import get_text, list_head, list_texts, list_tools, order_tools, put_text, role_of
-from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, TOOLS, has_word
+from kvprefix.explain.advice.sites import DATE, HISTORY, TEMPLATE, TOOLS, has_word
 from kvprefix.explain.advice.units import canonical, cut_units, order_value, plain_space, shape
 
 _SAID = ("text", "content", "output")  # names of what is said, not of other fields of a part
 LONGEST = 240  # characters of a unit that is moved as a whole; of a longer one, the value alone
-UNSAID = (*HISTORY, *TEMPLATE)  # sites in no field
+UNSAID = (*HISTORY, *TEMPLATE, *DATE)  # sites in no field
 FIELD_END, LAST_MESSAGE = "field", "last"
 
 

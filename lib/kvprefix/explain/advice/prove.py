@@ -1,5 +1,7 @@
 """Render changed requests again, with their template and tokenizer, and replay them in the same order."""
 
+import functools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +13,7 @@ from kvprefix.conversations.records import Message
 from kvprefix.explain.advice.bodies import Bodies
 from kvprefix.explain.walks import cut_blocks, find_repeats, make_walks
 from kvprefix.tokens.arrays import Tokens
-from kvprefix.tokens.calls import encode_calls, make_tokens
+from kvprefix.tokens.calls import encode_calls, find_day, make_tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.messages import add_up
 from kvprefix.tokens.template import open_call_chat, open_chat
@@ -65,7 +67,18 @@ class Prover:
         """Return what is behind a key: a call, or a whole conversation as an Asked."""
         return self.bodies.of(key) if self.is_calls else self.bodies.whole(key)
 
-    def replay(self, changed, capacity=None):
+    @functools.cached_property
+    def written_times(self):
+        """What the template writes of the time of each call, by key; empty if it writes none."""
+        if not self.is_calls:
+            return {}
+        chat = self._open({key: self.asked(key) for key in self.keys[:1]})
+        forms = re.findall(r"strftime_now\(\s*['\"]([^'\"]+)['\"]", f"{chat.source} {chat.tools_source}")
+        times = self.workload.requests["start_s"].to_dict()
+        calls = {key: Call("chat", {}, start_s=None if times[key] != times[key] else times[key]) for key in self.keys}
+        return {key: " ".join(map(find_day(call).strftime, forms)) for key, call in calls.items()} if forms else {}
+
+    def replay(self, changed, capacity=None, *, undated=False):
         """Return the hit tokens of each request if some keys asked something else.
 
         Parameters
@@ -73,6 +86,8 @@ class Prover:
         changed : dict of int to Asked
         capacity : int, optional
             Blocks of an LRU cache; nothing is evicted if not given.
+        undated : bool
+            Whether the template writes the same date into all prompts.
 
         Returns
         -------
@@ -82,7 +97,9 @@ class Prover:
         ------
         NotRendered
         """
-        trace = self.render(changed) if changed else self.trace
+        if undated:
+            changed = {key: changed.get(key) or self.asked(key) for key in self.keys}
+        trace = self.render(changed, undated=undated) if changed else self.trace
         walks = make_walks(trace)
         usable = np.maximum(walks.prompt_tokens - 1, 0) // self.block_size
         if capacity is None:
@@ -91,10 +108,10 @@ class Prover:
             blocks = replay(cut_blocks(walks, trace, self.block_size, outputs=self.outputs).list_blocks(), capacity)
         return np.minimum(blocks, usable) * self.block_size, walks.prompt_tokens
 
-    def render(self, changed):
+    def render(self, changed, *, undated=False):
         """Return the trace with some keys' prompts rendered anew."""
         rows = np.array([row for key in changed for row in self.rows_of[key]], np.int64)
-        new = self._encode_calls(changed) if self.is_calls else self._encode_texts(changed)
+        new = self._encode_calls(changed, undated) if self.is_calls else self._encode_texts(changed)
         if len(new.shared) != len(rows):
             raise NotRendered("a changed conversation has fewer prompts: the template refuses some")
         old = self.trace.tokens
@@ -118,13 +135,13 @@ class Prover:
             parts.append(make_tokens(table))
         return _concatenate(parts)
 
-    def _encode_calls(self, changed):
+    def _encode_calls(self, changed, undated):
         chat, known = self._open(changed), self.workload.requests
         times = known["start_s"].to_dict()
         calls = [
             Call(
                 asked.api, asked.body, place=f"request {key}", session=str(self.conversation(key)),
-                start_s=None if times[key] != times[key] else times[key],
+                start_s=None if undated or times[key] != times[key] else times[key],
             )
             for key, asked in changed.items()
         ]  # fmt: skip

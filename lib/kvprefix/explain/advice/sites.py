@@ -18,6 +18,7 @@ _WORD = re.compile(r"\w+")
 TOOLS = ("tools",)
 HISTORY = ("history",)
 TEMPLATE = ("template",)
+DATE = ("date of the template",)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -96,6 +97,28 @@ def find_sites(asked, earlier, seen, conversation, prompt_tokens):
             found.add(path, change, (i, j), {int(conversation[i]), int(conversation[j])}, (int(seen[i]), k == 0))
     sites = [one for one in found.list() if len(one.conversations) > 1 or one.sort in ("history", "template")]
     return sorted(sites, key=lambda one: -one.estimated_tokens)
+
+
+def find_dated(trace, found, written):
+    """Return the site of a date that the template writes, in a list; an empty one if it is the same in all prompts.
+
+    Parameters
+    ----------
+    trace : Trace
+    found : Estimates
+    written : dict of int to str
+        What the template writes of the time of each row.
+    """
+    if len(set(written.values())) < 2:
+        return []
+    site, rows = Site(sort="date", path=DATE), trace.rows.tolist()
+    for i in found.seen.nonzero()[0].tolist():
+        j = int(found.earlier.requests[i])
+        if j >= 0 and written[rows[i]] != written[rows[j]]:
+            site.parted[i] = int(found.seen[i])
+            site.pair = (i, j) if site.pair[0] < 0 else site.pair
+            site.both = (written[rows[i]], written[rows[j]]) if not site.both[0] else site.both
+    return [site] if site.parted else []
 
 
 class _Found:
@@ -245,7 +268,7 @@ def _compare_messages(ours, theirs, same):
         return _compare_values(("messages", k), one, other)
     if same and len(ours) < len(theirs):
         return [(HISTORY, Changed("history", len(ours), "", _tell(theirs[len(ours)])))]
-    return [(TEMPLATE, Changed("template", 0, "", ""))] if same else []
+    return [(TEMPLATE, Changed("template", 0, "", ""))] if len(theirs) <= len(ours) else []
 
 
 def _tell(message):

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from kvprefix.explain.advice.bodies import role_of
+from kvprefix.explain.advice.bodies import is_head, role_of
 from kvprefix.explain.advice.fixes import LAST_MESSAGE, LONGEST
 from kvprefix.explain.advice.kinds import KINDS, classify, mask
-from kvprefix.explain.advice.sites import HISTORY, TEMPLATE, TOOLS, is_json
+from kvprefix.explain.advice.sites import DATE, HISTORY, TEMPLATE, TOOLS, is_json
 from kvprefix.files.escape import one_line
 from kvprefix.files.masks import mask_values
 
@@ -57,6 +57,8 @@ def _show(site, values):
         ends = {"label": mask_values(label), "tail": mask_values(site.tail)}
         both = [_frame(one, site, ends) if one else "" for one in site.both]
         return kind, _frame(None, site, ends, values[0]) if values else both[0], both
+    if site.sort == "date":
+        return classify(values), mask(values[0]), tuple(map(mask, site.both))
     kind = _name_order(site)
     both = [one_line(mask_values(one), SHOWN) for one in site.both]
     return kind, both[0], both
@@ -89,7 +91,7 @@ def say_where(site, asked):
     path = site.path
     if path == HISTORY:
         return "an earlier message of the conversation"
-    if path == TEMPLATE:
+    if path in (TEMPLATE, DATE):
         return "what the template writes"
     if path[0] == "tools":
         inside = [str(one) for one in path[2:] if one != "function"]
@@ -110,6 +112,8 @@ def say_fix(proved, kind, asked):
         said = "Write white space in one way"
     elif site.sort == "history":
         said = "Keep the history append-only: send earlier messages again as they were"
+    elif site.sort == "date":
+        said = f"Let the template write no {noun}, or the same one for all requests"
     elif site.sort == "template":
         said = "Let the template write the same text for the messages that were there before"
     else:
@@ -135,7 +139,7 @@ def _say_move(proved, noun, asked):
         return f"{verb} {what} to the end of the last message, behind tools and history"
     if path[0] == "tools":
         return f"Take the {noun} out of the tool and put it at the end of the system message"
-    if path[0] != "messages" or role_of(asked.messages[path[1]]) == "system":
+    if is_head(asked, path):
         return f"{verb} {what} to the end of the system message, behind what all requests share"
     return f"{verb} {what} to the end of message {path[1]}, behind what requests share"
 

@@ -5,6 +5,8 @@ import json
 import re
 from typing import NamedTuple
 
+from kvprefix.explain.advice.kinds import classify
+
 MOST_UNITS = 200  # of a text that are compared, from where two texts part on
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\d[.])[^\S\n]+(?=\S)")
@@ -113,10 +115,12 @@ def _pair(mine, yours):
 
 
 def is_like(unit, other):
-    """Tell whether two units differ by a value alone: they begin or end alike, or are the same JSON."""
+    """Tell whether two units differ by a value alone: they begin or end alike, are values, or are the same JSON."""
     label, value, tail = cut_value(unit, other)
     fixed = len(re.sub(r"\W", "", label + tail))
-    if fixed >= 3 and 4 * fixed >= len(value) or shape(unit) == shape(other):
+    if fixed >= 3 and 4 * fixed >= len(value):
+        return True
+    if (fixed or shape(unit) == shape(other)) and classify([value]) != "text":
         return True
     return canonical(unit) is not None and canonical(unit) == canonical(other)
 
