@@ -216,8 +216,8 @@ make-engine-check: .venv/.ready $(if $(wildcard $(WORK)/parameters.txt),,$(WORK)
 
 # ---- The rest.
 
-test: .venv/.ready ## run the whole test suite
-	cd lib && ../$(RUN) -m pytest $(ARGS)
+test: .venv/.ready ## run the whole test suite, two files at a time (ARGS='-n 0': one)
+	cd lib && ../$(RUN) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lab: .venv/.ready ## explore the notebooks in JupyterLab, from the tour on; they write to reports/scratch/
 	PATH="$$PWD/.venv/bin:$$PATH" JUPYTER_CONFIG_PATH="$$PWD/lib/jupyter" $(RUN) -m jupyterlab \

@@ -28,26 +28,13 @@ from kvprefix.files.paths import (
 from kvprefix.files.sealed import expect_unchanged, seal_key, stamp_file
 from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
-from kvprefix.report.section_files import LEFT_OUT, SHARING, begin_section, mark_failed, write_section
+from kvprefix.report.section_files import LEFT_OUT, begin_section, mark_failed, write_section
 from kvprefix.report.sources import hash_sources
+from kvprefix.report.written import WRITES
 from kvprefix.studies.experiment import find_kind, holds_sessions
 
 FAILED = 2  # what the command returns then
 MADE_OF = "made_of"  # in the metadata of an executed copy
-_MODES, _FIGURES = ("single_turn", "multi_turn"), (
-    "sharing_fraction_cdf", "block_hit_distribution", "reuse_gap_cdf", "comparison",
-)  # fmt: skip
-_TABLES = ("stats.json", "request_metrics.csv", "block_metrics.csv")
-WRITES = {
-    SHARING: [
-        *(f"{mode}_{part}" for mode in _MODES for part in (*_TABLES, "trace.jsonl")),
-        *(f"{figure}{suffix}" for figure in _FIGURES for suffix in (".png", ".pdf")),
-    ],
-    "15-agents": [f"multi_turn_{part}" for part in _TABLES],
-    "25-provenance": ["provenance.json", "provenance_requests.csv"],
-    "55-misses": ["misses.json", "misses_requests.csv"],
-    "65-advice": ["lint.json", "lint_requests.csv"],
-}
 REASONS = {
     "tokens": "the data list block ids, and it needs texts or tokens",
     "sessions": "it is of agents' sessions, and the data are chats without tools",
