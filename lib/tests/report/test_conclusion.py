@@ -31,8 +31,8 @@ SAID = {
     "40-cache-size": "With a bound, LRU reaches half of the unbounded 62.2 % with 22,690 blocks (44.3 GiB of "
     "Llama-3.1-8B's KV cache) and 90 % of it with 127,033 (248.1 GiB).",
     "55-misses": "With 22,512 blocks under LRU 69.1 % of the prompt tokens are missed: **24.2 %** were generated before, "
-    "where prompts alone are cached, 23.2 % would be hit by the optimum, which knows the future, 12.4 % are new, 8.1 % "
-    "were evicted, and the optimum could not keep them either, and 1.2 % stand in a block that is known in part.",
+    "but only prompts are cached, 23.2 % would be hit by the optimum, which knows the future, 12.4 % are new, 8.1 % "
+    "were evicted, and the optimum could not keep them either, and 1.2 % share only part of a block with an earlier prompt.",
     "50-eviction": "At the capacities tried, better eviction wins at most 25.8 points: with 14,393 blocks the optimum, which knows the "
     "future, hits 48.8 % and LRU 23.0 %. None of the 7 other policies tried is better than LRU at any capacity.",
     "60-timing": "With 2,468 blocks LRU hits 59.6 % on the clock \"all turns at once\" and 5.4 % on the clock \"causal\". With "

@@ -152,10 +152,10 @@ def choose_pauses(found):
 FINDINGS = (
     Finding(name="shared", notebook=SHARING, choose=choose_shared, figure="20-sharing-fraction-cdf"),
     Finding(name="agents", notebook=AGENTS, choose=choose_agents, figure="15-session-rates"),
+    Finding(name="misses", notebook=AGENTS, choose=choose_misses),
     Finding(name="origin", notebook=ORIGINS, choose=choose_origin, figure="25-origins"),
     Finding(name="causes", notebook=CAUSES, choose=choose_causes, figure="55-causes"),
     Finding(name="advice", notebook=ADVICE, choose=choose_advice, figure="65-fixes"),
-    Finding(name="misses", notebook=AGENTS, choose=choose_misses),
     Finding(name="templates", notebook=TEMPLATES, choose=choose_templates, figure="45-computed"),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
     Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
