@@ -5,7 +5,7 @@ import re
 
 import pytest
 from places import SHARED
-from planted import DEFECTS, MIXED, make_systems, rule, session, stamp, system, write_log
+from planted import DEFECTS, MIXED, make_systems, rule, session, stamp, system, tool, write_log
 from planted_calls import clear_results, compact, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
 
@@ -181,3 +181,13 @@ def test_what_the_template_writes_anew_is_an_estimate(tmp_path):
     facts, _ = lint(data, progress=False)
     (site,) = facts["sites"]
     assert site["kind"] == "template" and not site["proved"] and facts["recoverable_tokens"] == 0
+    assert ["[last]" in one for one in site["both_sides"]] == [False, True]
+
+
+def test_tools_that_some_calls_lack_go_behind_those_that_all_have(tmp_path, lint_log):
+    def some(k):
+        return [one for n, one in enumerate(tool(n) for n in range(4)) if n != 1 or k % 3]
+
+    clean, _ = lint_log(make_calls(tmp_path / "clean.jsonl", steps=1, sessions=12, tools=some))
+    (site,) = clean["sites"]
+    assert site["kind"] == "order of tools" and site["recoverable_tokens"] > 0
