@@ -216,8 +216,10 @@ def compare_asked(here, there, *, same, whole):
     same : bool
         Whether they are of one conversation: then the earlier one's messages should all be there.
     whole : bool
-        Whether the earlier prompt is all in the later one.
+        Whether the earlier prompt is all in the later one: then they do not part, whatever else differs.
     """
+    if whole:
+        return []
     ours, theirs = list_head(here), list_head(there)
     found = [
         (path, change)
@@ -226,7 +228,7 @@ def compare_asked(here, there, *, same, whole):
         for change in compare_texts(text, theirs[path])
     ]
     found += _compare_tools(here, there)
-    if found or whole or not _is_alike(here, there):
+    if found or not _is_alike(here, there):
         return found
     return _compare_messages(here.messages, there.messages, same)
 
