@@ -109,7 +109,7 @@ def _read_texts(data, position, nearest, mask):
     trace, at = data.trace, nearest.tokens
     here = trace.prompt(position)
     there = np.concatenate((trace.prompt(nearest.request), trace.generated(nearest.request)))
-    decode = _find_decoder(data)
+    decode = find_decoder(data)
     cut = [here[max(at - BEFORE, 0) : at], here[at : at + AFTER], there[at : at + AFTER]]
     texts = [decode(one.tolist()) for one in cut]
     before, here_text, there_text = map(mask_values, texts) if mask and data.workload else texts
@@ -131,7 +131,7 @@ def _say_place(data, position, at):
     return f"in message {number} ({WRITERS[writer]})" if data.said is not None else f"at token {at:,}"
 
 
-def _find_decoder(data):
+def find_decoder(data):
     """Return what makes a text of token ids; the ids themselves if no tokenizer is known."""
     if data.workload is None:
         return lambda ids: " ".join(map(str, ids))

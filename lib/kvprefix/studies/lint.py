@@ -8,10 +8,12 @@ import pandas as pd
 from kvprefix.explain.advice.advise import advise
 from kvprefix.explain.advice.tell import list_requests, tell_site
 from kvprefix.explain.parts import name_requests
-from kvprefix.files.escape import code_markdown, escape_markdown
+from kvprefix.files.escape import code_markdown, escape_markdown, one_line
+from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
 from kvprefix.files.words import count
 from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
+from kvprefix.studies.explain_one import AFTER, BEFORE, find_decoder
 from kvprefix.studies.sharing_tables import write_requests
 from kvprefix.studies.table import measure_table
 
@@ -56,6 +58,7 @@ def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True)
     listed, prover = [*found.ranked, *found.unproved], found.trial.prover
     whole = int(found.prompt_tokens.sum())
     sites = [tell_site(one, prover.bodies.of(int(data.trace.rows[one.site.pair[0]])), whole) for one in listed]
+    _decode_sides(data, found, listed, sites)
     bounded = {} if capacity is None else {
         "capacity_blocks": capacity, "bounded_recoverable_tokens": sum(one.bounded_tokens for one in found.ranked)
     }  # fmt: skip
@@ -65,6 +68,17 @@ def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True)
         "estimated_tokens": int(found.found.seen.sum()), **bounded, "sites": sites, "notes": _note(data, found),
     }  # fmt: skip
     return facts, pd.DataFrame(list_requests(found, name_requests(data.trace)))
+
+
+def _decode_sides(data, found, listed, sites):
+    """Show the tokens where two prompts part at sites of the template, which no text of a body shows."""
+    for proved, site in zip(listed, sites, strict=True):
+        if site["kind"] == "template":
+            (i, j), decode = proved.site.pair, find_decoder(data)
+            at = int(found.found.earlier.tokens[i])
+            cut = [data.trace.prompt(k)[max(at - BEFORE, 0) : at + AFTER] for k in (i, j)]
+            site["both_sides"] = [one_line(mask_values(decode(one.tolist()))) for one in cut]
+            site["example"] = site["both_sides"][0]
 
 
 def _note(data, found):

@@ -47,6 +47,11 @@ def stamp(k):
     return f"Current time: 2026-11-25T{8 + seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}Z"
 
 
+def name(k):
+    """Return the name of a user as a line."""
+    return f"The user is called {random.Random(k).choice(NAMES)}."
+
+
 def session(k):
     """Return a line with a random id."""
     digits = f"{random.Random(k).getrandbits(128):032x}"
@@ -65,7 +70,7 @@ DEFECTS = {
     "clean": lambda k: system(),
     "timestamp_first": lambda k: system(first=[stamp(k)]),
     "timestamp_last": lambda k: system(last=[stamp(k)]),
-    "user_name_first": lambda k: system(first=[f"The user is called {random.Random(k).choice(NAMES)}."]),
+    "user_name_first": lambda k: system(first=[name(k)]),
     "uuid_middle": lambda k: system(middle=[session(k)]),
     "tools_shuffled": lambda k: system(tools=shuffled(k)),
 }

@@ -5,7 +5,8 @@ import re
 
 import pytest
 from places import SHARED
-from planted import DEFECTS, MIXED, make_systems, rule, session, stamp, system, write_log
+from planted import DEFECTS, MIXED, make_systems, name, rule, session, stamp, system, tool, write_log
+from planted import shuffled as shuffled_tools
 from planted_calls import clear_results, compact, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
 
@@ -82,15 +83,23 @@ def test_gains_of_mixed_defects_add_up_greedily(tmp_path, open_log, lint_log, ti
 def test_the_expected_logs():
     if not (SHARED / "expected" / "linter.json").exists():
         pytest.skip("the expected logs are not there")
-    for name, won in {"clean": 0, "timestamp_first": 587_328, "timestamp_last": 0, "user_name_first": 13_248}.items():
-        data = open_data(Parameters(data=str(SHARED / "expected" / f"linter_{name}.jsonl.gz")), progress=False)
+    for defect, won in {"clean": 0, "timestamp_first": 587_328, "timestamp_last": 0, "user_name_first": 13_248}.items():
+        data = open_data(Parameters(data=str(SHARED / "expected" / f"linter_{defect}.jsonl.gz")), progress=False)
         assert lint(data, progress=False)[0]["recoverable_tokens"] == won
 
 
-def test_two_values_one_behind_the_other_are_won_together(tmp_path, open_log, lint_log):
-    systems = [system(first=[stamp(k), session(k)]) for k in range(N)]
+def all_four(k):
+    return system(first=[name(k), stamp(k)], middle=[session(k)], tools=shuffled_tools(k))
+
+
+@pytest.mark.parametrize(
+    ("make", "kinds"),
+    [(lambda k: system(first=[stamp(k), session(k)]), {"time", "uuid"}), (all_four, set(NAMES))],
+)
+def test_values_one_behind_the_other_are_won_together(tmp_path, open_log, lint_log, make, kinds):
+    systems = [make(k) for k in range(N)]
     facts, _ = lint_log(write_log(tmp_path / "log.jsonl", systems))
-    assert {one["kind"] for one in facts["sites"]} == {"time", "uuid"}
+    assert {one["kind"] for one in facts["sites"]} == kinds
     expected = count_hits(open_log, tmp_path, list(map(mend, systems))) - facts["hit_tokens"]
     assert facts["recoverable_tokens"] == sum(one["recoverable_tokens"] for one in facts["sites"])
     assert facts["recoverable_tokens"] == pytest.approx(expected, rel=0.01)
@@ -181,3 +190,13 @@ def test_what_the_template_writes_anew_is_an_estimate(tmp_path):
     facts, _ = lint(data, progress=False)
     (site,) = facts["sites"]
     assert site["kind"] == "template" and not site["proved"] and facts["recoverable_tokens"] == 0
+    assert ["[last]" in one for one in site["both_sides"]] == [False, True]
+
+
+def test_tools_that_some_calls_lack_go_behind_those_that_all_have(tmp_path, lint_log):
+    def some(k):
+        return [one for n, one in enumerate(tool(n) for n in range(4)) if n != 1 or k % 3]
+
+    clean, _ = lint_log(make_calls(tmp_path / "clean.jsonl", steps=1, sessions=12, tools=some))
+    (site,) = clean["sites"]
+    assert site["kind"] == "order of tools" and site["recoverable_tokens"] > 0

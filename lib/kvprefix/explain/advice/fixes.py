@@ -5,6 +5,7 @@ order of its values, those with the fewest first, so that as much as possible st
 """
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 
 from kvprefix.explain.advice.bodies import get_text, list_head, list_texts, list_tools, order_tools, put_text, role_of
@@ -32,6 +33,8 @@ class Fix:
         Of an order: what was seen first of all that is equal but for its order.
     restored : dict
         Of a history: the messages of each call whose history is another than in the call before, as they were there.
+    counts : Counter
+        How many bodies have each tool. Those that most have are put first.
     """
 
     site: object
@@ -39,6 +42,7 @@ class Fix:
     values: dict = field(default_factory=dict)
     known: dict = field(default_factory=dict)
     restored: dict = field(default_factory=dict)
+    counts: Counter = field(default_factory=Counter)
 
     def survey(self, key, asked):
         """Note what a body has at the site; those that arrive first are asked first."""
@@ -73,7 +77,7 @@ class Fix:
     def _survey_tools(self, key, asked):
         tools = list_tools(asked)
         for name, tool in tools:
-            self.known.setdefault(name, len(self.known))
+            self.counts[name] += 1  # in the order in which they were seen first
             self.known.setdefault(order_value(tool), tool)
         if tools:
             self.values[key] = repr([name for name, _ in tools] if self.site.sort == "order" else tools)
@@ -215,7 +219,8 @@ def _order_tools(asked, fixes):
         return asked
     for fix in fixes:
         if fix.site.sort == "order":
-            tools = sorted(tools, key=lambda one, fix=fix: fix.known.get(one[0], len(fix.known)))
+            rank = {name: k for k, (name, _) in enumerate(fix.counts.most_common())}
+            tools = sorted(tools, key=lambda one, rank=rank: rank[one[0]])
         else:
             tools = [(name, fix.known.get(order_value(tool), tool)) for name, tool in tools]
     new = [tool for _, tool in tools]

@@ -14,6 +14,10 @@ from kvprefix.explain.advice.units import Changed, canonical, compare_texts, cut
 MOST_PAIRS = 2000  # requests that are compared with an earlier one: those with most tokens behind
 MOST_CHANGES = 12  # units that differ between two prompts of one kind; with more, they are just other texts
 SLACK = 8  # tokens that a template may write last in a prompt alone
+_BESIDE = (  # what a prompt depends on beside its messages
+    "system", "instructions", "tools", "functions", "documents", "chat_template_kwargs", "tool_choice", "reasoning",
+    "thinking", "add_generation_prompt", "continue_final_message",
+)  # fmt: skip
 _WORD = re.compile(r"\w+")
 TOOLS = ("tools",)
 HISTORY = ("history",)
@@ -212,8 +216,10 @@ def compare_asked(here, there, *, same, whole):
     same : bool
         Whether they are of one conversation: then the earlier one's messages should all be there.
     whole : bool
-        Whether the earlier prompt is all in the later one.
+        Whether the earlier prompt is all in the later one: then they do not part, whatever else differs.
     """
+    if whole:
+        return []
     ours, theirs = list_head(here), list_head(there)
     found = [
         (path, change)
@@ -222,9 +228,14 @@ def compare_asked(here, there, *, same, whole):
         for change in compare_texts(text, theirs[path])
     ]
     found += _compare_tools(here, there)
-    if found or whole:
+    if found or not _is_alike(here, there):
         return found
     return _compare_messages(here.messages, there.messages, same)
+
+
+def _is_alike(here, there):
+    """Tell whether two bodies are alike but for their messages."""
+    return all(here.body.get(name) == there.body.get(name) for name in _BESIDE)
 
 
 def _compare_tools(here, there):
@@ -232,8 +243,7 @@ def _compare_tools(here, there):
     names, others = [name for name, _ in ours], [name for name, _ in theirs]
     if ours == theirs and repr(ours) == repr(theirs) or not ours or not theirs:
         return []
-    common = set(names) & set(others)
-    if [one for one in names if one in common] != [one for one in others if one in common]:
+    if names != others:
         return [(TOOLS, Changed("order", 0, ", ".join(names), ", ".join(others)))]
     known, found = dict(theirs), []
     for name, tool in ours:
