@@ -64,12 +64,14 @@ def test_chat_and_agents_stand_side_by_side_with_the_numbers_of_their_reports():
         replies = stats["with_generated_tokens"]["token_hit_rate"]
         needs = {row["share of the unbounded rate"]: float(row["GiB, Llama-3.1-8B"])
                  for row in read_table(report, "40-needs")}  # fmt: skip
+        own = [float(row["share of prompt tokens"]) for row in read_table(report, "25-origins")
+               if not row["blocks"] and row["origin"] == "own earlier turns"]  # fmt: skip
         against = [(row["policy"], float(row["against LRU"])) for row in read_table(report, "50-against-lru")]
         gain = max(points for policy, points in against if policy == "OPT")
         lost = [min(points for policy, points in against if policy == name) for name in LOSING]
         columns.append([
             f"{stats['requests']:,}",
-            percent(stats["token_hit_rate"]) + (f" (with replies {percent(replies)})" if replies else ""),
+            percent(stats["token_hit_rate"]) + (f" (with replies {percent(replies)})" if replies else ""), percent(own[0]),
             *(f"{needs[share]:,.1f} GiB" for share in ("50.0 %", "90.0 %")), f"+{gain:.1f} points",
             ", ".join(f"{points:.1f}" for points in lost).replace("-", "−") + " points",
         ])  # fmt: skip
