@@ -71,7 +71,8 @@ def test_chat_and_agents_stand_side_by_side_with_the_numbers_of_their_reports():
         lost = [min(points for policy, points in against if policy == name) for name in LOSING]
         columns.append([
             f"{stats['requests']:,}",
-            percent(stats["token_hit_rate"]) + (f" (with replies {percent(replies)})" if replies else ""), percent(own[0]),
+            percent(stats["token_hit_rate"]) + (f" (with replies {percent(replies)})" if replies else ""),
+            percent(own[0]),
             *(f"{needs[share]:,.1f} GiB" for share in ("50.0 %", "90.0 %")), f"+{gain:.1f} points",
             ", ".join(f"{points:.1f}" for points in lost).replace("-", "−") + " points",
         ])  # fmt: skip
