@@ -119,7 +119,7 @@ def study_lint(workload, *, outputs=False, capacity=None):
         Sessions of block ids, which hold no texts.
     """
     if not isinstance(workload, Workload):
-        raise InputError(f"{workload.dataset['name']}: {NO_TEXTS}")
+        raise InputError(f"{workload.dataset['path']}: {NO_TEXTS}")
     table = measure_table(workload, "lint", [outputs, capacity], measure_lint, [[(outputs, capacity)]])
     facts = json.loads(table["facts"].iloc[0])
     return facts, table.drop(columns="facts")
