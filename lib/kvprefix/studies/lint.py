@@ -16,6 +16,7 @@ from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
 from kvprefix.studies.explain_one import AFTER, BEFORE, find_decoder
 from kvprefix.studies.sharing_tables import write_requests
 from kvprefix.studies.table import measure_table
+from kvprefix.traces.workload import Workload
 
 NO_TEXTS = "ids say no texts, and only changed texts can be replayed; expected the log of chats or of calls"
 NOTHING_BEGINS_ALIKE = "no prompt begins with a block of an earlier one: nothing is cached as it is"
@@ -111,7 +112,14 @@ def study_lint(workload, *, outputs=False, capacity=None):
         As from `lint`.
     pandas.DataFrame
         A row per request.
+
+    Raises
+    ------
+    InputError
+        Sessions of block ids, which hold no texts.
     """
+    if not isinstance(workload, Workload):
+        raise InputError(f"{workload.dataset['path']}: {NO_TEXTS}")
     table = measure_table(workload, "lint", [outputs, capacity], measure_lint, [[(outputs, capacity)]])
     facts = json.loads(table["facts"].iloc[0])
     return facts, table.drop(columns="facts")
@@ -121,6 +129,24 @@ def measure_lint(workload, outputs, capacity):
     """Return the rows of `study_lint`, with all that is no row in the first one."""
     facts, rows = lint(open_workload(workload), outputs=outputs, capacity=capacity, progress=False)
     return rows.assign(facts=[json.dumps(facts), *[""] * (len(rows) - 1)])
+
+
+def tabulate_sites(facts):
+    """Return a row per site of what `lint` found, with both texts where two prompts part, masked.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `site` (from 1 on), `kind`, `where`, `here`, `there`, `values`, `changes`, `requests`, `estimated_tokens`,
+        `recoverable_tokens` and `recoverable_share` (NaN if not proved), `fix`.
+    """
+    names = ["values", "changes", "requests", "estimated_tokens", "recoverable_tokens", "recoverable_share", "fix"]
+    rows = [
+        {"site": number, "kind": one["kind"], "where": one["where"], "here": one["both_sides"][0],
+         "there": one["both_sides"][1], **{name: one[name] for name in names}}
+        for number, one in enumerate(facts["sites"], start=1)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["site", "kind", "where", "here", "there", *names])
 
 
 def write_lint(rows, path):

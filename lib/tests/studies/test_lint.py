@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from places import SHARED
@@ -11,8 +12,9 @@ from planted_calls import clear_results, compact, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
 
 from kvprefix.explain.provenance import find_provenance
+from kvprefix.files.paths import InputError
 from kvprefix.studies.explain import open_data
-from kvprefix.studies.lint import lint, study_lint
+from kvprefix.studies.lint import lint, study_lint, tabulate_sites
 from kvprefix.tokens.chat import TemplateRefusal
 from kvprefix.tokens.tokenizer import QWEN_TEMPLATE
 from kvprefix.traces.parameters import Parameters
@@ -159,6 +161,8 @@ def test_the_study_keeps_what_lint_finds(tmp_path, small_folder):
     facts, rows = study_lint(workload)
     again, same = study_lint(workload)
     assert facts == again and rows.equals(same) and len(rows) == facts["requests"] == 40
+    table = tabulate_sites(facts)
+    assert table["site"].tolist() == [1, 2, 3, 4] and table["recoverable_tokens"].sum() == facts["recoverable_tokens"]
     assert facts["recoverable_tokens"] > 0 and {"site", "estimated_tokens", "hit_tokens_after"} <= set(rows)
 
 
@@ -200,3 +204,18 @@ def test_tools_that_some_calls_lack_go_behind_those_that_all_have(tmp_path, lint
     clean, _ = lint_log(make_calls(tmp_path / "clean.jsonl", steps=1, sessions=12, tools=some))
     (site,) = clean["sites"]
     assert site["kind"] == "order of tools" and site["recoverable_tokens"] > 0
+
+
+def test_what_one_user_edits_is_no_site(tmp_path, lint_log):
+    texts = [rule(1), *(f"Draft {k}. {rule(1)} {rule(2)}" for k in range(3))]
+    lines = [json.dumps({"messages": [{"role": "user", "content": text}]}) for text in texts]
+    few, more = tmp_path / "few.jsonl", tmp_path / "more.jsonl"
+    few.write_text("\n".join(lines[:3]) + "\n")
+    more.write_text("\n".join(lines) + "\n")
+    assert lint_log(few)[0]["sites"] == []
+    assert [one["message"] for one in lint_log(more)[0]["sites"]] == [0]
+
+
+def test_sessions_of_block_ids_are_refused():
+    with pytest.raises(InputError, match="ids.jsonl: ids say no texts"):
+        study_lint(SimpleNamespace(dataset={"path": "ids.jsonl"}))

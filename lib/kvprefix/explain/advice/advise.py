@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvprefix.explain.advice.bodies import is_head
+from kvprefix.explain.advice.differ import HISTORY, TEMPLATE
 from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
 from kvprefix.explain.advice.nearest import find_earlier
 from kvprefix.explain.advice.prove import NotRendered, Prover
-from kvprefix.explain.advice.sites import DATE, HISTORY, TEMPLATE, find_dated, find_sites
+from kvprefix.explain.advice.sites import DATE, find_dated, find_sites
 from kvprefix.files.progress import show_progress
 
 MOST_SITES = 8  # that are replayed: those with most tokens behind them

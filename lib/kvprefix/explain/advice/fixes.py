@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from kvprefix.explain.advice.bodies import get_text, list_head, list_texts, list_tools, order_tools, put_text, role_of
-from kvprefix.explain.advice.sites import DATE, HISTORY, TEMPLATE, TOOLS, has_word
+from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, TOOLS
+from kvprefix.explain.advice.sites import DATE, has_word
 from kvprefix.explain.advice.units import canonical, cut_units, order_value, plain_space, shape
 
 _SAID = ("text", "content", "output")  # names of what is said, not of other fields of a part

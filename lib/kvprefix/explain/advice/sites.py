@@ -8,20 +8,14 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from kvprefix.explain.advice.bodies import list_head, list_texts, list_tools, role_of
-from kvprefix.explain.advice.units import Changed, canonical, compare_texts, cut_value, order_value, plain_space, shape
+from kvprefix.explain.advice.bodies import is_head
+from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, compare_asked
+from kvprefix.explain.advice.units import cut_value, plain_space, shape
 
 MOST_PAIRS = 2000  # requests that are compared with an earlier one: those with most tokens behind
-MOST_CHANGES = 12  # units that differ between two prompts of one kind; with more, they are just other texts
 SLACK = 8  # tokens that a template may write last in a prompt alone
-_BESIDE = (  # what a prompt depends on beside its messages
-    "system", "instructions", "tools", "functions", "documents", "chat_template_kwargs", "tool_choice", "reasoning",
-    "thinking", "add_generation_prompt", "continue_final_message",
-)  # fmt: skip
+MOST_CHANGES = 12  # units that differ between two prompts of one kind; with more, they are just other texts
 _WORD = re.compile(r"\w+")
-TOOLS = ("tools",)
-HISTORY = ("history",)
-TEMPLATE = ("template",)
 DATE = ("date of the template",)
 
 
@@ -32,7 +26,7 @@ class Site:
     Attributes
     ----------
     sort : str
-        `value`, `only`, `order`, `json`, `whitespace`, `history` or `template`.
+        `value`, `only`, `order`, `json`, `whitespace`, `history`, `template` or `date`.
     path : tuple
         The field, see `bodies`.
     label, tail : str
@@ -85,7 +79,8 @@ def find_sites(asked, earlier, seen, conversation, prompt_tokens):
     Returns
     -------
     list of Site
-        Of two conversations or more, or of one whose history changes; those with most tokens behind come first.
+        Of two conversations or more (in what users write, of three), or of one whose history changes; those with most
+        tokens behind come first.
     """
     some = ((seen > SLACK) & (earlier.requests >= 0)).nonzero()[0]
     some = sorted(sorted(some.tolist(), key=lambda i: -seen[i])[:MOST_PAIRS])
@@ -99,8 +94,17 @@ def find_sites(asked, earlier, seen, conversation, prompt_tokens):
             continue
         for k, (path, change) in enumerate(changes):
             found.add(path, change, (i, j), {int(conversation[i]), int(conversation[j])}, (int(seen[i]), k == 0))
-    sites = [one for one in found.list() if len(one.conversations) > 1 or one.sort in ("history", "template")]
+    sites = [one for one in found.list() if len(one.conversations) >= _find_least(one, asked, len(seen))]
     return sorted(sites, key=lambda one: -one.estimated_tokens)
+
+
+def _find_least(site, asked, n):
+    """Return how many conversations a site needs: in what users write two are often one person who edits a text."""
+    if site.path in (HISTORY, TEMPLATE):
+        return 1
+    if is_head(asked(site.pair[0]), site.path):
+        return 2
+    return 3 if site.sort in ("value", "only") else max(n // 100, 3)
 
 
 def find_dated(trace, found, written):
@@ -204,88 +208,3 @@ def _fits(label, tail, unit):
 
 def _common_end(one, other):
     return os.path.commonprefix([one[::-1], other[::-1]])[::-1]
-
-
-def compare_asked(here, there, *, same, whole):
-    """Return what differs between two requests, in the order of the prompt: (path, Changed) each.
-
-    Parameters
-    ----------
-    here, there : Asked
-        A request, and the nearest earlier one.
-    same : bool
-        Whether they are of one conversation: then the earlier one's messages should all be there.
-    whole : bool
-        Whether the earlier prompt is all in the later one: then they do not part, whatever else differs.
-    """
-    if whole:
-        return []
-    ours, theirs = list_head(here), list_head(there)
-    found = [
-        (path, change)
-        for path, text in ours.items()
-        if path in theirs and theirs[path] != text
-        for change in compare_texts(text, theirs[path])
-    ]
-    found += _compare_tools(here, there)
-    if found or not _is_alike(here, there):
-        return found
-    return _compare_messages(here.messages, there.messages, same)
-
-
-def _is_alike(here, there):
-    """Tell whether two bodies are alike but for their messages."""
-    return all(here.body.get(name) == there.body.get(name) for name in _BESIDE)
-
-
-def _compare_tools(here, there):
-    ours, theirs = list_tools(here), list_tools(there)
-    names, others = [name for name, _ in ours], [name for name, _ in theirs]
-    if ours == theirs and repr(ours) == repr(theirs) or not ours or not theirs:
-        return []
-    if names != others:
-        return [(TOOLS, Changed("order", 0, ", ".join(names), ", ".join(others)))]
-    known, found = dict(theirs), []
-    for name, tool in ours:
-        other = known.get(name, tool)
-        if repr(tool) == repr(other):
-            continue
-        if order_value(tool) == order_value(other):
-            return [(TOOLS, Changed("json", 0, repr(tool), repr(other)))]
-        found += _compare_values((*TOOLS, name), tool, other)
-    return found
-
-
-def _compare_values(path, one, other):
-    """Return what differs in the texts that two values have at one path."""
-    theirs = list_texts(other, path)
-    return [
-        (where, change)
-        for where, text in list_texts(one, path).items()
-        if theirs.get(where, text) != text
-        for change in compare_texts(text, theirs[where])
-    ]
-
-
-def _compare_messages(ours, theirs, same):
-    for k, (one, other) in enumerate(zip(ours, theirs, strict=False)):
-        if one == other and repr(one) == repr(other):
-            continue
-        if same:
-            return [(HISTORY, Changed("history", k, _tell(one), _tell(other)))]
-        if role_of(one) != role_of(other) or role_of(one) == "assistant":
-            return []
-        return _compare_values(("messages", k), one, other)
-    if same and len(ours) < len(theirs):
-        return [(HISTORY, Changed("history", len(ours), "", _tell(theirs[len(ours)])))]
-    return [(TEMPLATE, Changed("template", 0, "", ""))] if len(theirs) <= len(ours) else []
-
-
-def _tell(message):
-    texts = list_texts(message)
-    return " ".join(texts.values())
-
-
-def is_json(unit):
-    """Tell whether a unit is a JSON object or list."""
-    return canonical(unit) is not None

@@ -3,9 +3,11 @@
 import numpy as np
 
 from kvprefix.explain.advice.bodies import is_head, role_of
+from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, TOOLS
 from kvprefix.explain.advice.fixes import LAST_MESSAGE, LONGEST
 from kvprefix.explain.advice.kinds import KINDS, classify, mask
-from kvprefix.explain.advice.sites import DATE, HISTORY, TEMPLATE, TOOLS, is_json
+from kvprefix.explain.advice.sites import DATE
+from kvprefix.explain.advice.units import is_json
 from kvprefix.files.escape import one_line
 from kvprefix.files.masks import mask_values
 

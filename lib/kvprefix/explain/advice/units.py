@@ -196,3 +196,8 @@ def plain_space(text, *, empty_lines=True):
     text = re.sub(r"[^\S\n]+", " ", text.replace("\r\n", "\n"))
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() if empty_lines else re.sub(r"\n+", "\n", text).strip()
+
+
+def is_json(unit):
+    """Tell whether a unit ends with a JSON object or list."""
+    return canonical(unit) is not None
