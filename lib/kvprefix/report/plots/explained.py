@@ -104,8 +104,10 @@ def draw_strips(strips, block_size, *, width_in=PAGE_IN):
     places = np.arange(len(strips))[::-1]
     _stack(axes, shares, places, upright=False)
     last = int(shares.iloc[-1].sum())
-    if last // block_size <= 40 * width_in:
-        axes.vlines(np.arange(0, last + 1, block_size), -0.39, 0.39, color="white", linewidth=0.4)
+    blocks_per_in = last / block_size / width_in
+    if blocks_per_in <= 60:
+        thickness = 0.4 if blocks_per_in <= 16 else 0.15
+        axes.vlines(np.arange(0, last + 1, block_size), -0.39, 0.39, color="white", linewidth=thickness)
     axes.set_yticks(places, [name if len(name) <= 18 else f"{name[:17]}…" for name, _ in strips])
     axes.set(xlabel="token of the prompt", ylabel="request", xlim=(0, max(int(shares.sum(axis=1).max()), 1)))
     axes.xaxis.set_major_formatter("{x:,.0f}")
