@@ -229,6 +229,7 @@ def explain_engine(data, engine, blocks=None):
     usable = None if blocks is None else max(blocks - replayer.null_blocks, 1)
     (best,) = (one.part("hit") for one in find_misses(known, [usable], policy="opt"))
     found = classify(known, hit, hit, best, capacity=blocks, policy=replayer.label)
+    found.notes.append("generated tokens are cached, as an engine does")
     never = int((replayed.hit_tokens < 0).sum())
     found.notes.extend([f"{count(never, 'prompt')} never fit into the pool, and hit nothing"] if never else [])
     return found

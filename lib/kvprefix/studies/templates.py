@@ -20,6 +20,7 @@ from kvprefix.traces.behaviours import BEHAVIOURS, encode_behaviour, list_told, 
 from kvprefix.traces.trace import Trace
 
 CONVERSATIONS = 2000  # that are rendered again: enough for intervals, and quick
+MESSAGES = 500_000  # of all prompts together that are rendered under each behaviour, at most
 REFERENCES = tuple(dict.fromkeys(one.reference for one in BEHAVIOURS.values()))
 
 
@@ -40,7 +41,7 @@ def study_templates(workload, *, conversations=CONVERSATIONS):
     workload : Workload
         Of conversations of text.
     conversations : int
-        The first so many are taken.
+        The first so many are taken, or fewer if their prompts have more than MESSAGES.
 
     Returns
     -------
@@ -79,6 +80,7 @@ def measure_templates(workload, reference, conversations):
     trace = draw_trace(workload)
     frame = trace.requests.assign(row=trace.rows)
     frame = frame[frame["conversation_index"] < conversations].sort_values(["conversation_index", "turn"])
+    frame = frame[(frame["messages"].cumsum() <= MESSAGES) | (np.arange(len(frame)) == 0)]
     told, chat = list_told(workload, frame), open_workload_chat(workload)
     names = [name for name, one in BEHAVIOURS.items() if one.reference == reference]
     rows, base = [], {}

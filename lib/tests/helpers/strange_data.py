@@ -180,7 +180,9 @@ def look_at(figure, caption):
     for k, axes in enumerate(figure.axes):
         if not np.isfinite([axes.get_xlim(), axes.get_ylim()]).all():
             yield f"axes {k} end nowhere"
-        if not axes.texts and not axes.patches and not any(map(_is_seen, axes.lines)):
+        areas = [path.get_extents() for one in axes.collections for path in one.get_paths()]
+        has_area = any(one.width > 0 and one.height > 0 for one in areas)
+        if not axes.texts and not axes.patches and not has_area and not any(map(_is_seen, axes.lines)):
             yield f"axes {k} ({axes.get_ylabel()!r} over {axes.get_xlabel()!r}) show nothing and do not say so"
 
 

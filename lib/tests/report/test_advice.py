@@ -52,7 +52,7 @@ def test_a_log_without_defects_has_no_advice(studied):
     assert choose_next({"65-advice": {"advice": told}}) is None
     site = {**studied[0][0]["sites"][0], "recoverable_tokens": 9}
     small = facts.facts_advice({**found, "recoverable_tokens": 9, "sites": [site]}, rows)
-    assert small["sites"] == [] and "1 change in the table wins 0.01 together" in say("advice.md", small)
+    assert small["sites"] == [] and "1 change in the table wins 0.01 points" in say("advice.md", small)
 
 
 def test_an_unproved_site_is_said_as_an_estimate(studied):

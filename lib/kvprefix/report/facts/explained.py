@@ -107,12 +107,15 @@ def facts_causes(table, with_replies, found, block_size, kind):
     block_size : int
     kind : str
     """
-    sizes = _tell(table, "hit")
+    sizes, paired, others = _tell(table, "hit"), [], []
+    if with_replies is not None:  # on the draws that both have
+        seeds = set(table["seed"]) & set(with_replies["seed"])
+        paired, others = (_tell(one[one["seed"].isin(seeds)], "hit") for one in (table, with_replies))
     inside = table.loc[(table["capacity_blocks"] == 0) & (table["part"] == "sub_block_inside"), "tokens"]
     replies = [
         {"blocks": one["blocks"], "without": one["hit"]["share"], "with": other["hit"]["share"],
          "points": 100 * (other["hit"]["share"] - one["hit"]["share"])}
-        for one, other in zip(sizes, [] if with_replies is None else _tell(with_replies, "hit"), strict=False)
+        for one, other in zip(paired, others, strict=True)
     ]  # fmt: skip
     return {
         "kind": kind, "block_size": block_size, "sizes": sizes, "replies": replies,

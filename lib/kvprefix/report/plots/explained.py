@@ -25,6 +25,7 @@ TOGETHER = {
     "sub_block_inside": "sub_block", "sub_block_tail": "sub_block", "last_sampled_token": "last_tokens",
     "last_token": "last_tokens",
 }  # fmt: skip
+JOINED = "Part of a block: inside it, or the end of a known prompt; last token: the last sampled one, too."
 NAMES = LABELS | {"sub_block": "part of a block", "last_tokens": "last token"}
 
 
@@ -47,9 +48,11 @@ def draw_areas(table, *, width_in=PAGE_IN):
             axes.fill_between(x, low, high, linewidth=0.5, **_look(part))
             low = high
     axes.set(xlabel="capacity (blocks, log scale)", ylabel="share of prompt tokens")
-    axes.set_xlim(x.min(), x.max())
     top = low.max() if "uncached" in shares else 1.0
-    note_if_empty(axes, (table["tokens"] > 0).sum(), "no prompt token")
+    note_if_empty(axes, low.any(), "no prompt token is cached")
+    note_if_empty(axes, len(x) > 1 or not low.any(), "one capacity holds all blocks")
+    if len(x) > 1:
+        axes.set_xlim(x.min(), x.max())
     log_axes(axes, "x")
     axes.set_ylim(0, max(min(1.08 * top, 1.0), 0.01))
     percent_axes(axes)
@@ -70,6 +73,7 @@ def draw_turns(table, *, width_in=COLUMN_IN):
     _stack(axes, shares, np.arange(len(shares)), upright=True)
     axes.set_xticks(range(len(shares)), [_name_turns(turn) for turn in shares.index])
     axes.set(xlabel="turn", ylabel="share of prompt tokens", ylim=(0, 1))
+    note_if_empty(axes, set(shares) - {"uncached"}, "no prompt token is cached")
     axes.grid(axis="x", visible=False)
     percent_axes(axes)
     add_legend(axes, 4)
