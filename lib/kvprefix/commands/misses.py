@@ -19,7 +19,7 @@ def add_options(parser):
         help="of the cache, in blocks, or `unbounded`, comma-separated (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--policy", default="lru", help="by which bounded caches evict (default: %(default)s)")
-    parser.add_argument("--replicas", default="1", help="servers, each with a cache of that capacity (default: 1)")
+    parser.add_argument("--replicas", default="1", help="servers, each with an LRU cache of that capacity (default: 1)")
     parser.add_argument("--router", help="how requests are spread over replicas: rr or session (default: session)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="take the hits of an engine's replay")
     parser.add_argument(
