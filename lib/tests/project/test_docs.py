@@ -52,6 +52,12 @@ def test_the_readme_s_numbers_are_the_committed_report_s(stats):
         assert f"| {name} | {show(stats['single_turn'])} | {show(stats['multi_turn'])} |" in README
 
 
+def test_the_readme_says_of_origins_and_causes_what_the_report_says():
+    report = (PROJECT / "reports/default/report.md").read_text(encoding="utf-8")
+    said = re.findall(r"^[23]\. (.*?) \(\[", report, re.MULTILINE)
+    assert len(said) == 2 and " ".join(said) in README
+
+
 def read_table(report, name):
     with open(PROJECT / f"reports/{report}/tables/{name}.csv", newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
