@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.explain.advice.advise import advise
+from kvprefix.explain.advice.shown import hide, list_words
 from kvprefix.explain.advice.tell import list_requests, tell_site
 from kvprefix.explain.parts import name_requests
 from kvprefix.files.escape import code_markdown, escape_markdown, one_line
-from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
 from kvprefix.files.words import count
 from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
@@ -58,7 +58,8 @@ def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True)
     )
     listed, prover = [*found.ranked, *found.unproved], found.trial.prover
     whole = int(found.prompt_tokens.sum())
-    sites = [tell_site(one, prover.bodies.of(int(data.trace.rows[one.site.pair[0]])), whole) for one in listed]
+    bodies = [prover.bodies.of(int(data.trace.rows[one.site.pair[0]])) for one in listed]
+    sites = [tell_site(one, asked, whole, len(prover.keys)) for one, asked in zip(listed, bodies, strict=True)]
     _decode_sides(data, found, listed, sites)
     bounded = {} if capacity is None else {
         "capacity_blocks": capacity, "bounded_recoverable_tokens": sum(one.bounded_tokens for one in found.ranked)
@@ -78,7 +79,8 @@ def _decode_sides(data, found, listed, sites):
             (i, j), decode = proved.site.pair, find_decoder(data)
             at = int(found.found.earlier.tokens[i])
             cut = [data.trace.prompt(k)[max(at - BEFORE, 0) : at + AFTER] for k in (i, j)]
-            site["both_sides"] = [one_line(mask_values(decode(one.tolist()))) for one in cut]
+            common = list_words(found.trial.prover.read_template())
+            site["both_sides"] = [one_line(hide(decode(one.tolist()), common)[0]) for one in cut]
             site["example"] = site["both_sides"][0]
 
 

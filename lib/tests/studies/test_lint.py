@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from places import SHARED
 from planted import DEFECTS, MIXED, make_systems, name, rule, session, stamp, system, tool, write_log
+from planted import NAMES as NAMES_OF
 from planted import shuffled as shuffled_tools
 from planted_calls import clear_results, compact, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
@@ -219,3 +220,41 @@ def test_what_one_user_edits_is_no_site(tmp_path, lint_log):
 def test_sessions_of_block_ids_are_refused():
     with pytest.raises(InputError, match="ids.jsonl: ids say no texts"):
         study_lint(SimpleNamespace(dataset={"path": "ids.jsonl"}))
+
+
+def write_firsts(path, make, n=40):
+    """Write a log whose system texts begin with a line of each request."""
+    return write_log(path, [system(first=[make(k)]) for k in range(n)])
+
+
+def test_a_sentence_says_what_was_moved(tmp_path, lint_log):
+    log = write_firsts(tmp_path / "log.jsonl", lambda k: f"You talk to {NAMES_OF[k % 8]} Meier (u{k % 8}@example.org).")
+    (site,) = lint_log(log)[0]["sites"]
+    assert set(site["kinds"]) == {"name", "email"} and site["kind"] == site["kinds"][0]
+    assert site["fix"].startswith("Move line 1 of the system message, in which an e-mail address and a name change, to")
+    assert site["example"] == "You talk to <name> (<e-mail>)."
+
+
+def owned(k):
+    keys = {"mail": f"u{k}@x.org", "owner": NAMES_OF[k % 8], "lang": "de"}
+    return "Of " + json.dumps(dict(sorted(keys.items(), reverse=k % 2)))
+
+
+def spaced(k):
+    return f"You help {NAMES_OF[k % 8]}{' ' * (1 + k % 2)}{NAMES_OF[-k % 8]}."
+
+
+def listed(k):
+    return "\n".join(sorted(["- owner Ana Meier", f"- city {NAMES_OF[k % 8]}", "- lang de"], reverse=k % 2))
+
+
+@pytest.mark.parametrize("make", [owned, spaced, listed])
+def test_no_site_shows_a_name(tmp_path, lint_log, make):
+    facts, _ = lint_log(write_firsts(tmp_path / "log.jsonl", make))
+    assert facts["sites"] and not re.search("|".join([*NAMES_OF, "Meier"]), json.dumps(facts))
+
+
+def test_a_history_shows_no_text(tmp_path, lint_log):
+    log = make_calls(tmp_path / "log.jsonl", edit=clear_results)
+    (site,) = lint_log(log)[0]["sites"]
+    assert not any("Result" in one or "cleared" in one or "customer" in one for one in site["both_sides"])

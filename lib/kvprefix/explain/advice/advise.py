@@ -48,7 +48,7 @@ class Proved:
     bounded_tokens : int or None
         The same in the cache of limited size, if one is given.
     rates : tuple of float
-        The token hit rate before and after it.
+        The hit tokens before and after it, per prompt token of the log as it is.
     grown_tokens : int
         By how much all prompts together get longer with it.
     reason : str
@@ -201,8 +201,8 @@ class _Trial:
         return int((self.hits(some)[1] if some else self.prompts).sum())
 
     def rate(self, some):
-        """Return the token hit rate with some fixes."""
-        return (int(self.base.sum()) + self.win(some)) / max(self.size(some), 1)
+        """Return the hit tokens with some fixes per prompt token of the log as it is."""
+        return (int(self.base.sum()) + self.win(some)) / max(self.size([]), 1)
 
     def change(self, some):
         """Return what the keys ask that some fixes change."""

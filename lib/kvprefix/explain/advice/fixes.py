@@ -4,6 +4,7 @@ A text is changed once, however many requests hold it. All fixes of a text are d
 order of its values, those with the fewest first, so that as much as possible stays shared.
 """
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from kvprefix.explain.advice.units import canonical, cut_units, order_value, pla
 
 _SAID = ("text", "content", "output")  # names of what is said, not of other fields of a part
 LONGEST = 240  # characters of a unit that is moved as a whole; of a longer one, the value alone
+MOST_TEXTS = 256  # of a site that are kept, to find what all of them say
 UNSAID = (*HISTORY, *TEMPLATE, *DATE)  # sites in no field
 FIELD_END, LAST_MESSAGE = "field", "last"
 
@@ -36,6 +38,10 @@ class Fix:
         Of a history: the messages of each call whose history is another than in the call before, as they were there.
     counts : Counter
         How many bodies have each tool. Those that most have are put first.
+    orders : set of tuple
+        The names of the tools that bodies have.
+    texts : Counter
+        The different units, or texts, at the site, in arrival order, and how many have each; at most MOST_TEXTS.
     """
 
     site: object
@@ -44,6 +50,8 @@ class Fix:
     known: dict = field(default_factory=dict)
     restored: dict = field(default_factory=dict)
     counts: Counter = field(default_factory=Counter)
+    texts: Counter = field(default_factory=Counter)
+    orders: set = field(default_factory=set)
 
     def survey(self, key, asked):
         """Note what a body has at the site; those that arrive first are asked first."""
@@ -57,7 +65,9 @@ class Fix:
             at = self.find(units := cut_units(text))
             if at is not None:
                 self.values[key] = self.cut(units[at])[1] if self.site.sort == "value" else units[at].strip()
+                self._keep(units[at].strip())
         else:
+            self._keep(text)
             for unit in cut_units(text):
                 self._know(unit)
             self.values[key] = self._describe(text)
@@ -75,8 +85,19 @@ class Fix:
             self.restored[key] = restored
         self.known[conversation] = restored
 
+    @property
+    def is_one_order(self):
+        """Whether tools that two bodies have stand in one order in both."""
+        pairs = {pair for names in self.orders for pair in itertools.combinations(names, 2)}
+        return not any((other, one) in pairs for one, other in pairs)
+
+    def _keep(self, text):
+        if text in self.texts or len(self.texts) < MOST_TEXTS:
+            self.texts[text] += 1
+
     def _survey_tools(self, key, asked):
         tools = list_tools(asked)
+        self.orders.add(tuple(name for name, _ in tools))
         for name, tool in tools:
             self.counts[name] += 1  # in the order in which they were seen first
             self.known.setdefault(order_value(tool), tool)
@@ -188,7 +209,7 @@ def _take(units, at, fix):
     """Take a unit, or its value if it is long, out of a list; return its text."""
     unit = units[at]
     text = unit.strip()
-    if fix.site.sort == "value" and (len(text) > LONGEST or canonical(text) is not None):
+    if is_cut_out(fix.site, text):
         label, value, tail = fix.cut(unit)
         units[at] = unit.replace(text, label + tail, 1)
         return value
@@ -196,6 +217,11 @@ def _take(units, at, fix):
         units[at - 1] = units[at - 1].rstrip() + "\n"
     units[at] = ""
     return text
+
+
+def is_cut_out(site, text):
+    """Tell whether the value alone is taken out of a unit, for it is long or JSON."""
+    return site.sort == "value" and (len(text) > LONGEST or canonical(text) is not None)
 
 
 def _same_form(unit, known):
