@@ -173,19 +173,26 @@ def format_lint(facts):
     whole = max(facts["prompt_tokens"], 1)
     hits, won = (f"{n:,} ({100 * n / whole:.1f} %)" for n in (facts["hit_tokens"], facts["recoverable_tokens"]))
     head = f"{facts['requests']:,} requests, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
+    is_bounded = "capacity_blocks" in facts
+    if is_bounded:
+        bounded, blocks = facts["bounded_recoverable_tokens"], facts["capacity_blocks"]
+        head += f"; {bounded:,} ({100 * bounded / whole:.1f} %) of a cache of {blocks:,} blocks"
     if not facts["sites"]:
         return head
-    rows = [_list_cells(number, one, whole) for number, one in enumerate(facts["sites"], start=1)]
+    rows = [_list_cells(number, one, whole, is_bounded) for number, one in enumerate(facts["sites"], start=1)]
     headers = ["site", "kind", "where", "example", "values", "changes", "requests", "estimate", "recoverable", "share"]
-    align = ["right", "left", "left", "left", *["right"] * 6]
+    headers += ["bounded"] * is_bounded
+    align = ["right", "left", "left", "left", *["right"] * (len(headers) - 4)]
     table = tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)
     fixes = [f"{number}. {escape_markdown(one['fix'])}" for number, one in enumerate(facts["sites"], start=1)]
     return "\n".join([head, "", table, "", *fixes])
 
 
-def _list_cells(number, one, whole):
+def _list_cells(number, one, whole, is_bounded):
     won = one["recoverable_tokens"]
     proved = ["not proved", "\u2013"] if won is None else [f"{won:,}", f"{100 * won / whole:.1f} %"]
+    bounded = one.get("bounded_recoverable_tokens")
+    proved += ["not proved" if bounded is None else f"{bounded:,}"] * is_bounded
     return [
         str(number), one["kind"], escape_markdown(one["where"]), code_markdown(one["example"]).replace("|", "\\|"),
         *(f"{one[name]:,}" for name in ("values", "changes", "requests", "estimated_tokens")), *proved,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvprefix.explain.advice.fixes import Fix, change_text
+from kvprefix.explain.advice.changes import change_text
+from kvprefix.explain.advice.fixes import Fix
 from kvprefix.explain.advice.kinds import classify
 from kvprefix.explain.advice.shown import hide, hide_value
 from kvprefix.explain.advice.sites import Site

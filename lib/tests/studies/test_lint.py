@@ -258,3 +258,41 @@ def test_a_history_shows_no_text(tmp_path, lint_log):
     log = make_calls(tmp_path / "log.jsonl", edit=clear_results)
     (site,) = lint_log(log)[0]["sites"]
     assert not any("Result" in one or "cleared" in one or "customer" in one for one in site["both_sides"])
+
+
+def test_values_of_one_label_are_one_site(tmp_path, open_log, lint_log):
+    users = ["|pipe|", "tock", "<b>1</b>", "\u65e5\u672c", "\U0001f98a fox", "Ana Li"]
+
+    def line(k):
+        return f"User: {users[k % 6]} / ticket {users[k % 6]}-{k // 6}"
+
+    facts, _ = lint_log(write_firsts(tmp_path / "log.jsonl", line))
+    (site,) = facts["sites"]
+    assert site["example"].startswith("User: ") and "/ ticket" in site["example"] and site["requests"] == 40
+    assert not any(user in json.dumps(facts, ensure_ascii=False) for user in users)
+    systems = [system(last=[line(k)]) for k in range(40)]
+    assert site["recoverable_tokens"] == pytest.approx(
+        count_hits(open_log, tmp_path, systems) - facts["hit_tokens"], rel=0.01
+    )
+
+
+def test_one_conversation_is_no_site_and_two_are(tmp_path, lint_log):
+    for some, found in (([20], []), ([20, 30], ["time"])):
+        systems = [system(first=[stamp(k)] if k in some else []) for k in range(40)]
+        sites = lint_log(write_log(tmp_path / f"{len(some)}.jsonl", systems))[0]["sites"]
+        assert [one["kind"] for one in sites] == found
+    assert sites[0]["example"].startswith("Current time: 2026-xx-xx") and sites[0]["requests"] == 2
+
+
+def test_what_is_in_brackets_moves_without_the_text_behind_it(tmp_path, open_log, lint_log):
+    def make(k, moved):
+        inside, text = f"({session(k)[:-1]} is open)", system(middle=["Here it goes on: the rules."])
+        return f"{text}\n{inside}" if moved else text.replace("Here it", f"{inside} Here it")
+
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", [make(k, moved=False) for k in range(40)]))
+    (site,) = facts["sites"]
+    expected = count_hits(open_log, tmp_path, [make(k, moved=True) for k in range(40)]) - facts["hit_tokens"]
+    assert site["recoverable_tokens"] == pytest.approx(expected, rel=0.01)
+    assert site["fix"].startswith(
+        "Move what is in brackets in line 10 of the system message, in which an id changes, to"
+    )

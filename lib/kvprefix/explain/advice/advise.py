@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvprefix.explain.advice.bodies import is_head
+from kvprefix.explain.advice.changes import Changes
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE
-from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
+from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
 from kvprefix.explain.advice.nearest import find_earlier
 from kvprefix.explain.advice.prove import NotRendered, Prover
@@ -185,7 +186,7 @@ class _Trial:
 
     def hits(self, some):
         """Return (hit tokens of each request, prompt tokens) with some fixes; raise NotRendered."""
-        key = frozenset((id(fix), fix.goes) for fix in some)
+        key = frozenset((id(fix), fix.goes, fix.in_brackets) for fix in some)
         if key not in self.known:
             undated = any(fix.site.path == DATE for fix in some)
             self.known[key] = self.prover.replay(self.change(some), undated=undated)
@@ -258,8 +259,12 @@ def _say_unknown(fix):
 
 
 def _place(trial, fix):
-    """Choose where what is moved goes; return what the fix alone wins."""
+    """Choose how much is moved, and where it goes; return what the fix alone wins."""
     near = trial.win([fix])
+    if fix.has_brackets:
+        fix.in_brackets = True
+        inner = trial.win([fix])
+        fix.in_brackets, near = inner > near, max(inner, near)
     first = trial.prover.asked(next(iter(fix.values))) if fix.values else None
     if not trial.prover.is_calls or fix.site.sort not in ("value", "only") or not is_head(first, fix.site.path):
         return near

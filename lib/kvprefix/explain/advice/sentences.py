@@ -83,7 +83,7 @@ def _say_order(fix, kind):
 
 def _say_move(fix, kinds, asked):
     path, nouns = fix.site.path, [KINDS[kind] for kind in kinds]
-    if is_cut_out(fix.site, fix.site.both[0]):
+    if is_cut_out(fix.site, fix.site.both[0]) and not fix.in_brackets:
         what = f"the {_join(nouns)} out of {_say_unit(fix, asked)}"
         verb = "Take"
     else:
@@ -102,7 +102,7 @@ def _say_unit(fix, asked):
     path = fix.site.path
     field = f"message {path[1]}" if path[0] == "messages" and not is_head(asked, path) else "the system message"
     field = f"tool {path[1]}" if path[0] == "tools" else field
-    return f"{find_unit(fix, asked) or 'the text'} of {field}"
+    return f"{'what is in brackets in ' * fix.in_brackets}{find_unit(fix, asked) or 'the text'} of {field}"
 
 
 def _join(nouns):
