@@ -6,6 +6,7 @@ _MASKS = (
     ("<email>", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
     ("<uuid>", re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")),
     ("<key>", re.compile(r"\b(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[\w-]{20,}\b")),
+    ("<number>", re.compile(r"\b[A-Za-z_]+[0-9]{7,}\w*\b")),
     ("<number>", re.compile(r"\b(?![0-9]{4}-[0-9]{2}-[0-9]{2}\b)[0-9][0-9 ()-]{6,}[0-9]\b")),
 )
 
@@ -13,6 +14,8 @@ _MASKS = (
 def mask_values(text):
     """Return a text with such values replaced by their kind.
 
+    >>> mask_values("IBAN DE1000000000000")
+    'IBAN <number>'
     >>> mask_values("write to jo.doe@example.org or 0171-555 1234 with sk-a1b2c3d4e5f6a7b8c9d0, on 2024-05-01")
     'write to <email> or <number> with <key>, on 2024-05-01'
     """

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.explain.advice.advise import advise
+from kvprefix.explain.advice.shown import hide, list_words
 from kvprefix.explain.advice.tell import list_requests, tell_site
 from kvprefix.explain.parts import name_requests
 from kvprefix.files.escape import code_markdown, escape_markdown, one_line
-from kvprefix.files.masks import mask_values
 from kvprefix.files.paths import InputError, atomic_path, write_bytes
 from kvprefix.files.words import count
 from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
@@ -58,7 +58,8 @@ def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True)
     )
     listed, prover = [*found.ranked, *found.unproved], found.trial.prover
     whole = int(found.prompt_tokens.sum())
-    sites = [tell_site(one, prover.bodies.of(int(data.trace.rows[one.site.pair[0]])), whole) for one in listed]
+    bodies = [prover.bodies.of(int(data.trace.rows[one.site.pair[0]])) for one in listed]
+    sites = [tell_site(one, asked, whole, len(prover.keys)) for one, asked in zip(listed, bodies, strict=True)]
     _decode_sides(data, found, listed, sites)
     bounded = {} if capacity is None else {
         "capacity_blocks": capacity, "bounded_recoverable_tokens": sum(one.bounded_tokens for one in found.ranked)
@@ -78,7 +79,8 @@ def _decode_sides(data, found, listed, sites):
             (i, j), decode = proved.site.pair, find_decoder(data)
             at = int(found.found.earlier.tokens[i])
             cut = [data.trace.prompt(k)[max(at - BEFORE, 0) : at + AFTER] for k in (i, j)]
-            site["both_sides"] = [one_line(mask_values(decode(one.tolist()))) for one in cut]
+            common = list_words(found.trial.prover.read_template())
+            site["both_sides"] = [one_line(hide(decode(one.tolist()), common)[0]) for one in cut]
             site["example"] = site["both_sides"][0]
 
 
@@ -171,19 +173,26 @@ def format_lint(facts):
     whole = max(facts["prompt_tokens"], 1)
     hits, won = (f"{n:,} ({100 * n / whole:.1f} %)" for n in (facts["hit_tokens"], facts["recoverable_tokens"]))
     head = f"{facts['requests']:,} requests, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
+    is_bounded = "capacity_blocks" in facts
+    if is_bounded:
+        bounded, blocks = facts["bounded_recoverable_tokens"], facts["capacity_blocks"]
+        head += f"; {bounded:,} ({100 * bounded / whole:.1f} %) of a cache of {blocks:,} blocks"
     if not facts["sites"]:
         return head
-    rows = [_list_cells(number, one, whole) for number, one in enumerate(facts["sites"], start=1)]
+    rows = [_list_cells(number, one, whole, is_bounded) for number, one in enumerate(facts["sites"], start=1)]
     headers = ["site", "kind", "where", "example", "values", "changes", "requests", "estimate", "recoverable", "share"]
-    align = ["right", "left", "left", "left", *["right"] * 6]
+    headers += ["bounded"] * is_bounded
+    align = ["right", "left", "left", "left", *["right"] * (len(headers) - 4)]
     table = tabulate(rows, headers, "pipe", disable_numparse=True, colalign=align)
     fixes = [f"{number}. {escape_markdown(one['fix'])}" for number, one in enumerate(facts["sites"], start=1)]
     return "\n".join([head, "", table, "", *fixes])
 
 
-def _list_cells(number, one, whole):
+def _list_cells(number, one, whole, is_bounded):
     won = one["recoverable_tokens"]
     proved = ["not proved", "\u2013"] if won is None else [f"{won:,}", f"{100 * won / whole:.1f} %"]
+    bounded = one.get("bounded_recoverable_tokens")
+    proved += ["not proved" if bounded is None else f"{bounded:,}"] * is_bounded
     return [
         str(number), one["kind"], escape_markdown(one["where"]), code_markdown(one["example"]).replace("|", "\\|"),
         *(f"{one[name]:,}" for name in ("values", "changes", "requests", "estimated_tokens")), *proved,

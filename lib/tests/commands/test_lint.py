@@ -46,7 +46,7 @@ def test_its_keys_and_rows(run, named, tmp_path):
 def test_no_value_is_printed(run, named):
     for form in ("table", "json"):
         code, said = run(named, "--format", form)
-        assert code == 0 and "The user is called " in said.out
+        assert code == 0 and "The user is called <name>." in said.out
         assert not any(f"called {name}" in said.out for name in NAMES)
 
 
@@ -55,7 +55,7 @@ def test_a_gate_that_fails_and_one_that_passes(run, tmp_path):
     last = write_log(tmp_path / "last.jsonl", make_systems("timestamp_last", 20))
     code, said = run(first, "--fail-above", "2")
     assert code == 1 and "% of the prompt tokens are recoverable; at most 2 % are allowed" in said.err
-    assert "Move the time stamp to the end of the system message" in said.out
+    assert "Move line 1 of the system message, in which a time stamp changes, to the end of" in said.out
     code, said = run(last, "--fail-above", "2")
     assert code == 0 and "fail" not in said.err and "0 (0.0 %) recoverable" in said.out
 

@@ -1,13 +1,16 @@
 """Texts in units, what differs between two of them, which kind it is, and how it is masked."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvprefix.explain.advice.fixes import Fix, change_text
-from kvprefix.explain.advice.kinds import classify, mask
+from kvprefix.explain.advice.changes import change_text
+from kvprefix.explain.advice.fixes import Fix
+from kvprefix.explain.advice.kinds import classify
+from kvprefix.explain.advice.shown import hide, hide_value
 from kvprefix.explain.advice.sites import Site
 from kvprefix.explain.advice.units import compare_texts, cut_units, cut_value, plain_space
 
@@ -78,10 +81,27 @@ def test_kinds(kind, values):
 
 
 @given(st.text(alphabet="abcXYZ019 -:@", min_size=1, max_size=30))
-def test_a_mask_keeps_the_form_and_no_word(value):
-    masked = mask(value)
-    assert len(masked) == len(value)
-    assert [one.isspace() for one in masked] == [one.isspace() for one in value]
+def test_what_is_hidden_keeps_no_digit_and_no_word(value):
+    hidden = re.sub(r"<(?:name|text|id|e-mail)>", "", hide(value)[0])
+    assert not re.search(r"[1-9abcYZ]", re.sub(r"20\d\d", "", hidden).replace("X", "").replace("x", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("User: Ana Li / ticket Ana-7", "User: <name> / ticket <name>-x"),
+        ("User: \u65e5\u672c \U0001f98a / ticket 9", "User: <name> / ticket x"),
+        ("User: DE1000000000000, +49 171 5550123", "User: <id>, +<id>"),
+        ("User: 9:05 on Monday, 26 November 2026", "User: x:xx <text> xxx, xx xxx xxxx"),
+        ("ticket 12 at 2026-11-26T09:00:13Z", "ticket 12 at 2026-xx-xxTxx:xx:xxZ"),
+    ],
+)
+def test_words_that_all_have_stay(text, hidden):
+    assert hide(text, {"User", "ticket", "at", "12"})[0] == hidden
+
+
+def test_of_json_the_keys_stay():
+    assert hide_value([{"name": "add", "owner": "Ana Li"}]) == '[{"name": "add", "owner": "<text>"}]'
 
 
 def test_a_sentence_leaves_its_line_whole():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from places import SHARED
 from planted import DEFECTS, MIXED, make_systems, name, rule, session, stamp, system, tool, write_log
+from planted import NAMES as NAMES_OF
 from planted import shuffled as shuffled_tools
 from planted_calls import clear_results, compact, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
@@ -219,3 +220,79 @@ def test_what_one_user_edits_is_no_site(tmp_path, lint_log):
 def test_sessions_of_block_ids_are_refused():
     with pytest.raises(InputError, match="ids.jsonl: ids say no texts"):
         study_lint(SimpleNamespace(dataset={"path": "ids.jsonl"}))
+
+
+def write_firsts(path, make, n=40):
+    """Write a log whose system texts begin with a line of each request."""
+    return write_log(path, [system(first=[make(k)]) for k in range(n)])
+
+
+def test_a_sentence_says_what_was_moved(tmp_path, lint_log):
+    log = write_firsts(tmp_path / "log.jsonl", lambda k: f"You talk to {NAMES_OF[k % 8]} Meier (u{k % 8}@example.org).")
+    (site,) = lint_log(log)[0]["sites"]
+    assert set(site["kinds"]) == {"name", "email"} and site["kind"] == site["kinds"][0]
+    assert site["fix"].startswith("Move line 1 of the system message, in which an e-mail address and a name change, to")
+    assert site["example"] == "You talk to <name> (<e-mail>)."
+
+
+def owned(k):
+    keys = {"mail": f"u{k}@x.org", "owner": NAMES_OF[k % 8], "lang": "de"}
+    return "Of " + json.dumps(dict(sorted(keys.items(), reverse=k % 2)))
+
+
+def spaced(k):
+    return f"You help {NAMES_OF[k % 8]}{' ' * (1 + k % 2)}{NAMES_OF[-k % 8]}."
+
+
+def listed(k):
+    return "\n".join(sorted(["- owner Ana Meier", f"- city {NAMES_OF[k % 8]}", "- lang de"], reverse=k % 2))
+
+
+@pytest.mark.parametrize("make", [owned, spaced, listed])
+def test_no_site_shows_a_name(tmp_path, lint_log, make):
+    facts, _ = lint_log(write_firsts(tmp_path / "log.jsonl", make))
+    assert facts["sites"] and not re.search("|".join([*NAMES_OF, "Meier"]), json.dumps(facts))
+
+
+def test_a_history_shows_no_text(tmp_path, lint_log):
+    log = make_calls(tmp_path / "log.jsonl", edit=clear_results)
+    (site,) = lint_log(log)[0]["sites"]
+    assert not any("Result" in one or "cleared" in one or "customer" in one for one in site["both_sides"])
+
+
+def test_values_of_one_label_are_one_site(tmp_path, open_log, lint_log):
+    users = ["|pipe|", "tock", "<b>1</b>", "\u65e5\u672c", "\U0001f98a fox", "Ana Li"]
+
+    def line(k):
+        return f"User: {users[k % 6]} / ticket {users[k % 6]}-{k // 6}"
+
+    facts, _ = lint_log(write_firsts(tmp_path / "log.jsonl", line))
+    (site,) = facts["sites"]
+    assert site["example"].startswith("User: ") and "/ ticket" in site["example"] and site["requests"] == 40
+    assert not any(user in json.dumps(facts, ensure_ascii=False) for user in users)
+    systems = [system(last=[line(k)]) for k in range(40)]
+    assert site["recoverable_tokens"] == pytest.approx(
+        count_hits(open_log, tmp_path, systems) - facts["hit_tokens"], rel=0.01
+    )
+
+
+def test_one_conversation_is_no_site_and_two_are(tmp_path, lint_log):
+    for some, found in (([20], []), ([20, 30], ["time"])):
+        systems = [system(first=[stamp(k)] if k in some else []) for k in range(40)]
+        sites = lint_log(write_log(tmp_path / f"{len(some)}.jsonl", systems))[0]["sites"]
+        assert [one["kind"] for one in sites] == found
+    assert sites[0]["example"].startswith("Current time: 2026-xx-xx") and sites[0]["requests"] == 2
+
+
+def test_what_is_in_brackets_moves_without_the_text_behind_it(tmp_path, open_log, lint_log):
+    def make(k, moved):
+        inside, text = f"({session(k)[:-1]} is open)", system(middle=["Here it goes on: the rules."])
+        return f"{text}\n{inside}" if moved else text.replace("Here it", f"{inside} Here it")
+
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", [make(k, moved=False) for k in range(40)]))
+    (site,) = facts["sites"]
+    expected = count_hits(open_log, tmp_path, [make(k, moved=True) for k in range(40)]) - facts["hit_tokens"]
+    assert site["recoverable_tokens"] == pytest.approx(expected, rel=0.01)
+    assert site["fix"].startswith(
+        "Move what is in brackets in line 10 of the system message, in which an id changes, to"
+    )

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kvprefix.explain.advice.bodies import is_head
+from kvprefix.explain.advice.changes import Changes
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE
-from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Changes, Fix
+from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
 from kvprefix.explain.advice.nearest import find_earlier
 from kvprefix.explain.advice.prove import NotRendered, Prover
@@ -48,7 +49,7 @@ class Proved:
     bounded_tokens : int or None
         The same in the cache of limited size, if one is given.
     rates : tuple of float
-        The token hit rate before and after it.
+        The hit tokens before and after it, per prompt token of the log as it is.
     grown_tokens : int
         By how much all prompts together get longer with it.
     reason : str
@@ -185,7 +186,7 @@ class _Trial:
 
     def hits(self, some):
         """Return (hit tokens of each request, prompt tokens) with some fixes; raise NotRendered."""
-        key = frozenset((id(fix), fix.goes) for fix in some)
+        key = frozenset((id(fix), fix.goes, fix.in_brackets) for fix in some)
         if key not in self.known:
             undated = any(fix.site.path == DATE for fix in some)
             self.known[key] = self.prover.replay(self.change(some), undated=undated)
@@ -201,8 +202,8 @@ class _Trial:
         return int((self.hits(some)[1] if some else self.prompts).sum())
 
     def rate(self, some):
-        """Return the token hit rate with some fixes."""
-        return (int(self.base.sum()) + self.win(some)) / max(self.size(some), 1)
+        """Return the hit tokens with some fixes per prompt token of the log as it is."""
+        return (int(self.base.sum()) + self.win(some)) / max(self.size([]), 1)
 
     def change(self, some):
         """Return what the keys ask that some fixes change."""
@@ -258,8 +259,12 @@ def _say_unknown(fix):
 
 
 def _place(trial, fix):
-    """Choose where what is moved goes; return what the fix alone wins."""
+    """Choose how much is moved, and where it goes; return what the fix alone wins."""
     near = trial.win([fix])
+    if fix.has_brackets:
+        fix.in_brackets = True
+        inner = trial.win([fix])
+        fix.in_brackets, near = inner > near, max(inner, near)
     first = trial.prover.asked(next(iter(fix.values))) if fix.values else None
     if not trial.prover.is_calls or fix.site.sort not in ("value", "only") or not is_head(first, fix.site.path):
         return near

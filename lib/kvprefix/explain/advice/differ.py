@@ -57,7 +57,7 @@ def _compare_tools(here, there):
         if repr(tool) == repr(other):
             continue
         if order_value(tool) == order_value(other):
-            return [(TOOLS, Changed("json", 0, repr(tool), repr(other)))]
+            return [(TOOLS, Changed("json", 0, tool, other))]
         found += _compare_values((*TOOLS, name), tool, other)
     return found
 

@@ -78,6 +78,11 @@ class Prover:
         calls = {key: Call("chat", {}, start_s=None if times[key] != times[key] else times[key]) for key in self.keys}
         return {key: " ".join(map(find_day(call).strftime, forms)) for key, call in calls.items()} if forms else {}
 
+    def read_template(self):
+        """Return the text of the template, whose words are nobody's."""
+        chat = self._open({key: self.asked(key) for key in self.keys[:1]})
+        return f"{chat.source} {getattr(chat, 'tools_source', '')}"
+
     def replay(self, changed, capacity=None, *, undated=False):
         """Return the hit tokens of each request if some keys asked something else.
 

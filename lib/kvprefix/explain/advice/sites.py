@@ -8,9 +8,11 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from kvprefix.explain.advice.bodies import is_head
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, compare_asked
-from kvprefix.explain.advice.units import cut_value, plain_space, shape
+from kvprefix.explain.advice.units import cut_value, is_like, plain_space, shape, widen
 
 MOST_PAIRS = 2000  # requests that are compared with an earlier one: those with most tokens behind
 SLACK = 8  # tokens that a template may write last in a prompt alone
@@ -79,8 +81,8 @@ def find_sites(asked, earlier, seen, conversation, prompt_tokens):
     Returns
     -------
     list of Site
-        Of two conversations or more (in what users write, of three), or of one whose history changes; those with most
-        tokens behind come first.
+        Of two conversations or more (in what users write, of three), or of the only one, whose history changes; those
+        with most tokens behind come first.
     """
     some = ((seen > SLACK) & (earlier.requests >= 0)).nonzero()[0]
     some = sorted(sorted(some.tolist(), key=lambda i: -seen[i])[:MOST_PAIRS])
@@ -93,15 +95,20 @@ def find_sites(asked, earlier, seen, conversation, prompt_tokens):
         if sum(change.sort in ("value", "only") for _, change in changes) > MOST_CHANGES:
             continue
         for k, (path, change) in enumerate(changes):
-            found.add(path, change, (i, j), {int(conversation[i]), int(conversation[j])}, (int(seen[i]), k == 0))
-    sites = [one for one in found.list() if len(one.conversations) >= _find_least(one, asked, len(seen))]
+            both = (i,) if change.sort == "only" else (i, j)  # which have it
+            found.add(path, change, (i, j), {int(conversation[one]) for one in both}, (int(seen[i]), k == 0))
+    most = len(np.unique(conversation))
+    sites = [one for one in found.list() if len(one.conversations) >= _find_least(one, asked, len(seen), most)]
     return sorted(sites, key=lambda one: -one.estimated_tokens)
 
 
-def _find_least(site, asked, n):
-    """Return how many conversations a site needs: in what users write two are often one person who edits a text."""
+def _find_least(site, asked, n, most):
+    """Return how many conversations a site needs: in what users write two are often one person who edits a text.
+
+    A history that changes needs two, too, if the log has as many.
+    """
     if site.path in (HISTORY, TEMPLATE):
-        return 1
+        return min(most, 2) if site.path == HISTORY else 1
     if is_head(asked(site.pair[0]), site.path):
         return 2
     return 3 if site.sort in ("value", "only") else max(n // 100, 3)
@@ -147,6 +154,9 @@ class _Found:
             site.members.add(change.unit)
         elif change.sort == "whitespace" and _count_lines(change.unit) != _count_lines(change.other):
             site.members.add("lines")
+        if change.sort == site.sort == "only" and site.label != change.unit:  # a value after all
+            site.sort, (site.label, _, site.tail) = "value", cut_value(site.label, change.unit)
+            site.both, site.pair = (change.unit, ""), pair
         if site.pair[0] < 0 or (change.sort == "value" and site.sort == "only"):
             site.both, site.pair = (change.unit, change.other), pair
         if change.sort == "value" and site.sort == "only":
@@ -159,7 +169,7 @@ class _Found:
         for site in known:
             if not is_text or _is_same(site, change, label, tail):
                 if change.sort == site.sort == "value":
-                    site.label, site.tail = os.path.commonprefix([site.label, label]), _common_end(site.tail, tail)
+                    site.label, site.tail = _cut_label(site.label, label), _common_end(site.tail, tail)
                 return site
         known.append(Site(sort=change.sort, path=path, label=label, tail=tail))
         return known[-1]
@@ -182,18 +192,25 @@ def _cut(change):
 def _is_same(site, change, label, tail):
     """Tell whether what differs belongs to a site: it has its label, or its form where there is no label."""
     if site.sort == change.sort == "only":
-        return site.label == label
+        return site.label == label or is_like(site.label, label)
     if change.sort == "only":
         return _fits(site.label, site.tail, change.unit)
     if site.sort == "only":
         return _fits(label, tail, site.label)
     if has_word(label) and has_word(site.label):
-        return label.startswith(site.label) or site.label.startswith(label)
+        is_one = change.place in site.places and len(re.sub(r"\W", "", _cut_label(label, site.label))) >= 3
+        return label.startswith(site.label) or site.label.startswith(label) or is_one
     if has_word(label) or has_word(site.label):
         return False
     if has_word(tail) and has_word(site.tail):
         return tail.endswith(site.tail) or site.tail.endswith(tail)
     return not has_word(tail + site.tail) and shape(change.unit) == shape(site.both[0]) and change.place in site.places
+
+
+def _cut_label(one, other):
+    """Return what two labels begin with, in whole words."""
+    label = os.path.commonprefix([one, other])
+    return label if one == other else widen(label, len(label), len(label))[0]
 
 
 def has_word(text):

@@ -1,21 +1,25 @@
-"""Say what was found as JSON values, sentences and rows; values are masked, so that nobody's name is printed."""
+"""Say what was found as JSON values and rows; values are masked, so that nobody's name is printed."""
+
+import re
+from collections import Counter
 
 import numpy as np
 
 from kvprefix.explain.advice.bodies import is_head, role_of
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, TOOLS
-from kvprefix.explain.advice.fixes import LAST_MESSAGE, LONGEST
-from kvprefix.explain.advice.kinds import KINDS, classify, mask
+from kvprefix.explain.advice.kinds import classify
+from kvprefix.explain.advice.sentences import find_unit, say_fix
+from kvprefix.explain.advice.shown import MOST, SHOWN, cut_shown, find_common, hide, hide_value, list_words
 from kvprefix.explain.advice.sites import DATE
 from kvprefix.explain.advice.units import is_json
 from kvprefix.files.escape import one_line
-from kvprefix.files.masks import mask_values
 
-SHOWN = 160  # characters of an example
+OFTEN = 0.1  # of the values: how many have a kind that is named
 _PLACES = {"system": "system message", "user": "message of the user", "tool": "result of a tool"}
+_FIRST = re.compile(r"^\W*([^\W\d_]+)", re.MULTILINE)
 
 
-def tell_site(proved, asked, whole):
+def tell_site(proved, asked, whole, keys):
     """Return a site as JSON values.
 
     Parameters
@@ -25,59 +29,98 @@ def tell_site(proved, asked, whole):
         A request that has it.
     whole : int
         Prompt tokens of all requests.
+    keys : int
+        How many requests, or conversations of text, there are.
 
     Returns
     -------
     dict
-        `kind`, `message` (its number, from 0 on; None outside of messages), `where`, `example` (masked), `values` that
-        differ, `changes` from one request to the next, `requests` that have it, `parted_requests` that part from the
-        nearest earlier prompt there, `estimated_tokens`, `recoverable_tokens` (None if it is not proved), `fix`,
-        `proved`, `alone_tokens`, `recoverable_share`, `both_sides`.
+        `kind`, `kinds` (of all that differs there, the first is `kind`), `message` (its number, from 0 on; None outside
+        of messages), `where`, `example` (masked), `values` that differ, `changes` from one request to the next,
+        `requests` that have it, `parted_requests` that part from the nearest earlier prompt there, `estimated_tokens`,
+        `recoverable_tokens` (None if it is not proved), `fix`, `proved`, `alone_tokens`, `recoverable_share`,
+        `both_sides`.
     """
     site, values = proved.site, list(proved.fix.values.values())
-    kind, example, both = _show(site, values)
+    common = _list_common(proved, asked, keys)
+    kinds, example, both = _show(proved, values, common)
     is_proved = proved.tokens is not None
     bounded = {} if proved.bounded_tokens is None else {"bounded_recoverable_tokens": proved.bounded_tokens}
     return {
-        "kind": kind, "message": site.path[1] if site.path[0] == "messages" else None,
-        "where": say_where(site, asked), "example": example, "values": len(set(values)),
+        "kind": kinds[0], "kinds": kinds, "message": site.path[1] if site.path[0] == "messages" else None,
+        "where": say_where(proved, asked), "example": example, "values": len(set(values)),
         "changes": sum(a != b for a, b in zip(values, values[1:], strict=False)),
         "requests": len(values) or len(site.parted), "parted_requests": len(site.parted),
         "estimated_tokens": site.estimated_tokens, "recoverable_tokens": proved.tokens,
-        "fix": say_fix(proved, kind, asked), "proved": is_proved, "alone_tokens": proved.alone_tokens,
+        "fix": say_fix(proved, kinds, asked), "proved": is_proved, "alone_tokens": proved.alone_tokens,
         "recoverable_share": proved.tokens / max(whole, 1) if is_proved else None, **bounded,
         "both_sides": list(both), **({} if is_proved else {"reason": proved.reason}),
     }  # fmt: skip
 
 
-def _show(site, values):
-    """Return the kind of a site, an example, and both sides where two prompts part, masked."""
+def _list_common(proved, asked, keys):
+    """Return the words that may be shown: those that all units have, or nearly all texts.
+
+    Of a place that fewer than half of the requests have, they may be one person's: then none that a user wrote, and of
+    the system's text those in small letters and the first.
+    """
+    site, texts = proved.site, proved.fix.texts
+    if site.sort not in ("value", "only"):
+        return _keep_plain(find_common(texts, MOST), texts)
+    common = find_common(texts) if len(texts) > 1 else {word for text in texts for word in list_words(text)}
+    if 2 * len(proved.fix.values) >= keys:
+        return common
+    if not is_head(asked, site.path):
+        return set()
+    return {word for word in _keep_plain(common, texts) if word.isalpha()}
+
+
+def _keep_plain(common, texts):
+    """Return those words that are no names: in small letters, or the first of a line."""
+    first = {word for text in texts for word in _FIRST.findall(text)}
+    return {word for word in common if word in first or word == word.lower()}
+
+
+def _show(proved, values, common):
+    """Return the kinds of a site, an example, and both sides where two prompts part, masked."""
+    site = proved.site
     if site.sort in ("value", "only"):
         label = site.label if site.sort == "value" else ""
         values = values or [one[len(label) : len(one) - len(site.tail)] for one in site.both if one]
-        kind = classify(values[:512], label)
-        ends = {"label": mask_values(label), "tail": mask_values(site.tail)}
-        both = [_frame(one, site, ends) if one else "" for one in site.both]
-        return kind, _frame(None, site, ends, values[0]) if values else both[0], both
+        both = [_frame(one, site, common) for one in site.both]
+        example = next(iter(proved.fix.texts), site.both[0])
+        return _name_kinds(values[:512], label, common), _frame(example, site, common), both
     if site.sort == "date":
-        return classify(values), mask(values[0]), tuple(map(mask, site.both))
-    kind = _name_order(site)
-    both = [one_line(mask_values(one), SHOWN) for one in site.both]
-    return kind, both[0], both
+        return [classify(values)], hide(values[0])[0], [hide(one)[0] for one in site.both]
+    if site.path == TOOLS and site.sort == "json":
+        both = [hide_value(one) for one in site.both]
+    elif site.path == TOOLS:
+        both = site.both  # names of tools
+    else:
+        both = [hide(one, common)[0] for one in site.both]
+    both = list(map(cut_shown, both))
+    return [_name_order(site)], both[0], both
 
 
-def _frame(unit, site, ends, value=None):
-    """Return a unit with its value masked."""
-    if site.sort == "only":
-        return one_line(mask(unit or value, SHOWN), SHOWN)
-    if value is None:
-        fits = unit.startswith(site.label) and unit.endswith(site.tail)
-        if not fits:
-            return one_line(mask(unit, SHOWN), SHOWN)
-        value = unit[len(site.label) : len(unit) - len(site.tail)]
-    label, tail = ends["label"], ends["tail"]
+def _name_kinds(values, label, common):
+    """Return the kinds of what differs: that of most values, then those of their parts."""
+    kind, counts = classify(values, label), Counter()
+    for value in values:
+        parts = hide(value, common)[1]
+        counts.update(parts if len(parts) > 1 else [kind])
+    more = [one for one, n in counts.most_common() if n >= OFTEN * len(values) and one not in (kind, "text")]
+    return [kind, *more] if kind != "text" or not more else more
+
+
+def _frame(unit, site, common):
+    """Return a unit with its value masked, and what is about it as far as it is shown."""
+    fits = site.sort == "value" and unit.startswith(site.label) and unit.endswith(site.tail)
+    fits = fits and len(unit) >= len(site.label + site.tail)
+    start, stop = (len(site.label), len(unit) - len(site.tail)) if fits else (0, 0)
+    label, tail = hide(unit[:start], common)[0], hide(unit[stop:], common)[0]
+    value = hide(unit[start:stop], _keep_plain(common, [unit]))[0]
     label = label if len(label) <= SHOWN // 2 else f"\u2026{label[-SHOWN // 2 :]}"
-    return one_line(f"{label}{mask(value)}{tail[: SHOWN // 3]}", SHOWN)
+    return cut_shown(f"{label}{value}{tail}")
 
 
 def _name_order(site):
@@ -88,9 +131,9 @@ def _name_order(site):
     return names.get(site.sort, site.sort)
 
 
-def say_where(site, asked):
+def say_where(proved, asked):
     """Say in which field a site lies."""
-    path = site.path
+    site, path = proved.site, proved.site.path
     if path == HISTORY:
         return "an earlier message of the conversation"
     if path in (TEMPLATE, DATE):
@@ -98,52 +141,12 @@ def say_where(site, asked):
     if path[0] == "tools":
         inside = [str(one) for one in path[2:] if one != "function"]
         return one_line(f"tool {path[1]}, {'.'.join(inside)}", SHOWN) if len(path) > 1 else "the list of tools"
+    unit = find_unit(proved.fix, asked) if site.sort in ("value", "only") else ""
+    unit = f", {unit}" if unit else ""
     if path[0] != "messages":
-        return "system text"
+        return f"system text{unit}"
     role = role_of(asked.messages[path[1]]) if path[1] < len(asked.messages) else "user"
-    unit = f", line {min(site.places) + 1}" if site.places and site.sort in ("value", "only") else ""
-    return f"{_PLACES.get(role, role)} (message {path[1]}){unit}"
-
-
-def say_fix(proved, kind, asked):
-    """Say in a sentence what to do, with the token hit rate before and after it."""
-    site, noun = proved.site, KINDS[kind]
-    if site.sort in ("value", "only"):
-        said = _say_move(proved, noun, asked)
-    elif site.sort == "whitespace":
-        said = "Write white space in one way"
-    elif site.sort == "history":
-        said = "Keep the history append-only: send earlier messages again as they were"
-    elif site.sort == "date":
-        said = f"Let the template write no {noun}, or the same one for all requests"
-    elif site.sort == "template":
-        said = "Let the template write the same text for the messages that were there before"
-    else:
-        said = f"Write {'the keys of JSON' if site.sort == 'json' else _what_order(kind)} in one order"
-    if not proved.rates:
-        return f"{said} (an estimate: {proved.reason})."
-    before, after = (f"{100 * rate:.1f} %" for rate in proved.rates)
-    grown = f", and the prompts grow by {proved.grown_tokens:,} tokens" * (site.sort == "history")
-    together = ", together with the fixes beside it" * (proved.alone_tokens <= 0)
-    return f"{said}: {after} of the prompt tokens are cached instead of {before}{together}{grown}."
-
-
-def _what_order(kind):
-    return "the tools" if kind == "order of tools" else "the lines"
-
-
-def _say_move(proved, noun, asked):
-    site, path = proved.site, proved.site.path
-    text = site.label + site.tail
-    what = f"the {noun} out of its text" if len(text) > LONGEST or is_json(text) else f"the {noun}"
-    verb = "Take" if what.endswith("text") else "Move"
-    if proved.fix.goes == LAST_MESSAGE:
-        return f"{verb} {what} to the end of the last message, behind tools and history"
-    if path[0] == "tools":
-        return f"Take the {noun} out of the tool and put it at the end of the system message"
-    if is_head(asked, path):
-        return f"{verb} {what} to the end of the system message, behind what all requests share"
-    return f"{verb} {what} to the end of message {path[1]}, behind what requests share"
+    return f"{_PLACES.get(role, 'message')} (message {path[1]}){unit}"
 
 
 def list_requests(advice, requests):
