@@ -34,10 +34,10 @@ def compile_accounting(workload):
     from kvprefix.cache.curve import lru_curve, rate_unbounded
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import rank_reuse
+    from kvprefix.stats.queue import queue_waits
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
     from kvprefix.studies.sharing import analyse, write_results
     from kvprefix.studies.table import draw
-    from kvprefix.stats.queue import queue_waits
     from kvprefix.studies.timing import RATES, measure_timing
     from kvprefix.traces.workload import MODES, make_trace
 

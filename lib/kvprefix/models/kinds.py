@@ -9,7 +9,7 @@ import re
 from kvprefix.files.checks import check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
-from kvprefix.models.fields import MOST_LAYERS, check_positive, read_whole
+from kvprefix.models.fields import LAYERS, MOST_LAYERS, check_positive, read_whole
 
 _NAMES = {
     "full_attention": "full", "attention": "full", "global_attention": "full", "indexed_attention": "full",
@@ -62,13 +62,14 @@ def list_kinds(text):
         if unused:
             raise InputError(f"{unused} is set, but no field says which layers it is of; expected layer_types besides")
         kinds = ["full"] * layers
-    return _share(text, kinds)
+    kinds = _share(text, kinds)
+    return kinds * 2 if text.get("zero_expert_num") is not None else kinds  # LongCat-Flash attends twice in a layer
 
 
 def _count_layers(text):
-    pattern = text.get("hybrid_override_pattern")
-    known = len(pattern) if isinstance(pattern, str) else None
-    layers = read_whole(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers", default=known)
+    lists = (text.get(key) for key in ("hybrid_override_pattern", "layers_block_type", "layer_types"))
+    known = next((len(one) for one in lists if isinstance(one, str | list) and one), None)
+    layers = read_whole(text, *LAYERS, default=known)
     return check_whole(layers, "num_hidden_layers", f"a whole number, 1 to {MOST_LAYERS:,}", most=MOST_LAYERS)
 
 

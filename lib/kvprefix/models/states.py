@@ -104,7 +104,7 @@ def _short_convolution(text, _):
 def _lightning(text, _):
     """Read MiniMax's layers of linear attention: a matrix per head."""
     heads = read_whole(text, "num_attention_heads")
-    size = read_whole(text, "head_dim", default=read_whole(text, "hidden_size") // heads)
+    size = read_whole(text, "head_dim", default=0) or read_whole(text, "hidden_size") // heads
     return State(0, heads * size * size, heads)
 
 
