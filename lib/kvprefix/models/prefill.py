@@ -56,6 +56,7 @@ def prefill_seconds(cached, prompt, model, card, gpus=1, mfu=0.5, *, fixed_s=0.0
     cached, prompt : int or (n,) array_like
         Tokens: cached ones, and all of the prompt.
     model : memory.Model
+        Of `memory.load_model`, or of a `Memory`.
     card : cards.Card
     gpus : int
         Cards that share the model (tensor parallel).
@@ -77,9 +78,8 @@ def prefill_seconds(cached, prompt, model, card, gpus=1, mfu=0.5, *, fixed_s=0.0
     --------
     Llama-3.1-8B on one H100: (2 * 8.03e9 * 1024 + 2 * 32 * 4096 * 1024**2) / (989e12 * 0.5).
 
-    >>> from kvprefix.models.cards import load_card
-    >>> from kvprefix.models.memory import load_model
-    >>> round(prefill_seconds(0, 1024, load_model("Llama-3.1-8B"), load_card("H100-80G")), 4)
+    >>> import kvprefix as kp
+    >>> round(prefill_seconds(0, 1024, kp.Memory("Llama-3.1-8B").model, kp.load_card("H100-80G")), 4)
     0.0338
     """
     rate = _full_rate(model, card, gpus, dtype)

@@ -59,6 +59,16 @@ def test_blocks_of_hybrids_are_pages_of_a_group(name, block_size, groups, layers
     assert _measure_block(cache, 16) == (block_size, layers * block_size * token, groups)
 
 
+def test_a_block_that_was_reported(tmp_path):
+    # vLLM's issue 24280: 672 tokens for Nemotron-Nano-9B-v2, whose states were in bfloat16 then.
+    layers = "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"
+    config = {"num_hidden_layers": 56, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
+              "hybrid_override_pattern": layers, "mamba_num_heads": 128, "mamba_head_dim": 80, "ssm_state_size": 128,
+              "conv_kernel": 4, "n_groups": 8}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert _measure_block(load_model(tmp_path).cache, 16)[0] == 672
+
+
 def test_layers_of_nearly_the_same_number_make_two_groups(tmp_path):
     kinds = ["full_attention"] * 10 + ["sliding_attention"] * 14  # 14 < 1.5 * 10: groups of 14, one padded
     config = {"num_hidden_layers": 24, "num_attention_heads": 8, "head_dim": 64, "layer_types": kinds}
