@@ -124,12 +124,12 @@ def write_models():
     yield "## Models"
     rows = []
     for row in list_models().itertuples(index=False):
-        known = load_model(row.model).row
+        known, cache = load_model(row.model).row, load_model(row.model).cache
         size = " of which a token uses ".join(
             f"{known[key] / 1e9:,.4g}" for key in ("parameters", "active_parameters") if key in known
         )
         link = f"[{row.model}]({row.source})"
-        rows.append((link, size, f"{row.layers}", row.attention, f"{row[5]:,}", f"{row[6]:,.2f}"))
+        rows.append((link, size, cache.describe(), cache.attention, f"{row[5]:,}", f"{row[6]:,.2f}"))
     yield table(("model", "parameters (10⁹)", "layers", "attention", "bytes per token", "GiB for 100,000 tokens"), rows)
     yield "## Cards"
     cards = list_cards()

@@ -202,14 +202,18 @@ def format_memory(found):
 
 
 def list_models():
-    """Return the table of known models as a DataFrame; the vector of MLA is shown as one KV head."""
+    """Return the table of known models as a DataFrame; the vector of MLA is shown as one KV head.
+
+    `attention` says how many layers have full attention if not all do; bytes per token are a mean then (see `Model`).
+    """
     import pandas as pd
 
     rows = []
     for name in (row["name"] for row in _read_table()):
         model = load_model(name)
         cache, gib = model.cache, model.cache.sequence_bytes(100_000) / 2**30
-        kind = cache.attention if cache.is_even else f"{cache.attention}: {cache.describe()}"
+        full = sum(one.count for one in cache.layers if one.kind == "full")
+        kind = cache.attention + ("" if cache.is_even else f", {full} of {cache.count} full")
         sizes = cache.count, cache.kv_heads, cache.head_size, kind, model.bytes_per_token, gib
         rows.append((name, *sizes, model.source))
     top = ["model", "layers", "KV heads", "head size", "attention"]
