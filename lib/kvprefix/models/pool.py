@@ -125,8 +125,9 @@ def _measure_block(cache, block_size):
     page = max(token * block_size, state)
     if not page:
         raise InputError("no layer keeps anything; expected a model with a KV cache")
-    if len(layers) == 1:
-        return block_size, layers[0].count * page, 1
+    if len({(one.kind, one.span) for one in layers}) == 1:  # one group, whatever each layer takes
+        page = sum(one.count * -(-one.size // cache.ranks) for one in layers)
+        return block_size, page if layers[0].kind == "state" else page * block_size, 1
     least, most = min(one.count for one in layers), max(one.count for one in layers)
     size = most if most < 1.5 * least else least
     return block_size, size * page, sum(-(-one.count // size) for one in layers)

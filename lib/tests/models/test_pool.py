@@ -118,13 +118,35 @@ def test_weights_of_a_config(tmp_path):
     config = {"num_hidden_layers": 2, "num_attention_heads": 8, "head_dim": 64, "torch_dtype": "float32"}
     (tmp_path / "config.json").write_text(json.dumps(config))
     model = load_model(tmp_path)
-    with pytest.raises(InputError, match="how many parameters it has is not known; expected their number"):
+    with pytest.raises(InputError, match="how many parameters .* not known .hidden_size is missing.*expected their"):
         weights_bytes(model)
     assert weights_bytes(model, parameters=1000) == 4000
     assert count_gpu_blocks(str(tmp_path), "L4-24G", parameters=1e9) > 0
     index = {"metadata": {"total_size": 12_345}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert weights_bytes(model) == 12_345
+
+
+def test_weights_that_a_config_adds_up_to(tmp_path):
+    config = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096,
+              "intermediate_size": 14336, "vocab_size": 128256, "torch_dtype": "bfloat16"}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    own, known = count_gpu_blocks(str(tmp_path), "H100-80G"), count_gpu_blocks("Llama-3.1-8B", "H100-80G")
+    assert own == pytest.approx(known, rel=1e-4)
+    for method, size in (("fp8", 1), ("awq", None)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": method}}))
+        if size:
+            assert weights_bytes(load_model(tmp_path)) == pytest.approx(8.03e9, rel=1e-3)
+        else:
+            with pytest.raises(InputError, match="weights are quantised by awq; expected their number type"):
+                weights_bytes(load_model(tmp_path))
+            assert weights_bytes(load_model(tmp_path), dtype="bf16") == pytest.approx(2 * 8.03e9, rel=1e-3)
+
+
+def test_layers_of_one_kind_are_one_group_whatever_their_heads(tmp_path):
+    config = {"num_transformer_layers": 3, "num_query_heads": [12, 16, 20], "num_kv_heads": [3, 4, 5], "head_dim": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert _measure_block(load_model(tmp_path).cache, 16) == (16, 16 * 2 * 12 * 64 * 2, 1)
 
 
 def test_weights_that_are_published_in_another_type():
