@@ -104,7 +104,8 @@ def _own_fields(text, kind, layer):
     if kind == "full":
         names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
     layers = text.get("per_layer_config")  # as transformers writes what differs by layer
-    found = [one for key, one in layers.items() if key.isdigit() and int(key) == layer] if layers else []
+    layers = layers.items() if isinstance(layers, dict) else ()
+    found = [one for key, one in layers if key.isdigit() and int(key) == layer and isinstance(one, dict)]
     return {**text, **{name: text[own] for name, own in names.items() if text.get(own) is not None}, **dict(*found[:1])}
 
 

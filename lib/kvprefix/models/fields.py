@@ -54,6 +54,8 @@ def find_text(config):
 
 def _complete(text, parent, part):
     """Return a text config as transformers loads it; empty if it does not know the model, or cannot read the fields."""
+    if not all(type(text.get(key, 1)) is int and 0 < text.get(key, 1) <= MOST_LAYERS for key in LAYERS):
+        return {}  # it would make a list of so many layers
     names = [one for one in (text.get("model_type"), parent.get("model_type")) if isinstance(one, str)]
     known = import_transformers().CONFIG_MAPPING if names else {}
     if not names or names[0] not in known:
@@ -89,6 +91,16 @@ def read_whole(config, *names, default=None):
     name = next((name for name in names if config.get(name) is not None), names[0])
     value = config.get(name)
     return default if value is None and default is not None else check_positive(value, name)
+
+
+def read_optional(config, *names):
+    """Return the first of these fields that is set as a whole number, 0 or more; 0 without them.
+
+    >>> read_optional({"a": None, "b": 3}, "a", "b"), read_optional({}, "a")
+    (3, 0)
+    """
+    name = next((name for name in names if config.get(name)), None)
+    return check_whole(config[name], name, "a whole number, 0 or more (below 2**31)", least=0) if name else 0
 
 
 def check_positive(value, name):

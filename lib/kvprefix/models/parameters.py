@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kvprefix.files.paths import InputError
 from kvprefix.models.attention import read_attention
-from kvprefix.models.fields import find_text, read_whole
+from kvprefix.models.fields import find_text, read_optional, read_whole
 from kvprefix.models.kinds import list_kinds
 
 _PLAIN = {"gpt2", "gpt_neox", "gpt_bigcode", "falcon", "mpt", "opt", "phi", "starcoder2", "bloom", "gptj", "nemotron"}
@@ -53,7 +53,7 @@ def count_config(config):
     Parameters(total=800, active=800)
     """
     text, _ = find_text(config)
-    if text.get("model_type") in _PLAIN or text.get("hybrid_override_pattern") or text.get("block_configs"):
+    if str(text.get("model_type")) in _PLAIN or text.get("hybrid_override_pattern") or text.get("block_configs"):
         raise InputError("how many parameters its layers have is not known from its config")
     hidden = read_whole(text, "hidden_size")
     words = read_whole(text, "vocab_size") * hidden
@@ -83,9 +83,9 @@ def _count_mixer(text, kind, layer, hidden):
 def _count_latent(text, hidden):
     heads, rank = read_whole(text, "num_attention_heads"), read_whole(text, "kv_lora_rank")
     rope, nope, value = (read_whole(text, name) for name in ("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))
-    low = text.get("q_lora_rank")
+    low = read_optional(text, "q_lora_rank")
     queries = low * (hidden + heads * (nope + rope)) if low else hidden * heads * (nope + rope)
-    index = text.get("index_head_dim") or 0
+    index = read_optional(text, "index_head_dim")
     index = index * ((low or hidden) * read_whole(text, "index_n_heads") + hidden) if index else 0
     return queries + hidden * (rank + rope) + rank * heads * (nope + value) + heads * value * hidden + index
 
@@ -96,12 +96,12 @@ def _count_recurrence(text, hidden):
         keys = read_whole(text, "linear_num_key_heads") * read_whole(text, "linear_key_head_dim")
         values = read_whole(text, "linear_num_value_heads") * read_whole(text, "linear_value_head_dim")
         return hidden * (2 * keys + 3 * values + 2 * read_whole(text, "linear_num_value_heads"))
-    heads = text.get("mamba_n_heads") or text.get("n_mamba_heads")
-    if heads is None and text.get("mamba_d_state") is None:
+    heads = read_optional(text, "mamba_n_heads", "n_mamba_heads")
+    if not heads and text.get("mamba_d_state") is None:
         raise InputError("how many parameters its recurrent layers have is not known from its config")
     inner, state = read_whole(text, "mamba_expand", default=2) * hidden, read_whole(text, "mamba_d_state")
     if heads and not text.get("mamba_dt_rank"):
-        inner = text.get("mamba_d_ssm") or inner
+        inner = read_optional(text, "mamba_d_ssm") or inner
         groups = read_whole(text, "mamba_n_groups", "mamba_ngroups", default=1)
         return hidden * (3 * inner + 2 * groups * state + heads)
     rank = text.get("mamba_dt_rank")
@@ -117,8 +117,8 @@ def _count_feed_forward(text, layer, hidden):
         wide = wide or read_whole(text, "intermediate_size")
         return 3 * hidden * wide, 3 * hidden * wide
     size = 3 * hidden * read_whole(text, "moe_intermediate_size", "intermediate_size")
-    shared = text.get("shared_expert_intermediate_size") or 0
-    rest = 3 * hidden * shared + hidden * experts + size * (text.get("n_shared_experts") or 0)
+    shared = 3 * hidden * read_optional(text, "shared_expert_intermediate_size")
+    rest = shared + hidden * experts + size * read_optional(text, "n_shared_experts", "num_shared_experts")
     if text.get("intermediate_size_mlp"):  # Llama-4 has a shared expert besides
         rest += size
     used = read_whole(text, "num_experts_per_tok", "num_experts_per_token", "top_k_experts")
@@ -127,12 +127,13 @@ def _count_feed_forward(text, layer, hidden):
 
 def _has_experts(text, layer):
     """Return whether a layer of a mixture of experts has experts."""
-    if isinstance(text.get("mlp_layer_types"), list):
-        return text["mlp_layer_types"][layer] != "dense"
-    if isinstance(text.get("moe_layers"), list) and text["moe_layers"]:
-        return layer in text["moe_layers"]
-    if text.get("expert_layer_period"):
-        return layer % text["expert_layer_period"] == (text.get("expert_layer_offset") or 0)
-    if layer < (text.get("first_k_dense_replace") or 0) or layer in (text.get("mlp_only_layers") or []):
+    kinds, places, dense = (text.get(key) for key in ("mlp_layer_types", "moe_layers", "mlp_only_layers"))
+    if isinstance(kinds, list) and layer < len(kinds):
+        return kinds[layer] != "dense"
+    if isinstance(places, list) and places:
+        return layer in places
+    if period := read_optional(text, "expert_layer_period"):
+        return layer % period == read_optional(text, "expert_layer_offset")
+    if layer < read_optional(text, "first_k_dense_replace") or (isinstance(dense, list) and layer in dense):
         return False
-    return (layer + 1) % (text.get("decoder_sparse_step") or text.get("interleave_moe_layer_step") or 1) == 0
+    return (layer + 1) % (read_optional(text, "decoder_sparse_step", "interleave_moe_layer_step") or 1) == 0

@@ -1,11 +1,16 @@
 """Configs of many families, with the fields that their files have: which layers keep what, a layer each by hand."""
 
+import contextlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
+from kvprefix.files.paths import InputError
 from kvprefix.models.cache import read_cache
 from kvprefix.models.memory import load_model
+from kvprefix.models.parameters import count_config
 
 
 def case(expected, model_type, **config):
@@ -87,6 +92,18 @@ def test_layers_of_a_family(config, expected):
     found = read_cache(config)
     assert {one.kind: (one.count, one.size, *([one.span] * (one.span > 0))) for one in found.layers} == expected
     assert len(found.layers) == len(expected)
+
+
+ODD = [0, -1, 1.5, True, "x", [], [1], [None], ["a"] * 32, [-1] * 32, {}, {"a": 1}, 10**30, float("nan")]
+
+
+@given(some.sampled_from([one.values[0] for one in CASES]), some.integers(0, 99), some.sampled_from(ODD))
+def test_an_odd_value_is_read_or_refused(config, place, value):
+    own = {key: value for key, value in config.items() if key != "model_type"}
+    own[list(own)[place % len(own)]] = value
+    for read in (read_cache, count_config):
+        with contextlib.suppress(InputError):
+            read(own)
 
 
 def test_layers_that_differ_in_heads():
