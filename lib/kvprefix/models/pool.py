@@ -138,15 +138,22 @@ def _refuse(model, card, pool, given, options):
     utilisation, kv_dtype, block_size = given
     need = f"{pool.weights_bytes / 2**30:,.1f} GiB of weights per card"
     room = f"{card.memory_bytes * utilisation / 2**30 - options['overhead_gib']:,.1f} GiB"
-    fits = [n for n in _COUNTS if n > pool.gpus and _holds(model, card, n, given, options)]
-    cards = list_cards().sort_values("memory (GiB)")["card"]
-    other = next((name for name in cards if _holds(model, load_card(name), pool.gpus, given, options)), None)
-    would = [f"{fits[0]} {card.name}"] if fits else [f"(no number up to {_COUNTS[-1]} of {card.name} does)"]
-    would += [f"{pool.gpus} {other}"] if other else []
+    cards = [load_card(name) for name in list_cards().sort_values("memory (GiB)", kind="stable")["card"]]
+    more = _find_smallest(model, [n for n in _COUNTS if n > pool.gpus], [card], given, options)
+    other = _find_smallest(model, [pool.gpus], cards, given, options)
+    lacks = "" if more else f"; no number up to {_COUNTS[-1]} of {card.name} holds it"
+    lacks += "" if other else "; no card of the table does in that number"
+    would = list(filter(None, [more, other])) or [_find_smallest(model, _COUNTS, cards, given, options)]
     raise InputError(
         f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of {pool.block_size} "
-        f"tokens need more than the {room} that are left for them; expected {' or '.join(would)}"
+        f"tokens need more than the {room} that are left for them{lacks}; expected {' or '.join(would)}"
     )
+
+
+def _find_smallest(model, counts, cards, given, options):
+    """Return the first of these numbers and cards that hold a model, in words; an empty text if none does."""
+    pairs = ((n, card) for n in counts for card in cards)
+    return next((f"{n} {card.name}" for n, card in pairs if _holds(model, card, n, given, options)), "")
 
 
 def _holds(model, card, gpus, given, options):

@@ -81,7 +81,9 @@ def test_layers_of_nearly_the_same_number_make_two_groups(tmp_path):
     [
         ("Llama-3.1-70B", "H100-80G", 1, "131.5 GiB of weights .* expected 2 H100-80G or 1 B200-180G"),
         ("Llama-3.1-405B", "H100-80G", 8, "8 H100-80G: 94.5 GiB of weights per card .* 16 H100-80G or 8 H200"),
-        ("Kimi-K2", "T4-16G", 1, r"\(no number up to 64 of T4-16G does\)"),
+        ("Kimi-K2", "T4-16G", 1, "no number up to 64 of T4-16G holds it; no card of the table does in that number; "
+         "expected 8 H200-141G"),
+        ("Llama-3.1-405B", "H100-80G", 1, "no card of the table does in that number; expected 16 H100-80G$"),
         ("Qwen2.5-7B", "T4-16G", 1, "14.2 GiB of weights .* more than the 10.3 GiB .* expected 2 T4-16G or 1 A10-24G"),
     ],
 )
