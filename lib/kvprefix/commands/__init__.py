@@ -4,6 +4,7 @@ Nothing is measured or drawn here. A module's name is its command's; `NAMES` say
 """
 
 NAMES = (
-    "inspect", "run", "provenance", "misses", "explain", "lint", "compare", "curve", "replay", "check", "convert",
+    "inspect", "run", "provenance", "misses", "explain", "lint", "compare", "curve", "replay", "memory", "check",
+    "convert",
     "prepare", "notebooks", "paper", "fetch", "verify",
 )  # fmt: skip
