@@ -99,6 +99,17 @@ def compile_explain(workload):
     explain_misses(data, [5], router="rr", replicas=2)
     explain_one(data, data.trace.request_ids[-1], capacity=5)
     find_listed_provenance(data.trace.blocks(16), infer=True)
+    compile_cluster(data.trace.blocks(16))
+
+
+def compile_cluster(trace):
+    """Compile replicas behind routers."""
+    from kvprefix.cache.cluster.replay import route_requests
+    from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
+
+    routed = route_requests(trace, 20, "longest", 2)
+    service_s = time_prefill(LLAMA_8B_ON_H100, trace.prompt_tokens, trace.hit_tokens(routed.hits))
+    wait_in_line(trace.arrival_s, service_s, routed.places, 2)
 
 
 HALVES = (compile_accounting, compile_engines)

@@ -18,7 +18,7 @@ from kvprefix.explain.listed import (
 )
 from kvprefix.explain.misses import classify, find_misses, know
 from kvprefix.explain.provenance import find_provenance
-from kvprefix.explain.routing import route
+from kvprefix.explain.routing import make_routing
 from kvprefix.explain.said import Said, read_said
 from kvprefix.explain.walks import make_walks
 from kvprefix.explain.writers import find_writers
@@ -186,7 +186,7 @@ def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):
     return found
 
 
-def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1):
+def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1, seed=0):
     """Find the causes of missed tokens in caches of several sizes.
 
     Parameters
@@ -197,21 +197,23 @@ def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None
     outputs : bool
     policy : str or Policy
     router : str, optional
-        How requests are spread over replicas, of `routing.ROUTERS`; `session` if not given.
+        How requests are spread over replicas, of `cache.cluster.routers.ROUTERS`; `session` if not given.
     replicas : int
         Each has a cache of that capacity.
+    seed : int
+        Of a router that chooses at random.
 
     Returns
     -------
     list of Misses
         One per capacity.
     """
-    places = route(data.conversation, router or "session", replicas) if replicas != 1 or router else None
+    routing = make_routing(router or "session", replicas, seed=seed) if replicas != 1 or router else None
     if not data.has_tokens:
         _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
-        return list(find_listed_misses(data.trace, capacities, policy=policy, replicas=places))
+        return list(find_listed_misses(data.trace, capacities, policy=policy, routing=routing))
     known = _know(data, outputs)
-    return list(find_misses(known, capacities, policy=policy, replicas=places))
+    return list(find_misses(known, capacities, policy=policy, routing=routing))
 
 
 def explain_engine(data, engine, blocks=None):

@@ -125,7 +125,7 @@ def test_one_request(capsys):
         (["provenance", "--capacity", "0"], "capacity is 0; expected a whole number of blocks, 1 or more, or `un"),
         (["misses", "--capacities", "5,many"], "capacity is 'many'; expected"),
         (["misses", "--policy", "lur"], "policy 'lur' is not known; known: lru"),
-        (["misses", "--replicas", "2", "--router", "rrr"], "router 'rrr' is not known; known: rr, session"),
+        (["misses", "--replicas", "2", "--router", "rrr"], "router 'rrr' is not known; known: rr, random, session"),
         (["misses", "--replicas", "0"], "replicas is 0; expected"),
         (["misses", "--replicas", "2", "--capacities", "9", "--policy", "lfu"], "replicas are replayed under lru only"),
         (["misses", "--num-gpu-blocks", "9"], "name it with --engine"),
