@@ -119,8 +119,7 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
         return Explained(trace=trace, block_size=trace.block_size)
     if found is not None and found.name in TRACES:
         return open_tokens(read_trace(path, tokenizer=parameters.tokenizer), parameters.block_size)
-    workload = load_workload(parameters, progress=progress)
-    return open_workload(workload, mode)
+    return open_workload(load_workload(parameters, progress=progress), mode)
 
 
 def open_tokens(trace, block_size):
@@ -138,8 +137,9 @@ def open_workload(workload, mode="multi_turn"):
 
 
 def _explain(workload, trace):
-    size = workload.parameters.block_size
-    return Explained(trace=trace, block_size=size, said=read_said(workload), workload=workload)
+    return Explained(
+        trace=trace, block_size=workload.parameters.block_size, said=read_said(workload), workload=workload
+    )
 
 
 def _read_blocks(found, path, parameters):
@@ -198,10 +198,8 @@ def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None
     policy : str or Policy
     router : str, optional
         How requests are spread over replicas, of `cache.cluster.routers.ROUTERS`; `session` if not given.
-    replicas : int
-        Each has a cache of that capacity.
-    seed : int
-        Of a router that chooses at random.
+    replicas, seed : int
+        Each has a cache of that capacity; the seed is of a router that chooses at random.
 
     Returns
     -------

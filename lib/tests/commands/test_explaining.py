@@ -133,6 +133,12 @@ def test_one_request(capsys):
         (["misses", "--engine", "vllm", "--num-gpu-blocks", "1"], "number of GPU blocks is 1; expected"),
         (["provenance", "--mode", "both"], "mode is 'both'; known: single_turn, multi_turn"),
         (["provenance", "--out", "rows.txt"], "expected one that ends with .csv or .parquet"),
+        (["route", "--routers", "rr,lnogest"], "router 'lnogest' is not known; known: rr, random, session, hash:TO"),
+        (["route", "--routers", "hash"], "router 'hash' lacks its number; expected hash:N"),
+        (["route", "--routers", ""], "router '' is not known"),
+        (["route", "--replicas", "0"], "replicas is 0; expected a whole number, 1 to 1024"),
+        (["route", "--capacity", "0"], "capacity is 0; expected"),
+        (["route", "--capacity", "-5"], "capacity is -5; expected"),
         (["explain", "c0t99"], "request 'c0t99' is not among the"),
     ],
 )
@@ -141,6 +147,21 @@ def test_mistakes_are_said_in_one_line(capsys, arguments, said):
     assert main([command, str(SAMPLE), *extra]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("error:") == 1 and "Traceback" not in error
+
+
+def test_routers(capsys, blocks):
+    found = run_json(capsys, "route", "--replicas", "2", "--capacity", "30", "--routers", "rr, hash:64,llm-d")
+    assert list(found["routers"]) == ["rr", "hash:64", "llm-d"] and found["capacity"] == 30
+    keys = {"hit_tokens", "token_hit", "routing_loss", "imbalance_computed", "max_share_requests"}
+    assert set(found["pooled"]) == keys
+    for one in found["routers"].values():
+        assert keys | {"ttft_p50", "ttft_p90", "ttft_p99"} <= set(one)
+        assert one["token_hit"] == one["hit_tokens"] / found["prompt_tokens"]
+    listed = run_json(capsys, "route", "--routers", "rr,session", data=blocks)
+    assert list(listed["left_out"]) == ["session"] and listed["capacity"] is None
+    assert main(["route", str(SAMPLE), "--capacity", "30"]) == 0
+    said = capsys.readouterr().out
+    assert "on 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
 
 
 def test_what_block_ids_cannot_tell_is_refused(capsys, blocks):

@@ -105,8 +105,9 @@ def route_requests(blocks, capacity, router, replicas, *, looked_up=None, seed=0
     looked_up = blocks.blocks if looked_up is None else looked_up
     finish_s = find_finish(blocks, service)
     trace = _Trace(
-        block_size=blocks.block_size, capacity=np.inf if capacity is None else float(capacity), ids=blocks.ids,
-        offsets=blocks.offsets, looked_up=looked_up, last_weight=blocks.last_weight, prompt_tokens=blocks.prompt_tokens,
+        block_size=blocks.block_size, capacity=np.inf if capacity is None else float(min(capacity, 2**62)),
+        ids=blocks.ids, offsets=blocks.offsets, looked_up=looked_up, last_weight=blocks.last_weight,
+        prompt_tokens=blocks.prompt_tokens,
         arrival_s=blocks.arrival_s, prefilled_s=blocks.arrival_s + service.ttft_s, finish_s=finish_s,
         by_finish=np.argsort(finish_s, kind="stable"),
     )  # fmt: skip
