@@ -103,10 +103,13 @@ def compile_explain(workload):
 
 
 def compile_cluster(trace):
-    """Compile replicas behind routers."""
+    """Compile replicas behind routers, and tiers."""
     from kvprefix.cache.cluster.replay import route_requests
     from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
+    from kvprefix.cache.tiers import SEMANTICS, replay_tiers
 
+    for name in SEMANTICS:
+        replay_tiers(trace, [10, 20], name)
     routed = route_requests(trace, 20, "longest", 2)
     service_s = time_prefill(LLAMA_8B_ON_H100, trace.prompt_tokens, trace.hit_tokens(routed.hits))
     wait_in_line(trace.arrival_s, service_s, routed.places, 2)

@@ -139,6 +139,9 @@ def test_one_request(capsys):
         (["route", "--replicas", "0"], "replicas is 0; expected a whole number, 1 to 1024"),
         (["route", "--capacity", "0"], "capacity is 0; expected"),
         (["route", "--capacity", "-5"], "capacity is -5; expected"),
+        (["tiers", "--capacities", "9"], "capacities of 1 tier; expected 2 or more, the fastest first"),
+        (["tiers", "--capacities", "9,0"], "capacity is 0; expected"),
+        (["tiers", "--capacities", "9,20", "--semantics", "vlm"], "semantics 'vlm' is not known"),
         (["explain", "c0t99"], "request 'c0t99' is not among the"),
     ],
 )
@@ -164,9 +167,21 @@ def test_routers(capsys, blocks):
     assert "on 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
 
 
+def test_tiers(capsys, blocks):
+    found = run_json(capsys, "tiers", "--capacities", "20,60", "--semantics", "exclusive,vllm,after:2")
+    assert list(found["semantics"]) == ["exclusive", "vllm", "after:2"]
+    for one in found["semantics"].values():
+        assert [tier["capacity"] for tier in one["tiers"]] == [20, 60]
+        assert sum(tier["hit_tokens"] for tier in one["tiers"]) == one["hit_tokens"]
+        assert one["token_hit"] == one["hit_tokens"] / found["prompt_tokens"]
+    assert main(["tiers", str(blocks), "--capacities", "2, 1"]) == 0
+    said = capsys.readouterr()
+    assert "tier 2 (1 blocks)" in said.out and "inclusive: tier 2 (1 blocks) is no larger" in said.err
+
+
 def test_what_block_ids_cannot_tell_is_refused(capsys, blocks):
-    for extra in (["--outputs-cached"], ["--engine", "vllm"]):
-        assert main(["misses", str(blocks), *extra]) == 2
+    for command in (["misses", "--outputs-cached"], ["misses", "--engine", "vllm"], ["route", "--outputs-cached"]):
+        assert main([command[0], str(blocks), *command[1:]]) == 2
         assert "the data list block ids" in capsys.readouterr().err
 
 
