@@ -35,6 +35,7 @@ def compile_accounting(workload):
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import rank_reuse
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
+    from kvprefix.studies.hinted import measure_hinted
     from kvprefix.studies.sharing import analyse, write_results
     from kvprefix.studies.table import draw
     from kvprefix.studies.timing import RATES, measure_timing
@@ -51,6 +52,7 @@ def compile_accounting(workload):
     measure_policies(workload, 0, 20, tuple(POLICIES))
     for mode in MODES:
         lru_curve(make_trace(workload, mode).blocks(16))
+    measure_hinted(workload, 0, 15)
     compile_reading(make_trace(workload, "multi_turn"))
     compile_held(draw(workload, 16))
     measure_timing(workload, 0, RATES, 5)
