@@ -191,7 +191,7 @@ SEMANTICS = {
         Semantics(
             name="vllm", replay=replay_offloading, most=2, number=1, is_superset=True,
             source="vLLM 0.32: v1/kv_offload and kv_connector/v1/offloading",
-            definition="As vLLM's offloading connector with its LRU: a prompt's full blocks go down when they are "
+            definition="As vLLM's offloading connector with its LRU: a prompt's blocks go down when they are "
             "computed. If the second tier is used, only the blocks that were loaded and those behind them are offered "
             "and refreshed, else all of them, the tail as the oldest; nothing is stored if there is no room. With a "
             "number, a block is stored when it is offered for the Nth time (`store_threshold`). Replies are not "

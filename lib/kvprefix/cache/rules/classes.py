@@ -103,7 +103,6 @@ def make_tool_policy(hints):
         hints, hints.calls_tool, name="tool", label="Tool calls",
         definition="The session that is expected back last goes first: how long tools run is known, and how long "
         "people pause, and whether the last answer called a tool.",
-        source="Continuum and vLLM's issue of keeping KV through tool calls: a time to live per tool call",
     )  # fmt: skip
 
 
