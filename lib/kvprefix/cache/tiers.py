@@ -226,7 +226,7 @@ def find_semantics(name):
         return found
     if found.number is None:
         raise InputError(f"semantics {name!r} has no number; expected {base}")
-    number = check_whole(read_number(text, int), f"semantics {base}", f"{base}:N with a whole number of times")
+    number = check_whole(read_number(text, int), f"semantics {base}", f"{base}:N with a whole number, 1 or more")
     return replace(found, name=f"{base}:{number}", number=number)
 
 

@@ -5,6 +5,7 @@ import json
 from kvprefix.commands.options import add_explained, read_blocks, read_parameters, tell_lines, tell_notes
 from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
+from kvprefix.files.words import count
 
 HELP = "rate replicas with a cache each behind several routers"
 ROUTERS = "rr,random,session,hash:1024,longest,cache-aware-tree,cache-aware-load,dynamo,llm-d"
@@ -40,10 +41,10 @@ def call(options):
     found = measure_routers(
         blocks, capacity, replicas, routers, looked_up=looked_up, seed=parameters.seed, service=read_service(parameters)
     )
-    found["notes"] = list(dict.fromkeys([*data.notes(), *found["notes"]]))
+    found["notes"] = list(dict.fromkeys([*data.read_notes(), *found["notes"]]))
     tell_notes(found["notes"])
     if options.format == "table":
-        tell_lines(_describe(blocks, options, capacity) + "\n\n" + format_routers(found))
+        tell_lines(_describe(blocks, replicas, capacity) + "\n\n" + format_routers(found))
         return
     facts = {
         "requests": len(blocks), "prompt_tokens": int(blocks.prompt_tokens.sum()), "block_size": blocks.block_size,
@@ -52,11 +53,11 @@ def call(options):
     tell_lines(json.dumps({**facts, **found}, indent=1, allow_nan=False))
 
 
-def _describe(blocks, options, capacity):
+def _describe(blocks, replicas, capacity):
     """Say what was replayed, and what the times assume."""
     size = f"caches of {capacity:,} blocks" if capacity else "caches that never evict"
     return (
-        f"{len(blocks):,} requests, {blocks.prompt_tokens.sum():,} prompt tokens, on {options.replicas} replicas with "
-        f"{size} of {blocks.block_size} tokens. TTFT is the wait for the replica and the prefill of Llama-3.1-8B on "
-        "one H100, half of its FLOPS in use."
+        f"{count(len(blocks), 'request')}, {count(blocks.prompt_tokens.sum(), 'prompt token')}, "
+        f"{count(replicas, 'replica')} with {size} of {blocks.block_size} tokens. TTFT is the wait for the replica and "
+        "the prefill of Llama-3.1-8B on one H100, half of its FLOPS in use."
     )

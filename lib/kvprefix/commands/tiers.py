@@ -4,6 +4,7 @@ import json
 
 from kvprefix.commands.options import add_explained, read_parameters, tell_lines, tell_notes
 from kvprefix.files.compiler import load_compiler
+from kvprefix.files.words import count
 
 HELP = "rate caches below one another, such as HBM and DRAM"
 
@@ -34,11 +35,11 @@ def call(options):
     data = open_data(parameters, options.mode)
     blocks, looked_up = list_accesses(data, outputs=options.outputs_cached)
     found = measure_tiers(blocks, capacities, semantics, looked_up=looked_up)
-    found["notes"] = list(dict.fromkeys([*data.notes(), *found["notes"]]))
+    found["notes"] = list(dict.fromkeys([*data.read_notes(), *found["notes"]]))
     tell_notes(found["notes"])
     if options.format == "table":
-        size = f"{len(blocks):,} requests, {blocks.prompt_tokens.sum():,} prompt tokens, blocks of {blocks.block_size}"
-        tell_lines(f"{size} tokens. Token hit rates:\n\n{format_tiers(found)}")
+        size = f"{count(len(blocks), 'request')}, {count(blocks.prompt_tokens.sum(), 'prompt token')}"
+        tell_lines(f"{size}, blocks of {blocks.block_size} tokens. Token hit rates:\n\n{format_tiers(found)}")
         return
     facts = {
         "requests": len(blocks), "prompt_tokens": int(blocks.prompt_tokens.sum()), "block_size": blocks.block_size,

@@ -84,12 +84,14 @@ class Explained:
         found = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
         return found.astype(np.int64)
 
+    def read_notes(self):
+        """Return what was put right, or inferred, when the data were read."""
+        said = [] if self.has_tokens else self.trace.info.get("notes", [])
+        return [*said, *[INFERRED] * self.is_inferred]
+
     def notes(self):
         """Return what a reader should know of the data before the numbers."""
-        one = len(np.unique(self.conversation)) == 1
-        said = [] if self.has_tokens else self.trace.info.get("notes", [])
-        inferred, alone = [INFERRED] * self.is_inferred, [ONE_CONVERSATION] * one
-        return [*said, *inferred, *alone]
+        return [*self.read_notes(), *[ONE_CONVERSATION] * (len(np.unique(self.conversation)) == 1)]
 
 
 def open_data(parameters, mode="multi_turn", *, progress=True):
@@ -231,8 +233,7 @@ def explain_engine(data, engine, blocks=None):
         `capacity` is the pool. A prompt that never fits hits nothing.
     """
     _refuse(not data.has_tokens and "--engine: an engine replays tokens")
-    check_choice(engine, "engine", ENGINES)
-    replayer = ENGINES[engine].make(block_size=data.block_size, blocks=blocks)
+    replayer = ENGINES[check_choice(engine, "engine", ENGINES)].make(block_size=data.block_size, blocks=blocks)
     known = _know(data, True)
     replayed = replayer.replay(data.trace)
     hit = np.maximum(replayed.hit_tokens, 0)

@@ -164,7 +164,7 @@ def test_routers(capsys, blocks):
     assert list(listed["left_out"]) == ["session"] and listed["capacity"] is None
     assert main(["route", str(SAMPLE), "--capacity", "30"]) == 0
     said = capsys.readouterr().out
-    assert "on 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
+    assert ", 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
 
 
 def test_tiers(capsys, blocks):

@@ -156,7 +156,8 @@ def find_router(name):
         return found
     if not text:
         raise InputError(f"router {name!r} lacks its number; expected {base}:N, such as {base}:1024 ({found.number})")
-    number = check_whole(read_number(text, int), f"router {base}", f"{base}:N with a whole number of {found.number}")
+    expected = f"{base}:N with a whole number of {found.number}, 1 or more"
+    number = check_whole(read_number(text, int), f"router {base}", expected)
     return replace(found, name=f"{base}:{number}", place=partial(found.place, **{found.number: number}))
 
 
