@@ -9,10 +9,12 @@ from cluster_twin import route_twin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvprefix.cache.cluster.below import replay_tiers_below
 from kvprefix.cache.cluster.replay import route_requests
 from kvprefix.cache.cluster.routers import ROUTERS, check_replicas, find_router, keep_places
 from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
 from kvprefix.cache.replay import replay
+from kvprefix.cache.tiers import SEMANTICS, replay_tiers
 from kvprefix.files.paths import InputError
 
 NAMES = [name for name in ROUTERS if name != "hash"] + ["hash:1", "hash:3"]
@@ -51,6 +53,20 @@ def test_more_memory_never_hits_less_where_places_do_not_depend_on_it(small, cap
     for router in ("rr", "session", "hash:1", "cache-aware-tree", "cache-aware-load"):
         less, more = (route_requests(small.accesses, c, router, replicas) for c in (capacity, capacity + 1))
         assert (less.hits <= more.hits).all() and (less.places == more.places).all()
+
+
+@pytest.mark.parametrize("semantics", SEMANTICS)
+@given(small_days(), st.integers(1, 4), st.integers(1, 3))
+@settings(max_examples=20)
+def test_tiers_of_replicas(semantics, small, capacity, replicas):
+    routed = route_requests(small.accesses, capacity, "llm-d", replicas)
+    found = replay_tiers_below(small.accesses, [capacity, 6], routed.places, semantics)
+    assert found[0].tolist() == routed.hits.tolist() and (found[1] >= found[0]).all()
+    if replicas == 1:
+        assert found.tolist() == replay_tiers(small.accesses, [capacity, 6], semantics).tolist()
+    if semantics == "exclusive":
+        one = route_requests(small.accesses, capacity + 6, keep_places(routed.places), replicas)
+        assert found[1].tolist() == one.hits.tolist()
 
 
 def test_many_replicas():
