@@ -69,10 +69,9 @@ def choose(rule, fleet, tree, trace, now):
     outstanding = fleet.outstanding
     if rule == LONGEST:
         return find_least(-fleet.matches, outstanding)
-    if rule == COST:
-        return find_least(cost_each(fleet, trace, now), fleet.matches * 0)
-    if rule == SCORE:
-        return find_least(-score_each(fleet, trace, now), fleet.matches * 0)
+    if rule in (COST, SCORE):
+        costs = cost_each(fleet, trace, now) if rule == COST else -score_each(fleet, trace, now)
+        return find_least(costs, costs)
     most, least = outstanding.max(), outstanding.min()
     if most - least > MOST_APART and most > MOST_TIMES * least:
         return find_least(outstanding, outstanding)
@@ -81,7 +80,8 @@ def choose(rule, fleet, tree, trace, now):
         k += 1
     if k > 0 and k / len(path) > MATCH_SHARE:
         return tree.latest[path[k - 1]] - 1
-    return find_least(fleet.tree_blocks, fleet.matches * 0) if rule == TREE else find_least(outstanding, outstanding)
+    loads = fleet.tree_blocks if rule == TREE else outstanding
+    return find_least(loads, loads)
 
 
 @njit(cache=True, nogil=True)
