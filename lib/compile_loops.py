@@ -36,6 +36,7 @@ def compile_accounting(workload):
     from kvprefix.cache.working_set import rank_reuse
     from kvprefix.stats.queue import queue_waits
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
+    from kvprefix.studies.hinted import measure_hinted
     from kvprefix.studies.sharing import analyse, write_results
     from kvprefix.studies.table import draw
     from kvprefix.studies.timing import RATES, measure_timing
@@ -53,6 +54,7 @@ def compile_accounting(workload):
     measure_policies(workload, 0, 20, tuple(POLICIES))
     for mode in MODES:
         lru_curve(make_trace(workload, mode).blocks(16))
+    measure_hinted(workload, 0, 15)
     compile_reading(make_trace(workload, "multi_turn"))
     compile_held(draw(workload, 16))
     measure_timing(workload, 0, RATES, 5)
@@ -106,8 +108,22 @@ def compile_explain(workload):
     explain_one(data, data.trace.request_ids[-1], capacity=5)
     estimate(data.trace, data.walks)
     find_listed_provenance(data.trace.blocks(16), infer=True)
+    compile_cluster(data.trace.blocks(16))
     none = np.zeros(1, np.int32)
     climb_lists(none, np.zeros(2, np.int64), none, none[:0], 0)  # of calls
+
+
+def compile_cluster(trace):
+    """Compile replicas behind routers, and tiers."""
+    from kvprefix.cache.cluster.replay import route_requests
+    from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
+    from kvprefix.cache.tiers import SEMANTICS, replay_tiers
+
+    for name in SEMANTICS:
+        replay_tiers(trace, [10, 20], name)
+    routed = route_requests(trace, 20, "longest", 2)
+    service_s = time_prefill(LLAMA_8B_ON_H100, trace.prompt_tokens, trace.hit_tokens(routed.hits))
+    wait_in_line(trace.arrival_s, service_s, routed.places, 2)
 
 
 HALVES = (compile_accounting, compile_engines)

@@ -108,6 +108,38 @@ def write_policies():
     yield table(("name", "label", "evicts", "setting"), rows)
 
 
+def write_hinted():
+    """Yield the list of policies with hints."""
+    from kvprefix.blocks.prefix_trace import make_prefix_trace
+    from kvprefix.cache.hinted import HINTED, make_hinted
+    from kvprefix.cache.hints import read_hints
+    from kvprefix.traces.trace import make_trace_of
+
+    yield "## Policies with hints"
+    yield "For `studies.hinted`, and for `replay` as `cache.hinted.make_hinted` makes them of a trace's hints."
+    hints, rows = read_hints(make_prefix_trace(make_trace_of([[1]]), 1)), []
+    for one in (make_hinted(name, hints) for name in HINTED):
+        setting = f"{one.default:g}: {one.setting.meaning}" if one.setting else ""
+        rows.append((f"`{one.name}`", one.label, one.definition, setting))
+    yield table(("name", "label", "evicts", "setting"), rows)
+
+
+def write_routers():
+    """Yield the lists of routers and of kinds of tiers."""
+    from kvprefix.cache.cluster.routers import ROUTERS
+    from kvprefix.cache.tiers import SEMANTICS
+
+    for title, text, entries in (
+        ("Routers", "For `route --routers` and `misses --router`.", ROUTERS),
+        ("Tiers", "For `tiers --semantics`.", SEMANTICS),
+    ):
+        yield f"## {title}"
+        yield text
+        yield table(("name", "is", "as in"), [
+            (f"`{name}{':N' * (one.number is not None)}`", one.definition, one.source) for name, one in entries.items()
+        ])  # fmt: skip
+
+
 def write_parameters():
     """Yield the page of parameters: the table of the library."""
     yield from ("# Parameters", MADE)
@@ -225,8 +257,9 @@ TRAFFIC_NOTES = """
 """
 
 PAGES = {
-    "names": [write_names], "commands": [write_commands, write_policies], "parameters": [write_parameters],
-    "formats": [write_formats], "traffic": [write_traffic], "models": [write_models],
+    "names": [write_names], "commands": [write_commands, write_policies, write_hinted, write_routers],
+    "parameters": [write_parameters], "formats": [write_formats], "traffic": [write_traffic],
+    "models": [write_models],
 }  # fmt: skip
 
 

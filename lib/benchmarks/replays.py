@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from kvprefix.blocks.prefix_trace import PrefixTrace, number_blocks
+from kvprefix.cache.cluster.replay import route_requests
+from kvprefix.cache.cluster.routers import ROUTERS
 from kvprefix.cache.curve import lru_curve
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import replay
+from kvprefix.cache.tiers import SEMANTICS, replay_tiers
 from kvprefix.formats.mooncake import read_mooncake
 
+REPLICAS = 8
 COPIES = (1, 5, 20, 60)
 IN_FILE = 20  # copies
 
@@ -35,11 +39,21 @@ def main(folder, block_size, trace=None):
 
 
 def time_replays(trace):
-    """Return the block accesses per CPU second of the LRU curve and of each policy's replay, once compiled."""
+    """Return the block accesses per CPU second of the LRU curve, each policy, router and kind of tiers, once compiled.
+    """
     jobs = {"LRU, the whole curve": lru_curve}
     for name, policy in POLICIES.items():
         jobs[f"{policy.label}, one replay"] = lambda accesses, name=name: replay(
             accesses, max(accesses.n_distinct // 20, 1), name
+        )
+    for router in ROUTERS:
+        jobs[f"{REPLICAS} replicas, {router}"] = lambda accesses, router=router: route_requests(
+            accesses, max(accesses.n_distinct // (20 * REPLICAS), 1), f"{router}:1024" if router == "hash" else router,
+            REPLICAS,
+        )  # fmt: skip
+    for name in SEMANTICS:
+        jobs[f"two tiers, {name}"] = lambda accesses, name=name: replay_tiers(
+            accesses, [max(accesses.n_distinct // 50, 1), max(accesses.n_distinct // 10, 1)], name
         )
     rates = {name: [] for name in jobs}
     for job in jobs.values():

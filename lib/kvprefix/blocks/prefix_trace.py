@@ -48,6 +48,8 @@ class PrefixTrace(Shown):
         The request that each one continues, always an earlier one; -1 for none.
     turn : (n_requests,) ndarray of int64, optional
         0-based.
+    after : (n_requests,) ndarray of int8, optional
+        What each request follows, of `blocks.sessions`: NOTHING, a TOOL's result, a PERSON's message, UNKNOWN.
     types : list of str, optional
         Bailian's type of each request: text, search, image, file, ...
     """
@@ -66,6 +68,7 @@ class PrefixTrace(Shown):
     output_tokens: np.ndarray | None = None
     previous: np.ndarray | None = None
     turn: np.ndarray | None = None
+    after: np.ndarray | None = None
     types: list | None = field(default=None, repr=False)
 
     def __len__(self):
@@ -256,6 +259,7 @@ def select_requests(accesses, requests, arrival_s=None):
         finish_s=arrival_s + runs_s, conversation=accesses.conversation[requests], previous=None,
         output_tokens=None if accesses.output_tokens is None else accesses.output_tokens[requests],
         turn=None if accesses.turn is None else accesses.turn[requests],
+        after=None if accesses.after is None else accesses.after[requests],
         types=None if accesses.types is None else [accesses.types[i] for i in requests],
     )  # fmt: skip
 

@@ -127,7 +127,7 @@ class SessionTrace(Shown):
         InputError
             No starts given, and none known.
         """
-        trace = self.accesses
+        trace = replace(self.accesses, after=self.after)
         starts_s = self.starts_s if starts_s is None else starts_s
         if starts_s is None and self.is_timed:
             raise InputError("it is not known when the sessions start; expected an arrival process")

@@ -20,7 +20,7 @@ def add_options(parser):
     )  # fmt: skip
     parser.add_argument("--policy", default="lru", help="by which bounded caches evict (default: %(default)s)")
     parser.add_argument("--replicas", default="1", help="servers, each with an LRU cache of that capacity (default: 1)")
-    parser.add_argument("--router", help="how requests are spread over replicas: rr or session (default: session)")
+    parser.add_argument("--router", help="how requests are spread over replicas, as in `route` (default: session)")
     parser.add_argument("--engine", choices=tuple(ENGINES), help="take the hits of an engine's replay")
     parser.add_argument(
         "--num-gpu-blocks", default="unlimited", help="with --engine: of its pool, or `unlimited` (default)"
@@ -47,7 +47,7 @@ def call(options):
     else:
         found = explain_misses(
             data, list(dict.fromkeys(capacities)), outputs=options.outputs_cached, policy=policy, router=options.router,
-            replicas=read_number(options.replicas, int),
+            replicas=read_number(options.replicas, int), seed=parameters.seed,
         )  # fmt: skip
     if options.out:
         write_rows(found, options.out)

@@ -16,7 +16,7 @@ from kvprefix.cache.rules.opt import OPT
 from kvprefix.explain.copies import HOLDERS, OTHER_ONLY, find_copies
 from kvprefix.explain.misses import Misses
 from kvprefix.explain.parts import Origins, name_listed
-from kvprefix.explain.routing import route_requests
+from kvprefix.explain.routing import replay_routed
 
 LISTED_ORIGINS = ("own_turns", "other_conversation", "uncached")
 LISTED_CLASSES = ("hit", "policy", "capacity", "first_seen")
@@ -147,7 +147,7 @@ def find_listed_provenance(trace, *, capacity=None, policy="lru", infer=None):
     )  # fmt: skip
 
 
-def find_listed_misses(trace, capacities, *, policy="lru", replicas=None):
+def find_listed_misses(trace, capacities, *, policy="lru", routing=None):
     """Find the cause of the missed tokens of a trace of block ids, as far as ids tell it.
 
     Parameters
@@ -156,8 +156,8 @@ def find_listed_misses(trace, capacities, *, policy="lru", replicas=None):
     capacities : sequence of int or None
         Blocks of each cache; None if nothing is evicted.
     policy : str or Policy
-    replicas : (n_requests,) ndarray of int64, optional
-        The replica that serves each request, see `misses.find_misses`.
+    routing : Routing, optional
+        How requests are spread over replicas, see `misses.find_misses`.
 
     Yields
     ------
@@ -166,10 +166,10 @@ def find_listed_misses(trace, capacities, *, policy="lru", replicas=None):
     """
     policy, capacities = find_policy(policy), [one if one is None else check_capacity(one) for one in capacities]
     stored = count_seen(trace.ids, trace.offsets)
-    names = LISTED_CLASSES if replicas is None else ("hit", "routing", *LISTED_CLASSES[1:])
-    replayed = _replay(trace, policy, capacities, stored) if replicas is None else ()
-    if replicas is not None:
-        replayed = route_requests(trace, policy, capacities, replicas, trace.blocks)
+    names = LISTED_CLASSES if routing is None else ("hit", "routing", *LISTED_CLASSES[1:])
+    replayed = _replay(trace, policy, capacities, stored) if routing is None else ()
+    if routing is not None:
+        replayed = replay_routed(trace, policy, capacities, routing, trace.blocks)
     for capacity, hits in zip(capacities, replayed, strict=True):
         reached = [*(trace.hit_tokens(one) for one in (*hits, stored)), trace.prompt_tokens]
         reached = np.maximum.accumulate(np.stack(reached), axis=0)

@@ -18,7 +18,7 @@ from kvprefix.cache.replay import check_capacity, limit_capacity, replay_each
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT, replay_lookups
 from kvprefix.explain.parts import Parts, name_requests
-from kvprefix.explain.routing import route_requests
+from kvprefix.explain.routing import replay_routed
 from kvprefix.explain.walks import Repeats, Walks, cut_blocks, find_repeats, make_walks
 from kvprefix.explain.writers import find_known_messages, find_writers
 from kvprefix.files.checks import check_block_size, check_type
@@ -119,7 +119,7 @@ def know(trace, block_size, said=None, *, outputs=False, walks=None, writers=Non
     return Known(trace, block_size, outputs, walks, find_repeats(walks, outputs=outputs), messages, notes)
 
 
-def find_misses(known, capacities, *, policy="lru", replicas=None):
+def find_misses(known, capacities, *, policy="lru", routing=None):
     """Find the cause of every missed token in caches of several sizes.
 
     Parameters
@@ -128,8 +128,8 @@ def find_misses(known, capacities, *, policy="lru", replicas=None):
     capacities : sequence of int or None
         Blocks of each cache; None if nothing is evicted.
     policy : str or Policy
-    replicas : (n_requests,) ndarray of int64, optional
-        The replica that serves each request, 0, 1, ...: each has a cache of that capacity, under LRU.
+    routing : Routing, optional
+        How requests are spread over replicas: each has a cache of that capacity, under LRU.
 
     Yields
     ------
@@ -153,7 +153,7 @@ def find_misses(known, capacities, *, policy="lru", replicas=None):
     {'policy': 2, 'last_token': 1, 'cold': 6}
     """
     policy, capacities = find_policy(policy), [one if one is None else check_capacity(one) for one in capacities]
-    replayed = _replay(known, policy, capacities) if replicas is None else _route(known, policy, capacities, replicas)
+    replayed = _replay(known, policy, capacities) if routing is None else _route(known, policy, capacities, routing)
     for capacity, reached in zip(capacities, replayed, strict=True):
         yield classify(known, *reached, capacity=capacity, policy=policy.name)
 
@@ -176,11 +176,11 @@ def _replay(known, policy, capacities):
             yield hit, hit, known.limit(next(best))
 
 
-def _route(known, policy, capacities, replicas):
+def _route(known, policy, capacities, routing):
     """Yield the same of replicas."""
     blocks = cut_blocks(known.walks, known.trace, known.block_size, outputs=known.outputs).list_blocks()
     looked_up = known.walks.prompt_tokens // known.block_size
-    for reached in route_requests(blocks, policy, capacities, replicas, looked_up):
+    for reached in replay_routed(blocks, policy, capacities, routing, looked_up):
         yield map(known.limit, reached)
 
 

@@ -182,11 +182,12 @@ def measure_policies(workload, seed, capacity, policies):
 
 
 def replay_policies(workload, seed, capacity, policies):
-    """Return the rows of `measure_policies`, and for the first seed the resampled token hit rates, (draws, policies).
+    """Return the rows of `measure_policies`, and what `rate_policies` returns second."""
+    return rate_policies(workload, seed, draw(workload, workload.parameters.block_size, seed=seed), capacity, policies)
 
-    For any other seed the second is None.
-    """
-    accesses = draw(workload, workload.parameters.block_size, seed=seed)
+
+def rate_policies(workload, seed, accesses, capacity, policies):
+    """Return these rows of a drawn PrefixTrace, and for the first seed the resampled rates, (draws, policies)."""
     names = [find_policy(one).name for one in policies]
     hits = {name: replay(accesses, capacity, one) for name, one in zip(names, policies, strict=True)}
     frame = pd.DataFrame({"seed": seed, "policy": names, "capacity_blocks": capacity})

@@ -10,7 +10,7 @@ import numpy as np
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.blocks.sessions import NOTHING, PERSON, TOOL, gather_sessions, link_agents
 from kvprefix.studies.experiment import SessionExperiment, find_kind, load_experiment
-from kvprefix.studies.table import draw, draw_stretches
+from kvprefix.studies.table import draw, draw_stretches, draw_trace
 from kvprefix.traces.workload import Experiment, load_workload, make_trace
 
 
@@ -44,7 +44,9 @@ class CallSessions(SessionExperiment):
         accesses = draw(self.workload, block_size, **changes)
         session = self.session[accesses.conversation]
         previous, turn, _ = link_agents(self.agent[accesses.conversation], session)
-        return replace(accesses, conversation=session, previous=previous, turn=turn)
+        after_tool = draw_trace(self.workload, **changes).column("after_tool")
+        after = follow(previous, after_tool)
+        return replace(accesses, conversation=session, previous=previous, turn=turn, after=after)
 
     def draw_stretches(self, block_size, **changes):
         """Return the same by stretches of blocks, as a StretchTrace."""
@@ -79,13 +81,18 @@ def take_sessions(workload):
     conversation, after_tool = (trace.column(name)[sessions.line] for name in ("conversation_index", "after_tool"))
     agents = agent[conversation]
     previous, turn, spawned_by = link_agents(agents, sessions.accesses.conversation)
-    after = np.where(previous < 0, NOTHING, np.where(after_tool, TOOL, PERSON)).astype(np.int8)
+    after = follow(previous, after_tool)
     sessions = replace(
         sessions, accesses=replace(sessions.accesses, previous=previous, turn=turn), agent=agents, after=after,
         spawned_by=spawned_by,
     )  # fmt: skip
     dataset = {**workload.dataset, "path": workload.source.data, "notes": []}
     return CallSessions(workload.parameters, sessions, dataset, workload, session, agent)
+
+
+def follow(previous, after_tool):
+    """Return what each request follows, as `SessionTrace.after`."""
+    return np.where(previous < 0, NOTHING, np.where(after_tool, TOOL, PERSON)).astype(np.int8)
 
 
 def find_agents(requests):

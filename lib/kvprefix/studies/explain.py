@@ -18,7 +18,7 @@ from kvprefix.explain.listed import (
 )
 from kvprefix.explain.misses import classify, find_misses, know
 from kvprefix.explain.provenance import find_provenance
-from kvprefix.explain.routing import route
+from kvprefix.explain.routing import make_routing
 from kvprefix.explain.said import Said, read_said
 from kvprefix.explain.walks import make_walks
 from kvprefix.explain.writers import find_writers
@@ -82,13 +82,15 @@ class Explained:
         found = self.trace.column("conversation_index") if self.has_tokens else self.trace.conversation
         return found.astype(np.int64)
 
+    def read_notes(self):
+        """Return what was put right, or inferred, when the data were read."""
+        said = [] if self.has_tokens else self.trace.info.get("notes", [])
+        return [*said, *[INFERRED] * self.is_inferred]
+
     def notes(self):
         """Return what a reader should know of the data before the numbers."""
-        one = len(np.unique(self.conversation)) == 1
-        said = [] if self.has_tokens else self.trace.info.get("notes", [])
-        inferred, alone = [INFERRED] * self.is_inferred, [ONE_CONVERSATION] * one
         local = [LOCAL] * (not self.has_tokens and self.trace.info.get("is_local", False))
-        return [*said, *local, *inferred, *alone]
+        return [*self.read_notes(), *local, *[ONE_CONVERSATION] * (len(np.unique(self.conversation)) == 1)]
 
 
 def open_data(parameters, mode="multi_turn", *, progress=True):
@@ -119,8 +121,7 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
     if found is not None and found.name in TRACES:
         trace = read_tokens(found, path, parameters, mode)
         return open_tokens(trace, parameters.block_size, parameters.max_conversations)
-    workload = load_workload(parameters, progress=progress)
-    return open_workload(workload, mode)
+    return open_workload(load_workload(parameters, progress=progress), mode)
 
 
 def open_tokens(trace, block_size, max_conversations=None):
@@ -176,7 +177,7 @@ def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):
     return found
 
 
-def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1):
+def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1, seed=0):
     """Find the causes of missed tokens in caches of several sizes.
 
     Parameters
@@ -187,21 +188,21 @@ def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None
     outputs : bool
     policy : str or Policy
     router : str, optional
-        How requests are spread over replicas, of `routing.ROUTERS`; `session` if not given.
-    replicas : int
-        Each has a cache of that capacity.
+        How requests are spread over replicas, of `cache.cluster.routers.ROUTERS`; `session` if not given.
+    replicas, seed : int
+        Each has a cache of that capacity; the seed is of a router that chooses at random.
 
     Returns
     -------
     list of Misses
         One per capacity.
     """
-    places = route(data.conversation, router or "session", replicas) if replicas != 1 or router else None
+    routing = make_routing(router or "session", replicas, seed=seed) if replicas != 1 or router else None
     if not data.has_tokens:
         _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
-        return list(find_listed_misses(data.trace, capacities, policy=policy, replicas=places))
+        return list(find_listed_misses(data.trace, capacities, policy=policy, routing=routing))
     known = _know(data, outputs)
-    return list(find_misses(known, capacities, policy=policy, replicas=places))
+    return list(find_misses(known, capacities, policy=policy, routing=routing))
 
 
 def explain_engine(data, engine, blocks=None):
@@ -221,8 +222,7 @@ def explain_engine(data, engine, blocks=None):
         `capacity` is the pool. A prompt that never fits hits nothing.
     """
     _refuse(not data.has_tokens and "--engine: an engine replays tokens")
-    check_choice(engine, "engine", ENGINES)
-    replayer = ENGINES[engine].make(block_size=data.block_size, blocks=blocks)
+    replayer = ENGINES[check_choice(engine, "engine", ENGINES)].make(block_size=data.block_size, blocks=blocks)
     known = _know(data, True)
     replayed = replayer.replay(data.trace)
     hit = np.maximum(replayed.hit_tokens, 0)

@@ -125,7 +125,7 @@ def test_one_request(capsys):
         (["provenance", "--capacity", "0"], "capacity is 0; expected a whole number of blocks, 1 or more, or `un"),
         (["misses", "--capacities", "5,many"], "capacity is 'many'; expected"),
         (["misses", "--policy", "lur"], "policy 'lur' is not known; known: lru"),
-        (["misses", "--replicas", "2", "--router", "rrr"], "router 'rrr' is not known; known: rr, session"),
+        (["misses", "--replicas", "2", "--router", "rrr"], "router 'rrr' is not known; known: rr, random, session"),
         (["misses", "--replicas", "0"], "replicas is 0; expected"),
         (["misses", "--replicas", "1e9"], "replicas is '1e9'; expected a whole number, from 1 to 256"),
         (["misses", "--replicas", "99999"], "replicas is 99999; expected a whole number, from 1 to 256"),
@@ -140,6 +140,15 @@ def test_one_request(capsys):
         (["misses", "--engine", "vllm", "--num-gpu-blocks", "1"], "number of GPU blocks is 1; expected"),
         (["provenance", "--mode", "both"], "mode is 'both'; known: single_turn, multi_turn"),
         (["provenance", "--out", "rows.txt"], "expected one that ends with .csv or .parquet"),
+        (["route", "--routers", "rr,lnogest"], "router 'lnogest' is not known; known: rr, random, session, hash:TO"),
+        (["route", "--routers", "hash"], "router 'hash' lacks its number; expected hash:N"),
+        (["route", "--routers", ""], "router '' is not known"),
+        (["route", "--replicas", "0"], "replicas is 0; expected a whole number, 1 to 1024"),
+        (["route", "--capacity", "0"], "capacity is 0; expected"),
+        (["route", "--capacity", "-5"], "capacity is -5; expected"),
+        (["tiers", "--capacities", "9"], "capacities of 1 tier; expected 2 or more, the fastest first"),
+        (["tiers", "--capacities", "9,0"], "capacity is 0; expected"),
+        (["tiers", "--capacities", "9,20", "--semantics", "vlm"], "semantics 'vlm' is not known"),
         (["explain", "c0t99"], "request 'c0t99' is not among the"),
     ],
 )
@@ -150,9 +159,36 @@ def test_mistakes_are_said_in_one_line(capsys, arguments, said):
     assert said in error and error.count("error:") == 1 and "Traceback" not in error
 
 
+def test_routers(capsys, blocks):
+    found = run_json(capsys, "route", "--replicas", "2", "--capacity", "30", "--routers", "rr, hash:64,llm-d")
+    assert list(found["routers"]) == ["rr", "hash:64", "llm-d"] and found["capacity"] == 30
+    keys = {"hit_tokens", "token_hit", "routing_loss", "imbalance_computed", "max_share_requests"}
+    assert set(found["pooled"]) == keys
+    for one in found["routers"].values():
+        assert keys | {"ttft_p50", "ttft_p90", "ttft_p99"} <= set(one)
+        assert one["token_hit"] == one["hit_tokens"] / found["prompt_tokens"]
+    listed = run_json(capsys, "route", "--routers", "rr,session", data=blocks)
+    assert list(listed["left_out"]) == ["session"] and listed["capacity"] is None
+    assert main(["route", str(SAMPLE), "--capacity", "30"]) == 0
+    said = capsys.readouterr().out
+    assert ", 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
+
+
+def test_tiers(capsys, blocks):
+    found = run_json(capsys, "tiers", "--capacities", "20,60", "--semantics", "exclusive,vllm,after:2")
+    assert list(found["semantics"]) == ["exclusive", "vllm", "after:2"]
+    for one in found["semantics"].values():
+        assert [tier["capacity"] for tier in one["tiers"]] == [20, 60]
+        assert sum(tier["hit_tokens"] for tier in one["tiers"]) == one["hit_tokens"]
+        assert one["token_hit"] == one["hit_tokens"] / found["prompt_tokens"]
+    assert main(["tiers", str(blocks), "--capacities", "2, 1"]) == 0
+    said = capsys.readouterr()
+    assert "tier 2 (1 blocks)" in said.out and "inclusive: tier 2 (1 blocks) is no larger" in said.err
+
+
 def test_what_block_ids_cannot_tell_is_refused(capsys, blocks):
-    for extra in (["--outputs-cached"], ["--engine", "vllm"]):
-        assert main(["misses", str(blocks), *extra]) == 2
+    for command in (["misses", "--outputs-cached"], ["misses", "--engine", "vllm"], ["route", "--outputs-cached"]):
+        assert main([command[0], str(blocks), *command[1:]]) == 2
         assert "the data list block ids" in capsys.readouterr().err
     assert main(["explain", str(blocks), "99"]) == 2
     assert "request '99' is not among the 9 requests; the first one is 0" in capsys.readouterr().err

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 from cache_twin import small_traces, split_path
 from hypothesis import given
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from places import SHARED
 
 from kvprefix.explain.listed import find_listed_misses, find_listed_provenance, group_by_links, infer_links
-from kvprefix.explain.routing import route
+from kvprefix.explain.routing import make_routing
 from kvprefix.formats.read import read_trace
 
 MOONCAKE = SHARED / "data" / "mooncake_conversation_trace.jsonl.gz"
@@ -68,6 +67,6 @@ def test_replicas_in_turn():
     cluster = json.loads((SHARED / "expected" / "cluster.json").read_text())
     expected = cluster["mooncake_conversation"]["N=8 C=5859"]["rr"]
     trace = read_trace(MOONCAKE)
-    (found,) = find_listed_misses(trace, [5859], replicas=route(np.arange(len(trace)), "rr", 8))
+    (found,) = find_listed_misses(trace, [5859], routing=make_routing("rr", 8))
     assert found.part("hit").sum() == expected["hit_tokens"]
     assert found.part("routing").sum() / found.prompt_tokens.sum() == pytest.approx(expected["routing_loss"], abs=1e-6)

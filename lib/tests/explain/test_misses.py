@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import CARRIED
 
+from kvprefix.cache.cluster.routers import keep_places
 from kvprefix.explain.misses import CLASSES, find_misses, know
+from kvprefix.explain.routing import make_routing
 from kvprefix.explain.said import Said, no_runs
 from kvprefix.explain.writers import Writers
 from kvprefix.tokens.marks import TEMPLATE, UNKNOWN
@@ -65,8 +67,9 @@ def test_hand_cases(case):
     )  # fmt: skip
     said, writers = read_hand_messages(requests)
     known = know(trace, case["block_size"], said, outputs=options.get("outputs", False), writers=writers)
-    replicas = np.array([one["replica"] for one in requests]) if "N" in options else None
-    (found,) = find_misses(known, [options.get("C")], replicas=replicas)
+    places = [one.get("replica", 0) for one in requests]
+    routing = make_routing(keep_places(places), options["N"]) if "N" in options else None
+    (found,) = find_misses(known, [options.get("C")], routing=routing)
     assert list(map(join_sub_block, by_name(found))) == case["expected"]
 
 
@@ -80,6 +83,6 @@ def test_causes_are_those_of_the_twin(requests, block_size, outputs, capacity):
 @given(small_chats(), st.integers(1, 7), st.booleans(), st.sampled_from([None, 1, 3, 6]))
 def test_causes_on_replicas_are_those_of_the_twin(requests, block_size, outputs, capacity):
     trace, said = make_library_form(requests)
-    replicas = np.array([one.replica for one in requests])
-    (found,) = find_misses(know(trace, block_size, said, outputs=outputs), [capacity], replicas=replicas)
+    routing = make_routing(keep_places([one.replica for one in requests]), 3)
+    (found,) = find_misses(know(trace, block_size, said, outputs=outputs), [capacity], routing=routing)
     assert by_name(found) == class_tokens(requests, block_size, outputs, capacity, replicas=3)

@@ -276,7 +276,7 @@ def count_evictions(small, capacity, policy, *, setting=None, hold=False):
 def _replay(small, capacity, policy, setting, hold):
     if policy == "fifo_flat":
         return replay_flat(small.paths, capacity)
-    cache = CACHES[policy](small, capacity, SETTINGS.get(policy) if setting is None else setting)
+    cache = CACHES.get(policy, policy)(small, capacity, SETTINGS.get(policy) if setting is None else setting)
     arrival_s, finish_s = small.accesses.arrival_s, small.accesses.finish_s
     stored = 0
     held, hits = [], []  # held: by request, the blocks that it pins until it finishes
