@@ -100,3 +100,9 @@ def test_data_without_texts_are_refused(run, tmp_path, lines, said):
 def test_a_gate_takes_a_percentage(run, most):
     code, said = run(SAMPLE, "--fail-above", most)
     assert code == 2 and "expected a number from 0 to 100" in said.err
+
+
+def test_a_bounded_cache_has_its_column(run, named):
+    assert "bounded" not in run(named)[1].out
+    said = run(named, "--capacity", "300")[1].out
+    assert "bounded |" in said and "of a cache of 300 blocks" in said.splitlines()[0]

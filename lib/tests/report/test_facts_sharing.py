@@ -47,7 +47,8 @@ def test_why_multi_turn_shares():
     assert not missing(
         said_of(facts_sharing.facts_multi_turn, result),
         "75.0 % ~ of the requests are second or later turns ~ 90.0 % ~ prompt tokens",
-        "68.3 % ~ of its prompt is cached ~ 20.0 % ~ first turn", "72.6 % ~ own earlier turns ~ 27.4 % ~ other",
+        "68.3 % ~ of its prompt is cached ~ 20.0 % ~ first turn",
+        "72.6 % ~ earlier turn of the same conversation ~ 27.4 % ~ other",
         "leaves ~ 90 ~ tokens to compute at the median",
     )  # fmt: skip
 

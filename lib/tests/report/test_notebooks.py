@@ -324,7 +324,7 @@ def test_a_failed_section_is_a_box_and_the_rest_is_a_report(tmp_path):
     conclusion = markdown.partition("### Conclusion\n\n")[2].partition("\n### ")[0]
     assert "multi-turn prompt tokens are cached" not in conclusion and "LRU reaches half" not in conclusion
     assert "better eviction wins at most" in conclusion or "Eviction decides nothing" in conclusion
-    assert "30-block-size, 50-eviction, 60-timing evict but" in markdown
+    assert "25-provenance, 30-block-size, 50-eviction, 55-misses, 60-timing evict but" in markdown
     assert "| block_size " in markdown and not re.search(r"\bnan\b", markdown, re.I)
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from places import SHARED
-from planted import DEFECTS, MIXED, make_systems, name, rule, session, stamp, system, tool, write_log
+from planted import DEFECTS, MIXED, make_systems, name, question, rule, session, stamp, system, tool, write_log
 from planted import NAMES as NAMES_OF
 from planted import shuffled as shuffled_tools
 from planted_calls import clear_results, compact, make_calls, shuffled, stamped
@@ -295,4 +295,71 @@ def test_what_is_in_brackets_moves_without_the_text_behind_it(tmp_path, open_log
     assert site["recoverable_tokens"] == pytest.approx(expected, rel=0.01)
     assert site["fix"].startswith(
         "Move what is in brackets in line 10 of the system message, in which an id changes, to"
+    )
+
+
+def write_talks(path, change, first="Go."):
+    """Write a log of calls with their replies, which the next call sends back changed."""
+
+    def reply(session, step):
+        return f"<think>\nHm {session}.\n</think>\n\nIt  is {rule(10 * session + step)}  "
+
+    lines = []
+    for step in range(4):
+        for one in range(6):
+            asked = [
+                {"role": "system", "content": system()},
+                {"role": "user", "content": first.format(10 * step + one)},
+            ]
+            for k in range(step):
+                back = {"role": "assistant", "content": change(reply(one, k))}
+                asked += [back, {"role": "user", "content": question(9 * one + k)}]
+            said = {"role": "assistant", "content": reply(one, step)}
+            line = {"custom_id": f"r{step}-{one}", "session_id": f"s{one}", "url": "/v1/chat/completions"}
+            lines.append(line | {"start_time": 1.7e9 + 60 * step + one, "body": {"model": "m", "messages": asked},
+                                 "response": {"choices": [{"message": said}]}})  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("change", [str.strip, lambda said: said.split("</think>")[1].strip()])
+def test_a_reply_that_is_sent_back_in_another_form(tmp_path, lint_log, change):
+    clean, _ = lint_log(write_talks(tmp_path / "clean.jsonl", str), outputs=True)
+    assert clean["sites"] == []
+    log = write_talks(tmp_path / "log.jsonl", change)
+    facts, _ = lint_log(log, outputs=True)
+    (site,) = facts["sites"]
+    assert site["kind"] == "rewritten history" and site["where"].startswith("reply of the model (message 2)")
+    assert facts["hit_tokens"] + site["recoverable_tokens"] == clean["hit_tokens"] and site["requests"] == 18
+    assert ("whitespace" in site["kinds"]) == (change is str.strip) and "%" not in site["fix"]
+    assert lint_log(log)[0]["sites"] == []  # without cached replies nothing is lost
+
+
+def test_a_rewritten_message_is_named(tmp_path, lint_log):
+    facts, _ = lint_log(write_talks(tmp_path / "log.jsonl", str, first="It is 08:{:02}. Go on, Ana."))
+    (site,) = facts["sites"]
+    assert site["where"] == "message of the user (message 1), sent in another form than before"
+    assert site["kinds"] == ["rewritten history", "time"] and (site["values"], site["changes"]) == (18, 17)
+    assert "above all message 1, in which a time stamp changes: " in site["fix"] and "Ana" not in json.dumps(facts)
+
+
+def test_the_sentence_says_how_tools_are_ordered(tmp_path, lint_log):
+    def some(k):
+        return [one for n, one in enumerate(tool(n) for n in range(4)) if n != 1 or k % 3]
+
+    for tools, said in (
+        (some, "Put the tools that only some requests have last"),
+        (shuffled, "Write the tools in one"),
+    ):
+        (site,) = lint_log(make_calls(tmp_path / "log.jsonl", steps=1, sessions=12, tools=tools))[0]["sites"]
+        assert site["fix"].startswith(said)
+
+
+def test_percentages_are_of_the_log_as_it_is(tmp_path, lint_log):
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", make_systems("timestamp_first", 30)))
+    after = (facts["hit_tokens"] + facts["recoverable_tokens"]) / facts["prompt_tokens"]
+    before = facts["hit_tokens"] / facts["prompt_tokens"]
+    assert (
+        f": {100 * after:.1f} % of the prompt tokens are cached instead of {100 * before:.1f} %"
+        in facts["sites"][0]["fix"]
     )

@@ -9,6 +9,7 @@ from kvprefix.explain.advice.changes import Changes
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE
 from kvprefix.explain.advice.fixes import FIELD_END, LAST_MESSAGE, Fix
 from kvprefix.explain.advice.grams import GRAM, count_seen
+from kvprefix.explain.advice.history import add_history
 from kvprefix.explain.advice.nearest import find_earlier
 from kvprefix.explain.advice.prove import NotRendered, Prover
 from kvprefix.explain.advice.sites import DATE, find_dated, find_sites
@@ -112,6 +113,8 @@ def advise(workload, trace, walks, block_size, *, outputs=False, capacity=None, 
         lambda i: bodies.of(rows[i]), found.earlier, found.seen, conversation, walks.prompt_tokens
     )  # fmt: skip
     sites += find_dated(trace, found, prover.written_times)
+    if prover.is_calls:
+        sites = add_history(sites, prover, found)
     sites.sort(key=lambda one: -one.estimated_tokens)
     least = max(LEAST * walks.prompt_tokens.sum(), GRAM)
     sites = [one for one in sites if one.estimated_tokens >= least]
@@ -170,7 +173,7 @@ def _survey(fixes, prover):
         asked = prover.asked(key)
         for fix in fixes:
             if fix.site.path == HISTORY:
-                fix.remember(key, asked, prover.conversation(key))
+                fix.remember(key, asked, prover.conversation(key), prover.reply(key))
             elif fix.site.path == DATE:
                 fix.values[key] = prover.written_times[key]
             elif fix.site.path != TEMPLATE:

@@ -5,8 +5,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kvprefix.explain.advice.bodies import get_text, list_tools, role_of
+from kvprefix.explain.advice.bodies import get_text, list_texts, list_tools, role_of
 from kvprefix.explain.advice.differ import TOOLS
+from kvprefix.explain.advice.history import restore
 from kvprefix.explain.advice.sites import has_word
 from kvprefix.explain.advice.units import canonical, cut_units, order_value, shape
 
@@ -33,13 +34,16 @@ class Fix:
     known : dict
         Of an order: what was seen first of all that is equal but for its order.
     restored : dict
-        Of a history: the messages of each call whose history is another than in the call before, as they were there.
+        Of a history: the messages of each call whose history is another than in the call before, as they were there;
+        and replies as they were generated, if they are cached.
     counts : Counter
-        How many bodies have each tool. Those that most have are put first.
+        How many bodies have each tool: those that most have are put first. Of a history, how many have each message, by
+        number and role, as the first that is another than before.
     orders : set of tuple
         The names of the tools that bodies have.
     texts : Counter
-        The different units, or texts, at the site, in arrival order, and how many have each; at most MOST_TEXTS.
+        The different units, or texts, at the site, in arrival order, and how many have each; at most MOST_TEXTS. Of a
+        history, pairs: as a message was sent, and as it was before.
     """
 
     site: object
@@ -71,18 +75,36 @@ class Fix:
                 self._know(unit)
             self.values[key] = self._describe(text)
 
-    def remember(self, key, asked, conversation):
-        """Note a call's messages with the history as it was in the call before; see `restored`."""
-        before, sent = self.known.get(conversation), asked.messages
-        heads = [role_of(one) == "system" for one in sent]
+    def remember(self, key, asked, conversation, reply=None):
+        """Note a call's messages with the history as it was in the call before; see `restored`.
+
+        Parameters
+        ----------
+        key : int
+        asked : Asked
+        conversation : int
+        reply : str, optional
+            What was answered to it, which the next call should send back so.
+        """
+        (before, said), sent = self.known.get(conversation, ([], None)), asked.messages
+        put = restore(sent, before, said)
         restored = sent
-        if before and [role_of(one) for one in sent[: len(before)]] == [role_of(one) for one in before]:
-            kept = [one if is_head else old for one, old, is_head in zip(sent, before, heads, strict=False)]
-            restored = kept + sent[len(before) :]
-        if restored != sent:
-            self.values[key] = "rewritten"
+        if put:
+            restored = list(sent)
+            for k, one in put.items():
+                restored[k] = one
+            self._note_rewritten(key, put, sent)
             self.restored[key] = restored
-        self.known[conversation] = restored
+        self.known[conversation] = restored, reply
+
+    def _note_rewritten(self, key, put, sent):
+        """Note the first message that is another than before: its number and role, and both texts."""
+        k, one = next(iter(put.items()))
+        both = tuple(" ".join(list_texts(message).values()) for message in (sent[k], one))
+        self.values[key] = both[0]
+        self.counts[k, role_of(one)] += 1
+        if len(self.texts) < MOST_TEXTS:
+            self.texts[both] += 1
 
     @property
     def is_one_order(self):

@@ -17,7 +17,7 @@ from kvprefix.tokens.calls import encode_calls, find_day, make_tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.messages import add_up
 from kvprefix.tokens.template import open_call_chat, open_chat
-from kvprefix.tokens.tokenizer import find_tokenizer
+from kvprefix.tokens.tokenizer import find_tokenizer, load_tokenizer
 
 AT_ONCE = 1024  # conversations that are tokenised together
 
@@ -53,7 +53,7 @@ class Prover:
             self.rows_of.setdefault(key, []).append(row)
         self.keys = list(dict.fromkeys(self._key_of[row] for row in trace.rows.tolist()))  # in arrival order
         self._conversations = requests["conversation_index"].to_dict() if self.is_calls else {}
-        self._chat = None
+        self._chat = self._decode = None
 
     def key(self, request):
         """Return the key of a request of the trace."""
@@ -77,6 +77,18 @@ class Prover:
         times = self.workload.requests["start_s"].to_dict()
         calls = {key: Call("chat", {}, start_s=None if times[key] != times[key] else times[key]) for key in self.keys}
         return {key: " ".join(map(find_day(call).strftime, forms)) for key, call in calls.items()} if forms else {}
+
+    def reply(self, key):
+        """Return the text that was generated for a call; nothing if no replies are cached, or the log has none."""
+        if not (self.outputs and self.is_calls):
+            return ""
+        if self._decode is None:
+            chat = self._open({key: self.asked(key)})
+            tokenizer, _ = load_tokenizer(find_tokenizer(self.workload.source.tokenizer))
+            self._decode, self._end = tokenizer.decode, chat.end_of_turn
+        offsets, output = self.trace.tokens.output_offsets, self.trace.tokens.output
+        ids = output[offsets[key] : offsets[key + 1]].tolist()
+        return self._decode(ids[: -1 if ids[-1:] == [self._end] else None], skip_special_tokens=False)
 
     def read_template(self):
         """Return the text of the template, whose words are nobody's."""

@@ -6,6 +6,7 @@ from kvprefix.explain.advice.fixes import LAST_MESSAGE, is_cut_out
 from kvprefix.explain.advice.kinds import KINDS
 from kvprefix.explain.advice.units import cut_units
 
+_WRITERS = {"user": "message of the user", "tool": "result of a tool", "assistant": "reply of the model"}
 _VOWELS = ("a", "e", "i", "o")
 
 
@@ -45,7 +46,7 @@ def say_fix(proved, kinds, asked):
     elif site.sort == "whitespace":
         said = "Write white space in one way"
     elif site.sort == "history":
-        said = "Keep the history append-only: send earlier messages again as they were"
+        said = _say_history(proved.fix, kinds[1:])
     elif site.sort == "date":
         said = f"Let the template write no {KINDS[kinds[0]]}, or the same one for all requests"
     elif site.sort == "template":
@@ -56,18 +57,38 @@ def say_fix(proved, kinds, asked):
         said = _say_order(proved.fix, kinds[0])
     if not proved.rates:
         return f"{said} (an estimate: {proved.reason})."
-    grown = f", and the prompts grow by {proved.grown_tokens:,} tokens" * (site.sort == "history")
     together = ", together with the fixes beside it" * (proved.alone_tokens <= 0)
-    return f"{said}{_say_rates(*proved.rates)}{together}{grown}."
+    return f"{said}{_say_won(proved)}{together}."
 
 
-def _say_rates(before, after):
-    """Say two shares with as many decimals as tell them apart; nothing if two do not."""
+def _say_won(proved):
+    """Say two shares with as many decimals as tell them apart; of prompts that grow, by how much they do."""
+    if proved.site.sort == "history" and proved.grown_tokens > 0:
+        return f": {proved.tokens:,} more tokens are cached, and the prompts grow by {proved.grown_tokens:,} tokens"
     for decimals in (1, 2):
-        one, other = (f"{100 * rate:.{decimals}f} %" for rate in (before, after))
+        one, other = (f"{100 * rate:.{decimals}f} %" for rate in proved.rates)
         if one != other:
             return f": {other} of the prompt tokens are cached instead of {one}"
     return ""
+
+
+def say_rewritten(fix):
+    """Say which message of a history is rewritten first, the most frequent of several; nothing if none is known."""
+    if not fix.counts:
+        return ""
+    (number, role), _ = fix.counts.most_common(1)[0]
+    more = f" and {len(fix.counts) - 1} more" if len(fix.counts) > 1 else ""
+    return f"{_WRITERS.get(role, 'message')} (message {number}){more}, sent in another form than before"
+
+
+def _say_history(fix, kinds):
+    said = "Keep the history append-only: send earlier messages again as they were"
+    if not fix.counts:
+        return said
+    (number, _), _ = fix.counts.most_common(1)[0]
+    nouns = [KINDS[kind] if kind == "whitespace" else _add_article(KINDS[kind]) for kind in kinds]
+    differing = f", in which {_join(nouns)} change{'s' * (len(nouns) == 1)}" if nouns else ""
+    return f"{said}, above all message {number}{differing}"
 
 
 def _say_order(fix, kind):

@@ -8,12 +8,13 @@ import numpy as np
 from kvprefix.explain.advice.bodies import is_head, role_of
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, TOOLS
 from kvprefix.explain.advice.kinds import classify
-from kvprefix.explain.advice.sentences import find_unit, say_fix
+from kvprefix.explain.advice.sentences import find_unit, say_fix, say_rewritten
 from kvprefix.explain.advice.shown import MOST, SHOWN, cut_shown, find_common, hide, hide_value, list_words
 from kvprefix.explain.advice.sites import DATE
-from kvprefix.explain.advice.units import is_json
+from kvprefix.explain.advice.units import compare_texts, cut_value, is_json
 from kvprefix.files.escape import one_line
 
+MOST_TEXT = 20_000  # characters of a message that are compared
 OFTEN = 0.1  # of the values: how many have a kind that is named
 _PLACES = {"system": "system message", "user": "message of the user", "tool": "result of a tool"}
 _FIRST = re.compile(r"^\W*([^\W\d_]+)", re.MULTILINE)
@@ -65,6 +66,8 @@ def _list_common(proved, asked, keys):
     the system's text those in small letters and the first.
     """
     site, texts = proved.site, proved.fix.texts
+    if site.sort == "history":
+        return set()
     if site.sort not in ("value", "only"):
         return _keep_plain(find_common(texts, MOST), texts)
     common = find_common(texts) if len(texts) > 1 else {word for text in texts for word in list_words(text)}
@@ -92,6 +95,8 @@ def _show(proved, values, common):
         return _name_kinds(values[:512], label, common), _frame(example, site, common), both
     if site.sort == "date":
         return [classify(values)], hide(values[0])[0], [hide(one)[0] for one in site.both]
+    if site.path == HISTORY:
+        return _show_history(proved)
     if site.path == TOOLS and site.sort == "json":
         both = [hide_value(one) for one in site.both]
     elif site.path == TOOLS:
@@ -100,6 +105,24 @@ def _show(proved, values, common):
         both = [hide(one, common)[0] for one in site.both]
     both = list(map(cut_shown, both))
     return [_name_order(site)], both[0], both
+
+
+def _show_history(proved):
+    """Return the kinds of what is rewritten, and a message as it was sent, and as it was before: no word of it."""
+    counts, pairs = Counter(), list(proved.fix.texts) or [proved.site.both]
+    for pair in pairs:
+        counts.update(_name_rewritten(*pair))
+    kinds = ["rewritten history", *(one for one, n in counts.most_common() if n >= OFTEN * len(pairs))]
+    both = [f"{len(one):,} characters: {hide(one)[0]}" if one else "" for one in pairs[0]]
+    return kinds, cut_shown(both[0]), list(map(cut_shown, both))
+
+
+def _name_rewritten(sent, before):
+    """Return which kinds of values differ between a message and the same as it was before, a set."""
+    if "".join(sent.split()) == "".join(before.split()):
+        return {"whitespace"}
+    changes = [one for one in compare_texts(sent[:MOST_TEXT], before[:MOST_TEXT]) if one.sort == "value"]
+    return {classify([cut_value(one.unit, one.other)[1]]) for one in changes} - {"text"}
 
 
 def _name_kinds(values, label, common):
@@ -135,7 +158,7 @@ def say_where(proved, asked):
     """Say in which field a site lies."""
     site, path = proved.site, proved.site.path
     if path == HISTORY:
-        return "an earlier message of the conversation"
+        return say_rewritten(proved.fix) or "an earlier message of the conversation"
     if path in (TEMPLATE, DATE):
         return "what the template writes"
     if path[0] == "tools":

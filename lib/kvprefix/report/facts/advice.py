@@ -28,7 +28,8 @@ def facts_advice(found, rows):
     proved = [one for one in found["sites"] if one["proved"]]
     worth = [one for one in proved if one["recoverable_tokens"] >= FEW * whole]
     return {
-        "rate": found["hit_tokens"] / whole, "after": (found["hit_tokens"] + found["recoverable_tokens"]) / whole,
+        "rate": found["hit_tokens"] / whole,
+        "after": min((found["hit_tokens"] + found["recoverable_tokens"]) / whole, 1.0),  # prompts may grow
         "points": 100 * found["recoverable_tokens"] / whole, "low": 100 * low[0], "high": 100 * high[0],
         "estimated": found["estimated_tokens"] / whole, "proved": len(worth), "small": len(proved) - len(worth),
         "sites": [
