@@ -81,10 +81,14 @@ def compile_held(trace):
 
 
 def compile_engines(workload):
-    """Compile what notebook 70 runs, and what explains hits and misses."""
+    """Compile what notebook 70 runs, hybrid models, and what explains hits and misses."""
+    from kvprefix.engines.groups import name_groups
+    from kvprefix.engines.vllm_hybrid import VLLMHybrid
     from kvprefix.studies.engines import measure_engines
+    from kvprefix.traces.workload import make_trace
 
     measure_engines(workload, 0, [100])
+    VLLMHybrid(name_groups("gpt-oss", 64), blocks=100).replay(make_trace(workload, "multi_turn"))
     compile_explain(workload)
 
 

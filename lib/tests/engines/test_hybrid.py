@@ -1,0 +1,120 @@
+"""vLLM's cache of hybrid models: hand cases, what vLLM answered, and a twin in plain Python."""
+
+import json
+
+import numpy as np
+import pytest
+from hybrid_twin import HybridTwin, hybrid_models
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from places import CARRIED, SHARED
+
+from kvprefix.engines.groups import Group, name_groups
+from kvprefix.engines.vllm import VLLM
+from kvprefix.engines.vllm_hybrid import VLLMHybrid
+from kvprefix.studies.verify import make_recorded, read_lines, rebuild
+from kvprefix.traces.trace import make_trace_of
+
+FIXTURES = SHARED / "fixtures" / "hybrid"
+NAMES = {"gptoss": "gpt-oss", "sw": "sliding"}
+CASES = json.loads((CARRIED / "hand_hybrid.json").read_text(encoding="utf-8"))
+
+
+def find_groups(recorded):
+    model = NAMES.get(recorded["model"], recorded["model"])
+    return name_groups(model, recorded["window"] or None, recorded["block_size"])
+
+
+# ---- By hand, and what vLLM answered
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_hand_cases(case):
+    engine = VLLMHybrid(find_groups(case), blocks=case["num_gpu_blocks"], retention=case["retention"])
+    for n in range(1, len(case["requests"]) + 1):
+        result = engine.replay(make_recorded(case["requests"][:n]))
+        cached = [None if tokens < 0 else tokens for tokens in result.hit_tokens.tolist()]
+        assert cached == case["expected_num_cached_tokens"][:n]
+        assert result.details["hashed_blocks_at_end"] == case["hashed_blocks_by_group_after"][n - 1]
+
+
+def check_recorded(trace, path):
+    """Compare 893 requests, and the blocks that hold something in the end."""
+    *lines, totals = read_lines(path)
+    recorded = totals["totals"]
+    blocks = None if recorded["capacity"] == "unlimited" else recorded["num_gpu_blocks"]
+    result = VLLMHybrid(find_groups(recorded), blocks=blocks, retention=recorded["retention"]).replay(trace)
+    theirs = np.array([line["num_cached_tokens"] for line in lines])
+    assert len(theirs) == 893 and (result.hit_tokens != theirs).sum() == 0
+    assert result.details["hashed_blocks_at_end"] == recorded["hashed_blocks_at_end"]
+
+
+@pytest.fixture(scope="module")
+def requests():
+    return make_recorded(list(rebuild(read_lines(CARRIED / "sharegpt200_close.outline.jsonl.gz"))))
+
+
+CARRIED_ANSWERS = sorted(CARRIED.glob("sharegpt200_close.*.ret*.expected.jsonl.gz"))
+
+
+@pytest.mark.parametrize("path", CARRIED_ANSWERS, ids=lambda path: path.name.removesuffix(".expected.jsonl.gz"))
+def test_requests_hit_what_they_hit_in_vllm(requests, path):
+    check_recorded(requests, path)
+
+
+def test_one_model_of_each_kind_is_carried():
+    assert [path.name.split(".")[1] for path in CARRIED_ANSWERS] == ["gemma3", "gptoss", "llama4", "mamba-align"]
+
+
+@pytest.mark.skipif(not FIXTURES.exists(), reason="the recordings are not part of the repository")
+def test_all_recordings_agree(requests):
+    assert json.loads((FIXTURES / "hand_hybrid.json").read_text(encoding="utf-8")) == CASES
+    paths = sorted(FIXTURES.glob("*.expected.jsonl.gz"))
+    assert len(paths) >= 9
+    for path in paths:
+        check_recorded(requests, path)
+
+
+# ---- The twin
+
+
+@st.composite
+def small_traces(draw):
+    """Draw prompts and outputs that often continue one another."""
+    prompts, outputs = [], []
+    for _ in range(draw(st.integers(1, 7))):
+        before = draw(st.sampled_from([[], *[a + b for a, b in zip(prompts, outputs, strict=True)]]))
+        kept = before[: draw(st.integers(0, len(before)))] if draw(st.booleans()) else before
+        prompts.append((kept + draw(st.lists(st.integers(0, 1), max_size=9)))[:30] or [0])
+        outputs.append(draw(st.lists(st.integers(0, 1), max_size=12)))
+    return prompts, outputs
+
+
+@given(small_traces(), hybrid_models(), st.integers(2, 60), st.sampled_from([0, 0, None, 1, 2, 4]), st.integers(2, 40))
+@settings(max_examples=400, deadline=None)
+def test_small_runs_agree_with_the_twin(trace, model, size, retention, step_tokens):
+    prompts, outputs = trace
+    groups, drop = model
+    unit = int(np.lcm.reduce([group.block_size for group in groups]))
+    if retention:
+        sparse = any(group.kind in ("window", "state") for group in groups)
+        retention = retention * unit if sparse else 0
+    twin = HybridTwin(groups, size, retention, drop, step_tokens)
+    options = {"blocks": size, "retention": retention, "drop_last_unit": drop, "step_tokens": step_tokens}
+    result = VLLMHybrid(groups, **options).replay(make_trace_of(prompts, outputs=outputs))
+    hits = [twin.run(prompt, output) for prompt, output in zip(prompts, outputs, strict=True)]
+    assert result.hit_tokens.tolist() == hits
+    assert result.details["hashed_blocks_at_end"] == twin.count()
+    assert (result.cached_hashes, result.evictions) == (len(set(twin.keys.values())), twin.evictions)
+
+
+@given(small_traces(), st.integers(1, 4), st.integers(2, 16))
+@settings(deadline=None)
+def test_one_group_of_full_attention_is_the_engine_without_groups(trace, block_size, size):
+    prompts, outputs = trace
+    trace = make_trace_of(prompts, outputs=outputs)
+    plain = VLLM(block_size=block_size, blocks=size).replay(trace)
+    result = VLLMHybrid([Group("full", block_size=block_size)], blocks=size).replay(trace)
+    assert result.hit_tokens.tolist() == plain.hit_tokens.tolist()
+    names = "cached_hashes", "blocks_with_hash", "evictions", "outputs_cut"
+    assert [getattr(result, name) for name in names] == [getattr(plain, name) for name in names]
