@@ -4,6 +4,6 @@ Nothing is measured or drawn here. A module's name is its command's; `NAMES` say
 """
 
 NAMES = (
-    "inspect", "run", "provenance", "misses", "explain", "compare", "curve", "replay", "check", "convert", "prepare",
-    "notebooks", "paper", "fetch", "verify",
+    "inspect", "run", "provenance", "misses", "explain", "compare", "curve", "replay", "memory", "check", "convert",
+    "prepare", "notebooks", "paper", "fetch", "verify",
 )  # fmt: skip

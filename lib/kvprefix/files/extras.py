@@ -1,5 +1,6 @@
-"""Packages that only parts of the library need: the optional dependencies in its pyproject.toml."""
+"""Packages that only parts of the library need: the optional dependencies in its pyproject.toml, and transformers."""
 
+import os
 from importlib.util import find_spec
 
 from kvprefix.files.paths import InputError
@@ -16,3 +17,11 @@ def need(extra):
     missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
     if missing:
         raise InputError(f"{_FOR[extra]}: needs {', '.join(missing)}; install it: pip install 'kvprefix[{extra}]'")
+
+
+def import_transformers():
+    """Import transformers without its warnings about missing model libraries."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    return transformers

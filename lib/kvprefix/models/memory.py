@@ -1,39 +1,44 @@
-"""Compute the bytes of KV cache per token of a model, so that blocks can be shown as GiB.
+"""Give the bytes of KV cache of a model, so that blocks can be shown as GiB.
 
-The model is a Hugging Face `config.json` or one of a table of known models. A model whose cache does not grow by the
-same amount with every token (sliding windows, recurrent layers) is refused. Weights, activations and what an engine
-keeps beside its blocks are not counted.
+The model is a Hugging Face `config.json` or one of a table of known models. Its bytes are a function of the length of
+a sequence (`models.cache`). Blocks are shown as GiB by one number per token: exact if every layer has full attention,
+else the mean of a sequence of 8,192 tokens. Weights, activations and what an engine keeps beside its blocks are not
+counted.
 """
 
-import json
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from kvprefix.files.checks import check_choice, check_whole
-from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, resolve_input
+from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.shown import Shown
 from kvprefix.files.words import guess
-
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "fp8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1}
-
-# Fields of models with layers that cache nothing per token, less, or something else.
-_UNEVEN = re.compile(
-    r"mamba_|ssm_|state_size$|lru_|rwkv|recurrent_|block_types$|layers_block_type$|hybrid_|attn_layer_|attn_type_list$"
-    r"|linear_(attn|key|num|value)|full_attn_idxs$|full_attention_interval$|attention_chunk_size$|compress_ratios$"
-    r"|index_head_dim$|conv_L_cache$|cross_attention_layers$|is_encoder_decoder$|num_kv_shared_layers$|use_cla$"
-    r"|num_key_value_heads_per_layer$|block_configs$"
-)
+from kvprefix.models.cache import AVERAGE_AT, KVCache, read_cache
+from kvprefix.models.fields import check_positive, read_json
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model's bytes of KV cache per token, over all ranks of one replica, and their source (a file or an address)."""
+    """A model and what it keeps per token.
+
+    Attributes
+    ----------
+    name : str
+    bytes_per_token : int
+        Bytes of KV cache per token, over all ranks of one replica. If it depends on the length, the mean of a sequence
+        of 8,192 tokens, rounded up.
+    source : str
+        A file or an address.
+    cache : KVCache
+        The bytes as a function of length.
+    row : dict
+        What the table or the folder says besides: `config`, `parameters`, `active_parameters`.
+    """
 
     name: str
     bytes_per_token: int
     source: str
+    cache: KVCache | None = field(default=None, repr=False)
+    row: dict = field(default_factory=dict, repr=False, compare=False)
 
 
 class Memory(Shown):
@@ -65,20 +70,15 @@ class Memory(Shown):
 
     def describe(self):
         """Return the bytes per token and their source."""
-        size = self.model.bytes_per_token
+        size, cache = self.model.bytes_per_token, self.model.cache
+        mean = "" if cache.is_even else f": the mean of a sequence of {AVERAGE_AT:,} tokens"
         return {
             "what": f"KV cache of {self.model.name}",
-            "a token takes": f"{size:,} bytes, so {2**30 // size:,} tokens fit into a GiB",
+            "a token takes": f"{size:,} bytes, so {2**30 // size:,} tokens fit into a GiB{mean}",
+            "layers": cache.describe(),
             "read from": self.model.source,
             "not counted": "weights, activations, what an engine keeps beside its blocks",
         }
-
-
-class _Layout(NamedTuple):
-    layers: int
-    kv_heads: int
-    head_size: int
-    attention: str
 
 
 def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
@@ -89,19 +89,22 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
     config : dict
         The content of a model's `config.json`. Of a multimodal model, its `text_config` counts.
     dtype : str, optional
-        Number type of the cache, a key of `DTYPE_BYTES`. By default the config's type of weights, else bfloat16.
+        Number type of keys and values, a key of `fields.DTYPE_BYTES`. By default the config's type of weights, else
+        bfloat16. Recurrent states keep their own.
     tensor_parallel : int
         Ranks that share a replica. They divide the KV heads; with more ranks than KV heads, ranks hold copies.
 
     Returns
     -------
     int
-        Bytes.
+        Bytes. If they depend on the length, the mean of a sequence of 8,192 tokens, rounded up (`read_cache` has the
+        function).
 
     Raises
     ------
     InputError
-        If a field is missing or wrong, the heads cannot be divided, or the cache is not the same for every token.
+        If a field is missing or wrong, fields contradict each other, the heads cannot be divided, or a field stands for
+        layers whose cache is not known.
 
     Notes
     -----
@@ -118,15 +121,7 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
     >>> kv_bytes_per_token(config, dtype="fp8"), kv_bytes_per_token(config, tensor_parallel=16)
     (65536, 262144)
     """
-    text = _find_text(config)
-    layout, ranks = _read_layout(text), _check_whole(tensor_parallel, "tensor_parallel")
-    if layout.kv_heads % ranks and ranks % layout.kv_heads:
-        raise InputError(f"tensor_parallel is {ranks}; expected a divisor or a multiple of {layout.kv_heads} KV heads")
-    own = (part.get(key) for part in (text, config) for key in ("dtype", "torch_dtype"))
-    dtype = str(dtype or next(filter(None, own), "bfloat16")).removeprefix("torch.")
-    check_choice(dtype, "dtype", DTYPE_BYTES, "expected one of {}")
-    vectors = 1 if layout.attention == "MLA" else 2
-    return vectors * layout.layers * max(layout.kv_heads, ranks) * layout.head_size * DTYPE_BYTES[dtype]
+    return read_cache(config, dtype=dtype, tensor_parallel=tensor_parallel).bytes_per_token
 
 
 def load_model(name, *, dtype=None, tensor_parallel=1):
@@ -144,12 +139,66 @@ def load_model(name, *, dtype=None, tensor_parallel=1):
     if row is None:
         path = path / "config.json" if path.is_dir() else path
         label = path.resolve().parent.name if path.name == "config.json" else path.stem
-        row = {"name": label, "source": str(path), "config": _read_json(path)}
+        row = {"name": label, "source": str(path), "config": read_json(path)}
     try:
-        size = kv_bytes_per_token(row["config"], dtype=dtype, tensor_parallel=tensor_parallel)
+        cache = read_cache(row["config"], dtype=dtype or row.get("dtype"), tensor_parallel=tensor_parallel)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    return Model(row["name"], size, row["source"])
+    return Model(row["name"], cache.bytes_per_token, row["source"], cache, row)
+
+
+def describe_memory(name, tokens, *, dtype=None, tensor_parallel=1):
+    """Compute what sequences of several lengths take in a model's KV cache, as JSON values.
+
+    Parameters
+    ----------
+    name, dtype, tensor_parallel
+        As in `load_model`.
+    tokens : sequence of int
+        Lengths.
+
+    Returns
+    -------
+    dict
+        All in bytes over all ranks of one replica but `bytes_per_rank`. `resumable_prefix_bytes` is what must be cached
+        of a prefix so that a request can continue behind it; `marginal_bytes_per_token` what each further token of a
+        long sequence takes; `bytes_per_token` the number by which blocks are shown as GiB; `assumed` the fields that
+        the config leaves out and transformers' defaults fill in.
+
+    Examples
+    --------
+    >>> describe_memory("Llama-3.1-8B", [1, 8192])["bytes"]
+    {'1': 131072, '8192': 1073741824}
+    """
+    model = load_model(name, dtype=dtype, tensor_parallel=tensor_parallel)
+    cache = model.cache
+    return {
+        "model": model.name, "source": model.source, "layers": cache.describe(), "attention": cache.attention,
+        "tensor_parallel": cache.ranks,
+        "bytes": {str(n): cache.sequence_bytes(n) for n in tokens},
+        "resumable_prefix_bytes": {str(n): cache.prefix_bytes(n) for n in tokens},
+        "bytes_per_rank": {str(n): cache.sequence_bytes(n) // cache.ranks for n in tokens},
+        "marginal_bytes_per_token": cache.marginal_bytes, "bytes_per_token": model.bytes_per_token,
+        "assumed": list(cache.assumed),
+    }  # fmt: skip
+
+
+def format_memory(found):
+    """Return what `describe_memory` gives as a table with lines below it."""
+    import pandas as pd
+
+    rows = [(f"{int(n):,}", f"{size:,}", f"{size / 2**30:,.3f}", f"{found['resumable_prefix_bytes'][n]:,}",
+             f"{size / max(int(n), 1) / 1024:,.1f}") for n, size in found["bytes"].items()]  # fmt: skip
+    top = ["tokens", "bytes", "GiB", "bytes of a resumable prefix", "KiB per token"]
+    lines = [
+        pd.DataFrame(rows, columns=top).to_string(index=False), "",
+        f"{found['model']}: {found['layers']}; {found['attention']}",
+        f"each further token of a long sequence: {found['marginal_bytes_per_token']:,} bytes",
+        f"over all {found['tensor_parallel']} ranks of one replica" if found["tensor_parallel"] > 1 else "",
+        f"from transformers' defaults: {', '.join(found['assumed'])}" if found["assumed"] else "",
+        f"read from {found['source']}",
+    ]  # fmt: skip
+    return "\n".join([*lines[:2], *filter(None, lines[2:])])
 
 
 def list_models():
@@ -157,9 +206,12 @@ def list_models():
     import pandas as pd
 
     rows = []
-    for row in _read_table():
-        layout, size = _read_layout(row["config"]), kv_bytes_per_token(row["config"])
-        rows.append((row["name"], *layout, size, size * 100_000 / 2**30, row["source"]))
+    for name in (row["name"] for row in _read_table()):
+        model = load_model(name)
+        cache, gib = model.cache, model.cache.sequence_bytes(100_000) / 2**30
+        kind = cache.attention if cache.is_even else f"{cache.attention}: {cache.describe()}"
+        sizes = cache.count, cache.kv_heads, cache.head_size, kind, model.bytes_per_token, gib
+        rows.append((name, *sizes, model.source))
     top = ["model", "layers", "KV heads", "head size", "attention"]
     top += ["bytes per token", "GiB for 100,000 tokens", "source"]
     return pd.DataFrame(rows, columns=top)
@@ -191,75 +243,8 @@ def to_blocks(gib, block_size, bytes_per_token):
 
 
 def _block_bytes(block_size, bytes_per_token):
-    return _check_whole(block_size, "block size") * _check_whole(bytes_per_token, "bytes per token")
-
-
-def _find_text(config):
-    """Return the part of a config that describes the language model."""
-    text = config.get("text_config") or config if isinstance(config, dict) else None
-    if not isinstance(text, dict):
-        raise InputError("a model's config is not a JSON object; expected what a config.json holds")
-    return text
-
-
-def _read_layout(config):
-    """Read what is cached per token: layers, KV heads, numbers per head, and the kind of attention."""
-    _check_even(config)
-    layers = _read_whole(config, "num_hidden_layers", "n_layer")
-    if config.get("kv_lora_rank") is not None:
-        return _Layout(layers, 1, _read_whole(config, "kv_lora_rank") + _read_whole(config, "qk_rope_head_dim"), "MLA")
-    heads, kv_heads = _read_whole(config, "num_attention_heads", "n_head"), 1
-    if not config.get("multi_query") or config.get("new_decoder_architecture"):
-        names = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num")
-        kv_heads = _read_whole(config, *names, default=heads)
-    if heads % kv_heads:
-        raise InputError(f"num_key_value_heads is {kv_heads}; expected a divisor of the {heads} attention heads")
-    size = _read_whole(config, "head_dim", "kv_channels", default=0)
-    if not size:
-        size, rest = divmod(hidden := _read_whole(config, "hidden_size", "n_embd"), heads)
-        if rest:
-            raise InputError(f"hidden_size is {hidden}; expected a multiple of the {heads} heads, or head_dim besides")
-    if config.get("v_head_dim") not in (None, 0, size):
-        raise InputError(f"v_head_dim is {config['v_head_dim']!r}; expected keys and values of one size ({size})")
-    return _Layout(layers, kv_heads, size, "MHA" if kv_heads == heads else "MQA" if kv_heads == 1 else "GQA")
-
-
-def _check_even(config):
-    """Raise InputError if not every layer caches the same for every token."""
-    kinds = config.get("layer_types") or []
-    other = {str(kind) for kind in (kinds if isinstance(kinds, list) else [kinds])} - {"full_attention"}
-    found = [f"layer_types holds {', '.join(sorted(other))}"] if other else []
-    if config.get("sliding_window") is not None and config.get("use_sliding_window") is not False:
-        found.append(f"sliding_window is {config['sliding_window']!r}")
-    found += [f"{key} is set" for key, value in config.items() if value and _UNEVEN.match(key)]
-    if found:
-        raise InputError(
-            f"{found[0]}: not every layer caches the same for every token, so no number of bytes per token is right; "
-            "expected a model with full attention in every layer"
-        )
-
-
-def _read_whole(config, *names, default=None):
-    """Return the first of these fields that is set, as a whole number above 0."""
-    name = next((name for name in names if config.get(name) is not None), names[0])
-    value = config.get(name)
-    return default if value is None and default is not None else _check_whole(value, name)
-
-
-def _check_whole(value, name):
-    shown = "missing" if value is None else None
-    return check_whole(value, name, "a whole number, 1 or more (below 2**31)", shown=shown)
+    return check_positive(block_size, "block size") * check_positive(bytes_per_token, "bytes per token")
 
 
 def _read_table():
-    return _read_json(Path(__file__).with_name("models.json"))
-
-
-def _read_json(path):
-    check_input_file(path)
-    with explain_os_errors(path):
-        data = path.read_bytes()
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); expected a model's config.json") from error
+    return read_json(Path(__file__).with_name("models.json"))

@@ -7,13 +7,13 @@ text between fences is a *piece*. `template` learns the fences; `encode` encodes
 import contextlib
 import functools
 import itertools
-import os
 import re
 from dataclasses import dataclass, field
 
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from kvprefix.files.extras import import_transformers
 from kvprefix.files.limits import bounded
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.encoder import Encoder
@@ -217,11 +217,3 @@ def compile_template(source):
 
 def _raise(message):
     raise TemplateError(message)
-
-
-def import_transformers():
-    """Import transformers without its warnings about missing model libraries."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import transformers
-
-    return transformers

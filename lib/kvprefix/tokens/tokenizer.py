@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from importlib import metadata, resources
 from pathlib import Path
 
+from kvprefix.files.extras import import_transformers
 from kvprefix.files.network import find_proxy
 from kvprefix.files.paths import InputError, derived_folder, explain_os_errors, resolve_input
 from kvprefix.files.sealed import ChangedError, make_once, read_folder, seal_folder, sha256_file
-from kvprefix.tokens.chat import import_transformers
 
 QWEN_SYSTEM_PROMPT = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kvprefix.files.paths import InputError
-from kvprefix.models.memory import DTYPE_BYTES, kv_bytes_per_token, list_models, load_model, to_blocks, to_gib
+from kvprefix.models.fields import DTYPE_BYTES
+from kvprefix.models.memory import kv_bytes_per_token, list_models, load_model, to_blocks, to_gib
 
 GQA = {"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
 MLA = {"num_hidden_layers": 61, "num_attention_heads": 128, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
@@ -101,30 +102,6 @@ def test_wrong_tensor_parallel(ranks):
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"layer_types": ["full_attention", "sliding_attention"]},
-        {"layer_types": ["linear_attention"]},
-        {"layer_types": "mamba"},
-        {"sliding_window": 4096},
-        {"sliding_window": 4096, "use_sliding_window": True},
-        {"mamba_d_state": 16},
-        {"ssm_cfg": {"layer": "Mamba2"}},
-        {"attn_layer_period": 8},
-        {"linear_num_key_heads": 16},
-        {"attention_chunk_size": 8192},
-        {"index_head_dim": 128},
-        {"num_kv_shared_layers": 10},
-    ],
-)
-@pytest.mark.parametrize("nested", [False, True])
-def test_uneven_caches_are_refused(fields, nested):
-    config = {"text_config": GQA | fields} if nested else GQA | fields
-    with pytest.raises(InputError, match=f"^{next(iter(fields))} .*: not every layer .* expected a model with full"):
-        kv_bytes_per_token(config)
-
-
-@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({}, "num_hidden_layers is missing; expected a whole number, 1 or more"),
@@ -139,7 +116,7 @@ def test_uneven_caches_are_refused(fields, nested):
         (GQA | {"num_key_value_heads": 5}, "num_key_value_heads is 5; expected a divisor of the 32 attention heads"),
         (GQA | {"hidden_size": 4100}, "hidden_size is 4100; expected a multiple of the 32 heads, or head_dim"),
         (GQA | {"head_dim": -1}, "head_dim is -1"),
-        (GQA | {"v_head_dim": 64}, "v_head_dim is 64; expected keys and values of one size .128."),
+        (GQA | {"v_head_dim": -64}, "v_head_dim is -64; expected a whole number"),
         (MLA | {"kv_lora_rank": 0}, "kv_lora_rank is 0"),
         ({"n_layer": 0}, "n_layer is 0"),
         (GQA | {"torch_dtype": "auto"}, "dtype is 'auto'; expected one of float32, bfloat16"),
@@ -172,7 +149,7 @@ def test_broken_json(tmp_path, content):
 
 
 def test_what_cannot_be_loaded(tmp_path):
-    with pytest.raises(InputError, match="'no-such-model' is not known; .* Llama-2-7B, .*, DeepSeek-V3$"):
+    with pytest.raises(InputError, match="'no-such-model' is not known; .* Llama-2-7B, .*, Jamba-v0.1$"):
         load_model("no-such-model")
     with pytest.raises(InputError, match="config.json: No such file"):
         load_model(tmp_path)
@@ -191,8 +168,9 @@ def test_every_row_of_the_table_loads():
         assert model == load_model(row.model)
         assert (model.name, model.bytes_per_token, model.source) == (row.model, row[5], row.source)
         assert row.source.startswith("https://huggingface.co/") and row.source.endswith("/blob/main/config.json")
-        assert row[5] == (1 if row.attention == "MLA" else 2) * row.layers * row[2] * row[3] * 2
-    assert set(table["attention"]) == {"MHA", "GQA", "MLA"}
+        if ":" not in row.attention and row.model != "DeepSeek-V3.2":  # whose index keeps a key besides
+            assert row[5] == (1 if row.attention == "MLA" else 2) * row.layers * row[2] * row[3] * 2
+    assert set(table["attention"].str.split(":").str[0]) == {"MHA", "GQA", "MLA"}
     assert list(table) == [
         *("model", "layers", "KV heads", "head size", "attention"),
         *("bytes per token", "GiB for 100,000 tokens", "source"),

@@ -1,0 +1,95 @@
+"""Read a model's `config.json`: the part of the language model, whole numbers, number types.
+
+Fields that a file leaves out have the value that transformers gives them, as for an engine that loads the model.
+"""
+
+import json
+
+from kvprefix.files.checks import check_choice, check_whole
+from kvprefix.files.extras import import_transformers
+from kvprefix.files.paths import InputError, check_input_file, explain_os_errors
+
+DTYPE_BYTES = {
+    "float32": 4, "bfloat16": 2, "float16": 2, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1,
+}  # fmt: skip
+_PARTS = ("text_config", "llm_config", "language_config")
+_SIZES = (
+    "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim", "v_head_dim",
+    "layer_types", "layers_block_type", "sliding_window", "attention_chunk_size", "num_kv_shared_layers",
+    "kv_lora_rank", "qk_rope_head_dim", "index_head_dim",
+)  # fmt: skip
+MOST_LAYERS = 10_000
+
+
+def read_json(path):
+    """Return the content of a JSON file."""
+    check_input_file(path)
+    with explain_os_errors(path):
+        data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); expected a model's config.json") from error
+
+
+def find_text(config):
+    """Return the fields of a config's language model, and those of them that transformers' defaults fill in.
+
+    Returns
+    -------
+    (dict, tuple of str)
+        A field that is null is absent.
+    """
+    name = next((part for part in _PARTS if isinstance(config, dict) and config.get(part)), None)
+    text = config[name] if name else config
+    if not isinstance(text, dict):
+        raise InputError("a model's config is not a JSON object; expected what a config.json holds")
+    given = {key: value for key, value in text.items() if value is not None}
+    filled = {key: value for key, value in _complete(text, config, name).items() if value is not None}
+    return {**filled, **given}, tuple(key for key in _SIZES if key in filled and key not in given)
+
+
+def _complete(text, config, part):
+    """Return a text config as transformers loads it; empty if it does not know the model, or cannot read the fields."""
+    names = [one for one in (text.get("model_type"), config.get("model_type")) if isinstance(one, str)]
+    known = import_transformers().CONFIG_MAPPING if names else {}
+    if not names or names[0] not in known:
+        return {}
+    kind = known[names[0]]
+    if part and "model_type" not in text:
+        kind = kind.sub_configs.get(part)
+    if not isinstance(kind, type):
+        return {}
+    try:
+        return kind.from_dict(text).to_dict()
+    except Exception:  # of many kinds; a field that is wrong is named by who reads it
+        return {}
+
+
+def find_dtype(config, text):
+    """Return the number type of a model's weights, bfloat16 if the config has none."""
+    own = (part.get(key) for part in (text, config) for key in ("dtype", "torch_dtype"))
+    return next(filter(None, own), "bfloat16")
+
+
+def dtype_bytes(dtype):
+    """Return the bytes of a number.
+
+    >>> dtype_bytes("torch.bfloat16"), dtype_bytes("fp8")
+    (2, 1)
+    """
+    return DTYPE_BYTES[check_choice(str(dtype).removeprefix("torch."), "dtype", DTYPE_BYTES, "expected one of {}")]
+
+
+def read_whole(config, *names, default=None):
+    """Return the first of these fields that is set, as a whole number above 0."""
+    name = next((name for name in names if config.get(name) is not None), names[0])
+    value = config.get(name)
+    return default if value is None and default is not None else check_positive(value, name)
+
+
+def check_positive(value, name):
+    """Return a whole number above 0."""
+    shown = "missing" if value is None else None
+    return check_whole(value, name, "a whole number, 1 or more (below 2**31)", shown=shown)
