@@ -1,17 +1,18 @@
-"""Read the groups of layers of a model: a name, or a file that lists them.
+"""Read the groups of layers of a model: a name, its `config.json`, or a file that lists them.
 
-A file is JSON: `{"groups": [{"kind": "full"}, {"kind": "window", "window": 1024, "count": 5}]}`. A group has a `kind`
+A list is JSON: `{"groups": [{"kind": "full"}, {"kind": "window", "window": 1024, "count": 5}]}`. A group has a `kind`
 (full, window, chunk or state); a window its `window`, a chunk its `chunk`; optionally `block_size` and `count`, how
 many such groups there are. The order is that in which they take blocks. What a group leaves out can stand beside
 `groups`, or is the command's. vLLM's own names, such as SlidingWindowSpec, are kinds too.
 """
 
-import json
 from pathlib import Path
 
+from kvprefix.engines.group_layers import group_layers
 from kvprefix.engines.groups import NAMED, SPANS, Group, name_groups
 from kvprefix.files.checks import check_whole
-from kvprefix.files.paths import InputError, check_input_file, explain_os_errors, resolve_input
+from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.models.fields import read_json
 
 _KINDS = {
     "full": "full", "window": "window", "chunk": "chunk", "state": "state", "sliding": "window", "chunked": "chunk",
@@ -29,7 +30,7 @@ def read_groups(model, window=None, block_size=16):
     Parameters
     ----------
     model : str or path-like
-        A name of `NAMED`, or a JSON file.
+        A name of `NAMED`, a `config.json` or its folder, or a JSON file that lists groups.
     window : int, optional
         Tokens of the windows or chunks that the model does not tell.
     block_size : int
@@ -50,22 +51,16 @@ def read_groups(model, window=None, block_size=16):
     if path.is_dir():
         path = path / "config.json"
     if not path.exists():
-        raise InputError(f"model is {str(model)!r}; expected {', '.join(NAMED)}, or a JSON file that lists groups")
-    content = _read_json(path)
+        raise InputError(
+            f"model is {str(model)!r}; expected {', '.join(NAMED)}, a config.json, or a JSON file that lists groups"
+        )
+    content = read_json(path)
     try:
+        if isinstance(content, dict) and "groups" not in content:
+            return group_layers(content, window, block_size)
         return _list_groups(content, window, block_size)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def _read_json(path):
-    check_input_file(path)
-    with explain_os_errors(path):
-        data = path.read_bytes()
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error}); expected {_EXPECTED}") from None
 
 
 def _list_groups(content, window, block_size):

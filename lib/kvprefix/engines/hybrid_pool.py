@@ -93,7 +93,9 @@ def touch(pool, block):
 
 @borrowed
 def publish(pool, block, key):
-    """Make a block that is held visible, as the newest of its key."""
+    """Make a block that is held visible, as the newest of its key; it loses another key."""
+    if pool.blocks[block].key >= 0:
+        _strike(pool, block)
     one, ends = pool.blocks[block], pool.keys[key]
     one.key, one.newer, one.older = key, 0, ends.newest
     if ends.newest:

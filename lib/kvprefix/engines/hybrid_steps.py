@@ -89,7 +89,7 @@ def _admit(pool, layout, tables, prompt, hit, junction):
         for k in range(row.gone, row.n):
             table[k] = pool.keys[tables.contents[(k + 1) * one.scale - 1] * n_groups + g].oldest
             touch(pool, table[k])
-    _extend(pool, layout, tables, stop)
+    _extend(pool, layout, tables, prompt, stop)
     return stop
 
 
@@ -115,7 +115,7 @@ def _run(pool, layout, tables, prompt, computed, junction, done):
             needed += _count_new(one, row.n, -(-stop // one.size))
         if stop == done or needed > pool.state[0].free:
             break
-        _extend(pool, layout, tables, stop)
+        _extend(pool, layout, tables, prompt, stop)
         done = stop
     return done
 
@@ -127,7 +127,7 @@ def _count_new(one, n, wanted):
 
 
 @borrowed
-def _extend(pool, layout, tables, stop):
+def _extend(pool, layout, tables, prompt, stop):
     """Take the blocks of all tokens before `stop`, and make the full ones visible."""
     for g in range(len(layout.groups)):
         one, row, table = layout.groups[g], tables.rows[g], tables.blocks[g]
@@ -138,17 +138,42 @@ def _extend(pool, layout, tables, stop):
         while row.n < wanted:
             table[row.n] = take(pool)
             row.n += 1
-    n_groups = len(layout.groups)
-    for g in range(n_groups):
-        one, row, table = layout.groups[g], tables.rows[g], tables.blocks[g]
-        full = stop if n_groups == 1 else stop // layout.unit * layout.unit
-        if layout.drop and n_groups > 1 and full:
-            full = min(stop, full + one.size)
-        full //= one.size
-        for k in range(max(row.seen, row.gone), full):
-            if table[k] and keeps(layout, one, tables.ends, k):
-                publish(pool, table[k], tables.contents[(k + 1) * one.scale - 1] * n_groups + g)
-        row.seen = max(row.seen, full)
+    for g in range(len(layout.groups)):
+        _publish_full(pool, layout, tables, prompt, g, stop)
+
+
+@borrowed
+def _publish_full(pool, layout, tables, prompt, g, stop):
+    """Make a group's full blocks of the tokens before `stop` visible, those that it keeps."""
+    one, row, table, n_groups = layout.groups[g], tables.rows[g], tables.blocks[g], len(layout.groups)
+    until = stop if n_groups == 1 else stop // layout.unit * layout.unit
+    if layout.drop and n_groups > 1 and until:
+        until = min(stop, until + one.size)
+    full = until // one.size
+    for k in range(max(row.seen, row.gone), full):
+        if table[k] and keeps(layout, one, tables.ends, k):
+            publish(pool, table[k], tables.contents[(k + 1) * one.scale - 1] * n_groups + g)
+    row.seen = max(row.seen, full)
+    if layout.drop:
+        _publish_tail(pool, layout, tables, prompt, g, until)
+
+
+@borrowed
+def _publish_tail(pool, layout, tables, prompt, g, until):
+    """Give a key to the block in which the prompt's last unit ends, or to the state before that.
+
+    If the last unit of a hit is dropped, vLLM does so for blocks and states that no rule of retention keeps. No lookup
+    asks for such a part of a block, but the block is evicted later.
+    """
+    one, row, table = layout.groups[g], tables.rows[g], tables.blocks[g]
+    units = prompt // layout.hashed - (one.kind == STATE)
+    k = (units - 1) // one.scale
+    if one.kind == STATE:
+        found = units > 0 and units * layout.hashed == until
+    else:
+        found = one.kind == FULL and units % one.scale > 0 and units * layout.hashed <= until
+    if found and row.gone <= k < row.n and table[k] and pool.blocks[table[k]].key < 0:
+        publish(pool, table[k], tables.contents[units - 1] * len(layout.groups) + g)
 
 
 @borrowed

@@ -75,6 +75,20 @@ def test_all_recordings_agree(requests):
         check_recorded(requests, path)
 
 
+def test_small_runs_hit_what_they_hit_in_vllm():
+    # Groups of all kinds, block sizes that differ, small pools, prompts in several steps, a dropped unit.
+    runs = read_lines(CARRIED / "small_hybrids.jsonl.gz")
+    assert len(runs) == 80
+    for run in runs:
+        groups = [Group(one["kind"], one.get(one["kind"]), one["block_size"]) for one in run["groups"]]
+        options = {name: run[name] for name in ("retention", "drop_last_unit", "step_tokens")}
+        options["blocks"] = run["num_gpu_blocks"]
+        prompts, outputs = ([list(map(int, text)) for text in run[name]] for name in ("prompts", "outputs"))
+        result = VLLMHybrid(groups, **options).replay(make_trace_of(prompts, outputs=outputs))
+        assert [None if hit < 0 else hit for hit in result.hit_tokens.tolist()] == run["num_cached_tokens"]
+        assert result.details["hashed_blocks_at_end"] == run["hashed_blocks_at_end"]
+
+
 # ---- The twin
 
 

@@ -168,9 +168,24 @@ class HybridTwin:
                     upto = min(end, upto + group.block_size)
             for i in range(seen[g], upto // group.block_size):
                 if table[i] and self.keeps(group, i, prompt, junction):
+                    self.keys.pop(table[i], None)
                     self.keys[table[i]] = (g, tuple(tokens[: (i + 1) * group.block_size]))
             seen[g] = max(seen[g], upto // group.block_size)
+            if self.drop:
+                self.note_tail(g, table, tokens, upto, prompt)
         return True
+
+    def note_tail(self, g, table, tokens, upto, prompt):
+        """Give a key to the block in which the prompt's last unit ends, or to the state a unit before that."""
+        group, end = self.groups[g], prompt // self.hashed * self.hashed
+        if group.kind == "state":
+            end -= self.hashed
+            found = 0 < end == upto
+        else:
+            found = group.kind == "full" and end % group.block_size and end <= upto
+        i = (end - 1) // group.block_size
+        if found and i < len(table) and table[i] and table[i] not in self.keys:
+            self.keys[table[i]] = (g, tuple(tokens[:end]))
 
     def admit(self, tokens, hit, junction):
         """Return the tables with the hits, or None if the prompt does not fit."""
