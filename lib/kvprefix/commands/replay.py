@@ -106,23 +106,22 @@ def _make_replayer(options):
     blocks = None if options.num_gpu_blocks == "unlimited" else read_number(options.num_gpu_blocks, int)
     sizes = {"blocks": blocks, "outputs": not options.ignore_outputs}
     if options.model is not None or options.drop_last_unit:
-        return _make_hybrid(options, version, sizes)
+        return _make_hybrid(options, version, overlap, sizes)
     for flag in ("window", "retention", "max_num_batched_tokens"):
         if getattr(options, flag) is not None:
             raise InputError(f"--{flag.replace('_', '-')} has a meaning only with --model, a model's groups of layers")
     return engine.make(version, block_size=read_number(options.block_size, int), overlap=overlap, **sizes)
 
 
-def _make_hybrid(options, version, sizes):
-    """Make vLLM's cache of a hybrid model, or raise InputError."""
+def _make_hybrid(options, version, overlap, sizes):
+    """Make vLLM's cache of a hybrid model, or of one that turns out to be none; or raise InputError."""
     from kvprefix.engines.group_files import read_groups
+    from kvprefix.engines.vllm import VLLM
     from kvprefix.engines.vllm_hybrid import VLLMHybrid
 
     flag = "--model" if options.model is not None else "--drop-last-unit"
     if options.engine != "vllm":
         raise InputError(f"{flag} is a rule of vLLM's; it has no meaning with the engine {options.engine}")
-    if options.concurrent:
-        raise InputError(f"{flag} is modelled for one request at a time; expected no --concurrent")
     window = None if options.window is None else read_number(options.window, int)
     if window is not None:
         check_whole(window, "--window", "a whole number of tokens, 1 or more")
@@ -134,4 +133,10 @@ def _make_hybrid(options, version, sizes):
         given["step_tokens"] = read_number(options.max_num_batched_tokens, int)
     if version is not None:
         given["version"] = version
-    return VLLMHybrid(read_groups(options.model or "full", window, block_size), **given, **sizes)
+    groups = read_groups(options.model or "full", window, block_size)
+    hybrid = len(groups) > 1 or groups[0].kind != "full" or options.drop_last_unit
+    if hybrid and overlap is not None:
+        raise InputError(f"{flag} is modelled for one request at a time; expected no --concurrent")
+    if hybrid or overlap is None:
+        return VLLMHybrid(groups, **given, **sizes)
+    return VLLM(version or VLLM_VERSIONS.newest, block_size=groups[0].block_size, overlap=overlap, **sizes)

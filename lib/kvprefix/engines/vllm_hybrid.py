@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvprefix.blocks.stretches import describe_stretches, find_paths
+from kvprefix.blocks.stretches import count_leading, describe_stretches, find_paths
 from kvprefix.engines.groups import Group, check_groups
 from kvprefix.engines.hybrid_layout import make_layout
 from kvprefix.engines.hybrid_pool import count_held, make_blocks
@@ -31,6 +31,8 @@ from kvprefix.engines.vllm import check_blocks, count_tokens
 from kvprefix.engines.vllm_one_by_one import Work
 from kvprefix.files.checks import check_whole
 from kvprefix.files.paths import InputError
+
+_SHORT = 16  # tokens that requests have in common without meaning to; vLLM's smallest block
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,10 @@ class VLLMHybrid:
         work = Work(paths, prompts, wanted, layout.hashed, n_blocks - 1)
         hits, reached, pool = replay_steps(pool, layout, tables, work, _number_contents(paths))
         cached, held = count_held(pool, len(self.groups))
+        notes = [note for note in (known.note, self._note_short(trace, hits, layout.unit)) if note]
         return EngineReplayed(
             hit_tokens=hits, prompt_tokens=prompts, evictions=int(pool.state["evictions"][0]), label=self.label,
-            details=({"note": known.note} if known.note else {}) | {
+            details=({"note": "; ".join(notes)} if notes else {}) | {
                 "groups": [group.label for group in self.groups],
                 "group_block_sizes": [group.block_size for group in self.groups],
                 "retention": "none" if self.retention is None else self.retention,
@@ -146,6 +149,20 @@ class VLLMHybrid:
             block_size=layout.unit, blocks=self.blocks, rules=known.rules, cached_hashes=int(cached.sum()),
             blocks_with_hash=int(held.sum()), outputs_cut=int(((reached < wanted) & (hits >= 0)).sum()),
         )  # fmt: skip
+
+    def _note_short(self, trace, hits, unit):
+        """Say so if most of what requests share is shorter than a unit; such prefixes are never hit."""
+        if unit <= _SHORT or 2 * (hits > 0).sum() > len(hits):
+            return ""
+        shared = count_leading(find_paths(trace, 1, outputs=self.outputs), trace.column("prompt_tokens") - 1)
+        shared = shared[shared >= _SHORT]
+        short = shared < unit
+        if 2 * short.sum() <= len(shared):
+            return ""
+        return (
+            f"your sharing is shorter than one block: of {len(shared):,} requests that share {_SHORT} tokens or more "
+            f"with an earlier one, {short.sum():,} share fewer than {unit:,}, the unit of hits"
+        )
 
     def explain_refusal(self, prompt_tokens):
         """Say why a prompt of this many tokens never fits."""

@@ -12,17 +12,11 @@ from places import CARRIED, SHARED
 from kvprefix.engines.groups import Group, name_groups
 from kvprefix.engines.vllm import VLLM
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
-from kvprefix.studies.verify import make_recorded, read_lines, rebuild
+from kvprefix.studies.verify import make_hybrid, make_recorded, make_small_hybrid, read_lines, rebuild
 from kvprefix.traces.trace import make_trace_of
 
 FIXTURES = SHARED / "fixtures" / "hybrid"
-NAMES = {"gptoss": "gpt-oss", "sw": "sliding"}
 CASES = json.loads((CARRIED / "hand_hybrid.json").read_text(encoding="utf-8"))
-
-
-def find_groups(recorded):
-    model = NAMES.get(recorded["model"], recorded["model"])
-    return name_groups(model, recorded["window"] or None, recorded["block_size"])
 
 
 # ---- By hand, and what vLLM answered
@@ -30,7 +24,7 @@ def find_groups(recorded):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_hand_cases(case):
-    engine = VLLMHybrid(find_groups(case), blocks=case["num_gpu_blocks"], retention=case["retention"])
+    engine = make_hybrid(case)
     for n in range(1, len(case["requests"]) + 1):
         result = engine.replay(make_recorded(case["requests"][:n]))
         cached = [None if tokens < 0 else tokens for tokens in result.hit_tokens.tolist()]
@@ -42,8 +36,7 @@ def check_recorded(trace, path):
     """Compare 893 requests, and the blocks that hold something in the end."""
     *lines, totals = read_lines(path)
     recorded = totals["totals"]
-    blocks = None if recorded["capacity"] == "unlimited" else recorded["num_gpu_blocks"]
-    result = VLLMHybrid(find_groups(recorded), blocks=blocks, retention=recorded["retention"]).replay(trace)
+    result = make_hybrid(recorded).replay(trace)
     theirs = np.array([line["num_cached_tokens"] for line in lines])
     assert len(theirs) == 893 and (result.hit_tokens != theirs).sum() == 0
     assert result.details["hashed_blocks_at_end"] == recorded["hashed_blocks_at_end"]
@@ -80,13 +73,31 @@ def test_small_runs_hit_what_they_hit_in_vllm():
     runs = read_lines(CARRIED / "small_hybrids.jsonl.gz")
     assert len(runs) == 80
     for run in runs:
-        groups = [Group(one["kind"], one.get(one["kind"]), one["block_size"]) for one in run["groups"]]
-        options = {name: run[name] for name in ("retention", "drop_last_unit", "step_tokens")}
-        options["blocks"] = run["num_gpu_blocks"]
-        prompts, outputs = ([list(map(int, text)) for text in run[name]] for name in ("prompts", "outputs"))
-        result = VLLMHybrid(groups, **options).replay(make_trace_of(prompts, outputs=outputs))
+        engine, trace = make_small_hybrid(run)
+        result = engine.replay(trace)
         assert [None if hit < 0 else hit for hit in result.hit_tokens.tolist()] == run["num_cached_tokens"]
         assert result.details["hashed_blocks_at_end"] == run["hashed_blocks_at_end"]
+
+
+# ---- What it says
+
+
+def test_sharing_that_is_shorter_than_a_unit_is_said():
+    prompts = [[*range(700), k] for k in range(800, 810)]
+    states = [Group("full", block_size=784), Group("state", block_size=784)]
+    result = VLLMHybrid(states).replay(make_trace_of(prompts))
+    assert result.hit_tokens.sum() == 0
+    said = "your sharing is shorter than one block: of 9 requests that share 16 tokens or more with an earlier one, "
+    assert result.details["note"] == said + "9 share fewer than 784, the unit of hits"
+    assert "note" not in VLLMHybrid(name_groups("mamba-align")).replay(make_trace_of(prompts)).details
+    assert "note" not in VLLMHybrid(states).replay(make_trace_of([[k] * 900 for k in range(9)])).details
+
+
+def test_a_prompt_that_never_fits_is_explained():
+    # 10 tokens are 5 blocks of 2 in full attention, and at most 4 in a window of 3 at 3 tokens a step (2 + 3 tokens).
+    engine = VLLMHybrid([Group("full", None, 2), Group("window", 3, 2)], blocks=9, step_tokens=3)
+    assert engine.replay(make_trace_of([[*range(10)]])).hit_tokens.tolist() == [-1]
+    assert engine.explain_refusal(10) == "the prompt needs up to 9 blocks in 2 groups and the pool has 8"
 
 
 # ---- The twin
