@@ -1,8 +1,8 @@
 """Measure the engine replay: `python lib/benchmarks/engine.py [--conversations N] [--blocks N] [--repeats N]`.
 
 Real conversations, multi-turn, generated tokens cached, from token ids in memory and from paths that are known, one
-request at a time and at once, and in six groups of layers with six times the blocks. For scale: vLLM's own block manager
-was once measured at about 50,000 prompt blocks per CPU second; it is not run here.
+request at a time and at once, and in six groups of layers with six times the blocks. For scale: vLLM's own manager of
+blocks was once measured at about 50,000 prompt blocks per CPU second; it is not run here.
 """
 
 import argparse
