@@ -81,14 +81,12 @@ def compile_held(trace):
 
 
 def compile_engines(workload):
-    """Compile what notebook 70 runs, hybrid models, and what explains hits and misses."""
-    from kvprefix.engines.groups import name_groups
-    from kvprefix.engines.vllm_hybrid import VLLMHybrid
+    """Compile what notebook 70 runs, and what explains hits and misses."""
     from kvprefix.studies.engines import measure_engines
-    from kvprefix.traces.workload import make_trace
+    from kvprefix.studies.hybrids import measure_hybrids
 
     measure_engines(workload, 0, [100])
-    VLLMHybrid(name_groups("gpt-oss", 64), blocks=100).replay(make_trace(workload, "multi_turn"))
+    measure_hybrids(workload, 0, [100])
     compile_explain(workload)
 
 
