@@ -1,10 +1,10 @@
 """``kvprefix replay``: say what each request of a file hits in vLLM's or SGLang's prefix cache."""
 
-from kvprefix.commands.options import read_path
+from kvprefix.commands.options import read_hybrid, read_path
 from kvprefix.engines.groups import NAMED
 from kvprefix.engines.registry import ENGINES
 from kvprefix.engines.versions import VLLM_VERSIONS
-from kvprefix.files.checks import check_block_size, check_whole
+from kvprefix.files.checks import check_block_size
 from kvprefix.files.compiler import load_compiler
 from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, tell
@@ -122,13 +122,11 @@ def _make_hybrid(options, version, overlap, sizes):
     flag = "--model" if options.model is not None else "--drop-last-unit"
     if options.engine != "vllm":
         raise InputError(f"{flag} is a rule of vLLM's; it has no meaning with the engine {options.engine}")
-    window = None if options.window is None else read_number(options.window, int)
-    if window is not None:
-        check_whole(window, "--window", "a whole number of tokens, 1 or more")
+    window, retention = read_hybrid(options.window, options.retention)
     block_size = check_block_size(read_number(options.block_size, int))
     given = {"drop_last_unit": options.drop_last_unit}
-    if options.retention is not None:
-        given["retention"] = None if options.retention == "none" else read_number(options.retention, int)
+    if retention is not None:
+        given["retention"] = None if retention == "none" else retention
     if options.max_num_batched_tokens is not None:
         given["step_tokens"] = read_number(options.max_num_batched_tokens, int)
     if version is not None:

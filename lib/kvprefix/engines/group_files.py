@@ -45,8 +45,17 @@ def read_groups(model, window=None, block_size=16):
     InputError
         No such name or file; a file that contradicts itself or the window: its name, and the group's number.
     """
+    content, path = read_model(model)
+    try:
+        return make_groups(content, window, block_size)
+    except InputError as error:
+        raise error if path is None else InputError(f"{path}: {error}") from None
+
+
+def read_model(model):
+    """Return what `make_groups` takes for a model, a name or the content of its file, and the file's path, if any."""
     if model in NAMED:
-        return name_groups(model, window, block_size)
+        return model, None
     path = resolve_input(Path(model))
     if path.is_dir():
         path = path / "config.json"
@@ -54,13 +63,16 @@ def read_groups(model, window=None, block_size=16):
         raise InputError(
             f"model is {str(model)!r}; expected {', '.join(NAMED)}, a config.json, or a JSON file that lists groups"
         )
-    content = read_json(path)
-    try:
-        if isinstance(content, dict) and "groups" not in content:
-            return group_layers(content, window, block_size)
-        return _list_groups(content, window, block_size)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_json(path), path
+
+
+def make_groups(content, window=None, block_size=16):
+    """Return the groups of a name, or of a file's content; see `read_groups`."""
+    if isinstance(content, str):
+        return name_groups(content, window, block_size)
+    if isinstance(content, dict) and "groups" not in content:
+        return group_layers(content, window, block_size)
+    return _list_groups(content, window, block_size)
 
 
 def _list_groups(content, window, block_size):

@@ -241,7 +241,7 @@ def test_a_model_without_hybrid_layers_runs_at_once_too(tmp_path, monkeypatch):
         (["--retention", "0"], "--retention has a meaning only with --model"),
         (["--model", "gemma3"], "the model gemma3 needs --window"),
         (["--model", "gemma3", "--window", "wide"], "--window is 'wide'; expected a whole number of tokens"),
-        (["--model", "gemma3", "--window", "8", "--retention", "some"], "retention is 'some'; expected 0, none or"),
+        (["--model", "gemma3", "--window", "8", "--retention", "some"], "--retention is 'some'; expected 0, none or"),
         (["--model", "gemma3", "--window", "8", "--retention", "6"], "expected 0, none or a multiple of 4"),
         (["--model", "gemma9"], "model is 'gemma9'; expected full, gpt-oss, gemma3"),
         (["--model", "full", "--engine", "sglang"], "--model is a rule of vLLM's"),
