@@ -14,7 +14,7 @@ What vLLM (V1, full attention) does, block by block:
 - Requests run one at a time, or at once: `overlap` says how vLLM's synchronous scheduler runs them.
 
 `versions` says what differs between versions. Not modelled: limits on the requests or tokens of a step, chunked
-prefill, sliding windows, images.
+prefill, images. `vllm_hybrid` has models with sliding windows and other groups of layers.
 """
 
 from dataclasses import KW_ONLY, dataclass

@@ -79,6 +79,18 @@ def test_small_runs_hit_what_they_hit_in_vllm():
         assert result.details["hashed_blocks_at_end"] == run["hashed_blocks_at_end"]
 
 
+def test_salts_and_adapters_keep_prefixes_apart():
+    groups = Group("full", None, 2), Group("window", 3, 2)
+    salts = ["a", "b", "a", None]
+    trace = make_trace_of([[1, 2, 3, 4, 5]] * 4, cache_salts=salts)
+    assert VLLMHybrid(groups).replay(trace).hit_tokens.tolist() == [0, 0, 4, 0]
+
+
+def test_no_requests_at_all():
+    result = VLLMHybrid(name_groups("mamba-align")).replay(make_trace_of([]))
+    assert (len(result), result.details["hashed_blocks_at_end"], result.evictions) == (0, [0] * 4, 0)
+
+
 # ---- What it says
 
 
@@ -116,7 +128,7 @@ def small_traces(draw):
 
 
 @given(small_traces(), hybrid_models(), st.integers(2, 60), st.sampled_from([0, 0, None, 1, 2, 4]), st.integers(2, 40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_small_runs_agree_with_the_twin(trace, model, size, retention, step_tokens):
     prompts, outputs = trace
     groups, drop = model
@@ -131,6 +143,7 @@ def test_small_runs_agree_with_the_twin(trace, model, size, retention, step_toke
     assert result.hit_tokens.tolist() == hits
     assert result.details["hashed_blocks_at_end"] == twin.count()
     assert (result.cached_hashes, result.evictions) == (len(set(twin.keys.values())), twin.evictions)
+    assert result.outputs_cut == twin.outputs_cut
 
 
 @given(small_traces(), st.integers(1, 4), st.integers(2, 16))

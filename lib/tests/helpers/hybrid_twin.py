@@ -14,7 +14,7 @@ class HybridTwin:
         self.groups, self.retention, self.drop, self.step_tokens = groups, retention, drop, step_tokens
         self.starts = {}  # of chunks: the blocks before count as there
         self.keys = {}  # what each block holds, in the order of storing
-        self.free, self.evictions = list(range(1, size)), 0
+        self.free, self.evictions, self.outputs_cut = list(range(1, size)), 0, 0
         self.unit = math.lcm(*[group.block_size for group in groups])
         self.hashed = math.gcd(*[group.block_size for group in groups])
         kinds = list(dict.fromkeys(groups))
@@ -55,7 +55,9 @@ class HybridTwin:
             enough = end >= max(need, 1) and all(there[end - max(need, 1) : end])
             if enough and (end - drop) * size % self.unit == 0:
                 return (end - drop) * size
-        hit = (there + [False]).index(False) * size // self.unit * self.unit  # fewer than it needs, from the start on
+        run = (there + [False]).index(False)  # fewer than it needs, from the start on
+        run = max((end for end in range(1, run + 1) if (end - drop) * size % self.unit == 0), default=0)
+        hit = run * size // self.unit * self.unit
         return (hit - size * (drop and hit > 0)) // self.unit * self.unit
 
     def look_up(self, tokens):
@@ -218,13 +220,15 @@ class HybridTwin:
         if tables is None:
             return -1
         tokens, seen, done = prompt + output, [len(table) for table in tables], hit
-        while done < len(prompt) + max(len(output) - 1, 0):
+        wanted = len(prompt) + max(len(output) - 1, 0)
+        while done < wanted:
             end = self.chunk(done, len(prompt), junction) if done < len(prompt) else done + 1
             if not self.extend(tables, tokens, seen, done, end, len(prompt), junction):
                 break
             done = end
         for table in tables:
             self.release(table[::-1])
+        self.outputs_cut += len(prompt) <= done < wanted
         return hit if done >= len(prompt) else -1
 
     def count(self):
