@@ -34,6 +34,7 @@ def compile_accounting(workload):
     from kvprefix.cache.curve import lru_curve, rate_unbounded
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import rank_reuse
+    from kvprefix.stats.queue import queue_waits
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
     from kvprefix.studies.sharing import analyse, write_results
     from kvprefix.studies.table import draw
@@ -46,6 +47,7 @@ def compile_accounting(workload):
     result.trace.prompt(0)
     rank_reuse(result.sharing.accesses)
     rate_unbounded(draw(workload, 16))
+    queue_waits([0.0, 1.0], [1.0, 1.0])
     measure_lru(workload, 0, 5)
     measure_block_sizes(workload, 0, [32], [1024])
     measure_policies(workload, 0, 20, tuple(POLICIES))

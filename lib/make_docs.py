@@ -16,6 +16,8 @@ from kvprefix.contents import GROUPS, load
 from kvprefix.conversations.forms.registry import FORMS as TRAFFIC
 from kvprefix.formats.lookup import make_table
 from kvprefix.formats.registry import FORMATS
+from kvprefix.models.cards import list_cards
+from kvprefix.models.memory import list_models, load_model
 from kvprefix.traces.table import TABLE, format_page
 
 FOLDER = Path(__file__).parent / "docs" / "reference"
@@ -115,6 +117,35 @@ def write_parameters():
     yield "A value that is out of range or of the wrong kind is refused, with what would be right."
 
 
+def write_models():
+    """Yield the page of models and cards: the library's tables."""
+    yield from ("# Models and cards", MADE)
+    yield inspect.cleandoc(MODELS_NOTES)
+    yield "## Models"
+    rows = []
+    for row in list_models().itertuples(index=False):
+        known, cache = load_model(row.model).row, load_model(row.model).cache
+        size = " of which a token uses ".join(
+            f"{known[key] / 1e9:,.4g}" for key in ("parameters", "active_parameters") if key in known
+        )
+        link = f"[{row.model}]({row.source})"
+        rows.append((link, size, cache.describe(), cache.attention, f"{row[5]:,}", f"{row[6]:,.2f}"))
+    yield table(("model", "parameters (10⁹)", "layers", "attention", "bytes per token", "GiB for 100,000 tokens"), rows)
+    yield "## Cards"
+    cards = list_cards()
+    cells = cards.astype(object).where(cards.notna(), "–").values.tolist()
+    yield table(list(cards), [[one if isinstance(one, str) else f"{one:,.4g}" for one in row] for row in cells])
+
+
+MODELS_NOTES = """
+    `kvprefix memory MODEL`, `KV_MODEL=MODEL` and `kp.Memory(MODEL)` take these names, a `config.json` or its folder.
+    [Memory, time and money](../explanation/memory-time-money.md) has the formulas, and where the numbers come from.
+
+    Bytes are in the type of the model's weights. A model whose layers do not all have full attention takes different
+    bytes at different lengths: its bytes per token are the mean of a sequence of 8,192 tokens, rounded up.
+"""
+
+
 def write_formats():
     """Yield the page of formats: the registry."""
     yield from ("# Formats", MADE)
@@ -195,7 +226,7 @@ TRAFFIC_NOTES = """
 
 PAGES = {
     "names": [write_names], "commands": [write_commands, write_policies], "parameters": [write_parameters],
-    "formats": [write_formats], "traffic": [write_traffic],
+    "formats": [write_formats], "traffic": [write_traffic], "models": [write_models],
 }  # fmt: skip
 
 

@@ -53,6 +53,12 @@ GROUPS = {
         "Overlap": ("engines.overlap", "Requests that run at the same time"),
         "Replayed": ("stats.replayed", "What each request hit in a replay"),
     },
+    "Plan": {
+        "load_card": ("models.cards", "Memory, speed and price of a GPU"),
+        "count_gpu_blocks": ("models.pool", "How many KV blocks a card leaves for a model"),
+        "prefill_seconds": ("models.prefill", "How long a prefill takes"),
+        "queue_waits": ("stats.queue", "How long requests wait for a server"),
+    },
     "Judge": {
         "compare": ("stats.compare", "Lay results of the same requests beside each other"),
         "verify": ("studies.verify", "Check this library against recorded answers"),

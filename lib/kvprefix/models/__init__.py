@@ -1,4 +1,4 @@
-"""Bytes of KV cache per token of a model, so that blocks can be shown as GiB.
+"""What a model takes: bytes of KV cache, blocks of a card, seconds of prefill, dollars.
 
-It knows no trace and no cache.
+It knows no trace and no cache: lengths, hit rates and seconds saved are given.
 """

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from kvprefix.files.paths import InputError
-from kvprefix.models.fields import check_positive, dtype_bytes, read_whole
+from kvprefix.models.fields import LAYERS, check_positive, dtype_bytes, read_whole
 
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num", "num_attention_groups")
 
@@ -71,9 +71,9 @@ def read_attention(text, kind, layer=0):
     layer : int
         Its number, for fields that are lists.
     """
-    if text.get("kv_lora_rank") is not None:
-        return _read_latent(text)
-    own = _own_fields(text, kind)
+    own = _own_fields(text, kind, layer)
+    if own.get("kv_lora_rank") is not None:
+        return _read_latent(own)
     heads = _at(own, layer, *(("num_query_heads",) if isinstance(own.get("num_query_heads"), list) else ()),
                 "num_attention_heads", "n_head", "n_heads")  # fmt: skip
     kv_heads = _read_kv_heads(own, heads, layer)
@@ -97,13 +97,16 @@ def _read_latent(text):
     return Latent(rank, rope, index, heads * (nope + rope + read_whole(text, "v_head_dim", default=nope)) // 2)
 
 
-def _own_fields(text, kind):
-    """Return the fields with those of a kind of layer in their place."""
+def _own_fields(text, kind, layer):
+    """Return the fields with those of a kind of layer, or of one layer, in their place."""
     names = {"head_dim": "swa_head_dim", "v_head_dim": "swa_v_head_dim", "num_key_value_heads":
              "swa_num_key_value_heads", "num_attention_heads": "swa_num_attention_heads"}  # fmt: skip
     if kind == "full":
         names = {"head_dim": "global_head_dim", "num_key_value_heads": "num_global_key_value_heads"}
-    return {**text, **{name: text[own] for name, own in names.items() if text.get(own) is not None}}
+    layers = text.get("per_layer_config")  # as transformers writes what differs by layer
+    layers = layers.items() if isinstance(layers, dict) else ()
+    found = [one for key, one in layers if key.isdigit() and int(key) == layer and isinstance(one, dict)]
+    return {**text, **{name: text[own] for name, own in names.items() if text.get(own) is not None}, **dict(*found[:1])}
 
 
 def _read_kv_heads(text, heads, layer):
@@ -121,6 +124,6 @@ def _at(text, layer, *names, default=None):
     """Return the first of these fields that is set; of a list, a layer's entry."""
     name = next((name for name in names if text.get(name) is not None), names[0])
     value = text.get(name)
-    if isinstance(value, list) and len(value) == text.get("num_hidden_layers", text.get("num_transformer_layers")):
+    if isinstance(value, list) and len(value) == next((text[key] for key in LAYERS if text.get(key)), None):
         return check_positive(value[layer], name)
     return read_whole(text, *names, default=default)

@@ -13,12 +13,13 @@ DTYPE_BYTES = {
     "float32": 4, "bfloat16": 2, "float16": 2, "fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1,
     "float8_e4m3fn": 1, "float8_e5m2": 1, "int8": 1,
 }  # fmt: skip
-_PARTS = ("text_config", "llm_config", "language_config")
+_PARTS = ("thinker_config", "text_config", "llm_config", "language_config")
 _SIZES = (
     "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "hidden_size", "head_dim", "v_head_dim",
     "layer_types", "layers_block_type", "sliding_window", "attention_chunk_size", "num_kv_shared_layers",
     "kv_lora_rank", "qk_rope_head_dim", "index_head_dim",
 )  # fmt: skip
+LAYERS = "num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"
 MOST_LAYERS = 10_000
 
 
@@ -41,18 +42,21 @@ def find_text(config):
     (dict, tuple of str)
         A field that is null is absent.
     """
-    name = next((part for part in _PARTS if isinstance(config, dict) and config.get(part)), None)
-    text = config[name] if name else config
+    text, parent, name = config, {}, None
+    while inner := next((part for part in _PARTS if isinstance(text, dict) and text.get(part)), None):
+        text, parent, name = text[inner], text, inner
     if not isinstance(text, dict):
         raise InputError("a model's config is not a JSON object; expected what a config.json holds")
     given = {key: value for key, value in text.items() if value is not None}
-    filled = {key: value for key, value in _complete(text, config, name).items() if value is not None}
+    filled = {key: value for key, value in _complete(text, parent, name).items() if value is not None}
     return {**filled, **given}, tuple(key for key in _SIZES if key in filled and key not in given)
 
 
-def _complete(text, config, part):
+def _complete(text, parent, part):
     """Return a text config as transformers loads it; empty if it does not know the model, or cannot read the fields."""
-    names = [one for one in (text.get("model_type"), config.get("model_type")) if isinstance(one, str)]
+    if not all(type(text.get(key, 1)) is int and 0 < text.get(key, 1) <= MOST_LAYERS for key in LAYERS):
+        return {}  # it would make a list of so many layers
+    names = [one for one in (text.get("model_type"), parent.get("model_type")) if isinstance(one, str)]
     known = import_transformers().CONFIG_MAPPING if names else {}
     if not names or names[0] not in known:
         return {}
@@ -87,6 +91,16 @@ def read_whole(config, *names, default=None):
     name = next((name for name in names if config.get(name) is not None), names[0])
     value = config.get(name)
     return default if value is None and default is not None else check_positive(value, name)
+
+
+def read_optional(config, *names):
+    """Return the first of these fields that is set as a whole number, 0 or more; 0 without them.
+
+    >>> read_optional({"a": None, "b": 3}, "a", "b"), read_optional({}, "a")
+    (3, 0)
+    """
+    name = next((name for name in names if config.get(name)), None)
+    return check_whole(config[name], name, "a whole number, 0 or more (below 2**31)", least=0) if name else 0
 
 
 def check_positive(value, name):

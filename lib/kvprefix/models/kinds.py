@@ -9,7 +9,7 @@ import re
 from kvprefix.files.checks import check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
-from kvprefix.models.fields import MOST_LAYERS, check_positive, read_whole
+from kvprefix.models.fields import LAYERS, MOST_LAYERS, check_positive, read_optional, read_whole
 
 _NAMES = {
     "full_attention": "full", "attention": "full", "global_attention": "full", "indexed_attention": "full",
@@ -62,20 +62,21 @@ def list_kinds(text):
         if unused:
             raise InputError(f"{unused} is set, but no field says which layers it is of; expected layer_types besides")
         kinds = ["full"] * layers
-    return _share(text, kinds)
+    kinds = _share(text, kinds)
+    return kinds * 2 if text.get("zero_expert_num") is not None else kinds  # LongCat-Flash attends twice in a layer
 
 
 def _count_layers(text):
-    pattern = text.get("hybrid_override_pattern")
-    known = len(pattern) if isinstance(pattern, str) else None
-    layers = read_whole(text, "num_hidden_layers", "n_layer", "num_layers", "n_layers", default=known)
+    lists = (text.get(key) for key in ("hybrid_override_pattern", "layers_block_type", "layer_types"))
+    known = next((len(one) for one in lists if isinstance(one, str | list) and one), None)
+    layers = read_whole(text, *LAYERS, default=known)
     return check_whole(layers, "num_hidden_layers", f"a whole number, 1 to {MOST_LAYERS:,}", most=MOST_LAYERS)
 
 
 def _share(text, kinds):
     """Return the kinds without layers that use another's keys and values."""
-    last = text.get("num_kv_shared_layers") or 0
-    if last and check_positive(last, "num_kv_shared_layers") >= len(kinds):
+    last = read_optional(text, "num_kv_shared_layers")
+    if last and last >= len(kinds):
         raise InputError(f"num_kv_shared_layers is {last}; expected fewer than the {count(len(kinds), 'layer')}")
     kinds = kinds[: len(kinds) - last] + ["none"] * last
     if text.get("use_cla"):
@@ -92,12 +93,14 @@ def _by_names(text, layers):
     wrong = next((name for name in names if not isinstance(name, str) or name not in _NAMES), None)
     if wrong is not None:
         raise InputError(f"{field} holds {wrong!r}; expected {', '.join(_NAMES)}")
-    further = text.get("num_nextn_predict_layers") or 0  # drafting layers, which some files list too
+    further = read_optional(text, "num_nextn_predict_layers")  # drafting layers, which some files list too
     return [_NAMES[name] for name in _check_length(names, field, layers, further)]
 
 
 def _check_length(items, field, layers, further=0):
     """Return the items of all layers, or raise InputError."""
+    if not isinstance(items, list | str):
+        raise InputError(f"{field} is {items!r}; expected a list with an entry per layer")
     if len(items) not in (layers, layers + further):
         raise InputError(f"{field} has {len(items)} entries; expected one per layer, num_hidden_layers is {layers}")
     return items[:layers]
@@ -187,7 +190,7 @@ def _by_window(text, layers):
     if pattern is not None:
         every = check_positive(pattern, "sliding_window_pattern")
         return ["window" if (k + 1) % every else "full" for k in range(layers)]
-    first = text.get("max_window_layers", 0) if text.get("use_sliding_window") else 0
+    first = read_optional(text, "max_window_layers") if text.get("use_sliding_window") else 0
     return ["full" if k < first else "window" for k in range(layers)]
 
 

@@ -125,13 +125,15 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
 
 
 def load_model(name, *, dtype=None, tensor_parallel=1):
-    """Find a model by its name in the table (case does not matter), or read a `config.json` or its folder.
+    """Find a known model by its name, here or on the hub (case does not matter), or read a `config.json` or its folder.
 
-    >>> load_model("llama-3.1-8b").bytes_per_token
-    131072
+    >>> load_model("llama-3.1-8b").bytes_per_token, load_model("openai/gpt-oss-20b").name
+    (131072, 'gpt-oss-20b')
     """
-    table, path = _read_table(), resolve_input(name)
-    row = next((row for row in table if row["name"].lower() == str(name).lower()), None)
+    table, path, asked = _read_table(), resolve_input(name), str(name).lower()
+    row = next((row for row in table if row["name"].lower() == asked), None)
+    if row is None and not path.exists():
+        row = next((row for row in table if f"huggingface.co/{asked}/blob" in row["source"].lower()), None)
     if row is None and not path.exists():
         names = [row["name"] for row in table]
         expected = f"expected a config.json, its folder, or one of {', '.join(names)}{guess(name, names)}"
@@ -141,7 +143,7 @@ def load_model(name, *, dtype=None, tensor_parallel=1):
         label = path.resolve().parent.name if path.name == "config.json" else path.stem
         row = {"name": label, "source": str(path), "config": read_json(path)}
     try:
-        cache = read_cache(row["config"], dtype=dtype or row.get("dtype"), tensor_parallel=tensor_parallel)
+        cache = read_cache(row["config"], dtype=dtype, tensor_parallel=tensor_parallel)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     return Model(row["name"], cache.bytes_per_token, row["source"], cache, row)
@@ -202,14 +204,18 @@ def format_memory(found):
 
 
 def list_models():
-    """Return the table of known models as a DataFrame; the vector of MLA is shown as one KV head."""
+    """Return the table of known models as a DataFrame; the vector of MLA is shown as one KV head.
+
+    `attention` says how many layers have full attention if not all do; bytes per token are a mean then (see `Model`).
+    """
     import pandas as pd
 
     rows = []
     for name in (row["name"] for row in _read_table()):
         model = load_model(name)
         cache, gib = model.cache, model.cache.sequence_bytes(100_000) / 2**30
-        kind = cache.attention if cache.is_even else f"{cache.attention}: {cache.describe()}"
+        full = sum(one.count for one in cache.layers if one.kind == "full")
+        kind = cache.attention + ("" if cache.is_even else f", {full} of {cache.count} full")
         sizes = cache.count, cache.kv_heads, cache.head_size, kind, model.bytes_per_token, gib
         rows.append((name, *sizes, model.source))
     top = ["model", "layers", "KV heads", "head size", "attention"]

@@ -65,6 +65,8 @@ def _mamba(text, ranks):
     inner = heads * _read_head(text, heads)
     if text.get("mamba_d_ssm") not in (None, inner):
         raise InputError(f"mamba_d_ssm is {text['mamba_d_ssm']!r}; expected heads x head size, {inner}")
+    if text.get("mamba_d_ssm") is None and "mamba_expand" in text and _read_inner(text) != inner:
+        raise InputError(f"mamba_expand x hidden_size is {_read_inner(text)}; expected heads x head size, {inner}")
     groups = read_whole(text, "mamba_n_groups", "mamba_ngroups", "n_groups", default=1)
     groups = groups if groups % ranks == 0 else ranks  # a group lies on every rank whose heads need it
     return State((kernel - 1) * (inner + 2 * groups * state), inner * state, heads)
@@ -104,7 +106,7 @@ def _short_convolution(text, _):
 def _lightning(text, _):
     """Read MiniMax's layers of linear attention: a matrix per head."""
     heads = read_whole(text, "num_attention_heads")
-    size = read_whole(text, "head_dim", default=read_whole(text, "hidden_size") // heads)
+    size = read_whole(text, "head_dim", default=0) or read_whole(text, "hidden_size") // heads
     return State(0, heads * size * size, heads)
 
 

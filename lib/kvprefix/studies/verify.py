@@ -18,8 +18,8 @@ from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.files.paths import InputError, explain_os_errors, find_project
-from kvprefix.models.memory import load_model
 from kvprefix.studies.anchors import Anchor, equal
+from kvprefix.studies.verify_models import check_models
 from kvprefix.studies.verify_sessions import check_sessions
 from kvprefix.traces.trace import make_trace_of
 
@@ -50,7 +50,7 @@ def verify(folder=None):
     yield from _check_server(folder)
     yield from _check_caches(folder)
     yield from check_sessions(folder)
-    yield equal("Llama-3.1-8B takes 131,072 bytes per token", load_model("Llama-3.1-8B").bytes_per_token, 131_072)
+    yield from check_models(folder)
 
 
 def _find_folder(folder):

@@ -114,6 +114,7 @@ def test_hostile_file_names_records_and_reasons_are_shown_plainly(tmp_path, smal
     ["prepare", "--tokenizer", f"./no{EVIL}"],
     ["prepare", "--parameters-file", f"no{EVIL}"],
     ["curve", f"no{EVIL}.jsonl"],
+    ["memory", f"no{EVIL}.json"],
     ["curve", "trace.jsonl", "--policy", EVIL],
     ["replay", f"no{EVIL}.jsonl", "--out", "out"],
     ["convert", f"no{EVIL}.jsonl", "out", "--to", EVIL],

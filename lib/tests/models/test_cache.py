@@ -185,6 +185,7 @@ def test_what_is_assumed_is_said():
         (GQA | MAMBA | {"attn_layer_period": 8, "attn_layer_offset": 8}, "attn_layer_offset is 8; expected 0 to 7"),
         (GQA | MAMBA2 | {"attn_layer_indices": [32]}, "attn_layer_indices is .32.; .*, 0 to 31"),
         (GQA | MAMBA2 | {"mamba_d_ssm": 8000}, "mamba_d_ssm is 8000; expected heads x head size, 8192"),
+        (GQA | MAMBA2 | {"mamba_expand": 4, "attn_layer_indices": [0]}, "mamba_expand x hidden_size is 16384; .* 8192"),
         (GQA | {"index_head_dim": 128}, "index_head_dim is set without kv_lora_rank"),
         (GQA | {"ssm_cfg": {"layer": "Mamba2"}}, "ssm_cfg is set: what such layers keep is not known here"),
         (GQA | {"cross_attention_layers": [3]}, "cross_attention_layers is set"),
