@@ -87,8 +87,10 @@ def compile_held(trace):
 def compile_engines(workload):
     """Compile what notebook 70 runs, and what explains hits and misses."""
     from kvprefix.studies.engines import measure_engines
+    from kvprefix.studies.hybrids import measure_hybrids
 
     measure_engines(workload, 0, [100])
+    measure_hybrids(workload, 0, [100])
     compile_explain(workload)
 
 

@@ -1,17 +1,19 @@
 """Measure the engine replay: `python lib/benchmarks/engine.py [--conversations N] [--blocks N] [--repeats N]`.
 
 Real conversations, multi-turn, generated tokens cached, from token ids in memory and from paths that are known, one
-request at a time and at once. For scale: vLLM's own block manager was once measured at about 50,000 prompt blocks per
-CPU second; it is not run here.
+request at a time and at once, and in six groups of layers with six times the blocks. For scale: vLLM's own manager of
+blocks was once measured at about 50,000 prompt blocks per CPU second; it is not run here.
 """
 
 import argparse
 import time
 
 from kvprefix.blocks.stretches import find_paths
+from kvprefix.engines.groups import name_groups
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
+from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload, make_trace
 
@@ -33,10 +35,14 @@ def main():
     print(f"| replay | CPU s | M prompt blocks a second | times {VLLM_BLOCKS_PER_S:,} a second |\n|:--|--:|--:|--:|")
     sizes = {"block_size": BLOCK_SIZE, "blocks": options.blocks}
     vllm, at_once, sglang = VLLM(**sizes), VLLM(**sizes, overlap=Overlap()), SGLang(**sizes)
+    groups = name_groups("gemma3", 1024, BLOCK_SIZE)
+    hybrid, dense = (VLLMHybrid(groups, blocks=len(groups) * options.blocks, retention=kept) for kept in (0, None))
     for name, replay in {
         "vLLM, from token ids": lambda: vllm.replay(trace),
         "vLLM, paths known": lambda: vllm.replay(trace, known),
         "vLLM, requests at once, paths known": lambda: at_once.replay(trace, known),
+        "vLLM, six groups, paths known": lambda: hybrid.replay(trace, known),
+        "vLLM, six groups, retention none, paths known": lambda: dense.replay(trace, known),
         "SGLang, pages of 16, from token ids": lambda: sglang.replay(trace),
     }.items():
         cpu_s = measure(replay, options.repeats)

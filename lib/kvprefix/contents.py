@@ -47,6 +47,8 @@ GROUPS = {
     },
     "Engines": {
         "VLLM": ("engines.vllm", "vLLM's prefix cache, block by block"),
+        "VLLMHybrid": ("engines.vllm_hybrid", "The same for models with several groups of layers"),
+        "read_groups": ("engines.group_files", "The groups of layers of a model"),
         "SGLang": ("engines.sglang", "SGLang's radix cache, page by page"),
         "Overlap": ("engines.overlap", "Requests that run at the same time"),
         "Replayed": ("stats.replayed", "What each request hit in a replay"),

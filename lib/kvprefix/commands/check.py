@@ -4,11 +4,11 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from kvprefix.commands.options import add_csv_safe, add_parameters, read_parameters, read_path
+from kvprefix.commands.options import add_csv_safe, add_parameters, read_hybrid, read_parameters, read_path
 from kvprefix.files.checks import check_whole
 from kvprefix.files.extras import need
 from kvprefix.files.numerals import read_number
-from kvprefix.files.paths import tell
+from kvprefix.files.paths import InputError, tell
 
 HELP = "send requests to a live server and compare its cached tokens with the replay's"
 CODES = (
@@ -45,6 +45,14 @@ def add_options(parser):
     )  # fmt: skip
     parser.add_argument("--model", help="the model to ask for (default: the server's first)")
     parser.add_argument("--num-gpu-blocks", metavar="N", help="blocks of the server's pool (default: what it reports)")
+    parser.add_argument(
+        "--kv-groups", metavar="MODEL",
+        help="groups of layers of a hybrid model: a name, a config.json or a file that lists them, as `replay --model`",
+    )  # fmt: skip
+    parser.add_argument("--window", help="with --kv-groups: tokens of its windows or chunks")
+    parser.add_argument(
+        "--retention", help="with --kv-groups: 0, none or tokens, as `replay` takes it (default: what the server says)"
+    )
     parser.add_argument("--timeout", default="120", help="seconds per attempt, at most (default: %(default)s)")
     parser.add_argument("--attempts", default="5", help="attempts per request, at most (default: %(default)s)")
     parser.add_argument("--restart", action="store_true", help="begin anew instead of continuing an earlier check")
@@ -68,7 +76,7 @@ def call(options):
 
     check = Check(
         options.url, options.model, options.api, options.timing, read_number(options.send_speed, float),
-        timeout_s=read_number(options.timeout, float), **whole,
+        timeout_s=read_number(options.timeout, float), kv_groups=_read_groups(options), **whole,
     )  # fmt: skip
     if options.requests:
         requests, source = read_request_file(options.requests, n), options.requests.name
@@ -93,3 +101,17 @@ def call(options):
         tell(f"- {cause}")
     tell(f"recording, table, summary and figure are in {options.output_dir / 'engine_check'}")
     return find_exit_code(summary)
+
+
+def _read_groups(options):
+    """Return the groups of layers that the options name, None if all layers have full attention."""
+    from kvprefix.engines.group_files import read_model
+    from kvprefix.live.hybrid import KVGroups
+
+    if options.kv_groups is None:
+        for flag in ("window", "retention"):
+            if getattr(options, flag) is not None:
+                raise InputError(f"--{flag} has a meaning only with --kv-groups, a hybrid model's groups of layers")
+        return None
+    window, retention = read_hybrid(options.window, options.retention)
+    return KVGroups(read_model(options.kv_groups)[0], window, retention)

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from kvprefix.files.checks import check_whole
+from kvprefix.files.numerals import read_number
 from kvprefix.files.paths import InputError, tell
 from kvprefix.files.words import count
 from kvprefix.traces.table import SESSION_NAMES, TABLE
@@ -146,3 +148,13 @@ def tell_notes(notes):
     """Say what to know before reading numbers, each thing once."""
     for note in dict.fromkeys(notes):
         tell(f"note: {note}", sys.stderr)
+
+
+def read_hybrid(window, retention):
+    """Return --window and --retention, which are texts or None: numbers, or "none" for the latter."""
+    if window is not None:
+        window = check_whole(read_number(window, int), "--window", "a whole number of tokens, 1 or more")
+    if retention not in (None, "none"):
+        expected = "0, none or a whole number of tokens"
+        retention = check_whole(read_number(retention, int), "--retention", expected, least=0)
+    return window, retention

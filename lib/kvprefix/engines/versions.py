@@ -59,6 +59,9 @@ VLLM_VERSIONS = Table("vLLM", (
     Row("0.8", "0.22", VLLMRules(legacy_free=True)),
     Row("0.23", "0.32", VLLMRules(legacy_free=False)),
 ))  # fmt: skip
+HYBRID_VERSIONS = Table("vLLM with groups of layers", (
+    Row("0.32", "0.32", VLLMRules(legacy_free=False)),
+))  # fmt: skip
 SGLANG_VERSIONS = Table("SGLang", (
     Row("0.5.23", "0.5.23", SGLangRules()),
 ))  # fmt: skip

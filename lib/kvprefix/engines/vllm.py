@@ -14,7 +14,7 @@ What vLLM (V1, full attention) does, block by block:
 - Requests run one at a time, or at once: `overlap` says how vLLM's synchronous scheduler runs them.
 
 `versions` says what differs between versions. Not modelled: limits on the requests or tokens of a step, chunked
-prefill, sliding windows, images.
+prefill, images. `vllm_hybrid` has models with sliding windows and other groups of layers.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -82,7 +82,7 @@ class VLLM:
     def __post_init__(self):
         find_rules(VLLM_VERSIONS, self.version)
         check_block_size(self.block_size)
-        _check_blocks(self.blocks)
+        check_blocks(self.blocks)
         if self.merge_duplicates and self.overlap is not None:
             raise ValueError("duplicates are merged only if requests do not overlap")
 
@@ -136,10 +136,8 @@ class VLLM:
 
         The null block is one of these.
         """
-        tokens, rows, size = trace.tokens, trace.rows, int(self.block_size)
-        prompts = tokens.prompt_lengths()[rows]
-        generated = np.diff(tokens.output_offsets)[rows] if self.outputs else np.zeros(len(rows), np.int64)
-        wanted = prompts + np.maximum(generated - 1, 0)
+        size = int(self.block_size)
+        prompts, wanted = count_tokens(trace, self.outputs)
         n_blocks = min(self.blocks or 2**31, 1 + int((-(-wanted // size)).sum()))
         if n_blocks >= 2**31:
             raise InputError("the requests hold 2**31 blocks or more; expected fewer")
@@ -157,7 +155,15 @@ class VLLM:
         return ran["hits"], pool, of_overlap
 
 
-def _check_blocks(blocks):
+def count_tokens(trace, outputs):
+    """Return the tokens of each request's prompt, and those that it computes: all but the last generated one."""
+    tokens, rows = trace.tokens, trace.rows
+    prompts = tokens.prompt_lengths()[rows]
+    generated = np.diff(tokens.output_offsets)[rows] if outputs else np.zeros(len(rows), np.int64)
+    return prompts, prompts + np.maximum(generated - 1, 0)
+
+
+def check_blocks(blocks):
     """Raise InputError unless a number of blocks is 2 or more, or None for unlimited."""
     if blocks is not None:
         expected = "a whole number, 2 or more (one is the null block), or unlimited"

@@ -13,6 +13,7 @@ from kvprefix.engines.versions import VLLM_VERSIONS, choose_version, find_rules
 from kvprefix.engines.vllm import VLLM
 from kvprefix.live.facts import count_prompts
 from kvprefix.live.findings import find_causes, find_warnings
+from kvprefix.live.hybrid import make_engine
 from kvprefix.traces.trace import make_trace_of
 
 ASSUMED_BLOCK_SIZE = 16  # vLLM's default, if neither the server nor the user says
@@ -78,6 +79,8 @@ def _find_cache(recording):
     return {
         "block_size": run.get("block_size") or metrics.get("block_size") or ASSUMED_BLOCK_SIZE,
         "num_gpu_blocks": run.get("num_gpu_blocks") or metrics.get("num_gpu_blocks"),
+        "kv_groups": run.get("kv_groups"),
+        "run": run,
         "rules_of": choose_version(VLLM_VERSIONS, version if metrics else None),  # without metrics it is not vLLM's
         "version": version,
     }
@@ -105,10 +108,11 @@ def _predict_part(recording, answers, sent, cache, num_gpu_blocks):
     if not answers:
         return []
     attempts = [answer for answer, times in zip(answers, sent, strict=True) for _ in range(times)]
-    engine = VLLM(
-        cache["rules_of"], block_size=cache["block_size"], blocks=num_gpu_blocks,
-        overlap=_find_overlap(attempts) if recording.header["timing"] == "trace" else None,
-    )  # fmt: skip
+    overlap = _find_overlap(attempts) if recording.header["timing"] == "trace" else None
+    if cache["kv_groups"]:  # requests that overlap are replayed one after the other: that is approximate anyway
+        engine = make_engine(cache["kv_groups"], cache["run"], cache["block_size"], num_gpu_blocks, cache["version"])
+    else:
+        engine = VLLM(cache["rules_of"], block_size=cache["block_size"], blocks=num_gpu_blocks, overlap=overlap)
     return engine.replay(_make_trace(answers, sent)).hit_tokens[np.cumsum(sent) - 1].tolist()
 
 
@@ -191,6 +195,7 @@ def _sum_up(recording, frame, cache, unlimited):
         "server_version": cache["version"],
         "block_size": cache["block_size"],
         "num_gpu_blocks": cache["num_gpu_blocks"],
+        "kv_groups": cache["kv_groups"],
         "legacy_free": find_rules(VLLM_VERSIONS, cache["rules_of"]).rules.legacy_free,
         "requests": recording.header["requests"],
         "answered": len(answered),

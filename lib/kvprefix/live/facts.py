@@ -19,7 +19,7 @@ def facts_comparison(summary):
     prompts = summary["prompt_tokens"]
     rates = {f"{name}_rate": summary[f"{name}_cached_tokens"] / prompts if prompts else None
              for name in ("measured", "predicted")}  # fmt: skip
-    return {name: summary[name] for name in names} | rates
+    return {name: summary[name] for name in names} | rates | {"named": bool(summary["kv_groups"])}
 
 
 @gives_facts
@@ -47,6 +47,7 @@ def facts_causes(recording, summary, compared):
         "broken": (measured % size > 0).sum(),
         "one_less": fewer > 1 and (predicted - measured)[measured != predicted].eq(size).all(),
         "hit_none": not measured.any() and not any(one.get("prefix_caching") for one in metrics),
+        "named": bool(summary["kv_groups"]),
         "hybrid": next((one["hybrid"] for one in metrics if one.get("hybrid")), None),
         "counted": counted,
         "others": counted and more_queries,

@@ -33,7 +33,7 @@ _METRICS = {
     "queries": int, "hits": int, "engines": int, "block_size": int, "num_gpu_blocks": int, "started_s": float,
     "prefix_caching": bool, "hybrid": str,
 }  # fmt: skip
-_RUN = {"block_size": int, "num_gpu_blocks": int, "reset": bool}
+_RUN = {"block_size": int, "num_gpu_blocks": int, "reset": bool, "kv_groups": dict}
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Recording:
     skipped : list of dict
         `request_id`, `prompt_tokens` and `reason` of each request that was too long.
     runs : list of dict
-        `metrics`, `server`, `block_size` and `num_gpu_blocks` (as given, None if not), and `reset` (whether the
-        server's cache was emptied before it) of each run.
+        `metrics`, `server`, `block_size`, `num_gpu_blocks` and `kv_groups` (as given, None if not), and `reset`
+        (whether the server's cache was emptied before it) of each run.
     run_starts : list of int
         The number of answers before each run.
     end : dict or None

@@ -18,6 +18,7 @@ from kvprefix.files.sealed import seal_key
 from kvprefix.files.words import count
 from kvprefix.live.answers import Unanswered
 from kvprefix.live.client import Server, TooLong
+from kvprefix.live.hybrid import KVGroups
 from kvprefix.live.recording import VERSION, Recorder
 
 APIS = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -49,6 +50,8 @@ class Check:
         Per request.
     block_size, num_gpu_blocks : int, optional
         Of the server's cache; by default what the server says.
+    kv_groups : KVGroups, optional
+        Of a hybrid model; by default all layers have full attention.
     """
 
     url: str
@@ -61,6 +64,7 @@ class Check:
     attempts: int = 5
     block_size: int | None = None
     num_gpu_blocks: int | None = None
+    kv_groups: KVGroups | None = None
     wait: object = field(default=time.sleep, repr=False, compare=False)
 
     def __post_init__(self):
@@ -120,8 +124,9 @@ def record_check(check, requests, path, source, *, restart=False, reset=False, t
             if len(left) < len(requests):
                 tell(f"{count(len(requests) - len(left), 'request')} of {len(requests):,} are in {path} already")
             given = {"block_size": check.block_size, "num_gpu_blocks": check.num_gpu_blocks}
+            given["kv_groups"] = check.kv_groups and check.kv_groups.as_dict()
             if not left and recording.end is not None:
-                if not given.items() <= recording.runs[-1].items():
+                if any(recording.runs[-1].get(name) != value for name, value in given.items()):
                     recorder.write("given", given)
                 return recording
             recorder.write("run", {"server": known, "metrics": server.read_metrics(), "reset": reset, **given})

@@ -166,14 +166,14 @@ def measure_engines(workload, seed, pools):
     """Measure all cases on one draw of the clock; the rows of `study_engines` for one seed and some pools."""
     cases = list_engines() | CHAIN  # in a chain a case has another base
     cases = {name: cases[name] for name in [*CHAIN, *cases]}
-    draw = _draw(workload, seed, {case.options.get("block_size") for case in cases.values()} - {None})
+    draw = draw_paths(workload, seed, {case.options.get("block_size") for case in cases.values()} - {None})
     counted = {name: case.count(draw) * draw.parameters.block_size for name, case in cases.items() if case.count}
     conversations = draw.trace.requests["conversation_index"].to_numpy()
     frames = []
     for pool in pools:
         replayed = {name: _replay(case, draw, pool) for name, case in cases.items() if not case.count}
         cached = counted | {name: np.maximum(one.hit_tokens, 0) for name, one in replayed.items()}
-        frame = _rate(cases, cached, draw.prompts, conversations if seed == workload.parameters.seed else None)
+        frame = rate_cases(cases, cached, draw.prompts, conversations if seed == workload.parameters.seed else None)
         for name, value in _describe_waits(replayed["overlap"]).items():
             frame.loc[frame["case"] == "overlap", name] = float(value)
         never_fit = int((replayed["overlap"].hit_tokens < 0).sum())
@@ -204,7 +204,7 @@ def study_engine_curve(workload, *, points=12):
 
 def measure_engine_curve(workload, seed, points):
     """Measure the engine's curve on one draw of the clock; the rows of `study_engine_curve` for its seed."""
-    draw = _draw(workload, seed)
+    draw = draw_paths(workload, seed)
     size, total = draw.parameters.block_size, max(draw.prompts.sum(), 1)
     n_distinct = draw.paths[size].n_distinct
     pools = spread_capacities(n_distinct, points, max(LEAST_TOKENS // size, 1))
@@ -221,7 +221,7 @@ def measure_engine_curve(workload, seed, points):
     return frame
 
 
-def _draw(workload, seed, more_sizes=()):
+def draw_paths(workload, seed, more_sizes=()):
     """Return the draw of a seed, with paths for the workload's block size and for more."""
     trace, parameters = draw_trace(workload, seed=seed), replace(workload.parameters, seed=seed)
     asked, tree = find_tree(workload.tokens), find_tree(workload.tokens, outputs=True)
@@ -255,7 +255,7 @@ def _describe_waits(replayed):
     }
 
 
-def _rate(cases, cached, prompt_tokens, conversations):
+def rate_cases(cases, cached, prompt_tokens, conversations):
     """Return a row per case: its rate and, if conversations are given, the intervals of rate and step."""
     total, names = max(prompt_tokens.sum(), 1), list(cases)
     frame = pd.DataFrame({"case": names, "token": [cached[name].sum() / total for name in names]})

@@ -12,9 +12,11 @@ import numpy as np
 from kvprefix.blocks.sharing import measure_hits_with_outputs
 from kvprefix.cache.curve import count_hits_at, measure_distances, rate_unbounded
 from kvprefix.cache.replay import replay
+from kvprefix.engines.groups import Group, name_groups
 from kvprefix.engines.overlap import Overlap
 from kvprefix.engines.sglang import SGLang
 from kvprefix.engines.vllm import VLLM
+from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.files.paths import InputError, explain_os_errors, find_project
 from kvprefix.studies.anchors import Anchor, equal
 from kvprefix.studies.verify_models import check_models
@@ -23,6 +25,8 @@ from kvprefix.traces.trace import make_trace_of
 
 OUTLINE_BLOCK = 16  # tokens: the outline of the 893 requests says which of their blocks are alike
 STEP_S = 0.02  # a step of the recorded scheduler
+HYBRIDS = ("gemma3.w64.bs16.n2000.ret0", "gptoss.w128.bs16.n1000.retnone", "llama4.w512.bs16.nunlimited.ret0",
+           "mamba-align.bs64.n300.retnone")  # fmt: skip
 
 
 def verify(folder=None):
@@ -42,6 +46,7 @@ def verify(folder=None):
     yield from _check_hand_cases(folder)
     yield from _check_recorded_requests(folder)
     yield from _check_scheduler(folder)
+    yield from _check_hybrids(folder)
     yield from _check_server(folder)
     yield from _check_caches(folder)
     yield from check_sessions(folder)
@@ -134,6 +139,41 @@ def _check_scheduler(folder):
             same = same and np.allclose(ours, STEP_S * np.array(run[name], float), equal_nan=True)
         wrong += not same
     yield equal(f"vLLM's scheduler, {len(runs)} small crowds: runs that differ", wrong, 0)
+
+
+def make_hybrid(recorded):
+    """Return the engine of a recording of vLLM with groups of layers: a case, or the totals of one."""
+    model = {"gptoss": "gpt-oss", "sw": "sliding"}.get(recorded["model"], recorded["model"])
+    blocks = None if recorded.get("capacity") == "unlimited" else recorded["num_gpu_blocks"]
+    groups = name_groups(model, recorded["window"] or None, recorded["block_size"])
+    return VLLMHybrid(groups, blocks=blocks, retention=recorded["retention"])
+
+
+def make_small_hybrid(run):
+    """Return the engine and the trace of a small recorded run."""
+    groups = [Group(one["kind"], one.get(one["kind"]), one["block_size"]) for one in run["groups"]]
+    options = {name: run[name] for name in ("retention", "drop_last_unit", "step_tokens")}
+    prompts, outputs = ([list(map(int, text)) for text in run[name]] for name in ("prompts", "outputs"))
+    return VLLMHybrid(groups, blocks=run["num_gpu_blocks"], **options), make_trace_of(prompts, outputs=outputs)
+
+
+def _check_hybrids(folder):
+    cases = json.loads((folder / "hand_hybrid.json").read_text(encoding="utf-8"))
+    ours = [make_hybrid(case).replay(make_recorded(case["requests"])).hit_tokens.tolist() for case in cases]
+    theirs = [[-1 if hit is None else hit for hit in case["expected_num_cached_tokens"]] for case in cases]
+    yield equal(f"vLLM with groups of layers, {len(cases)} cases by hand", ours, theirs)
+    trace = make_recorded(list(rebuild(read_lines(folder / "sharegpt200_close.outline.jsonl.gz"))))
+    for name in HYBRIDS:
+        *lines, totals = read_lines(folder / f"sharegpt200_close.{name}.expected.jsonl.gz")
+        result = make_hybrid(totals["totals"]).replay(trace)
+        theirs = [line["num_cached_tokens"] for line in lines]
+        yield equal(f"vLLM with groups of layers, 893 requests, {name}", result.hit_tokens.tolist(), theirs)
+    runs, ours = read_lines(folder / "small_hybrids.jsonl.gz"), []
+    for run in runs:
+        engine, trace = make_small_hybrid(run)
+        ours.append([None if hit < 0 else hit for hit in engine.replay(trace).hit_tokens.tolist()])
+    theirs = [run["num_cached_tokens"] for run in runs]
+    yield equal(f"vLLM with groups of layers, {len(runs)} small runs", ours, theirs)
 
 
 def _check_server(folder):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from said import missing, says
 
+from kvprefix.files.paths import InputError
 from kvprefix.live.compare import _find_overlap, _make_trace, compare_recording
 from kvprefix.live.findings import describe_comparison
 from kvprefix.live.recording import Recording
@@ -156,6 +157,46 @@ def test_the_overlap_takes_median_times():
 )  # fmt: skip
 def test_blocks_are_freed_as_that_version_does(version, metrics, legacy):
     assert compare_recording(record(ANSWERS, metrics, version=version))[1]["legacy_free"] is legacy
+
+
+# Blocks of 4, full attention and a window of 8: of 20 tokens the window keeps blocks 2 and 3, so the first 12 hit none.
+LONGER, SHORTER = [*range(20)], [*range(12)]
+SIBLINGS = [answer("r0", LONGER, 0), answer("r1", SHORTER, 0, sent_s=1.0)]
+GROUPS = {"model": "gpt-oss", "window": 8, "retention": None}
+
+
+def test_a_hybrid_model_is_predicted_once_it_is_named():
+    hybrid = SERVER | {"hybrid": "sliding_window=8, prefix_cache_retention_interval=0"}
+    _, unnamed = compare_recording(record(SIBLINGS, hybrid))
+    assert (unnamed["verdict"], unnamed["predicted_cached_tokens"]) == ("differ", 8)
+    assert any("(--kv-groups names its groups of layers)" in cause for cause in unnamed["causes"])
+    _, named = compare_recording(record(SIBLINGS, hybrid, run={"kv_groups": GROUPS}))
+    assert (named["verdict"], named["predicted_cached_tokens"]) == ("agree", 0)
+    assert "1,000 blocks, shared by the groups of layers that --kv-groups names" in describe_comparison(named)
+    config = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
+    read = record(SIBLINGS, hybrid, run={"kv_groups": {"model": config}})
+    assert compare_recording(read)[1]["verdict"] == "agree"
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "predicted"),
+    [(None, "0", 0), (None, "4", 8), ("none", "0", 8), (0, "4", 0), (4, "0", 8), (None, None, 0)],
+)
+def test_retention_is_what_was_given_else_the_server_s_else_0(given, said, predicted):
+    metrics = SERVER | {"hybrid": "sliding_window=8" + (f", prefix_cache_retention_interval={said}" if said else "")}
+    recording = record(SIBLINGS, metrics, run={"kv_groups": GROUPS | {"retention": given}})
+    assert compare_recording(recording)[1]["predicted_cached_tokens"] == predicted
+
+
+def test_a_difference_in_a_named_hybrid_is_not_put_down_to_it():
+    recording = record([SIBLINGS[0], SIBLINGS[1] | {"cached_tokens": 4}], run={"kv_groups": GROUPS})
+    _, summary = compare_recording(recording)
+    assert summary["verdict"] == "differ" and not any("groups of layers" in cause for cause in summary["causes"])
+
+
+def test_groups_that_a_recording_does_not_hold_whole_are_refused():
+    with pytest.raises(InputError, match="groups of layers cannot be read; --restart begins a new one"):
+        compare_recording(record(SIBLINGS, run={"kv_groups": {"layers": 2}}))
 
 
 def test_what_was_given_goes_before_what_the_server_says():

@@ -450,6 +450,21 @@ def test_what_differences_may_come_from_is_named_with_what_points_to_it(fake, ur
         assert cause in possible
 
 
+def test_groups_of_layers_are_given_on_the_command_line(fake, url, requests_file, tmp_path, capsys):
+    groups = ["--kv-groups", "gpt-oss", "--window", "8"]
+    check(url, requests_file, tmp_path, *groups, "--retention", "none")
+    kept = {"model": "gpt-oss", "window": 8, "retention": "none"}
+    assert read_outputs(tmp_path)[1]["kv_groups"] == kept
+    check(url, requests_file, tmp_path, "--kv-groups", "full")  # the recording stays, what was given changes
+    assert read_outputs(tmp_path)[1]["kv_groups"] == {"model": "full", "window": None, "retention": None}
+    capsys.readouterr()
+    for wrong, said in (
+        (["--window", "8"], "--window has a meaning only with --kv-groups"), (groups[:2], "needs --window"),
+        (["--kv-groups", "none"], "model is 'none'"), ([*groups, "--retention", "x"], "--retention is 'x'"),
+    ):  # fmt: skip
+        assert check(url, requests_file, tmp_path, *wrong) == 2 and said in capsys.readouterr().err
+
+
 def test_what_points_to_others_and_to_another_block_size(fake, url, requests_file, tmp_path):
     fake.cached.update({(None, 5, 6, 7, 8)})
     check(url, requests_file, tmp_path)

@@ -44,6 +44,7 @@ from kvprefix.stats.compare import compare
 from kvprefix.studies import agents
 from kvprefix.studies import cache as study
 from kvprefix.studies import engines as study_engines
+from kvprefix.studies import hybrids as study_hybrids
 from kvprefix.studies import timing as study_timing
 from kvprefix.studies.call_sessions import load_sessions
 from kvprefix.studies.explain import explain_misses
@@ -112,6 +113,7 @@ def drawn(bundled_workload):
         plot_timing.draw_approximation: (rates, 16),
         plot_templates.draw_templates: (pair_behaviours(study_templates(workload)),),
         plot_engines.draw_chain: (replays,), plot_engines.draw_engines: (replays,),
+        plot_engines.draw_hybrids: (study_hybrids.study_hybrids(workload, [600, study_hybrids.UNBOUNDED]),),
         **dict.fromkeys(plot_sharing.FIGURES.values(), (results,)),
         plot_workload.draw_turns_of: (requests.iloc[one], results["multi_turn"].sharing.hit_tokens[one]),
         plot_workload.draw_turn_counts: (workload.requests,), plot_workload.draw_lengths: (traces,),

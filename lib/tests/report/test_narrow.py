@@ -35,7 +35,7 @@ def test_policies_are_a_matrix_with_an_arrow_where_they_differ_from_lru():
     assert made.notes[-1] == "Not shown: 40 blocks."
 
 
-@pytest.mark.parametrize("build", [narrow.narrow_chain, narrow.narrow_engines])
+@pytest.mark.parametrize("build", [narrow.narrow_chain, narrow.narrow_engines, narrow.narrow_hybrids])
 def test_causes_and_engines_are_a_matrix_over_pools(build):
     frame = pd.DataFrame({
         "pool (blocks)": [500, 500, 2000, 2000], "case": ["a", "b"] * 2, "token hit rate": [0.1, 0.2, 0.3, 0.2],
@@ -44,6 +44,12 @@ def test_causes_and_engines_are_a_matrix_over_pools(build):
     made = build(frame)
     assert show(made) == [["a", "10.0", "30.0"], ["b", "↑ 20.0", "↓ 20.0"]]
     assert made.notes[0] == "Token hit rate in percent; columns: blocks of the pool." and len(made.notes) == 2
+
+
+def test_a_pool_may_have_a_name():
+    frame = pd.DataFrame({"pool (blocks)": ["500", "no bound"], "case": "a", "token hit rate": [0.1, 0.3]})
+    made = narrow.narrow_hybrids(frame.assign(verdict="–"))
+    assert list(made.frame.columns) == ["case", "500", "no bound"] and show(made) == [["a", "10.0", "30.0"]]
 
 
 def test_differences_share_a_cell_with_their_interval_and_the_base_is_a_note():

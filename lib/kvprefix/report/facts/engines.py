@@ -27,16 +27,17 @@ def facts_agreement(trace, block_size):
 
 def tabulate_chain(frame):
     """Tabulate the way from the unbounded accounting to an engine, a row per cause, for each pool."""
-    return pd.concat([_tabulate(frame, pool, CHAIN) for pool in frame["pool"].unique()], ignore_index=True)
+    return pd.concat([tabulate_cases(frame, pool, CHAIN) for pool in frame["pool"].unique()], ignore_index=True)
 
 
 def tabulate_engines(frame):
     """Tabulate the engines at each pool, with the difference to the first one, vLLM's newest version."""
     cases = list_engines()
-    return pd.concat([_tabulate(frame, pool, cases) for pool in frame["pool"].unique()], ignore_index=True)
+    return pd.concat([tabulate_cases(frame, pool, cases) for pool in frame["pool"].unique()], ignore_index=True)
 
 
-def _tabulate(frame, pool, cases):
+def tabulate_cases(frame, pool, cases):
+    """Tabulate cases at one pool: each one's rate, and its difference to its base."""
     rows, rates = [], frame[frame["pool"] == pool].pivot(index="seed", columns="case", values="token")
     for name, case in cases.items():
         first = frame[(frame["pool"] == pool) & (frame["case"] == name)].dropna(subset="low").iloc[0]

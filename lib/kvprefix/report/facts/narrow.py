@@ -243,6 +243,11 @@ def narrow_engines(frame):
     return _cross(frame, "case", "pool (blocks)", frame["case"].iloc[0])
 
 
+def narrow_hybrids(frame):
+    """Narrow the table of hybrid models to a matrix of rates in percent: a row per case, a column per pool."""
+    return _cross(frame, "case", "pool (blocks)", frame["case"].iloc[0])
+
+
 def narrow_waits(frame):
     """Narrow the table of waits: all but the prompts that never fit, which are a note."""
     table = pd.DataFrame({
@@ -274,7 +279,7 @@ def _cross(frame, row, column, base):
         one = frame[frame[column] == size].set_index(row)
         marks = one["verdict"].map(lambda verdict: MARKS.get(verdict, ""))
         cells = [Estimate(one["token hit rate"][name], mark=marks[name]) for name in table[row]]
-        table[f"{size:,}"] = pd.Series([*cells, None], dtype=object)[:-1]
+        table[size if isinstance(size, str) else f"{size:,}"] = pd.Series([*cells, None], dtype=object)[:-1]
     left_out = [size for size in sizes if size not in kept]
     notes = say_notes(columns=column.replace("pool (blocks)", "blocks of the pool"), arrows=base, left_out=left_out)
     return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), notes)

@@ -1,4 +1,4 @@
-"""Draw the engine study: the way from the unbounded accounting to an engine, and engines side by side."""
+"""Draw the engine study: the way from the unbounded accounting to an engine, engines and hybrids side by side."""
 
 import textwrap
 
@@ -12,6 +12,7 @@ from kvprefix.report.plots.styles import style_bars, style_lines
 from kvprefix.report.rounding import percent, points
 from kvprefix.stats.intervals import move_interval, spread_over
 from kvprefix.studies.engines import CHAIN, list_engines
+from kvprefix.studies.hybrids import HYBRIDS, UNBOUNDED, name_pool
 
 
 def draw_chain(frame, pool=None, *, width_in=PAGE_IN):
@@ -82,16 +83,28 @@ def _draw_steps(axes, frame):
 
 def draw_engines(frame, *, width_in=PAGE_IN):
     """Draw the engines' token hit rates at each pool, mean and range over seeds. Returns (figure, data)."""
-    figure, axes = make_axes(width_in, 2.8)
     cases = list_engines()
     engines = list(dict.fromkeys(case.engine for case in cases.values()))
     known = [case for case in cases.values() if case.look]
     known.sort(key=lambda case: (engines.index(case.engine), case.look["hatch"]))  # each engine's plain bars first
     looks = style_bars(cases, {case.name: case.look for case in known})
-    pools, width = np.sort(frame["pool"].unique()), 0.8 / len(looks)
-    crowded = len(pools) * len(looks) > 4 * width_in  # numbers side by side would touch
+    return _draw_bars(frame, cases, looks, width_in)
+
+
+def draw_hybrids(frame, *, width_in=PAGE_IN):
+    """Draw full attention and the hybrid side by side at each pool, as `draw_engines`. Returns (figure, data)."""
+    looks = style_bars(HYBRIDS, {case.name: case.look for case in HYBRIDS.values()})
+    return _draw_bars(frame, HYBRIDS, looks, width_in)
+
+
+def _draw_bars(frame, cases, looks, width_in):
+    """Draw a bar per case at each pool; the pool without a bound is the last one."""
+    figure, axes = make_axes(width_in, 2.8)
+    pools = np.array(sorted(frame["pool"].unique(), key=lambda pool: (pool == UNBOUNDED, pool)))
+    width = 0.8 / len(looks)
+    crowded = len(pools) * len(looks) > 3.5 * width_in  # numbers side by side would touch
     for k, (name, look) in enumerate(looks.items()):
-        spread = spread_over(frame[frame["case"] == name], "pool", "token")
+        spread = spread_over(frame[frame["case"] == name], "pool", "token").loc[pools]
         error = [spread["mean"] - spread["min"], spread["max"] - spread["mean"]]
         bars = axes.bar(
             np.arange(len(pools)) + (k - (len(looks) - 1) / 2) * width, spread["mean"], width, yerr=error,
@@ -100,7 +113,7 @@ def draw_engines(frame, *, width_in=PAGE_IN):
         rates = [f"{100 * rate:.1f}" for rate in spread["mean"]]
         axes.bar_label(bars, rates, fontsize=6, padding=1.5, rotation=90 if crowded else 0)
     axes.set(xlabel="pool (blocks)", ylabel="token hit rate")
-    axes.set_xticks(np.arange(len(pools)), [f"{pool:,}" for pool in pools])
+    axes.set_xticks(np.arange(len(pools)), [name_pool(pool) for pool in pools])
     axes.tick_params(axis="x", length=0)
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.12 if crowded else 0.05)
