@@ -31,14 +31,14 @@ def call(options):
     load_compiler()
     parameters = read_parameters(options)
     from kvprefix.studies.explain import open_data
-    from kvprefix.studies.explain_tables import check_rows
-    from kvprefix.studies.lint import format_lint, lint, write_lint
+    from kvprefix.studies.explain_tables import check_rows, write_frame
+    from kvprefix.studies.lint import format_lint, lint
 
     check_rows(options.out)
     data = open_data(parameters, options.mode)
     facts, rows = lint(data, outputs=options.outputs_cached, capacity=capacity, name=parameters.data)
     if options.out:
-        write_lint(rows, options.out)
+        write_frame(rows, options.out)
     tell_notes(facts["notes"])
     tell_lines(json.dumps(facts, indent=1, allow_nan=False) if options.format == "json" else format_lint(facts))
     share = 100 * facts["recoverable_share"]

@@ -117,7 +117,7 @@ def tell_lines(text):
 
 def add_explained(parser):
     """Add what the commands take that explain where tokens come from: DATA, the parameters, mode and form."""
-    what = "chats, a trace of token ids, or one of block ids: a file, or `bundled`"
+    what = "chats, calls, transcripts, or a trace of token or block ids: a file, a folder, a glob, or `bundled`"
     parser.add_argument("data", metavar="DATA", help=what)
     parser.add_argument(
         "--mode", default="multi_turn", help="of chats: `multi_turn` or `single_turn` (default: %(default)s)"

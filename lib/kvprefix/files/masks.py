@@ -2,9 +2,11 @@
 
 import re
 
+EMAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+UUID = r"(?i:(?<![0-9a-f])[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}(?![0-9a-f]))"
 _MASKS = (
-    ("<email>", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
-    ("<uuid>", re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")),
+    ("<email>", re.compile(EMAIL)),
+    ("<uuid>", re.compile(UUID)),
     ("<key>", re.compile(r"\b(?=[\w-]*[0-9])(?=[\w-]*[A-Za-z])[\w-]{20,}\b")),
     ("<number>", re.compile(r"\b[A-Za-z_]+[0-9]{7,}\w*\b")),
     ("<number>", re.compile(r"\b(?![0-9]{4}-[0-9]{2}-[0-9]{2}\b)[0-9][0-9 ()-]{6,}[0-9]\b")),

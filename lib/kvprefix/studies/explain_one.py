@@ -135,7 +135,6 @@ def find_decoder(data):
     """Return what makes a text of token ids; the ids themselves if no tokenizer is known."""
     if data.workload is None:
         return lambda ids: " ".join(map(str, ids))
-    from kvprefix.tokens.tokenizer import find_tokenizer, load_tokenizer
+    from kvprefix.tokens.tokenizer import load_decoder
 
-    tokenizer, _ = load_tokenizer(find_tokenizer(data.workload.source.tokenizer))
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=False)
+    return load_decoder(data.workload.source.tokenizer)

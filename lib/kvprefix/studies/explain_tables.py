@@ -105,17 +105,18 @@ def list_misses(found, notes=(), places=None):
 
 def write_provenance(found, folder):
     """Write `provenance.json`, as the command prints it, and `provenance_requests.csv`, a row per request."""
-    _write_json(found.as_dict(), folder / "provenance.json")
+    write_json(found.as_dict(), folder / "provenance.json")
     write_rows([found], folder / "provenance_requests.csv")
 
 
 def write_misses(found, notes, folder):
     """Write `misses.json`, as the command prints it, and `misses_requests.csv`, a row per capacity and request."""
-    _write_json(list_misses(found, notes), folder / "misses.json")
+    write_json(list_misses(found, notes), folder / "misses.json")
     write_rows(found, folder / "misses_requests.csv")
 
 
-def _write_json(values, path):
+def write_json(values, path):
+    """Write JSON values to a file."""
     write_bytes(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
@@ -141,7 +142,11 @@ def write_rows(found, path):
         for frame, one in zip(frames, found, strict=True):
             capacity = "unbounded" if one.capacity is None else str(one.capacity)
             frame.insert(frame.columns.get_loc("prompt_tokens"), "capacity_blocks", capacity)
-    frame = pd.concat(frames, ignore_index=True)
+    write_frame(pd.concat(frames, ignore_index=True), path)
+
+
+def write_frame(frame, path):
+    """Write rows to a file whose name ends with .csv or .parquet."""
     if path.suffix == ".csv":
         write_requests(frame, path)
         return

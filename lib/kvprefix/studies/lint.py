@@ -10,11 +10,11 @@ from kvprefix.explain.advice.shown import hide, list_words
 from kvprefix.explain.advice.tell import list_requests, tell_site
 from kvprefix.explain.parts import name_requests
 from kvprefix.files.escape import code_markdown, escape_markdown, one_line
-from kvprefix.files.paths import InputError, atomic_path, write_bytes
+from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
 from kvprefix.studies.explain_one import AFTER, BEFORE, find_decoder
-from kvprefix.studies.sharing_tables import write_requests
+from kvprefix.studies.explain_tables import write_frame, write_json
 from kvprefix.studies.table import measure_table
 from kvprefix.traces.workload import Workload
 
@@ -133,37 +133,10 @@ def measure_lint(workload, outputs, capacity):
     return rows.assign(facts=[json.dumps(facts), *[""] * (len(rows) - 1)])
 
 
-def tabulate_sites(facts):
-    """Return a row per site of what `lint` found, with both texts where two prompts part, masked.
-
-    Returns
-    -------
-    pandas.DataFrame
-        `site` (from 1 on), `kind`, `where`, `here`, `there`, `values`, `changes`, `requests`, `estimated_tokens`,
-        `recoverable_tokens` and `recoverable_share` (NaN if not proved), `fix`.
-    """
-    names = ["values", "changes", "requests", "estimated_tokens", "recoverable_tokens", "recoverable_share", "fix"]
-    rows = [
-        {"site": number, "kind": one["kind"], "where": one["where"], "here": one["both_sides"][0],
-         "there": one["both_sides"][1], **{name: one[name] for name in names}}
-        for number, one in enumerate(facts["sites"], start=1)
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["site", "kind", "where", "here", "there", *names])
-
-
-def write_lint(rows, path):
-    """Write a row per request to a file whose name ends with .csv or .parquet."""
-    if path.suffix == ".csv":
-        write_requests(rows, path)
-        return
-    with atomic_path(path) as temporary:
-        rows.to_parquet(temporary, index=False)
-
-
 def write_lint_files(facts, rows, folder):
     """Write `lint.json`, as the command prints it, and `lint_requests.csv`, a row per request."""
-    write_bytes(folder / "lint.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
-    write_lint(rows, folder / "lint_requests.csv")
+    write_json(facts, folder / "lint.json")
+    write_frame(rows, folder / "lint_requests.csv")
 
 
 def format_lint(facts):

@@ -128,6 +128,12 @@ def check_unchanged(source):
         raise ChangedError(f"tokenizer {source.name}: {source.folder} changed while it was read; run again")
 
 
+def load_decoder(name):
+    """Return a function that makes a text of a list of token ids, for a tokenizer by its name."""
+    tokenizer, _ = load_tokenizer(find_tokenizer(name))
+    return lambda ids: tokenizer.decode(ids, skip_special_tokens=False)
+
+
 def load_tokenizer(source):
     """Load a found tokenizer with `transformers.AutoTokenizer`; the bundled one is made directly from its file.
 

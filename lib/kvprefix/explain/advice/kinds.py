@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 
+from kvprefix.files.masks import EMAIL, UUID
+
 KINDS = {
     "time": "time stamp", "date": "date", "uuid": "id", "number": "number", "email": "e-mail address", "name": "name",
     "text": "text", "whitespace": "white space", "order of tools": "order of tools", "order of keys": "order of keys",
@@ -26,8 +28,6 @@ _DATE = re.compile(
     rf"|\b(?:{MONTHS})[a-z]*\b\.?\s*,?\s*\d|\d(?:st|nd|rd|th)?\.?\s*(?:de\s+)?(?:{MONTHS})[a-z]*\b|^(?:{DAYS})[a-z]*\b",
     re.I,
 )
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_UUID = re.compile(r"[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}", re.I)
 _ID = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{6,}")
 _NUMBER = re.compile(r"[#+-]?\d[\d.,_ /:-]*%?")
 _NAME = re.compile(r"@?[^\W\d_][\w'.\u2019-]*(?: [^\W\d_][\w'.\u2019-]*){0,3}")
@@ -52,9 +52,9 @@ def classify(values, label=""):
 
 
 def _classify(value, label):
-    if _EMAIL.search(value):
+    if re.search(EMAIL, value):
         return "email"
-    if _UUID.search(value):
+    if re.search(UUID, value):
         return "uuid"
     if len(value) <= 80:
         if _TIME.search(value) or _EPOCH.fullmatch(value):

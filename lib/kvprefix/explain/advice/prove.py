@@ -17,7 +17,7 @@ from kvprefix.tokens.calls import encode_calls, find_day, make_tokens
 from kvprefix.tokens.encode import encode_conversations
 from kvprefix.tokens.messages import add_up
 from kvprefix.tokens.template import open_call_chat, open_chat
-from kvprefix.tokens.tokenizer import find_tokenizer, load_tokenizer
+from kvprefix.tokens.tokenizer import find_tokenizer, load_decoder
 
 AT_ONCE = 1024  # conversations that are tokenised together
 
@@ -84,11 +84,10 @@ class Prover:
             return ""
         if self._decode is None:
             chat = self._open({key: self.asked(key)})
-            tokenizer, _ = load_tokenizer(find_tokenizer(self.workload.source.tokenizer))
-            self._decode, self._end = tokenizer.decode, chat.end_of_turn
+            self._decode, self._end = load_decoder(self.workload.source.tokenizer), chat.end_of_turn
         offsets, output = self.trace.tokens.output_offsets, self.trace.tokens.output
         ids = output[offsets[key] : offsets[key + 1]].tolist()
-        return self._decode(ids[: -1 if ids[-1:] == [self._end] else None], skip_special_tokens=False)
+        return self._decode(ids[: -1 if ids[-1:] == [self._end] else None])
 
     def read_template(self):
         """Return the text of the template, whose words are nobody's."""

@@ -9,14 +9,14 @@ from collections import Counter
 
 from kvprefix.explain.advice.kinds import DAYS, MONTHS
 from kvprefix.files.escape import one_line
+from kvprefix.files.masks import EMAIL, UUID
 
 SHOWN = 160  # characters of an example
 MOST = 0.9  # of the texts of a place: how many have a word that is shown
 _DAY = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"
 _PIECES = re.compile(
     "|".join([
-        r"(?P<email>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)",
-        r"(?P<uuid>(?<![0-9a-f])[0-9a-f]{8}(?:-?[0-9a-f]{4}){3}-?[0-9a-f]{12}(?![0-9a-f]))",
+        f"(?P<email>{EMAIL})", f"(?P<uuid>{UUID})",
         rf"(?P<time>(?:{_DAY}[T ])?\b\d{{1,2}}:\d{{2}}(?::\d{{2}}(?:[.,]\d+)?)?(?:\s?[ap]\.?m\b)?"
         rf"(?:Z|\s?UTC|[+-]\d{{2}}:?\d{{2}})?(?![\w:])"
         rf"|{_DAY}T\d{{1,2}}:?\d{{2}}(?::?\d{{2}}(?:[.,]\d+)?)?Z?\b|\b1\d{{9}}(?:[.,]?\d{{3,9}})?\b)",
