@@ -34,7 +34,6 @@ def compile_accounting(workload):
     from kvprefix.cache.curve import lru_curve, rate_unbounded
     from kvprefix.cache.policies import POLICIES
     from kvprefix.cache.working_set import rank_reuse
-    from kvprefix.stats.queue import queue_waits
     from kvprefix.studies.cache import measure_block_sizes, measure_lru, measure_policies
     from kvprefix.studies.hinted import measure_hinted
     from kvprefix.studies.sharing import analyse, write_results
@@ -48,7 +47,6 @@ def compile_accounting(workload):
     result.trace.prompt(0)
     rank_reuse(result.sharing.accesses)
     rate_unbounded(draw(workload, 16))
-    queue_waits([0.0, 1.0], [1.0, 1.0])
     measure_lru(workload, 0, 5)
     measure_block_sizes(workload, 0, [32], [1024])
     measure_policies(workload, 0, 20, tuple(POLICIES))
@@ -118,14 +116,13 @@ def compile_explain(workload):
 def compile_cluster(trace):
     """Compile replicas behind routers, and tiers."""
     from kvprefix.cache.cluster.replay import route_requests
-    from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
     from kvprefix.cache.tiers import SEMANTICS, replay_tiers
+    from kvprefix.stats.queue import queue_waits
 
     for name in SEMANTICS:
         replay_tiers(trace, [10, 20], name)
     routed = route_requests(trace, 20, "longest", 2)
-    service_s = time_prefill(LLAMA_8B_ON_H100, trace.prompt_tokens, trace.hit_tokens(routed.hits))
-    wait_in_line(trace.arrival_s, service_s, routed.places, 2)
+    queue_waits(trace.arrival_s, [1.0] * len(trace), routed.places)
 
 
 HALVES = (compile_accounting, compile_engines)

@@ -1,4 +1,4 @@
-"""Waits of a queue of one server, first come, first served: replayed for a trace, or the mean in the long run."""
+"""Waits for a server, first come, first served: replayed for a trace, or the mean in the long run."""
 
 import numpy as np
 from numba import njit
@@ -9,8 +9,8 @@ from kvprefix.files.paths import InputError
 PERCENTILES = (50, 90, 99)
 
 
-def queue_waits(arrival_s, service_s):
-    """Replay a queue: how long each request waits before its service begins (Lindley's recursion).
+def queue_waits(arrival_s, service_s, servers=None):
+    """Replay a queue per server: how long each request waits before its service begins (Lindley's recursion).
 
     Parameters
     ----------
@@ -18,6 +18,8 @@ def queue_waits(arrival_s, service_s):
         Arrivals in seconds, rising.
     service_s : (n,) array_like of float64
         Seconds that each is served, 0 or more.
+    servers : (n,) array_like of int64, optional
+        The server of each request, 0, 1, ...; one server if not given.
 
     Returns
     -------
@@ -31,11 +33,14 @@ def queue_waits(arrival_s, service_s):
 
     Notes
     -----
-    W[0] = 0, W[i+1] = max(0, W[i] + S[i] - (A[i+1] - A[i])). Lindley, The theory of queues with a single server, 1952.
+    On each server W[0] = 0, W[i+1] = max(0, W[i] + S[i] - (A[i+1] - A[i])). Lindley, The theory of queues with a single
+    server, 1952.
 
     Examples
     --------
     >>> queue_waits([0, 1, 5], [3, 1, 1]).tolist()
+    [0.0, 2.0, 0.0]
+    >>> queue_waits([0, 1, 1], [3, 1, 1], [0, 0, 1]).tolist()
     [0.0, 2.0, 0.0]
     """
     arrival_s, service_s = np.asarray(arrival_s, np.float64), np.asarray(service_s, np.float64)
@@ -43,14 +48,19 @@ def queue_waits(arrival_s, service_s):
         raise InputError("a queue needs one arrival and one service time per request, all finite")
     if (np.diff(arrival_s) < 0).any() or (service_s < 0).any():
         raise InputError("a queue needs arrivals that do not fall, and service times of 0 s or more")
-    return _wait(arrival_s, service_s)
+    servers = np.zeros(len(arrival_s), np.int64) if servers is None else np.asarray(servers, np.int64)
+    if servers.shape != arrival_s.shape or servers.min(initial=0) < 0:
+        raise InputError("a queue needs one server per request, 0, 1, ...")
+    return _wait(arrival_s, service_s, servers, servers.max(initial=0) + 1)
 
 
 @njit(cache=True, nogil=True)
-def _wait(arrival_s, service_s):
-    wait_s = np.zeros(len(arrival_s))
-    for i in range(1, len(arrival_s)):
-        wait_s[i] = max(0.0, wait_s[i - 1] + service_s[i - 1] - (arrival_s[i] - arrival_s[i - 1]))
+def _wait(arrival_s, service_s, servers, n_servers):
+    free_s, wait_s = np.full(n_servers, -np.inf), np.empty(len(arrival_s))
+    for i in range(len(arrival_s)):
+        begin_s = max(free_s[servers[i]], arrival_s[i])
+        wait_s[i] = begin_s - arrival_s[i]
+        free_s[servers[i]] = begin_s + service_s[i]
     return wait_s
 
 

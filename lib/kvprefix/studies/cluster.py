@@ -1,16 +1,19 @@
 """Replicas behind several routers, beside each other and beside one cache of their size: what `route` shows."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from kvprefix.cache.cluster.rates import rate_routed
 from kvprefix.cache.cluster.replay import SERVICE, Service, route_requests
 from kvprefix.cache.cluster.routers import check_replicas, find_router
-from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100
 from kvprefix.cache.replay import check_capacity
 from kvprefix.explain.walks import cut_blocks
 from kvprefix.files.paths import InputError
+from kvprefix.models.cards import load_card
+from kvprefix.models.memory import load_model
+from kvprefix.models.prefill import prefill_seconds
 
 POOLED = ("hit_tokens", "token_hit", "routing_loss", "imbalance_computed", "max_share_requests")
 NO_SESSIONS = "conversations are not known: each request is one of its own"
@@ -55,7 +58,7 @@ def list_accesses(data, *, outputs=False):
 
 
 def measure_routers(
-    blocks, capacity, replicas, routers, *, looked_up=None, seed=0, service=SERVICE, prefill=LLAMA_8B_ON_H100
+    blocks, capacity, replicas, routers, *, looked_up=None, seed=0, service=SERVICE, time_prefill=None
 ):
     """Rate replicas behind each of several routers, and one cache of their size.
 
@@ -68,7 +71,8 @@ def measure_routers(
     routers : sequence of str or Router
     looked_up, seed, service
         As in `cache.cluster.replay.route_requests`.
-    prefill : Prefill
+    time_prefill : callable, optional
+        As in `rate_routed`; of Llama-3.1-8B on one H100 if not given, half of its FLOPS in use, and 0.02 s besides.
 
     Returns
     -------
@@ -82,6 +86,9 @@ def measure_routers(
         As `route_requests`; or if the only router needs conversations, and none are known.
     """
     found = {one.name: one for one in map(find_router, routers)}
+    time_prefill = time_prefill or partial(
+        prefill_seconds, model=load_model("Llama-3.1-8B"), card=load_card("H100-80G"), fixed_s=0.02
+    )
     replicas, capacity = check_replicas(replicas), capacity if capacity is None else check_capacity(capacity)
     alone = len(blocks) > 1 and len(np.unique(blocks.conversation)) == len(blocks)
     left_out = {name: NO_SESSIONS for name, one in found.items() if one.by_session and alone}
@@ -92,9 +99,9 @@ def measure_routers(
     for name, router in found.items():
         if name not in left_out:
             routed = route_requests(blocks, capacity, router, replicas, **options)
-            rates[name] = rate_routed(blocks, routed, replicas, looked_up=looked_up, prefill=prefill)
+            rates[name] = rate_routed(blocks, routed, replicas, time_prefill, looked_up=looked_up)
     pool = route_requests(blocks, capacity and capacity * replicas, "rr", 1, **options)
-    pooled = rate_routed(blocks, pool, 1, looked_up=looked_up, prefill=prefill)
+    pooled = rate_routed(blocks, pool, 1, time_prefill, looked_up=looked_up)
     notes = [f"router {name} is left out: {why}" for name, why in left_out.items()]
     if blocks.output_tokens is None and not (blocks.finish_s > blocks.arrival_s).any():
         notes.append("neither replies nor finishes are known: each request counts as outstanding for the TTFT alone")

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from kvprefix.cache.cluster.below import replay_tiers_below
 from kvprefix.cache.cluster.replay import route_requests
 from kvprefix.cache.cluster.routers import ROUTERS, check_replicas, find_router, keep_places
-from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
 from kvprefix.cache.replay import replay
 from kvprefix.cache.tiers import SEMANTICS, replay_tiers
 from kvprefix.files.paths import InputError
@@ -100,23 +99,6 @@ def test_routes_of_nothing():
     blocks = make_small([]).accesses
     for router in NAMES:
         assert len(route_requests(blocks, 1, router, 2).hits) == 0
-
-
-def test_prefill_seconds_by_hand():
-    # Llama-3.1-8B on an H100: 0.02 + (2 * 8.03e9 * 1000 + 2 * 32 * 4096 * (2000**2 - 1000**2)) / (989e12 / 2) seconds
-    found = time_prefill(LLAMA_8B_ON_H100, [2000], [1000])
-    assert found == pytest.approx([0.02 + (1.606e13 + 262144 * 3e6) / 4.945e14])
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 2)), max_size=20))
-def test_waits_are_those_of_a_queue_that_is_stepped_through(rows):
-    gaps, services, places = (np.array([row[k] for row in rows], np.int64) for k in range(3))
-    arrivals, ends, expected = np.cumsum(gaps).astype(float), {}, []
-    for arrival, service, place in zip(arrivals, services, places, strict=True):
-        begin = max([arrival, *ends.get(place, [])])
-        ends.setdefault(place, []).append(begin + service)
-        expected.append(begin - arrival)
-    assert wait_in_line(arrivals, services.astype(float), places, 3).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A queue of one server: Lindley's recursion against a plain one, known means, and queues that grow."""
+"""Queues, one per server: Lindley's recursion against a plain one, known means, and queues that grow."""
 
 import json
 
@@ -28,6 +28,16 @@ def test_waits_are_those_of_a_server_that_is_free_again(steps):
     arrival = np.cumsum([gap for gap, _ in steps])
     service = [served for _, served in steps]
     assert queue_waits(arrival, service).tolist() == wait_plainly(arrival, service)
+
+
+@given(some.lists(some.tuples(some.integers(0, 5), some.integers(0, 9), some.integers(0, 2)), max_size=20))
+def test_servers_have_a_queue_each(rows):
+    gaps, services, places = (np.array([row[k] for row in rows], np.int64) for k in range(3))
+    arrivals, waits = np.cumsum(gaps), np.zeros(len(rows))
+    for place in set(places.tolist()):
+        own = places == place
+        waits[own] = wait_plainly(arrivals[own], services[own])
+    assert queue_waits(arrivals, services, places).tolist() == waits.tolist()
 
 
 @pytest.mark.parametrize("row", KNOWN)

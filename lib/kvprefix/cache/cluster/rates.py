@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from kvprefix.cache.cluster.waiting import LLAMA_8B_ON_H100, time_prefill, wait_in_line
-
-PERCENTILES = (50, 90, 99)
+from kvprefix.stats.queue import PERCENTILES, queue_waits
 
 
-def rate_routed(blocks, routed, replicas, *, looked_up=None, prefill=LLAMA_8B_ON_H100):
+def rate_routed(blocks, routed, replicas, time_prefill, *, looked_up=None):
     """Rate a routed replay; no number of these should be read alone.
 
     Parameters
@@ -15,9 +13,10 @@ def rate_routed(blocks, routed, replicas, *, looked_up=None, prefill=LLAMA_8B_ON
     blocks : PrefixTrace
     routed : Routed
     replicas : int
+    time_prefill : callable
+        ``time_prefill(cached, prompt)`` returns the seconds of prefills, as `models.prefill.prefill_seconds`.
     looked_up : (n_requests,) ndarray of int64, optional
         As in `replay.route_requests`.
-    prefill : Prefill
 
     Returns
     -------
@@ -31,8 +30,8 @@ def rate_routed(blocks, routed, replicas, *, looked_up=None, prefill=LLAMA_8B_ON
     """
     hit, held = (count_tokens(blocks, one, looked_up) for one in (routed.hits, routed.anywhere))
     computed = np.bincount(routed.places, blocks.prompt_tokens - hit, replicas)
-    service_s = time_prefill(prefill, blocks.prompt_tokens, hit)
-    wait_s = wait_in_line(blocks.arrival_s, service_s, routed.places, replicas)
+    service_s = time_prefill(hit, blocks.prompt_tokens)
+    wait_s = queue_waits(blocks.arrival_s, service_s, routed.places)
     ttft_s, prompt = wait_s + service_s, blocks.prompt_tokens.sum()
     span_s = float(np.ptp(blocks.arrival_s)) if len(blocks) else 0.0
     spread = np.percentile(ttft_s, PERCENTILES) if len(blocks) else [np.nan] * len(PERCENTILES)
