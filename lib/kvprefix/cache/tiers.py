@@ -61,9 +61,31 @@ def replay_inclusive(blocks, capacities, looked_up, number):
 def replay_offloading(blocks, capacities, looked_up, number):
     """Replay vLLM's offloading connector behind the first tier's LRU; replies are not offloaded."""
     first = _replay_first(blocks, capacities)
-    hits = np.minimum(first, looked_up)
-    sizes = blocks.n_distinct, capacities[1], number
-    return np.stack([first, _offload(blocks.ids, blocks.offsets, looked_up, hits, sizes)])
+    below = offload_behind(blocks, np.minimum(first, looked_up), capacities[1], looked_up, number)
+    return np.stack([first, below])
+
+
+def offload_behind(blocks, first, capacity, looked_up, threshold=1):
+    """Replay vLLM's offloading connector behind a first tier whose hits are known.
+
+    Parameters
+    ----------
+    blocks : PrefixTrace
+    first : (n_requests,) ndarray of int64
+        Leading blocks of each prompt that the first tier hits.
+    capacity : int
+        Blocks of the second tier.
+    looked_up : (n_requests,) ndarray of int64
+        Blocks of each prompt.
+    threshold : int
+        A block is stored when it is offered for so many times.
+
+    Returns
+    -------
+    (n_requests,) ndarray of int64
+        Leading blocks that both tiers hit together.
+    """
+    return _offload(blocks.ids, blocks.offsets, looked_up, first, (blocks.n_distinct, int(capacity), threshold))
 
 
 def replay_after(blocks, capacities, looked_up, number):

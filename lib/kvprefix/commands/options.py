@@ -18,18 +18,19 @@ def read_path(text):
     return Path(text)
 
 
-def add_parameters(parser, *, without=(), **helps):
+def add_parameters(parser, *, without=(), plan=False, **helps):
     """Add the parameters of a report, a file of them, and where tasks run; `helps` replace the table's.
 
-    `without` names parameters that the command does not take.
+    `without` names parameters that the command does not take; those of a plan it takes only if `plan`.
     """
+    parser.set_defaults(taken=[name for name, one in TABLE.items() if plan or one.of != "plan"])
     parser.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT",
         help="where heavy steps run: a Dask scheduler, `processes` or `local` (the default: what suits this machine)",
     )  # fmt: skip
     parser.add_argument("--parameters-file", type=read_path, help="a file of name=value lines; options override it")
     for name, one in TABLE.items():
-        if name in without:
+        if name in without or (one.of == "plan" and not plan):
             continue
         flag = name.replace("_", "-")
         flags = [f"--{flag}"] if name != "data" else ["--data-path", "--data"]
@@ -86,7 +87,7 @@ def read_parameters(options):
             if not equals:
                 raise InputError(f"{options.parameters_file}: line {number} is {line!r}; expected name=value")
             texts[name] = value
-    given = {name: getattr(options, name, None) for name in TABLE}
+    given = {name: getattr(options, name, None) for name in options.taken}
     texts.update({name: text for name, text in given.items() if text is not None})
     parameters = parse_parameters(texts)
     parameters.check_timing_files()

@@ -43,6 +43,11 @@ class Pool(NamedTuple):
     gpus: int
 
     @property
+    def gib(self):
+        """GiB for KV blocks on all cards of the replica."""
+        return self.kv_bytes * self.gpus / 2**30
+
+    @property
     def tokens(self):
         """Tokens that the blocks hold if each takes one block per group."""
         return self.blocks // self.groups * self.block_size

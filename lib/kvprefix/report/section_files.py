@@ -75,7 +75,7 @@ def read_stats(folder, parameters):
     folder = resolve_output(folder)
     section = read_sections(folder).get(SHARING, {})
     if "failed" in section or any(item["kind"] == "absent" for item in section.get("items", [])[:1]):
-        wanted, path = parameters.as_dict(), folder / "multi_turn_stats.json"
+        wanted, path = parameters.describe_requests(), folder / "multi_turn_stats.json"
         stats = read_json(path) if "failed" not in section and path.exists() else {"parameters": {}}
         is_own = wanted.items() <= stats["parameters"].items()
         return {"multi_turn": stats if is_own else {"parameters": {**wanted, "versions": {}}}}

@@ -105,7 +105,7 @@ def _describe(experiment, requests, sharing):
     dataset = {"name": experiment.dataset["path"].rstrip("/").rsplit("/", 1)[-1]}
     dataset |= {name: experiment.dataset[name] for name in ("conversations", "sha256")}
     unknown = {"token_hit_rate": None, "sharing_fraction": summarize([])}
-    parameters = experiment.parameters.as_dict() | {
+    parameters = experiment.parameters.describe_requests() | {
         "data_sha256": experiment.dataset["sha256"], "tokenizer_sha256": None, "tokenizer_has_template": None,
         "tokenizer_encoder": None, "versions": list_versions(),
     }  # fmt: skip

@@ -173,7 +173,7 @@ def _stamp_files(workload):
 
 
 def _find_path(workload, name, options, changes, stamps):
-    known = {**workload.parameters.as_dict(), "data": workload.dataset["sha256"], **changes}
+    known = {**workload.parameters.describe_requests(), "data": workload.dataset["sha256"], **changes}
     known.pop("kv_model", None)
     known["files"] = [stamp.sha256 for stamp in stamps]
     key = seal_key([STUDY_VERSION, SEEDS, FIRST_DRAWS, STEP, name, known, workload.tokenizer["sha256"], options])

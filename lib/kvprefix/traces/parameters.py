@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, make_dataclass, replace
 
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import guess
+from kvprefix.models.cards import load_card
 from kvprefix.models.memory import load_model
 from kvprefix.servers.rules import find_rules
 from kvprefix.traces.arrivals import ARRIVALS, Auto, Logged, Poisson
@@ -37,6 +38,7 @@ class Parameters(_Fields):
         for name in REGISTRIES:
             self.make(name)
         load_model(self.kv_model)
+        load_card(self.gpu)
         find_rules(self.server)
 
     def make(self, name):
@@ -55,9 +57,9 @@ class Parameters(_Fields):
     def with_absolute_files(self):
         """Return the parameters with absolute paths of timing files, for any process, and the default `kv_model`.
 
-        A process that only computes does not need `data`, `tokenizer` and `kv_model`.
+        A process that only computes does not need `data`, `tokenizer`, `kv_model`, and what a plan compares.
         """
-        changes = {"kv_model": TABLE["kv_model"].default}
+        changes = {name: one.default for name, one in TABLE.items() if one.of == "plan" or name == "kv_model"}
         for name in REGISTRIES:
             for file in self.make(name).files:
                 changes[name] = f"{getattr(self, name).removesuffix(file)}{resolve_input(file).resolve()}"
@@ -66,6 +68,10 @@ class Parameters(_Fields):
     def as_dict(self):
         """Return the parameters as JSON values."""
         return asdict(self)
+
+    def describe_requests(self):
+        """Return the parameters without those of a plan, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if TABLE[name].of != "plan"}
 
 
 def settle_arrivals(parameters, requests=()):

@@ -30,6 +30,8 @@ class Parameter:
         What would be right, for messages; made from the other fields if not given.
     entries : dict of str to str
         Of an `entry`: each form of its text, and its meaning.
+    of : str
+        `plan` if it only says what a plan compares; the requests are the same.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Parameter:
     word: str | None = None
     expected: str = ""
     entries: dict | None = None
+    of: str = ""
 
     def parse(self, text):
         """Read a text as this parameter's kind; a text that does not fit stays text, for `check` to refuse."""

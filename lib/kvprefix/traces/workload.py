@@ -177,7 +177,7 @@ def make_trace(experiment, mode):
         trace = experiment.single_turn(arrivals, seed)
     else:
         trace = experiment.multi_turn(arrivals, parameters.make("clock"), seed)
-    return replace(trace, info={**trace.info, "parameters": parameters.as_dict()})
+    return replace(trace, info={**trace.info, "parameters": parameters.describe_requests()})
 
 
 def load_workload(parameters, *, progress=True):

@@ -22,30 +22,60 @@ def rate_routed(blocks, routed, replicas, time_prefill, *, looked_up=None):
     -------
     dict
         `hit_tokens`; `token_hit`, their share of the prompt tokens; `routing_loss`, the share that another replica held
-        at that moment; `captured`, the share of what any replica held that was hit; `imbalance_computed`, the computed
-        tokens of the busiest replica over the mean; `max_share_requests`, the largest share of requests that one
-        replica got; `ttft_mean ttft_p50 ttft_p90 ttft_p99 wait_mean`, seconds of a queue per replica, first come, first
-        served; `busiest_load`, seconds of prefill per second on the busiest replica: above 1 its queue grows as long as
-        the trace lasts. What does not exist is None.
+        at that moment; `captured`, the share of what any replica held that was hit; and what `rate_work` returns. What
+        does not exist is None.
     """
     hit, held = (count_tokens(blocks, one, looked_up) for one in (routed.hits, routed.anywhere))
-    computed = np.bincount(routed.places, blocks.prompt_tokens - hit, replicas)
-    service_s = time_prefill(hit, blocks.prompt_tokens)
-    wait_s = queue_waits(blocks.arrival_s, service_s, routed.places)
-    ttft_s, prompt = wait_s + service_s, blocks.prompt_tokens.sum()
-    span_s = float(np.ptp(blocks.arrival_s)) if len(blocks) else 0.0
-    spread = np.percentile(ttft_s, PERCENTILES) if len(blocks) else [np.nan] * len(PERCENTILES)
-    rates = {
+    prompt = blocks.prompt_tokens.sum()
+    return {
         "hit_tokens": int(hit.sum()), "token_hit": _share(hit.sum(), prompt),
         "routing_loss": _share(held.sum() - hit.sum(), prompt), "captured": _share(hit.sum(), held.sum()),
-        "imbalance_computed": _share(computed.max(), computed.mean()),
-        "max_share_requests": _share(np.bincount(routed.places, minlength=1).max(), len(blocks)),
-        "ttft_mean": _share(ttft_s.sum(), len(blocks)),
-        **{f"ttft_p{rank}": _share(value, 1) for rank, value in zip(PERCENTILES, spread, strict=True)},
-        "wait_mean": _share(wait_s.sum(), len(blocks)),
-        "busiest_load": _share(np.bincount(routed.places, service_s, replicas).max(), span_s),
+        **rate_work(
+            blocks.arrival_s, time_prefill(hit, blocks.prompt_tokens), blocks.prompt_tokens - hit, routed.places,
+            replicas,
+        ),
     }  # fmt: skip
-    return rates
+
+
+def rate_work(arrival_s, service_s, computed, places, replicas):
+    """Rate how the work is spread over replicas, and how long users wait for it.
+
+    Parameters
+    ----------
+    arrival_s, service_s : (n_requests,) ndarrays of float64
+        Seconds; how long each request keeps its replica.
+    computed : (n_requests,) ndarray of int64
+        Tokens that are computed for each.
+    places : (n_requests,) ndarray of int64
+        The replica of each.
+    replicas : int
+
+    Returns
+    -------
+    dict
+        `imbalance_computed`, the computed tokens of the busiest replica over the mean; `max_share_requests`, the
+        largest share of requests that one replica got; `ttft_mean ttft_p50 ttft_p90 ttft_p99 wait_mean`, seconds of a
+        queue per replica, first come, first served; `busiest_load`, seconds of service per second on the busiest
+        replica, while the middle half of the requests arrives: above 1 its queue grows as long as such traffic lasts.
+    """
+    n, wait_s = len(arrival_s), queue_waits(arrival_s, service_s, places)
+    ttft_s, steady = wait_s + service_s, find_steady(arrival_s)
+    spread = np.percentile(ttft_s, PERCENTILES) if n else [np.nan] * len(PERCENTILES)
+    by_replica = np.bincount(places, computed, replicas)
+    work_s = np.bincount(places[steady], service_s[steady], replicas)
+    return {
+        "imbalance_computed": _share(by_replica.max(), by_replica.mean()),
+        "max_share_requests": _share(np.bincount(places, minlength=1).max(), n),
+        "ttft_mean": _share(ttft_s.sum(), n),
+        **{f"ttft_p{rank}": _share(value, 1) for rank, value in zip(PERCENTILES, spread, strict=True)},
+        "wait_mean": _share(wait_s.sum(), n),
+        "busiest_load": _share(work_s.max(), np.ptp(arrival_s[steady]) if n else 0),
+    }  # fmt: skip
+
+
+def find_steady(arrival_s):
+    """Return the middle half of the requests, a slice: while they arrive a trace neither sets in nor ends."""
+    return slice(len(arrival_s) // 4, len(arrival_s) - len(arrival_s) // 4)
 
 
 def count_tokens(blocks, hits, looked_up=None):

@@ -211,7 +211,8 @@ def list_parameters(stats, kind="tokens"):
 def check_parameters(stats, parameters):
     """Raise InputError if statistics were made with other parameters than these."""
     made = stats["multi_turn"]["parameters"]
-    asked = {name: value for name, value in parameters.as_dict().items() if (name, value) != ("arrivals", Auto.name)}
+    asked = parameters.describe_requests().items()
+    asked = {name: value for name, value in asked if (name, value) != ("arrivals", Auto.name)}
     differing = [name for name, value in asked.items() if made.get(name) != value]
     if differing:
         raise InputError(

@@ -1,0 +1,275 @@
+"""The study of plans: replicas, routers and second tiers on several draws of the clock, what to take, what comes next.
+
+Plans are measured as tasks, one per draw and number of replicas, and kept.
+"""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from kvprefix.cache.cluster.routers import find_router
+from kvprefix.files.paths import InputError
+from kvprefix.files.words import count
+from kvprefix.models.pool import Pool
+from kvprefix.plan.choose import (
+    KEYS,
+    MORE_DRAM,
+    average_draws,
+    choose_plan,
+    compare_plans,
+    find_break_even,
+    find_idlest,
+    value_dram,
+)
+from kvprefix.plan.measure import find_block_size, measure_cells
+from kvprefix.plan.setup import Setup
+from kvprefix.plan.traffic import Traffic
+from kvprefix.studies.cluster import NO_SESSIONS, list_accesses, read_service
+from kvprefix.studies.draws import FIRST_DRAWS, list_rounds
+from kvprefix.studies.experiment import SessionExperiment
+from kvprefix.studies.explain import Explained
+from kvprefix.studies.table import draw_stretches, draw_trace, find_tree, measure_table
+
+PLAN_VERSION = 1  # raise when the meaning of the table changes
+DRAM_POINTS = 8  # sizes of DRAM at which its value is measured
+VARIED = {  # what is varied, by how much: a change of the parameters, or of the setup
+    "half the traffic": {"rate": 0.5}, "twice the traffic": {"rate": 2.0},
+    "a prefill reaches 30 % of the FLOPS": {"mfu": 0.3}, "a prefill reaches 70 % of the FLOPS": {"mfu": 0.7},
+    "half of the pool is free for prefixes": {"pool_share": 0.5},
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plans:
+    """Measured plans.
+
+    Attributes
+    ----------
+    table : pandas.DataFrame
+        Of `choose.average_draws`, with `seeds`.
+    best : pandas.Series or None
+        Of `choose.choose_plan`.
+    base : pandas.Series
+        The best plan; if there is none, that of the most replicas whose busiest one has the least to do.
+    next_gpu, next_dram : dict
+        Of `choose.compare_plans`: one replica more than `base`, and 100 GiB of DRAM more per replica.
+    dram : pandas.DataFrame
+        Of `choose.value_dram`, for the replicas and the router of `base`.
+    break_even : pandas.DataFrame
+        Of `choose.find_break_even`.
+    varied : pandas.DataFrame
+        `assumption`, and what would be chosen then: `replicas`, `router`, `dram_gib`, `usd_per_hour`, `token` and
+        `ttft`, NaN if nothing would do.
+    setup : Setup
+    pool : Pool
+        Of one replica.
+    traffic : dict
+        `requests`, `prompt_tokens`, `block_size`, `requests_per_s`, `prompt_tokens_per_s`, `running_tokens`.
+    notes : list of str
+    """
+
+    table: pd.DataFrame
+    best: pd.Series | None
+    base: pd.Series
+    next_gpu: dict
+    next_dram: dict
+    dram: pd.DataFrame
+    break_even: pd.DataFrame
+    varied: pd.DataFrame
+    setup: Setup
+    pool: Pool
+    traffic: dict
+    notes: list
+
+
+def open_traffic(source, *, seed=None, rate=1.0):
+    """Return the Traffic of one draw.
+
+    Parameters
+    ----------
+    source : Workload, SessionExperiment or Explained
+        The last one has one draw, its own.
+    seed : int, optional
+        By default the source's own.
+    rate : float
+        How many times as fast requests arrive.
+    """
+    if isinstance(source, Explained):
+        blocks, looked_up = list_accesses(source, outputs=source.has_tokens)
+        if rate != 1:
+            runs_s, arrival_s = blocks.finish_s - blocks.arrival_s, blocks.arrival_s / rate
+            blocks = replace(blocks, arrival_s=arrival_s, finish_s=arrival_s + runs_s)
+        trace, tree = (source.trace, find_tree(source.trace.tokens, True)) if source.has_tokens else (None, None)
+        return Traffic(blocks=blocks, looked_up=looked_up, trace=trace, tree=tree)
+    parameters = source.parameters
+    changes = {"seed": parameters.seed if seed is None else seed} | _speed_up(source, rate)
+    options = {"service": read_service(parameters), "seed": changes["seed"]}
+    if isinstance(source, SessionExperiment):
+        blocks = source.draw(parameters.block_size, **changes)
+        return Traffic(blocks=blocks, looked_up=blocks.blocks, **options)
+    trace = draw_trace(source, **changes)
+    stretches = draw_stretches(source, parameters.block_size, outputs=True, **changes)
+    blocks = replace(stretches.list_blocks(), output_tokens=trace.column("output_tokens"))
+    return Traffic(
+        blocks=blocks, looked_up=stretches.prompt_blocks, trace=trace, tree=find_tree(source.tokens, True), **options
+    )
+
+
+def _speed_up(source, rate):
+    """Return the parameters that let requests arrive `rate` times as fast."""
+    parameters = source.parameters
+    if rate == 1:
+        return {}
+    is_logged = isinstance(source, SessionExperiment) or parameters.make("arrivals").of_requests
+    return {"speed": parameters.speed * rate} if is_logged else {"arrival_rate": parameters.arrival_rate * rate}
+
+
+def study_plan(source, setup, replicas=None, routers=None, tiers=None, *, draws=FIRST_DRAWS, rate=1.0):
+    """Measure plans on several draws of the clock.
+
+    Parameters
+    ----------
+    source : Workload, SessionExperiment or Explained
+    setup : Setup
+    replicas, routers, tiers : sequence, optional
+        Of the setup if not given; `tiers` are GiB of DRAM per replica.
+    draws : int
+        The most draws; a hybrid model, whose replay costs more, has one.
+    rate : float
+        How many times as fast requests arrive.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `plan.measure.measure_cells`, and `seed`.
+    """
+    choices = list(replicas or setup.replicas), tuple(routers or setup.routers), tuple(tiers or setup.tiers)
+    if isinstance(source, Explained):
+        return pd.concat([measure_plan(source, 0, n, setup, *choices[1:], rate) for n in choices[0]], ignore_index=True)
+    pool = setup.pool(source.parameters.block_size)
+    known = [setup.as_dict(), asdict(setup.card), pool._asdict(), [one.label for one in setup.groups(pool.block_size)]]
+    rounds = [[(seed, n, setup, *choices[1:], rate) for n in choices[0]] for seed in _list_seeds(source, pool, draws)]
+    return measure_table(source, "plan", [PLAN_VERSION, *known, *map(list, choices), draws, rate], measure_plan, rounds)
+
+
+def _list_seeds(source, pool, draws):
+    seeds = [seed for some in list_rounds(source, draws) for seed in some]
+    return seeds[:1] if pool.groups > 1 or source.parameters.make("arrivals").of_requests else seeds
+
+
+def measure_plan(source, seed, replicas, setup, routers, tiers, rate):
+    """Measure plans of one number of replicas on one draw; rows of `study_plan`."""
+    is_own = isinstance(source, Explained) or seed == source.parameters.seed
+    traffic = open_traffic(source, seed=seed, rate=rate)
+    frame = measure_cells(traffic, setup, replicas, routers, tiers, with_intervals=is_own)
+    return frame.assign(seed=seed)
+
+
+def make_plans(source, setup):
+    """Measure all that a plan needs, and choose.
+
+    Parameters
+    ----------
+    source : Workload, SessionExperiment or Explained
+    setup : Setup
+
+    Returns
+    -------
+    Plans
+
+    Raises
+    ------
+    InputError
+        Routers that all need conversations, and none are known.
+    """
+    traffic = open_traffic(source)
+    setup, notes = _leave_out(setup, traffic)
+    frame = study_plan(source, setup)
+    table = average_draws(frame).assign(seeds=frame["seed"].nunique())
+    best = choose_plan(table, setup)
+    base = find_idlest(table[table["replicas"] == table["replicas"].max()]) if best is None else best
+    replicas, own, gib = int(base["replicas"]), [str(base["router"])], float(base["dram_gib"])
+    next_gpu = find_idlest(average_draws(study_plan(source, setup, [replicas + 1], tiers=[gib])))
+    next_dram = average_draws(study_plan(source, setup, [replicas], own, [gib + MORE_DRAM])).iloc[0]
+    sizes = [0.0, *_spread_dram(traffic, setup)]
+    rows = average_draws(study_plan(source, setup, [replicas], own, sizes, draws=1))
+    router = next_gpu["router"] if replicas == 1 else base["router"]  # in front of one replica any is the same
+    return Plans(
+        table=table, best=best, base=base, next_gpu=compare_plans(base, next_gpu, setup),
+        next_dram=compare_plans(base, next_dram, setup), dram=value_dram(rows, setup),
+        break_even=find_break_even(setup), varied=_vary(source, setup, [router]), setup=setup,
+        pool=setup.pool(find_block_size(traffic)), traffic=_describe(traffic),
+        notes=[*notes, *_note(traffic, setup, table, best)],
+    )  # fmt: skip
+
+
+def _leave_out(setup, traffic):
+    """Return the setup without routers that need conversations if none are known, and what to say of it."""
+    alone = len(traffic) > 1 and len(np.unique(traffic.blocks.conversation)) == len(traffic)
+    out = [one for one in setup.routers if alone and find_router(one).by_session]
+    if len(out) == len(setup.routers):
+        raise InputError(f"router {', '.join(out)}: {NO_SESSIONS}")
+    kept = tuple(one for one in setup.routers if one not in out)
+    return replace(setup, routers=kept), [f"router {one} is left out: {NO_SESSIONS}" for one in out]
+
+
+def _spread_dram(traffic, setup):
+    """Return sizes of DRAM in GiB at equal ratios, up to what all distinct blocks take."""
+    size = traffic.blocks.block_size
+    most = traffic.blocks.n_distinct / max(setup.count_blocks(1024.0, size), 1) * 1024
+    return sorted({float(f"{gib:.2g}") for gib in np.geomspace(16, max(most, 32), DRAM_POINTS)})
+
+
+def _vary(source, setup, routers):
+    """Return what would be chosen if an assumption were another one."""
+    rows = []
+    for label, change in {"as assumed": {}, **VARIED}.items():
+        rate = change.get("rate", 1.0)
+        other = replace(setup, **{name: value for name, value in change.items() if name != "rate"})
+        table = average_draws(study_plan(source, other, routers=routers, draws=1, rate=rate))
+        best, time = choose_plan(table, other), f"ttft_p{setup.slo_percentile}"
+        if best is None:
+            rows.append({"assumption": label, "replicas": np.nan, "router": routers[0]})
+        else:
+            rows.append({"assumption": label, **best[[*KEYS, "usd_per_hour", "token"]], "ttft": best[time]})
+    columns = ["assumption", *KEYS, "usd_per_hour", "token", "ttft"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def _describe(traffic):
+    blocks = traffic.blocks
+    return {
+        "requests": len(traffic), "prompt_tokens": int(traffic.prompts.sum()), "block_size": blocks.block_size,
+        "distinct_blocks": blocks.n_distinct, "requests_per_s": traffic.rate_per_s(np.ones(len(traffic))),
+        "prompt_tokens_per_s": traffic.rate_per_s(traffic.prompts), "running_tokens": traffic.count_running(),
+    }  # fmt: skip
+
+
+def _note(traffic, setup, table, best):
+    """Return what a reader should know before the numbers."""
+    notes, size = [], traffic.blocks.block_size
+    pool = setup.pool(find_block_size(traffic))
+    if traffic.trace is None:
+        notes.append("the data list block ids: hits are those of LRU over these blocks, not of an engine's replay")
+    never = int(table["never_fit"].max())
+    if never:
+        notes.append(f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool, and hit nothing")
+    small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]
+    notes += [
+        f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB): a tier that gets each "
+        "block when it is computed adds nothing then" for gib in small
+    ]  # fmt: skip
+    running = traffic.count_running()
+    most = pool.tokens * int(table["replicas"].max() if best is None else best["replicas"])
+    if running and running > most / 2:
+        notes.append(
+            f"running requests hold {running:,.0f} tokens on average, {100 * running / most:.0f} % of the pools: less "
+            "is left for prefixes than the replay of one request at a time assumes"
+        )
+    busiest = table.groupby("replicas")["busiest_load"].min()
+    notes += [
+        f"{count(n, 'replica')} cannot serve this traffic: the busiest gets {load:.2f} seconds of work per second, and "
+        "its queue grows without bound: no time is given" for n, load in busiest.items() if load >= 1
+    ]  # fmt: skip
+    return notes

@@ -1,0 +1,52 @@
+"""Plans as JSON values, as a table to read, and as a sentence to paste."""
+
+from dataclasses import asdict
+
+import pandas as pd
+
+from kvprefix.plan.choose import gain_throughput
+from kvprefix.plan.setup import list_assumptions
+
+NO_DRAM = "none"
+_COLUMNS = {
+    "replicas": "replicas", "router": "router", "dram_gib": "DRAM (GiB per replica)", "token": "token hit rate",
+    "low": "95 % low", "high": "95 % high", "routing_loss": "lost to routing", "imbalance_computed": "imbalance",
+    "computed_per_s": "computed tokens per s", "busiest_load": "load of the busiest", "ttft_p50": "TTFT p50 (s)",
+    "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "usd_per_hour": "$ per hour",
+}  # fmt: skip
+
+
+def describe_plans(plans):
+    """Return Plans as JSON values: what `plan.json` holds. What does not exist is None."""
+    setup, best, pool = plans.setup, plans.best, plans.pool
+    return {
+        "kv_model": setup.kv_model, "gpu": setup.gpu, "gpus_per_replica": setup.gpus_per_replica,
+        "slo_ttft": setup.slo_ttft, "slo_percentile": setup.slo_percentile, "traffic": plans.traffic,
+        "pool": {
+            "num_gpu_blocks": pool.blocks, "block_size": pool.block_size, "groups": pool.groups, "tokens": pool.tokens,
+            "gib": pool.gib, "weights_gib": pool.weights_bytes * pool.gpus / 2**30,
+        },
+        "plans": list_rows(plans.table), "best": None if best is None else list_rows(best.to_frame().T)[0],
+        "throughput_gain": None if best is None else gain_throughput(best, setup),
+        "next_gpu": plans.next_gpu, "next_dram": plans.next_dram, "dram": list_rows(plans.dram),
+        "break_even": list_rows(plans.break_even), "varied": list_rows(plans.varied),
+        "card": asdict(setup.card), "assumptions": [one._asdict() for one in list_assumptions(setup)],
+        "notes": plans.notes,
+    }  # fmt: skip
+
+
+def list_rows(frame):
+    """Return the rows of a frame as JSON values; NaN is None."""
+    return [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value):
+    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+
+
+def tabulate_plans(table):
+    """Return plans as a reader sees them: a row per plan; one replica behind any router is one row."""
+    once = table[~((table["replicas"] == 1) & table.duplicated(["replicas", "dram_gib"]))]
+    shown = once[list(_COLUMNS)].rename(columns=_COLUMNS)
+    alone = (once["replicas"] == 1).to_numpy()
+    return shown.assign(router=shown["router"].where(~alone, "any")).reset_index(drop=True)
