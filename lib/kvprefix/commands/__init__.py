@@ -4,6 +4,6 @@ Nothing is measured or drawn here. A module's name is its command's; `NAMES` say
 """
 
 NAMES = (
-    "inspect", "run", "provenance", "misses", "explain", "lint", "compare", "curve", "route", "tiers", "memory",
+    "inspect", "run", "provenance", "misses", "explain", "lint", "compare", "curve", "plan", "route", "tiers", "memory",
     "replay", "check", "convert", "prepare", "notebooks", "paper", "fetch", "verify",
 )  # fmt: skip

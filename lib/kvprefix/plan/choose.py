@@ -45,12 +45,15 @@ def find_idlest(table):
 
 
 def compare_plans(before, after, setup):
-    """Return what a step from one plan to another brings, a dict of floats.
+    """Return what a step from one plan to another brings.
 
-    `replicas`, `router` and `dram_gib` of the plan after it, `points` (of token hit rate), `gpu_s_saved` (GPU-seconds of
-    prefill and loading per hour), `usd_saved` (their price per hour), `usd_cost` (what the step costs per hour), `pays`
-    (whether the former exceeds the latter), `ttft` (change of the aim's percentile in seconds, None if a queue grows)
-    and `computed_share` (of the computed tokens saved). What does not exist is None.
+    Returns
+    -------
+    dict
+        `replicas`, `router` and `dram_gib` of the plan after it; `points` (of token hit rate); `gpu_s_saved`
+        (GPU-seconds of prefill and loading per hour), `usd_saved` (their price), `usd_cost` (what the step costs per
+        hour) and `pays` (whether that is less); `ttft`, the change of the aim's percentile in seconds;
+        `computed_share`, the share of the computed tokens that is saved. What does not exist is None.
     """
     saved, cost = before["gpu_s_per_hour"] - after["gpu_s_per_hour"], after["usd_per_hour"] - before["usd_per_hour"]
     price, time, computed = setup.card.usd_per_hour, f"ttft_p{setup.slo_percentile}", before["computed_per_s"]

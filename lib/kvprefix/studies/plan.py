@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.cache.cluster.routers import find_router
-from kvprefix.files.paths import InputError
+from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import count
+from kvprefix.formats.lookup import recognise
 from kvprefix.models.pool import Pool
 from kvprefix.plan.choose import (
     KEYS,
@@ -27,8 +28,8 @@ from kvprefix.plan.setup import Setup
 from kvprefix.plan.traffic import Traffic
 from kvprefix.studies.cluster import NO_SESSIONS, list_accesses, read_service
 from kvprefix.studies.draws import FIRST_DRAWS, list_rounds
-from kvprefix.studies.experiment import SessionExperiment
-from kvprefix.studies.explain import Explained
+from kvprefix.studies.experiment import SessionExperiment, load_study
+from kvprefix.studies.explain import TRACES, Explained, open_data
 from kvprefix.studies.table import draw_stretches, draw_trace, find_tree, measure_table
 
 PLAN_VERSION = 1  # raise when the meaning of the table changes
@@ -61,6 +62,10 @@ class Plans:
     varied : pandas.DataFrame
         `assumption`, and what would be chosen then: `replicas`, `router`, `dram_gib`, `usd_per_hour`, `token` and
         `ttft`, NaN if nothing would do.
+    without_dram : float
+        The token hit rate on the draw of `dram` without any.
+    is_engine : bool
+        Whether hits are those of vLLM's replay; else, of block ids, those of LRU.
     setup : Setup
     pool : Pool
         Of one replica.
@@ -77,6 +82,8 @@ class Plans:
     dram: pd.DataFrame
     break_even: pd.DataFrame
     varied: pd.DataFrame
+    without_dram: float
+    is_engine: bool
     setup: Setup
     pool: Pool
     traffic: dict
@@ -123,6 +130,13 @@ def _speed_up(source, rate):
         return {}
     is_logged = isinstance(source, SessionExperiment) or parameters.make("arrivals").of_requests
     return {"speed": parameters.speed * rate} if is_logged else {"arrival_rate": parameters.arrival_rate * rate}
+
+
+def open_source(parameters):
+    """Return what DATA names, as `make_plans` takes it: chats and blocks can be drawn again, a trace of ids cannot."""
+    path = resolve_input(parameters.data)
+    found = None if parameters.data == "bundled" else recognise(path)
+    return open_data(parameters) if found is not None and found.name in TRACES else load_study(parameters)
 
 
 def study_plan(source, setup, replicas=None, routers=None, tiers=None, *, draws=FIRST_DRAWS, rate=1.0):
@@ -199,6 +213,7 @@ def make_plans(source, setup):
         table=table, best=best, base=base, next_gpu=compare_plans(base, next_gpu, setup),
         next_dram=compare_plans(base, next_dram, setup), dram=value_dram(rows, setup),
         break_even=find_break_even(setup), varied=_vary(source, setup, [router]), setup=setup,
+        without_dram=float(rows["token"].iloc[0]), is_engine=traffic.trace is not None,
         pool=setup.pool(find_block_size(traffic)), traffic=_describe(traffic),
         notes=[*notes, *_note(traffic, setup, table, best)],
     )  # fmt: skip
