@@ -26,6 +26,7 @@ from kvprefix.files.paths import (
     write_bytes,
 )
 from kvprefix.files.sealed import expect_unchanged, seal_key, stamp_file
+from kvprefix.plan.setup import read_setup
 from kvprefix.report.kernels import start_preloading
 from kvprefix.report.parameters import list_assigned, write_parameters
 from kvprefix.report.section_files import LEFT_OUT, begin_section, mark_failed, write_section
@@ -195,11 +196,23 @@ def execute_notebook(source, target, parameters, output_dir, *, in_turn=True, ma
 def find_misfit(source, parameters):
     """Return why a notebook has nothing to say of the data, in words; None if it has.
 
-    What it needs stands in its metadata, as `needs` of `kvprefix`: `tokens` or `sessions`; most need neither.
+    What it needs stands in its metadata, as `needs` of `kvprefix`: `tokens`, `sessions`, or `pool`, a card that holds
+    the model; most need none.
     """
     needs = _read_notebook(source).metadata.get("kvprefix", {}).get("needs")
+    if needs == "pool":
+        return _find_lack(parameters)
     holds = {"tokens": lambda: find_kind(parameters) == "tokens", "sessions": lambda: holds_sessions(parameters)}
     return None if needs is None or holds[needs]() else REASONS[needs]
+
+
+def _find_lack(parameters):
+    """Return why there is no pool of blocks, None if there is one."""
+    try:
+        read_setup(parameters).pool()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _leave_out(source, target, output_dir, reason, made_of):

@@ -16,4 +16,5 @@ WRITES = {
     "45-templates": ["templates.json"],
     "55-misses": ["misses.json", "misses_requests.csv"],
     "65-advice": ["lint.json", "lint_requests.csv"],
+    "80-capacity-plan": ["plan.json"],
 }

@@ -36,8 +36,8 @@ PLAN_VERSION = 1  # raise when the meaning of the table changes
 DRAM_POINTS = 8  # sizes of DRAM at which its value is measured
 VARIED = {  # what is varied, by how much: a change of the parameters, or of the setup
     "half the traffic": {"rate": 0.5}, "twice the traffic": {"rate": 2.0},
-    "a prefill reaches 30 % of the FLOPS": {"mfu": 0.3}, "a prefill reaches 70 % of the FLOPS": {"mfu": 0.7},
-    "half of the pool is free for prefixes": {"pool_share": 0.5},
+    "prefill at 30 % of the FLOPS": {"mfu": 0.3}, "prefill at 70 % of the FLOPS": {"mfu": 0.7},
+    "half of the pool": {"pool_share": 0.5},
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Plans:
     Attributes
     ----------
     table : pandas.DataFrame
-        Of `choose.average_draws`, with `seeds`.
+        Of `choose.average_draws`.
     best : pandas.Series or None
         Of `choose.choose_plan`.
     base : pandas.Series
@@ -64,6 +64,8 @@ class Plans:
         `ttft`, NaN if nothing would do.
     without_dram : float
         The token hit rate on the draw of `dram` without any.
+    seeds : list of int
+        Of the draws of `table`.
     is_engine : bool
         Whether hits are those of vLLM's replay; else, of block ids, those of LRU.
     setup : Setup
@@ -83,6 +85,7 @@ class Plans:
     break_even: pd.DataFrame
     varied: pd.DataFrame
     without_dram: float
+    seeds: list
     is_engine: bool
     setup: Setup
     pool: Pool
@@ -200,7 +203,7 @@ def make_plans(source, setup):
     traffic = open_traffic(source)
     setup, notes = _leave_out(setup, traffic)
     frame = study_plan(source, setup)
-    table = average_draws(frame).assign(seeds=frame["seed"].nunique())
+    table = average_draws(frame)
     best = choose_plan(table, setup)
     base = find_idlest(table[table["replicas"] == table["replicas"].max()]) if best is None else best
     replicas, own, gib = int(base["replicas"]), [str(base["router"])], float(base["dram_gib"])
@@ -214,6 +217,7 @@ def make_plans(source, setup):
         next_dram=compare_plans(base, next_dram, setup), dram=value_dram(rows, setup),
         break_even=find_break_even(setup), varied=_vary(source, setup, [router]), setup=setup,
         without_dram=float(rows["token"].iloc[0]), is_engine=traffic.trace is not None,
+        seeds=frame["seed"].unique().tolist(),
         pool=setup.pool(find_block_size(traffic)), traffic=_describe(traffic),
         notes=[*notes, *_note(traffic, setup, table, best)],
     )  # fmt: skip

@@ -17,7 +17,8 @@ _COLUMNS = {
 _SHARE, _TIME = "{:.1%}", "{:.3f}"
 FORMATS = {
     "token hit rate": _SHARE, "95 % low": _SHARE, "95 % high": _SHARE, "lost to routing": _SHARE, "imbalance": "{:.2f}",
-    "load of the busiest": "{:.2f}", "TTFT p50 (s)": _TIME, "p90 (s)": _TIME, "p99 (s)": _TIME, "$ per hour": "{:,.2f}",
+    "load of the busiest": "{:.2f}", "computed tokens per s": "{:,.0f}", "TTFT p50 (s)": _TIME, "p90 (s)": _TIME,
+    "p99 (s)": _TIME, "$ per hour": "{:,.2f}",
 }  # fmt: skip
 
 

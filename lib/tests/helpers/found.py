@@ -63,6 +63,18 @@ FACTS = {
         {"blocks": 5000, "token_hit_rate": 0.075}, {"blocks": 20000, "token_hit_rate": 0.306},
         {"blocks": 340000, "token_hit_rate": 0.840},
     ]}},
+    "80-capacity-plan": {
+        "plan_choice": {
+            "gpu": "H100-80G", "gpus": 2, "slo_ttft": 1.5, "slo_share": 0.99, "slo_percentile": 99, "ttft": 0.353,
+            "is_met": True, "compared": 72, "replicas": 3, "router": "llm-d", "is_any": False, "dram_gib": 256.0,
+            "token": 0.664, "low": 0.656, "high": 0.671, "usd_per_hour": 25.94, "busiest_load": 0.31,
+        },
+        "plan_next": {
+            "gpu": {"points": 7.31, "usd_cost": 8.98, "usd_saved": 0.17, "router": "llm-d"},
+            "dram": {"points": 0.94, "usd_cost": 1.21, "usd_saved": 0.08, "router": "llm-d"},
+            "gib": 100.0, "per_usd": {"gpu": 0.81, "dram": 0.78},
+        },
+    },
 }  # fmt: skip
 
 

@@ -21,9 +21,14 @@ SAID = {
     "advice": ["2 changes ~ 0.6 points", "95 %: 0.5 to 0.7", "Move the time stamp"],
     "templates": ["2.71 times ~ 2,000 conversations ~ saves 0.0 % ~ 73.5 %"],
     "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
+    "plan": [
+        "3 replicas of 2 H100-80G behind llm-d with 256 GiB ~ keep 99.0 % ~ 1.5 s ~ $25.94 per hour ~ cache 66.4 %",
+        "95 %: 65.6 % to 67.1 %", "one more replica ~ +7.31 points, 100 GiB of DRAM more by +0.94",
+    ],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
     "timing": ['2,468 blocks ~ "all turns at once" ~ 59.6 % ~ "causal" ~ 5.4 %', "12,264 ~ 0.1 ~ 57.5 % ~ 20 ~ 11.1 %"],
 }  # fmt: skip
+PLANLESS = {name: one for name, one in FACTS.items() if name != "80-capacity-plan"}
 OF_CHATS = [one for one in FINDINGS if one.name in SAID]  # others are said of agent sessions
 
 
@@ -39,11 +44,14 @@ def show(tmp_path, found, **parameters):
 
 def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
     item = show(tmp_path, FACTS)
-    assert len(item["findings"]) == len(SAID) == len(OF_CHATS) == 8 and len(item["caveats"]) == 3
+    assert len(item["findings"]) == len(SAID) == len(OF_CHATS) == 9 and len(item["caveats"]) == 3
     for one, finding, patterns in zip(item["findings"], OF_CHATS, SAID.values(), strict=True):
         assert missing(one["text"], *patterns) == []
         assert one["notebook"] == finding.notebook and one["figure"] == finding.figure
-    assert sum(one["figure"] is not None for one in item["findings"]) == 8
+    assert sum(one["figure"] is not None for one in item["findings"]) == 9
+    said = "Add a replica (2 H100-80G) behind llm-d: hits go from 66.4 % to 73.7 % for $8.98 per hour, of which $0.17"
+    assert missing(item["next"], said) == []
+    item = show(tmp_path, PLANLESS)
     assert missing(item["next"], "14,393 blocks ~ 41,129 ~ 28.1 to 80.3 GiB", "23.0 % to 41.8 % ~ +18.8 points") == []
 
 
@@ -57,6 +65,10 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         (("70-engine-check", "chain", "overlap", 1, "token_hit_rate"), 0.4, "40.0 %"),
         (("70-engine-check", "chain", "engine"), "SGLang 1", "SGLang 1 ~ 20,000"),
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
+        (("80-capacity-plan", "plan_choice", "token"), 0.5, "cache 50.0 %"),
+        (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99.0 %"),
+        (("80-capacity-plan", "plan_choice", "dram_gib"), 0.0, "behind llm-d keep 99.0 %"),
+        (("80-capacity-plan", "plan_next", "dram", "points"), 2.5, "DRAM more by +2.50"),
         (("50-eviction", "policies", "capacities", 1, "opt"), 0.33, "33.0 % ~ at most 10.0 points"),
         (("50-eviction", "policies", "better"), [better("a_b_", 14393, 1.5)], "7 policies ~ a_b\\_ ~ 1.5"),
         (("60-timing", "clocks", "naive_token_hit_rate"), 0.7, "70.0 %"),
@@ -74,6 +86,8 @@ def test_a_changed_fact_changes_its_sentence(tmp_path, path, to, said):
 def test_a_notebook_that_failed_says_nothing(tmp_path, name):
     item = show(tmp_path, {other: one for other, one in FACTS.items() if other != name})
     assert [one["notebook"] for one in item["findings"]] == [one.notebook for one in OF_CHATS if one.notebook != name]
+    assert item["next"]
+    item = show(tmp_path, {other: one for other, one in PLANLESS.items() if other != name})
     assert bool(item["next"]) == (name != "50-eviction")
     nothing = show(tmp_path, {})
     assert (nothing["findings"], nothing["next"], len(nothing["caveats"])) == ([], "", 3)
@@ -81,13 +95,22 @@ def test_a_notebook_that_failed_says_nothing(tmp_path, name):
 
 def test_the_next_step_is_what_gains_most(tmp_path):
     found = change("50-eviction", "policies", "better", to=[better("LFU", 14393, 20.5), better("TTL", 5037, 30.0)])
-    assert choose_next(found)["step"] == "policy"
+    assert choose_next(found)["step"] == "policy" and choose_next(FACTS)["step"] == "plan"
+    assert choose_next(change("80-capacity-plan", "plan_next", "gpu", "points", to=0.9))["step"] == "memory"
+    cheap = change("80-capacity-plan", "plan_next", "per_usd", "dram", to=0.9)
+    assert choose_next(cheap)["step"] == "memory"  # its 0.94 points are too few
+    cheap["80-capacity-plan"]["plan_next"]["dram"]["points"] = 1.1
+    assert missing(show(tmp_path, cheap)["next"], "Put 100 GiB of DRAM more ~ 66.4 % to 67.5 % for $1.21") == []
+    none = change("80-capacity-plan", "plan_choice", "is_met", to=False)
+    assert missing(show(tmp_path, none)["next"], "up to 3 replicas of 2 H100-80G", "within 1.5 s") == []
     said = show(tmp_path, found)["next"]
     assert missing(said, "eviction policy ~ 14,393 blocks LFU wins +20.5 ~ 41,129 blocks, +18.8") == []
     flat = [{"blocks": blocks, "lru": 0.3, "opt": 0.9} for blocks in (1000, 9000)]
     found = change("50-eviction", "policies", "capacities", to=flat)
+    del found["80-capacity-plan"]
     assert missing(show(tmp_path, found)["next"], "share more ~ 1,000 blocks ~ 0.0 points ~ 0.0 ~ 62.1 %") == []
-    assert choose_next(change("50-eviction", "policies", "capacities", to=flat[:1])) is None
+    found["50-eviction"]["policies"]["capacities"] = flat[:1]
+    assert choose_next(found) is None
 
 
 def test_the_caveats_are_of_this_run(tmp_path):

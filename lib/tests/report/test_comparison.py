@@ -15,8 +15,10 @@ from kvprefix.__main__ import main
 from kvprefix.report.comparison import curves
 from kvprefix.report.comparison.differences import Beside, narrow_table, tabulate
 from kvprefix.report.comparison.findings import compare_findings, pick_findings
+from kvprefix.report.comparison.parts import compare_plans
 from kvprefix.report.comparison.read import Report, read_report
 from kvprefix.report.comparison.write import compare, compare_reports, describe
+from kvprefix.report.facts.answer import PLAN
 from kvprefix.report.rounding import percent
 from kvprefix.report.tables import show_cells
 
@@ -391,3 +393,23 @@ def test_the_same_conversations_are_judged_over_the_draws(first, other, verdict)
         assert (found["low"], found["high"]) == pytest.approx((found["difference"] - half, found["difference"] + half))
     apart = curves._judge_seeds(*sides, False, False)
     assert apart["interval"] == "of both intervals" and apart["verdict"] in ("not separated", "equal")
+
+
+def test_plans_that_all_measured_stand_side_by_side(reports):
+    def plan(replicas, router, token, gib=0.0):
+        ends = {"low": token - 0.01, "high": token + 0.01}
+        return {"replicas": replicas, "router": router, "token": token, "dram_gib": gib, **ends}
+
+    some = [read_report(reports["base"], label) for label in "ab"]
+    grids = (
+        [plan(1, "rr", 0.3), plan(2, "rr", 0.25), plan(2, "rr", 0.4, 256.0), plan(2, "llm-d", 0.5)],
+        [plan(1, "rr", 0.305), plan(2, "llm-d", 0.7), plan(4, "llm-d", 0.8)],
+    )
+    for one, grid in zip(some, grids, strict=True):
+        one.facts[PLAN] = {"plan_grid": {"plans": grid}}
+    first, second = compare_plans(some)
+    assert first.keys == {"replicas": 1, "router": "rr"} and first.against["b"]["verdict"] == "not separated"
+    assert second.keys == {"replicas": 2, "router": "llm-d"} and second.values == {"a": 0.5, "b": 0.7}
+    assert second.against["b"]["verdict"] == "higher" and second.against["b"]["difference"] == pytest.approx(0.2)
+    del some[1].facts[PLAN]
+    assert compare_plans(some) == []

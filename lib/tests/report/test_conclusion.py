@@ -40,6 +40,8 @@ SAID = {
     "difference that is not separated from zero.",
     "70-engine-check": "vLLM 0.32's rules, with generated tokens cached and requests running at once, hit 7.5 % with "
     "5,000 blocks and 84.0 % with 340,000 blocks.",
+    "80-capacity-plan": "The cheapest plan that keeps 99.0 % of the first tokens within 1.5 s is 3 replicas of 2 H100-80G "
+    "with 256 GiB of DRAM each, at $25.94 per hour: 66.4 % of the prompt tokens are cached there.",
 }
 
 
@@ -91,7 +93,8 @@ def test_a_section_that_failed_adds_nothing(name):
         (("60-timing", "clocks", "others"), [], "at any capacity. With 12,264 blocks"),
         (("70-engine-check", "chain", "overlap", 0, "token_hit_rate"), 0.1, "hit 10.0 % with 5,000 blocks and 84.0 % with 340,000 blocks."),
         (("70-engine-check", "chain", "engine"), "SGLang", "not separated from zero. SGLang's rules, with"),
-        (("70-engine-check", "chain", "overlap"), [], "not separated from zero."),
+        (("70-engine-check", "chain", "overlap"), [], "not separated from zero. The cheapest plan"),
+        (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99.0 % of the first tokens within 1.5 s."),
     ],
 )  # fmt: skip
 def test_a_changed_fact_changes_its_sentence(path, to, said):
@@ -101,7 +104,7 @@ def test_a_changed_fact_changes_its_sentence(path, to, said):
 
 def test_one_pool_and_no_bounded_cache_are_said():
     one = change("70-engine-check", "chain", "overlap", to=FACTS["70-engine-check"]["chain"]["overlap"][:1])
-    assert said_of(facts_conclusion, one).endswith("running at once, hit 7.5 % with 5,000 blocks.")
+    assert "running at once, hit 7.5 % with 5,000 blocks. The cheapest" in said_of(facts_conclusion, one)
     only = {"20-prefix-sharing": FACTS["20-prefix-sharing"]}
     assert said_of(facts_conclusion, only).endswith("no bounded one was measured in this report.")
     assert said_of(facts_conclusion, {}) == "These rates are those of an unbounded cache: no bounded one was measured in this report."
@@ -199,5 +202,5 @@ def test_the_best_of_policies_and_the_ends_of_sizes_are_chosen():
     assert [one["separated"] for one in found["timing"]] == [True, False]
     assert [one["blocks"] for one in found["engines"]["pools"]] == [5000, 340000]
     assert facts_conclusion({}) == dict.fromkeys(
-        ["agents", "sharing", "origin", "causes", "advice", "block_sizes", "capacities", "policies", "engines"]
+        ["agents", "sharing", "origin", "causes", "advice", "block_sizes", "capacities", "policies", "plan", "engines"]
     ) | {"timing": [], "bounded": False}

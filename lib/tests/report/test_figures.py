@@ -15,6 +15,8 @@ from kvprefix.cache.curve import lru_curve, measure_distances, rate_unbounded
 from kvprefix.cache.working_set import count_working_set, rank_reuse
 from kvprefix.live import plot as plot_live
 from kvprefix.models.memory import Model, load_model
+from kvprefix.plan.setup import Setup
+from kvprefix.report.facts import plan_tables
 from kvprefix.report.facts.agents import select_widest
 from kvprefix.report.facts.cache import tabulate_policies
 from kvprefix.report.facts.explained import list_strips, pick_request
@@ -25,6 +27,7 @@ from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.plots import engines as plot_engines
 from kvprefix.report.plots import explained as plot_explained
+from kvprefix.report.plots import plan as plot_plan
 from kvprefix.report.plots import results as plot_results
 from kvprefix.report.plots import sharing as plot_sharing
 from kvprefix.report.plots import templates as plot_templates
@@ -51,6 +54,7 @@ from kvprefix.studies.explain import explain_misses
 from kvprefix.studies.explain_draws import choose_capacities, draw_explained, study_causes
 from kvprefix.studies.explain_tables import tabulate_turns
 from kvprefix.studies.normalise import normalise_curves
+from kvprefix.studies.plan import make_plans
 from kvprefix.studies.sharing import analyse
 from kvprefix.studies.sweep import sweep
 from kvprefix.studies.templates import study_templates
@@ -90,6 +94,7 @@ def drawn(bundled_workload):
     policies = study.study_policies(experiment, agents.choose_capacities(sessions.accesses.n_distinct))
     data = draw_explained(workload)
     causes, (missed,) = study_causes(workload, choose_capacities(data, 5)), explain_misses(data, [2_000])
+    plans = make_plans(workload, Setup(replicas=(1, 2), routers=("rr", "cache-aware-load"), dram=(256,)))
     marks = [("knee", 900.0), ("A card of 24 GB", 1000), ("Another card of 80 GB", 1020), ("out of sight", 1e12)]
     return {
         plot_agents.draw_sessions: (agents.tabulate_growth(sessions), agents.list_pauses(sessions)),
@@ -120,6 +125,7 @@ def drawn(bundled_workload):
         plot_workload.draw_arrivals: (traces,), plot_workload.draw_turn_gaps: (requests,),
         plot_explained.draw_areas: (causes,), plot_explained.draw_turns: (tabulate_turns(missed),),
         plot_explained.draw_strips: (list_strips(missed, pick_request(missed)), 16),
+        **{getattr(plot_plan, f"draw_{name}"): arguments for name, arguments in draw_of(plans).items()},
         plot_advice.draw_fixes: (pd.DataFrame({
             "fix": [1, 2], "kind": ["time", "order of tools"], "before": [0.012, 0.943], "won": [0.931, 0.021],
         }),),
@@ -127,6 +133,17 @@ def drawn(bundled_workload):
         plot_results.draw_sharing: (sharing,), plot_results.draw_curve: (lru_curve(accesses),),
         plot_results.draw_sweep: (sweep(accesses, ["lru", "opt", "slru"], [100, 1000]),),
         plot_results.draw_comparison: (compare(sharing, sharing),),
+    }  # fmt: skip
+
+
+def draw_of(plans):
+    """Return the arguments of each figure of a plan."""
+    setup, table = plans.setup, plans.table
+    return {
+        "pools": (plan_tables.list_pools(plans),), "plans": (table, setup),
+        "routers": (table[table["dram_gib"] == 0], 99),
+        "steps": (plan_tables.list_steps(plans),), "dram": (plans.dram, plans.pool.gib, setup.dram_price),
+        "break_even": (plans.break_even, setup.load_gib_per_s), "varied": (plans.varied, setup),
     }  # fmt: skip
 
 

@@ -28,7 +28,8 @@ RATES = {  # by their path in the statistics: the label, and whether it is a sha
 }
 _KEYS = (
     "mode", "requests", "prompt_tokens.total", "dataset.name", "dataset.conversations", "blocks.accesses",
-    "blocks.distinct", "intervals", *RATES, *(f"parameters.{name}" for name in TABLE), "parameters.data_sha256",
+    "blocks.distinct", "intervals", *RATES, *(f"parameters.{name}" for name, one in TABLE.items() if one.of != "plan"),
+    "parameters.data_sha256",
     "parameters.tokenizer_sha256", "parameters.versions",
 )  # fmt: skip
 _REQUESTS = {
@@ -234,6 +235,7 @@ def _read_facts(folder, parameters):
         record = read_json(path, f"make report NAME={folder.name} again")
         if not isinstance(record, dict) or not {"parameters", "facts"} <= record.keys():
             raise InputError(f"{path}: holds no facts; make report NAME={folder.name} again")
-        if all(parameters.get(name) == value for name, value in record["parameters"].items()):
+        own = {name: value for name, value in record["parameters"].items() if name not in TABLE or not TABLE[name].of}
+        if all(parameters.get(name) == value for name, value in own.items()):
             found[path.stem] = record["facts"]
     return found

@@ -12,6 +12,7 @@ from kvprefix.report.comparison.differences import format_columns, narrow_table,
 from kvprefix.report.comparison.findings import pick_findings
 from kvprefix.report.comparison.parameters import list_parameters, show_parameter
 from kvprefix.report.comparison.parts import SORTS
+from kvprefix.report.facts.answer import PLAN
 from kvprefix.report.facts.comparison import (
     facts_at_equal_memory,
     facts_findings,
@@ -44,6 +45,7 @@ class Compared(NamedTuple):
     policy_measures: list
     engines: Study | None
     engine_measures: list
+    plans: list
     findings: dict
     facts: dict
 
@@ -51,7 +53,7 @@ class Compared(NamedTuple):
 def add_sections(all_, folder):
     """Record all sections in a folder."""
     for add in (_add_summary, _add_parameters, _add_rates, _add_parts, _add_distributions, _add_cache, _add_engines,
-                _add_findings, _add_paper):  # fmt: skip
+                _add_plans, _add_findings, _add_paper):  # fmt: skip
         add(all_, Path(folder))
 
 
@@ -225,6 +227,19 @@ def _add_engines(all_, folder):
     else:
         what = "Token hit rate of engines with pools of equal memory, generated tokens cached"
         _show_measures(section, "engines", what, all_.engine_measures)
+
+
+def _add_plans(all_, folder):
+    section = Section("80-plans", "Plans", folder)
+    if not all_.plans:
+        section.leave_out(f"Plans: {_lacking(all_.reports, PLAN)}, or no plan is in all.")
+        return
+    caption = (
+        "Token hit rate of plans without DRAM, each report with its own cards and model: vLLM's replay, replies "
+        "cached; differences from the first report in points, with 95 % intervals made of both reports' own."
+    )
+    section.show_table("plans", caption, tabulate(all_.plans), format_columns(all_.plans, percent),
+                       narrow_table(all_.plans, percent))  # fmt: skip
 
 
 def _add_findings(all_, folder):

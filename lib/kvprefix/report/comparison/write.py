@@ -18,7 +18,7 @@ from kvprefix.report.comparison.folders import (
     replace_folder,
 )
 from kvprefix.report.comparison.parameters import list_parameters, list_things
-from kvprefix.report.comparison.parts import compare_parts
+from kvprefix.report.comparison.parts import compare_parts, compare_plans
 from kvprefix.report.comparison.rates import compare_common, compare_rates
 from kvprefix.report.comparison.read import read_report
 from kvprefix.report.comparison.sections import Compared, add_sections
@@ -79,11 +79,11 @@ def compare(reports):
     for study, label in ((policies, label_policy), (engines, _label_engine)):
         memories = curves.list_comparable(study, curves.list_common_names(study)) if study else []
         bounded.append(curves.compare_at(study, memories, same, label) if study else [])
-    findings, parts = compare_findings(reports), compare_parts(reports)
-    facts = facts_compared(reports, measures, [*parts, *(one for some in bounded for one in some)], findings)
+    findings, parts, plans = compare_findings(reports), compare_parts(reports), compare_plans(reports)
+    facts = facts_compared(reports, measures, [*parts, *plans, *(one for some in bounded for one in some)], findings)
     return Compared(
         reports, measures, pairs, compare_common(reports, pairs), lru, bounded[0], parts, policies, bounded[1], engines,
-        bounded[2], findings, {"compared": facts},
+        bounded[2], plans, findings, {"compared": facts},
     )  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def describe(all_):
         "parts": [one.as_dict() for one in all_.parts],
         "policies": [one.as_dict() for one in all_.policy_measures],
         "engines": [one.as_dict() for one in all_.engine_measures],
+        "plans": [one.as_dict() for one in all_.plans],
         "findings": all_.findings,
     })  # fmt: skip
 

@@ -16,7 +16,7 @@ from kvprefix.report.section_files import SHARING
 WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
 AGENTS, ORIGINS, CAUSES, TEMPLATES = "15-agents", "25-provenance", "55-misses", "45-templates"
-ADVICE = "65-advice"
+ADVICE, PLAN = "65-advice", "80-capacity-plan"
 FEWEST = 30  # requests after pauses of which page one tells
 
 
@@ -120,6 +120,12 @@ def choose_templates(found):
     return one if one.get("strip") and one["strip"]["low"] > 1 else None
 
 
+def choose_plan(found):
+    """Return the plan that is chosen, and what the next steps bring."""
+    one, steps = found[PLAN].get("plan_choice"), found[PLAN].get("plan_next")
+    return {**one, "next": steps} if one and steps else None
+
+
 def choose_curve(found):
     """Return what LRU needs for half and for most of the unbounded rate; of agent sessions, which have no replies."""
     one = found[LRU_CURVE].get("lru", {})
@@ -158,6 +164,7 @@ FINDINGS = (
     Finding(name="advice", notebook=ADVICE, choose=choose_advice, figure="65-fixes"),
     Finding(name="templates", notebook=TEMPLATES, choose=choose_templates, figure="45-computed"),
     Finding(name="memory", notebook=ENGINES, choose=choose_memory, figure="40-lru-curve"),
+    Finding(name="plan", notebook=PLAN, choose=choose_plan, figure="80-plans"),
     Finding(name="curve", notebook=LRU_CURVE, choose=choose_curve, figure="40-lru-curve"),
     Finding(name="policy", notebook=EVICTION, choose=choose_policy, figure="50-policies"),
     Finding(name="agent_policies", notebook=AGENTS, choose=choose_agent_policies, figure="15-policies"),
@@ -182,12 +189,16 @@ def facts_answer(found, parameters):
 def choose_next(found):
     """Return the change that gains most: of the prompts' texts, of the policy, or the next capacity.
 
-    The last two are near the memory at hand. None if nothing of the three is known. `step` is ``"advice"``,
-    ``"memory"``, ``"policy"``, or ``"prompts"`` if none gains WORTH points: then only prompts that share more would.
+    The last two are near the memory at hand. The planner's next step stands for the next capacity if there is a plan:
+    the one with more hits per dollar. None if nothing is known. `step` is ``"advice"``, ``"cards"`` (no plan keeps the
+    aim), ``"plan"``, ``"memory"``, ``"policy"``, or ``"prompts"`` if none gains WORTH points: then only prompts that
+    share more would.
     """
     advice = found.get(ADVICE, {}).get("advice")
     if advice and advice["points"] >= WORTH:  # it gains in a cache of any size
         return {"step": "advice", **advice}
+    if step := _choose_step(found):
+        return step
     capacities = found.get(EVICTION, {}).get("policies", {}).get("capacities", [])
     if len(capacities) < 2:
         return None
@@ -203,6 +214,23 @@ def choose_next(found):
         "larger": larger | _size(found, larger["blocks"]), "gains": gains, "best": best,
         "unbounded": (found.get(SHARING, {}).get("sharing") or {}).get("token_hit_rate"),
     }  # fmt: skip
+
+
+def _choose_step(found):
+    """Return the planner's next step if the aim is not kept, or if it gains WORTH points and more than a policy."""
+    plan, steps = (found.get(PLAN, {}).get(name) for name in ("plan_choice", "plan_next"))
+    if not plan or not steps:
+        return None
+    if not plan["is_met"]:
+        return {"step": "cards", **plan}
+    best, headroom = 0.0, found.get(EVICTION, {}).get("policies", {}).get("capacities") and _find_headroom(found)
+    if headroom:
+        best = (_find_best(found, headroom["blocks"]) or {"points": 0.0})["points"]
+    per_usd = steps["per_usd"] or {name: steps[name]["points"] for name in ("gpu", "dram")}
+    name = max(per_usd, key=per_usd.get)
+    if steps[name]["points"] < max(WORTH, best):
+        return None
+    return {"step": "plan", "name": name, "before": plan, "gib": steps["gib"], "after": steps[name]}
 
 
 def _find_pool(found):

@@ -29,9 +29,10 @@ def facts_conclusion(found):
         "capacities": _conclude_capacities(_find(found, "40-cache-size", "lru")),
         "policies": _conclude_policies(_find(found, "50-eviction", "policies")),
         "timing": _conclude_timing(_find(found, "60-timing", "clocks"), _find(found, "60-timing", "rates")),
+        "plan": _find(found, "80-capacity-plan", "plan_choice"),
         "engines": _conclude_engines(_find(found, ENGINES, "chain")),
     }
-    bounded = any(parts[name] for name in ("capacities", "causes", "policies", "timing", "engines"))
+    bounded = any(parts[name] for name in ("capacities", "causes", "plan", "policies", "timing", "engines"))
     return parts | {"bounded": bounded}
 
 

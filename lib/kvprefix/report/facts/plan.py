@@ -1,13 +1,12 @@
-"""Facts of a plan: the pool, the choice, the routers, the next step, what DRAM is worth, and what was assumed."""
+"""Facts of a plan: the pool, the choice, the routers, the next step, what DRAM is worth, and other assumptions."""
 
 import pandas as pd
 
 from kvprefix.plan.choose import MORE_DRAM, gain_throughput
-from kvprefix.plan.setup import list_assumptions
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.words import say
 
-SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_varied")
+SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_loading", "plan_varied")
 _CELL = (
     "replicas", "router", "dram_gib", "token", "low", "high", "computed_per_s", "ttft_p50", "ttft_p90", "ttft_p99",
     "busiest_load", "imbalance_computed", "max_share_requests", "routing_loss", "captured", "usd_per_hour",
@@ -21,8 +20,14 @@ def say_plans(plans):
 
 def list_facts(plans):
     """Return the facts of each of SENTENCES, by the name of its template."""
-    made = (facts_pool, facts_choice, facts_routers, facts_next, facts_dram, facts_varied)
+    made = (facts_pool, facts_choice, facts_routers, facts_next, facts_dram, facts_loading, facts_varied)
     return dict(zip(SENTENCES, (one(plans) for one in made), strict=True))
+
+
+@gives_facts
+def facts_grid(plans):
+    """Return all plans, for comparisons."""
+    return {"plans": [_tell(row) for _, row in plans.table.iterrows()]}
 
 
 @gives_facts
@@ -47,7 +52,7 @@ def facts_choice(plans):
         "slo_ttft": setup.slo_ttft, "slo_share": setup.slo_percentile / 100, "slo_percentile": setup.slo_percentile,
         "ttft": base[f"ttft_p{setup.slo_percentile}"], "is_met": plans.best is not None,
         "is_engine": plans.is_engine, "compared": len(table), **_tell(base),
-        "requests_per_s": plans.traffic["requests_per_s"], "seeds": int(table["seeds"].iloc[0]),
+        "requests_per_s": plans.traffic["requests_per_s"], "seeds": len(plans.seeds),
         "prefill_share": setup.prefill_share, "throughput_gain": gain_throughput(base, setup),
         "most_dram": max(setup.tiers),
     }  # fmt: skip
@@ -88,15 +93,23 @@ def facts_next(plans):
 def facts_dram(plans):
     """Return from which size on DRAM helps, up to which it pays, and when loading is faster than computing."""
     rows, setup = plans.dram, plans.setup
-    none = plans.table.iloc[0]["hbm_token"] if rows.empty else plans.without_dram
+    none = plans.without_dram
     helps = rows[rows["token"] - none >= 0.001]
-    pays, slow = rows[rows["pays"]], plans.break_even[~plans.break_even["pays"]]
+    pays = rows[rows["pays"]]
     return {
         "pool_gib": plans.pool.gib, "gpus": plans.pool.gpus, "price": setup.dram_price,
         "without": none, "helps": helps["dram_gib"].min() if len(helps) else None,
         "pays_to": pays["dram_gib"].max() if len(pays) else None,
         "most": None if rows["usd_per_gib_hour"].isna().all() else rows["usd_per_gib_hour"].max(),
         "largest": _tell_size(rows.iloc[-1]) if len(rows) else None,
+    }  # fmt: skip
+
+
+@gives_facts
+def facts_loading(plans):
+    """Return from which bandwidth on loading a prefix is faster than computing it."""
+    slow, setup = plans.break_even[~plans.break_even["pays"]], plans.setup
+    return {
         "bandwidth": setup.load_gib_per_s * setup.gpus_per_replica,
         "loads": [{"tokens": one.tokens, "gib_per_s": one.gib_per_s} for one in plans.break_even.itertuples()
                   if one.tokens in (1024, 131072)],
@@ -119,16 +132,6 @@ def facts_varied(plans):
         "slo_percentile": plans.setup.slo_percentile, "gpu": plans.setup.card.name,
         "gpus": plans.setup.gpus_per_replica,
     }  # fmt: skip
-
-
-def tabulate_assumptions(plans):
-    """Return the assumptions as a table: what, value, source, and the option that changes it."""
-    found = list_assumptions(plans.setup)
-    return pd.DataFrame({
-        "assumption": [one.label for one in found], "value": [one.value for one in found],
-        "source": [one.source for one in found],
-        "option": [f"--{one.name.replace('_', '-')}" for one in found],
-    })  # fmt: skip
 
 
 def _tell(row):

@@ -42,6 +42,11 @@ def gain(value):
     return number(value, ".1f")
 
 
+def dollars(value):
+    """Return a price."""
+    return number(value, ",.2f", " $")
+
+
 def ratio(value):
     """Return how many times something is another."""
     return number(value, ".2f")
@@ -54,6 +59,7 @@ def as_it_is(value):
 
 _SHARING, _SIZES, _MEMORY = "20-prefix-sharing", "30-block-size", "40-cache-size"
 _ORIGINS, _CAUSES, _TEMPLATES, _ADVICE = "25-provenance", "55-misses", "45-templates", "65-advice"
+_PLAN = "80-capacity-plan"
 _EVICTION, _TIMING, _ENGINES = "50-eviction", "60-timing", "70-engine-check"
 HEADLINES = (
     Headline("Conversations", _SHARING, "sharing.conversations", whole, "conversations"),
@@ -107,6 +113,13 @@ HEADLINES = (
     Headline("SmallPoolRate", _ENGINES, "chain.overlap[0].token_hit_rate", percent, "the engine's rate there"),
     Headline("LargePool", _ENGINES, "chain.pools[-1].blocks", whole, "largest pool, blocks"),
     Headline("LargePoolRate", _ENGINES, "chain.overlap[-1].token_hit_rate", percent, "the engine's rate there"),
+    Headline("PlanCard", _PLAN, "plan_choice.gpu", as_it_is, "the card of the plan"),
+    Headline("PlanBlocks", _PLAN, "plan_pool.blocks", whole, "blocks that a replica's cards leave"),
+    Headline("PlanReplicas", _PLAN, "plan_choice.replicas", whole, "replicas of the plan that is chosen"),
+    Headline("PlanHit", _PLAN, "plan_choice.token", percent, "token hit rate of it, by the engine's replay"),
+    Headline("PlanCost", _PLAN, "plan_choice.usd_per_hour", dollars, "its price per hour"),
+    Headline("PlanNextCard", _PLAN, "plan_next.gpu.points", gain, "points that one replica more brings"),
+    Headline("PlanNextDRAM", _PLAN, "plan_next.dram.points", gain, "points that 100 GiB of DRAM more bring"),
 )
 
 
