@@ -70,8 +70,8 @@ FACTS = {
             "token": 0.664, "low": 0.656, "high": 0.671, "usd_per_hour": 25.94, "busiest_load": 0.31,
         },
         "plan_next": {
-            "gpu": {"points": 7.31, "usd_cost": 8.98, "usd_saved": 0.17, "router": "llm-d"},
-            "dram": {"points": 0.94, "usd_cost": 1.21, "usd_saved": 0.08, "router": "llm-d"},
+            "gpu": {"points": 7.31, "usd_cost": 8.98, "usd_saved": 9.17, "router": "llm-d", "pays": True},
+            "dram": {"points": 0.94, "usd_cost": 1.21, "usd_saved": 0.08, "router": "llm-d", "pays": False},
             "gib": 100.0, "per_usd": {"gpu": 0.81, "dram": 0.78},
         },
     },

@@ -22,7 +22,7 @@ SAID = {
     "templates": ["2.71 times ~ 2,000 conversations ~ saves 0.0 % ~ 73.5 %"],
     "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
     "plan": [
-        "3 replicas of 2 H100-80G behind llm-d with 256 GiB ~ keep 99.0 % ~ 1.5 s ~ $25.94 per hour ~ cache 66.4 %",
+        "3 replicas of 2 H100-80G behind llm-d with 256 GiB ~ keep 99 % ~ 1.5 s ~ $25.94 per hour ~ cache 66.4 %",
         "95 %: 65.6 % to 67.1 %", "one more replica ~ +7.31 points, 100 GiB of DRAM more by +0.94",
     ],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
@@ -49,7 +49,7 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         assert missing(one["text"], *patterns) == []
         assert one["notebook"] == finding.notebook and one["figure"] == finding.figure
     assert sum(one["figure"] is not None for one in item["findings"]) == 9
-    said = "Add a replica (2 H100-80G) behind llm-d: hits go from 66.4 % to 73.7 % for $8.98 per hour, of which $0.17"
+    said = "Add a replica (2 H100-80G) behind llm-d: hits go from 66.4 % to 73.7 % for $8.98 per hour, of which $9.17"
     assert missing(item["next"], said) == []
     item = show(tmp_path, PLANLESS)
     assert missing(item["next"], "14,393 blocks ~ 41,129 ~ 28.1 to 80.3 GiB", "23.0 % to 41.8 % ~ +18.8 points") == []
@@ -66,8 +66,8 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         (("70-engine-check", "chain", "engine"), "SGLang 1", "SGLang 1 ~ 20,000"),
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
         (("80-capacity-plan", "plan_choice", "token"), 0.5, "cache 50.0 %"),
-        (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99.0 %"),
-        (("80-capacity-plan", "plan_choice", "dram_gib"), 0.0, "behind llm-d keep 99.0 %"),
+        (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99 %"),
+        (("80-capacity-plan", "plan_choice", "dram_gib"), 0.0, "behind llm-d keep 99 %"),
         (("80-capacity-plan", "plan_next", "dram", "points"), 2.5, "DRAM more by +2.50"),
         (("50-eviction", "policies", "capacities", 1, "opt"), 0.33, "33.0 % ~ at most 10.0 points"),
         (("50-eviction", "policies", "better"), [better("a_b_", 14393, 1.5)], "7 policies ~ a_b\\_ ~ 1.5"),
@@ -101,6 +101,9 @@ def test_the_next_step_is_what_gains_most(tmp_path):
     assert choose_next(cheap)["step"] == "memory"  # its 0.94 points are too few
     cheap["80-capacity-plan"]["plan_next"]["dram"]["points"] = 1.1
     assert missing(show(tmp_path, cheap)["next"], "Put 100 GiB of DRAM more ~ 66.4 % to 67.5 % for $1.21") == []
+    cheap["80-capacity-plan"]["plan_next"]["gpu"]["pays"] = False
+    said = "Buy nothing for this aim", "more hits is 100 GiB of DRAM more ~ 66.4 % to 67.5 % for $1.21"
+    assert missing(show(tmp_path, cheap)["next"], *said) == []
     none = change("80-capacity-plan", "plan_choice", "is_met", to=False)
     assert missing(show(tmp_path, none)["next"], "up to 3 replicas of 2 H100-80G", "within 1.5 s") == []
     said = show(tmp_path, found)["next"]

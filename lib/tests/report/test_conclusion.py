@@ -40,7 +40,7 @@ SAID = {
     "difference that is not separated from zero.",
     "70-engine-check": "vLLM 0.32's rules, with generated tokens cached and requests running at once, hit 7.5 % with "
     "5,000 blocks and 84.0 % with 340,000 blocks.",
-    "80-capacity-plan": "The cheapest plan that keeps 99.0 % of the first tokens within 1.5 s is 3 replicas of 2 H100-80G "
+    "80-capacity-plan": "The cheapest plan that keeps 99 % of the first tokens within 1.5 s is 3 replicas of 2 H100-80G "
     "with 256 GiB of DRAM each, at $25.94 per hour: 66.4 % of the prompt tokens are cached there.",
 }
 
@@ -94,7 +94,7 @@ def test_a_section_that_failed_adds_nothing(name):
         (("70-engine-check", "chain", "overlap", 0, "token_hit_rate"), 0.1, "hit 10.0 % with 5,000 blocks and 84.0 % with 340,000 blocks."),
         (("70-engine-check", "chain", "engine"), "SGLang", "not separated from zero. SGLang's rules, with"),
         (("70-engine-check", "chain", "overlap"), [], "not separated from zero. The cheapest plan"),
-        (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99.0 % of the first tokens within 1.5 s."),
+        (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99 % of the first tokens within 1.5 s."),
     ],
 )  # fmt: skip
 def test_a_changed_fact_changes_its_sentence(path, to, said):

@@ -230,7 +230,8 @@ def _choose_step(found):
     name = max(per_usd, key=per_usd.get)
     if steps[name]["points"] < max(WORTH, best):
         return None
-    return {"step": "plan", "name": name, "before": plan, "gib": steps["gib"], "after": steps[name]}
+    pays = None if steps["per_usd"] is None else any(steps[one]["pays"] for one in ("gpu", "dram"))
+    return {"step": "plan", "name": name, "pays": pays, "before": plan, "gib": steps["gib"], "after": steps[name]}
 
 
 def _find_pool(found):
