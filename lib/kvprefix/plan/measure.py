@@ -43,10 +43,11 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         tokens), `low` and `high` (its 95 % interval over resampled conversations, else NaN), `hbm_token` (of the first
         tier alone); `routing_loss` (the share that another replica's first tier held) and `captured` (the share of what
         any held that was hit); `computed_per_s` (tokens that
-        are computed per second, of all replicas); `gpu_s_per_hour` (GPU-seconds of prefill and loading);
+        are computed per second, of all replicas); `gpu_s_per_hour` (GPU-seconds of prefill and loading); `gpu_load`
+        (the share of the time that all cards are busy with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
         replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts larger
-        than the pool; `usd_per_hour`, NaN without a price.
+        than the pool, which are refused; `usd_per_hour`, NaN without a price.
 
     Notes
     -----
@@ -56,16 +57,16 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
     """
     rows, hits = [], []
     for router in routers:
-        routed, first, parts, never_fit = _serve(traffic, setup, router, replicas)
+        routed, first, parts, refused = _serve(traffic, setup, router, replicas)
         held = count_tokens(traffic.blocks, routed.anywhere, traffic.looked_up)
         own, total = count_tokens(traffic.blocks, routed.hits, traffic.looked_up), max(traffic.prompts.sum(), 1)
         fate = {
-            "routing_loss": float(held.sum() - own.sum()) / total, "never_fit": never_fit,
+            "routing_loss": float(held.sum() - own.sum()) / total, "never_fit": int(refused.sum()),
             "captured": float(own.sum()) / held.sum() if held.any() else np.nan,
         }  # fmt: skip
         for gib in tiers:
-            hit = _look_below(traffic, setup, parts, first, gib)
-            row = _rate(traffic, setup, Cell(replicas, router, gib), routed.places, (first, hit))
+            hit = np.where(refused, 0, _look_below(traffic, setup, parts, first, gib))
+            row = _rate(traffic, setup, Cell(replicas, router, gib), (routed.places, ~refused), (first, hit))
             rows.append(row | fate)
             hits.append(hit)
     frame = pd.DataFrame(rows)
@@ -77,7 +78,7 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
 
 
 def _serve(traffic, setup, router, replicas):
-    """Return the Routed, the cached tokens of the first tier, the requests of each replica, and how many never fit."""
+    """Return the Routed, cached tokens of the first tier, the requests of each replica, and which prompts never fit."""
     blocks, pool = traffic.blocks, setup.pool(find_block_size(traffic))
     pool = pool._replace(blocks=max(int(pool.blocks * setup.pool_share), 2))
     capacity = max(pool.tokens // blocks.block_size, 1)
@@ -89,11 +90,12 @@ def _serve(traffic, setup, router, replicas):
         some = np.flatnonzero(routed.places == replica)
         parts.append((some, traffic.select(some)))
     if traffic.trace is None:
-        return routed, first, parts, int((traffic.prompts > pool.tokens).sum())
-    groups = setup.groups(pool.block_size)
-    for some, part in parts:
-        first[some] = part.replay_engine(groups, pool)
-    return routed, np.maximum(first, 0), parts, int((first < 0).sum())
+        first[traffic.prompts > pool.tokens] = -1
+    else:
+        groups = setup.groups(pool.block_size)
+        for some, part in parts:
+            first[some] = part.replay_engine(groups, pool)
+    return routed, np.maximum(first, 0), parts, first < 0
 
 
 def find_block_size(traffic):
@@ -113,18 +115,22 @@ def _look_below(traffic, setup, parts, first, gib):
     return hit
 
 
-def _rate(traffic, setup, cell, places, hits):
-    """Return the row of one plan."""
-    first, hit = hits
-    computed = traffic.prompts - hit
+def _rate(traffic, setup, cell, sent, hits):
+    """Return the row of one plan; `sent` are the places of the requests, and which are served."""
+    (places, served), (first, hit) = sent, hits
+    computed = np.where(served, traffic.prompts - hit, 0)
     service_s = setup.time_prefill(hit, traffic.prompts) + setup.time_loading(hit - first)
-    work = rate_work(traffic.blocks.arrival_s, service_s, computed, places, cell.replicas)
+    arrays = (traffic.blocks.arrival_s, service_s, computed, places)
+    work = rate_work(*(one[served] for one in arrays), cell.replicas)
     total, grows = max(int(traffic.prompts.sum()), 1), (work["busiest_load"] or 0) >= 1
-    per_s = traffic.rate_per_s(service_s * setup.gpus_per_replica)
+    per_s = traffic.rate_per_s(np.where(served, service_s, 0))
+    whole_s = traffic.rate_per_s(np.where(served, setup.time_prefill(0 * hit, traffic.prompts), 0))
+    decode_s = None if whole_s is None else whole_s * (1 - setup.prefill_share) / setup.prefill_share
     return cell._asdict() | {
         "hit_tokens": int(hit.sum()), "token": hit.sum() / total, "hbm_token": first.sum() / total,
         "computed_per_s": _or_nan(traffic.rate_per_s(computed)),
-        "gpu_s_per_hour": np.nan if per_s is None else 3600 * per_s,
+        "gpu_s_per_hour": np.nan if per_s is None else 3600 * per_s * setup.gpus_per_replica,
+        "gpu_load": np.nan if per_s is None else (per_s + decode_s) / cell.replicas,
         **{name: _or_nan(work[name]) for name in ("imbalance_computed", "max_share_requests", "busiest_load")},
         **{name: np.nan if grows else _or_nan(work[name]) for name in TIMES},
         "usd_per_hour": np.nan if setup.card.usd_per_hour is None else setup.price(cell.replicas, cell.dram_gib),

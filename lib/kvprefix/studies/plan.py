@@ -273,7 +273,7 @@ def _note(traffic, setup, table, best):
         notes.append("the data list block ids: hits are those of LRU over these blocks, not of an engine's replay")
     never = int(table["never_fit"].max())
     if never:
-        notes.append(f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool, and hit nothing")
+        notes.append(f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool: they are refused")
     small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]
     notes += [
         f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB): a tier that gets each "
@@ -285,6 +285,16 @@ def _note(traffic, setup, table, best):
         notes.append(
             f"running requests hold {running:,.0f} tokens on average, {100 * running / most:.0f} % of the pools: less "
             "is left for prefixes than the replay of one request at a time assumes"
+        )
+    if best is not None and best["gpu_load"] >= 1:
+        notes.append(
+            f"with decoding the cards of the plan are busy {best['gpu_load']:.2f} seconds per second if prefill takes "
+            f"{100 * setup.prefill_share:g} % of the GPU time without a cache: it needs more cards"
+        )
+    if best is None:
+        notes.append(
+            "requests arrive whether or not earlier ones are answered: where users or agents wait for answers, they "
+            "send later, and waits do not add up as they do here"
         )
     busiest = table.groupby("replicas")["busiest_load"].min()
     notes += [

@@ -10,15 +10,15 @@ from kvprefix.plan.setup import list_assumptions
 _COLUMNS = {
     "replicas": "replicas", "router": "router", "dram_gib": "DRAM (GiB per replica)", "token": "token hit rate",
     "low": "95 % low", "high": "95 % high", "routing_loss": "lost to routing", "imbalance_computed": "imbalance",
-    "computed_per_s": "computed tokens per s", "busiest_load": "load of the busiest", "ttft_p50": "TTFT p50 (s)",
-    "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "usd_per_hour": "$ per hour",
+    "computed_per_s": "computed tokens per s", "busiest_load": "load of the busiest", "gpu_load": "with decoding",
+    "ttft_p50": "TTFT p50 (s)", "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "usd_per_hour": "$ per hour",
 }  # fmt: skip
 
 _SHARE, _TIME = "{:.1%}", "{:.3f}"
 FORMATS = {
     "token hit rate": _SHARE, "95 % low": _SHARE, "95 % high": _SHARE, "lost to routing": _SHARE, "imbalance": "{:.2f}",
-    "load of the busiest": "{:.2f}", "computed tokens per s": "{:,.0f}", "TTFT p50 (s)": _TIME, "p90 (s)": _TIME,
-    "p99 (s)": _TIME, "$ per hour": "{:,.2f}",
+    "load of the busiest": "{:.2f}", "with decoding": "{:.2f}", "computed tokens per s": "{:,.0f}",
+    "TTFT p50 (s)": _TIME, "p90 (s)": _TIME, "p99 (s)": _TIME, "$ per hour": "{:,.2f}",
 }  # fmt: skip
 
 

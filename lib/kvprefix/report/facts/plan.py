@@ -9,7 +9,7 @@ from kvprefix.report.words import say
 SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_loading", "plan_varied")
 _CELL = (
     "replicas", "router", "dram_gib", "token", "low", "high", "computed_per_s", "ttft_p50", "ttft_p90", "ttft_p99",
-    "busiest_load", "imbalance_computed", "max_share_requests", "routing_loss", "captured", "usd_per_hour",
+    "busiest_load", "gpu_load", "imbalance_computed", "max_share_requests", "routing_loss", "captured", "usd_per_hour",
 )  # fmt: skip
 
 
@@ -70,6 +70,7 @@ def facts_routers(plans):
         "replicas": int(rows["replicas"].iloc[0]), "routers": len(rows), "slo_percentile": plans.setup.slo_percentile,
         "most": _tell(rows.loc[rows["token"].idxmax()]), "fewest": _tell(rows.loc[rows["token"].idxmin()]),
         "quickest": _tell(known.loc[known[time].idxmin()]) | {"ttft": known[time].min()} if len(known) else None,
+        "loser": _tell(rows.loc[rows["routing_loss"].idxmax()]),
         "most_ttft": rows.loc[rows["token"].idxmax(), time],
         "alone": list(alone["router"]) if rows["replicas"].iloc[0] > 1 else [],
     }  # fmt: skip
@@ -81,7 +82,7 @@ def facts_next(plans):
     gpu, dram = plans.next_gpu, plans.next_dram
     costs = gpu["usd_cost"], dram["usd_cost"]
     per_usd = None
-    if None not in costs and min(costs) > 0:
+    if None not in costs and min(costs) > 0:  # prices are known
         per_usd = {"gpu": gpu["points"] / costs[0], "dram": dram["points"] / costs[1]}
     return {
         "gpu": gpu, "dram": dram, "gpus": plans.setup.gpus_per_replica, "card": plans.setup.card.name,

@@ -103,7 +103,8 @@ def draw_routers(rows, percentile, *, width_in=COLUMN_IN):
         ends = np.abs(one[["low", "high"]].T.to_numpy() - one["token"].to_numpy())
         axes.errorbar(
             one["token"], one[time], xerr=ends if len(one) else None, markersize=max(10 - k, 4), linewidth=0,
-            elinewidth=1, markeredgecolor="white", markeredgewidth=0.6, color=look["color"], marker=look["marker"], label=plain_label(router),
+            elinewidth=1, markeredgecolor="white", markeredgewidth=0.6, color=look["color"], marker=look["marker"],
+            label=plain_label(router),
         )  # fmt: skip
     note_if_empty(axes, len(shown), "all queues grow without bound")
     axes.set(xlabel="token hit rate", ylabel=f"TTFT p{percentile} (s, log scale)")
