@@ -28,8 +28,8 @@ def list_notes(traffic, setup, table, best):
     size = traffic.blocks.block_size
     small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]
     notes += [
-        f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB): a tier that gets each "
-        "block when it is computed adds nothing then" for gib in small
+        f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB) and add nothing: each "
+        "block goes there when it is computed" for gib in small if _adds_nothing(table, gib)
     ]  # fmt: skip
     running = traffic.count_running()
     most = pool.tokens * int(table["replicas"].max() if best is None else best["replicas"])
@@ -58,3 +58,9 @@ def _note_hits(traffic, setup, pool):
         "an upper bound: it is taken to keep each of these of all groups. What routing loses is one too: it is "
         "counted as if every prefix could be resumed"
     ]
+
+
+def _adds_nothing(table, gib):
+    """Return whether a second tier wins no hits; a small one can: replies take room in the pool, but not in DRAM."""
+    rows = table[table["dram_gib"] == gib]
+    return bool((rows["token"] - rows["hbm_token"] < 0.0005).all())

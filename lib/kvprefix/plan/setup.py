@@ -68,23 +68,23 @@ class Setup:
     slo_percentile: int = 99
     mfu: float = _assume(
         0.5, "share of a card's FLOPS that a prefill reaches",
-        "between the 0.3 and 0.7 that public measurements imply (explanation/memory-time-money.md)",
+        "assumed; published times imply 0.28 to 0.46 (explanation/memory-time-money.md)",
     )
-    fixed_s: float = _assume(0.02, "seconds of every prefill besides", "one step of an engine", "s")
+    fixed_s: float = _assume(0.02, "seconds of every prefill besides", "assumed: one step of an engine", "s")
     utilisation: float = _assume(UTILISATION, "share of a card's memory for the engine", "vLLM 0.32's default")
     overhead_gib: float = _assume(
         OVERHEAD_GIB, "memory of the engine itself per card", "activations, graphs and libraries, as measured", "GiB"
     )
     pool_share: float = _assume(
-        1.0, "share of the pool that prefixes can use", "requests run one at a time; those that run hold the rest"
+        1.0, "share of the pool that prefixes can use", "assumed; what runs holds the rest"
     )
     kv_dtype: str | None = _assume(None, "number type of keys and values", "the model's config")
     load_gib_per_s: float = _assume(
-        25.0, "speed of loading from DRAM, per card", "about half of PCIe 5.0 x16's 59 GiB/s", "GiB/s"
+        25.0, "speed of loading from DRAM, per card", "three quarters of what was measured to an H100", "GiB/s"
     )
     gpu_price: float | None = _assume(None, "price of a card", "the table of cards", "$ per hour")
     dram_price: float = _assume(
-        0.004, "price of DRAM", "the difference between cloud machines of equal cores and 4 or 8 GiB per core",
+        0.004, "price of DRAM", "cloud machines of equal cores with 4 and 8 GiB per core",
         "$ per GiB and hour",
     )
     prefill_share: float = _assume(
