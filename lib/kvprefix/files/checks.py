@@ -40,7 +40,7 @@ def check_choice(value, name, choices, say="known: {}"):
     'lru'
     """
     if value not in choices:
-        raise InputError(f"{name} is {value!r}; {say.format(', '.join(choices))}")
+        raise InputError(f"{name} is {value!r}; {say.format(', '.join(map(str, choices)))}")
     return value
 
 

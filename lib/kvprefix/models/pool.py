@@ -142,13 +142,14 @@ def _refuse(model, card, pool, given, options):
     """Raise InputError for a model that does not fit, with what would."""
     utilisation, kv_dtype, block_size = given
     need = f"{pool.weights_bytes / 2**30:,.1f} GiB of weights per card"
-    room = f"{card.memory_bytes * utilisation / 2**30 - options['overhead_gib']:,.1f} GiB"
+    room = f"{max(card.memory_bytes * utilisation / 2**30 - options['overhead_gib'], 0):,.1f} GiB"
     cards = [load_card(name) for name in list_cards().sort_values("memory (GiB)", kind="stable")["card"]]
     more = _find_smallest(model, [n for n in _COUNTS if n > pool.gpus], [card], given, options)
     other = _find_smallest(model, [pool.gpus], cards, given, options)
     lacks = "" if more else f"; no number up to {_COUNTS[-1]} of {card.name} holds it"
     lacks += "" if other else "; no card of the table does in that number"
-    would = list(filter(None, [more, other])) or [_find_smallest(model, _COUNTS, cards, given, options)]
+    would = [more, other] if more or other else [_find_smallest(model, _COUNTS, cards, given, options)]
+    would = list(filter(None, would)) or ["a higher utilisation or a lower overhead_gib"]
     raise InputError(
         f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of {pool.block_size} "
         f"tokens need more than the {room} that are left for them{lacks}; expected {' or '.join(would)}"

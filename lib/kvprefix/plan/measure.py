@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.cache.cluster.rates import count_tokens, rate_work
-from kvprefix.cache.cluster.replay import route_requests
+from kvprefix.cache.cluster.replay import Routed, route_requests
 from kvprefix.cache.tiers import offload_behind
 from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.stats.queue import PERCENTILES
@@ -46,56 +46,66 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         are computed per second, of all replicas); `gpu_s_per_hour` (GPU-seconds of prefill and loading); `gpu_load`
         (the share of the time that all cards are busy with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
-        replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts larger
-        than the pool, which are refused; `usd_per_hour`, NaN without a price.
+        replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts that a
+        replica's pool cannot hold, which a server refuses: they count nowhere else; `usd_per_hour`, NaN without a
+        price.
 
     Notes
     -----
     A router places the requests by LRU caches of the pool's size. Then each replica's hits are those of vLLM's replay
     of its requests, one at a time and with replies cached; of a trace of block ids, those of LRU. The second tier
-    follows vLLM's offloading connector (`cache.tiers`). Rates per second are of the middle half of the requests.
+    follows vLLM's offloading connector (`cache.tiers`); below a hybrid model it keeps whole units of all groups, which
+    is more than vLLM does. Rates per second are of the middle half of the requests.
     """
-    rows, hits = [], []
-    for router in routers:
-        routed, first, parts, refused = _serve(traffic, setup, router, replicas)
-        held = count_tokens(traffic.blocks, routed.anywhere, traffic.looked_up)
-        own, total = count_tokens(traffic.blocks, routed.hits, traffic.looked_up), max(traffic.prompts.sum(), 1)
-        fate = {
-            "routing_loss": float(held.sum() - own.sum()) / total, "never_fit": int(refused.sum()),
-            "captured": float(own.sum()) / held.sum() if held.any() else np.nan,
-        }  # fmt: skip
-        for gib in tiers:
-            hit = np.where(refused, 0, _look_below(traffic, setup, parts, first, gib))
-            row = _rate(traffic, setup, Cell(replicas, router, gib), (routed.places, ~refused), (first, hit))
-            rows.append(row | fate)
-            hits.append(hit)
-    frame = pd.DataFrame(rows)
-    frame["low"] = frame["high"] = np.nan
-    if with_intervals and len(traffic):
-        draws = bootstrap_rates(np.column_stack(hits), traffic.prompts, traffic.blocks.conversation)
-        frame["low"], frame["high"] = interval(draws)
-    return frame
+    frames = [_measure_router(traffic, setup, router, replicas, tiers, with_intervals) for router in routers]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _measure_router(traffic, setup, router, replicas, tiers, with_intervals):
+    """Return the rows of one router."""
+    served, routed, first = _serve(traffic, setup, router, replicas)
+    unit = 1 if served.trace is None else setup.find_unit(served.blocks.block_size)
+    held, own = (_count(served, one, unit) for one in (routed.anywhere, routed.hits))
+    fate = {
+        "routing_loss": float(held.sum() - own.sum()) / max(served.prompts.sum(), 1),
+        "captured": float(own.sum()) / held.sum() if held.any() else np.nan,
+        "never_fit": len(traffic) - len(served),
+    }  # fmt: skip
+    above = routed.hits if served.trace is None else first // served.blocks.block_size  # the same, in blocks
+    parts, rows, hits = [(some, served.select(some)) for some in _split(routed.places, replicas)], [], []
+    for gib in tiers:
+        hits.append(_look_below(served, setup, parts, (first, above, unit), gib))
+        rows.append(_rate(served, setup, Cell(replicas, router, gib), routed.places, (first, hits[-1])) | fate)
+    low = high = np.nan
+    if with_intervals and len(served):
+        low, high = interval(bootstrap_rates(np.column_stack(hits), served.prompts, served.blocks.conversation))
+    return pd.DataFrame(rows).assign(low=low, high=high)
 
 
 def _serve(traffic, setup, router, replicas):
-    """Return the Routed, cached tokens of the first tier, the requests of each replica, and which prompts never fit."""
-    blocks, pool = traffic.blocks, setup.pool(find_block_size(traffic))
+    """Return the Traffic whose prompts fit, its Routed, and the cached tokens of the first tier."""
+    pool = setup.pool(find_block_size(traffic))
     pool = pool._replace(blocks=max(int(pool.blocks * setup.pool_share), 2))
+    if traffic.trace is None:
+        traffic = traffic.select(np.flatnonzero(traffic.prompts <= pool.tokens))
+    blocks, looked_up = traffic.blocks, traffic.looked_up
     capacity = max(pool.tokens // blocks.block_size, 1)
     routed = route_requests(
-        blocks, capacity, router, replicas, looked_up=traffic.looked_up, seed=traffic.seed, service=traffic.service
+        blocks, capacity, router, replicas, looked_up=looked_up, seed=traffic.seed, service=traffic.service
     )
-    first, parts = count_tokens(blocks, routed.hits, traffic.looked_up), []
-    for replica in range(replicas):
-        some = np.flatnonzero(routed.places == replica)
-        parts.append((some, traffic.select(some)))
+    first = count_tokens(blocks, routed.hits, looked_up)
     if traffic.trace is None:
-        first[traffic.prompts > pool.tokens] = -1
-    else:
-        groups = setup.groups(pool.block_size)
-        for some, part in parts:
-            first[some] = part.replay_engine(groups, pool)
-    return routed, np.maximum(first, 0), parts, first < 0
+        return traffic, routed, first
+    groups = setup.groups(pool.block_size)
+    for some in _split(routed.places, replicas):
+        first[some] = traffic.replay_engine(some, groups, pool)
+    fits = np.flatnonzero(first >= 0)
+    return traffic.select(fits), Routed(*(one[fits] for one in routed)), first[fits]
+
+
+def _split(places, replicas):
+    """Return the requests of each replica."""
+    return [np.flatnonzero(places == replica) for replica in range(replicas)]
 
 
 def find_block_size(traffic):
@@ -103,29 +113,36 @@ def find_block_size(traffic):
     return 16 if traffic.trace is None else traffic.blocks.block_size
 
 
-def _look_below(traffic, setup, parts, first, gib):
-    """Return the cached tokens of both tiers together, (n_requests,) int64."""
-    size, hit = traffic.blocks.block_size, first.copy()
-    capacity = setup.count_blocks(gib, size)
+def _count(traffic, hits, unit):
+    """Return the tokens of leading hit blocks, whole units of them."""
+    return count_tokens(traffic.blocks, hits, traffic.looked_up) // unit * unit
+
+
+def _look_below(served, setup, parts, above, gib):
+    """Return the cached tokens of both tiers together, (n_requests,) int64.
+
+    `above` are the first tier's tokens, the same in blocks, and the unit of hits.
+    """
+    first, blocks, unit = above
+    hit = first.copy()
+    capacity = setup.count_blocks(gib, served.blocks.block_size)
     if not capacity:
         return hit
     for some, part in parts:
-        below = offload_behind(part.blocks, first[some] // size, capacity, part.looked_up)
-        hit[some] = np.maximum(count_tokens(part.blocks, below, part.looked_up), first[some])
+        below = offload_behind(part.blocks, blocks[some], capacity, part.looked_up)
+        hit[some] = np.maximum(_count(part, below, unit), first[some])
     return hit
 
 
-def _rate(traffic, setup, cell, sent, hits):
-    """Return the row of one plan; `sent` are the places of the requests, and which are served."""
-    (places, served), (first, hit) = sent, hits
-    computed = np.where(served, traffic.prompts - hit, 0)
+def _rate(traffic, setup, cell, places, hits):
+    """Return the row of one plan."""
+    first, hit = hits
+    computed = traffic.prompts - hit
     service_s = setup.time_prefill(hit, traffic.prompts) + setup.time_loading(hit - first)
-    arrays = (traffic.blocks.arrival_s, service_s, computed, places)
-    work = rate_work(*(one[served] for one in arrays), cell.replicas)
+    work = rate_work(traffic.blocks.arrival_s, service_s, computed, places, cell.replicas)
     total, grows = max(int(traffic.prompts.sum()), 1), (work["busiest_load"] or 0) >= 1
-    per_s = traffic.rate_per_s(np.where(served, service_s, 0))
-    whole_s = traffic.rate_per_s(np.where(served, setup.time_prefill(0 * hit, traffic.prompts), 0))
-    decode_s = None if whole_s is None else whole_s * (1 - setup.prefill_share) / setup.prefill_share
+    per_s, whole_s = (traffic.rate_per_s(one) for one in (service_s, setup.time_prefill(0 * hit, traffic.prompts)))
+    decode_s = None if per_s is None else whole_s * (1 - setup.prefill_share) / setup.prefill_share
     return cell._asdict() | {
         "hit_tokens": int(hit.sum()), "token": hit.sum() / total, "hbm_token": first.sum() / total,
         "computed_per_s": _or_nan(traffic.rate_per_s(computed)),

@@ -1,10 +1,11 @@
 """What a plan is made for: model, cards, choices, the aim, and every assumption with its source."""
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
-from kvprefix.cache.cluster.routers import check_replicas, find_router
+from kvprefix.cache.cluster.routers import MOST_REPLICAS, find_router
 from kvprefix.engines.group_layers import group_layers
 from kvprefix.engines.groups import Group
 from kvprefix.files.checks import check_choice, check_number, check_whole
@@ -18,6 +19,7 @@ from kvprefix.models.prefill import prefill_seconds
 from kvprefix.stats.queue import PERCENTILES
 
 GIB = 2**30
+MOST_GIB = 1e9
 
 
 def _assume(default, label, source, unit=""):
@@ -66,23 +68,23 @@ class Setup:
     slo_percentile: int = 99
     mfu: float = _assume(
         0.5, "share of a card's FLOPS that a prefill reaches",
-        "between the 0.3 and 0.7 that public measurements imply (explanation/memory-time-money.md)",
+        "assumed; published times imply 0.28 to 0.46 (explanation/memory-time-money.md)",
     )
-    fixed_s: float = _assume(0.02, "seconds of every prefill besides", "one step of an engine", "s")
+    fixed_s: float = _assume(0.02, "seconds of every prefill besides", "assumed: one step of an engine", "s")
     utilisation: float = _assume(UTILISATION, "share of a card's memory for the engine", "vLLM 0.32's default")
     overhead_gib: float = _assume(
         OVERHEAD_GIB, "memory of the engine itself per card", "activations, graphs and libraries, as measured", "GiB"
     )
     pool_share: float = _assume(
-        1.0, "share of the pool that prefixes can use", "requests run one at a time; those that run hold the rest"
+        1.0, "share of the pool that prefixes can use", "assumed; what runs holds the rest"
     )
     kv_dtype: str | None = _assume(None, "number type of keys and values", "the model's config")
     load_gib_per_s: float = _assume(
-        25.0, "speed of loading from DRAM, per card", "about half of PCIe 5.0 x16's 59 GiB/s", "GiB/s"
+        25.0, "speed of loading from DRAM, per card", "three quarters of what was measured to an H100", "GiB/s"
     )
     gpu_price: float | None = _assume(None, "price of a card", "the table of cards", "$ per hour")
     dram_price: float = _assume(
-        0.004, "price of DRAM", "the difference between cloud machines of equal cores and 4 or 8 GiB per core",
+        0.004, "price of DRAM", "cloud machines of equal cores with 4 and 8 GiB per core",
         "$ per GiB and hour",
     )
     prefill_share: float = _assume(
@@ -91,7 +93,7 @@ class Setup:
 
     def __post_init__(self):
         check = object.__setattr__
-        check(self, "replicas", tuple(dict.fromkeys(check_replicas(one) for one in self.replicas)))
+        check(self, "replicas", tuple(dict.fromkeys(_check_replicas(one) for one in self.replicas)))
         check(self, "routers", tuple(dict.fromkeys(find_router(one).name for one in self.routers)))
         check(self, "dram", tuple(sorted({float(_check_gib(one)) for one in self.dram} - {0.0})))
         if not self.replicas or not self.routers:
@@ -99,11 +101,13 @@ class Setup:
         check_number(self.slo_ttft, "slo_ttft", "seconds, above 0", least=1e-9)
         check_choice(self.slo_percentile, "slo_percentile", PERCENTILES)
         check_number(self.mfu, "mfu", "a share above 0, up to 1", least=1e-6, most=1)
-        check_number(self.fixed_s, "fixed_s", "seconds, 0 or more")
+        check_number(self.fixed_s, "fixed_s", "seconds, 0 to 3600", most=3600)
         check_number(self.load_gib_per_s, "load_gib_per_s", "GiB per second, above 0", least=1e-9)
         check_number(self.pool_share, "pool_share", "a share above 0, up to 1", least=1e-6, most=1)
         check_number(self.prefill_share, "prefill_share", "a share above 0, up to 1", least=1e-9, most=1)
         check_price(self.dram_price, "dram_price")
+        if self.gpu_price is not None:
+            check_price(self.gpu_price, "gpu_price")
         check_whole(self.gpus_per_replica, "gpus_per_replica", "a whole number of cards, 1 or more")
 
     @cached_property
@@ -128,6 +132,10 @@ class Setup:
     def groups(self, block_size=16) -> tuple[Group, ...]:
         """Return the model's groups of layers, whose smallest blocks are the pool's."""
         return group_layers(self.model.row["config"], block_size=self.pool(block_size).block_size)
+
+    def find_unit(self, block_size=16):
+        """Return the tokens of which an engine's hits are a multiple, the least that all groups' blocks divide."""
+        return math.lcm(*(one.block_size for one in self.groups(block_size)))
 
     @property
     def token_bytes(self):
@@ -156,9 +164,14 @@ class Setup:
         cards = self.gpus_per_replica * price_per_hour(self.card)
         return replicas * (cards + dram_gib * self.dram_price)
 
-    def as_dict(self):
-        """Return the setup as JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+    def describe_costs(self):
+        """Return all that hits, times and prices follow from, as JSON values; model and card as their files hold them.
+
+        What is compared, and what the aim is, change none of these.
+        """
+        aims = ("kv_model", "gpu", "replicas", "routers", "dram", "slo_ttft", "slo_percentile", "prefill_share")
+        own = {name: value for name, value in asdict(self).items() if name not in aims}
+        return [own, self.model.row, asdict(self.card)]
 
 
 @lru_cache(maxsize=64)
@@ -212,4 +225,8 @@ def _read_list(text, name, kind=None):
 
 
 def _check_gib(value):
-    return check_number(value, "dram", "GiB per replica, 0 or more")
+    return check_number(value, "dram", f"GiB per replica, 0 to {MOST_GIB:.0e}", most=MOST_GIB)
+
+
+def _check_replicas(value):  # what one more would bring is measured too
+    return check_whole(value, "replicas", f"a whole number, 1 to {MOST_REPLICAS - 1}", most=MOST_REPLICAS - 1)

@@ -68,21 +68,25 @@ class Traffic:
 
     def select(self, requests):
         """Return some of the requests, in their order."""
-        trace = self.trace
-        if trace is not None:
-            contexts = None if trace.contexts is None else trace.contexts[requests]
-            columns = {"prompt_tokens": self.prompts[requests], "arrival_s": self.blocks.arrival_s[requests]}
-            trace = replace(trace, requests=columns, rows=trace.rows[requests], contexts=contexts)
+        if len(requests) == len(self):
+            return self
         return replace(
-            self, blocks=select_requests(self.blocks, requests), looked_up=self.looked_up[requests], trace=trace
-        )
+            self, blocks=select_requests(self.blocks, requests), looked_up=self.looked_up[requests],
+            trace=None if self.trace is None else self._take(requests),
+        )  # fmt: skip
 
-    def replay_engine(self, groups, pool):
-        """Replay one replica as vLLM does: the cached tokens of each prompt, -1 if it never fits."""
+    def _take(self, requests):
+        trace = self.trace
+        contexts = None if trace.contexts is None else trace.contexts[requests]
+        columns = {"prompt_tokens": self.prompts[requests], "arrival_s": self.blocks.arrival_s[requests]}
+        return replace(trace, requests=columns, rows=trace.rows[requests], contexts=contexts)
+
+    def replay_engine(self, requests, groups, pool):
+        """Replay the requests of one replica as vLLM does: the cached tokens of each prompt, -1 if it never fits."""
         if len(groups) == 1 and groups[0].kind == "full":
             engine, size = VLLM(block_size=pool.block_size, blocks=pool.blocks), pool.block_size
         else:
             engine = VLLMHybrid(groups, blocks=pool.blocks)
             size = engine.layout.hashed
-        paths = cut_paths(self.tree, self.trace.rows, size, self.trace.contexts)
-        return engine.replay(self.trace, paths).hit_tokens
+        trace = self._take(requests)
+        return engine.replay(trace, cut_paths(self.tree, trace.rows, size, trace.contexts)).hit_tokens

@@ -3,14 +3,13 @@
 Plans are measured as tasks, one per draw and number of replicas, and kept.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from kvprefix.cache.cluster.routers import find_router
 from kvprefix.files.paths import InputError, resolve_input
-from kvprefix.files.words import count
 from kvprefix.formats.lookup import recognise
 from kvprefix.models.pool import Pool
 from kvprefix.plan.choose import (
@@ -21,9 +20,11 @@ from kvprefix.plan.choose import (
     compare_plans,
     find_break_even,
     find_idlest,
+    find_nearest,
     value_dram,
 )
 from kvprefix.plan.measure import find_block_size, measure_cells
+from kvprefix.plan.notes import check_fit, list_notes
 from kvprefix.plan.setup import Setup
 from kvprefix.plan.traffic import Traffic
 from kvprefix.studies.cluster import NO_SESSIONS, list_accesses, read_service
@@ -52,7 +53,7 @@ class Plans:
     best : pandas.Series or None
         Of `choose.choose_plan`.
     base : pandas.Series
-        The best plan; if there is none, that of the most replicas whose busiest one has the least to do.
+        The best plan; if there is none, the nearest (`choose.find_nearest`).
     next_gpu, next_dram : dict
         Of `choose.compare_plans`: one replica more than `base`, and 100 GiB of DRAM more per replica.
     dram : pandas.DataFrame
@@ -165,7 +166,7 @@ def study_plan(source, setup, replicas=None, routers=None, tiers=None, *, draws=
     if isinstance(source, Explained):
         return pd.concat([measure_plan(source, 0, n, setup, *choices[1:], rate) for n in choices[0]], ignore_index=True)
     pool = setup.pool(source.parameters.block_size)
-    known = [setup.as_dict(), asdict(setup.card), pool._asdict(), [one.label for one in setup.groups(pool.block_size)]]
+    known = [setup.describe_costs(), pool._asdict(), [one.label for one in setup.groups(pool.block_size)]]
     rounds = [[(seed, n, setup, *choices[1:], rate) for n in choices[0]] for seed in _list_seeds(source, pool, draws)]
     return measure_table(source, "plan", [PLAN_VERSION, *known, *map(list, choices), draws, rate], measure_plan, rounds)
 
@@ -198,16 +199,18 @@ def make_plans(source, setup):
     Raises
     ------
     InputError
-        Routers that all need conversations, and none are known.
+        Routers that all need conversations, and none are known; or no prompt that fits into a replica's pool.
     """
     traffic = open_traffic(source)
     setup, notes = _leave_out(setup, traffic)
     frame = study_plan(source, setup)
+    check_fit(frame, traffic, setup)
     table = average_draws(frame)
     best = choose_plan(table, setup)
-    base = find_idlest(table[table["replicas"] == table["replicas"].max()]) if best is None else best
+    base = find_nearest(table, setup) if best is None else best
     replicas, own, gib = int(base["replicas"]), [str(base["router"])], float(base["dram_gib"])
-    next_gpu = find_idlest(average_draws(study_plan(source, setup, [replicas + 1], tiers=[gib])))
+    more = average_draws(study_plan(source, setup, [replicas + 1], tiers=[gib]))
+    next_gpu = find_nearest(more, setup) if best is None else find_idlest(more)
     next_dram = average_draws(study_plan(source, setup, [replicas], own, [gib + MORE_DRAM])).iloc[0]
     sizes = [0.0, *_spread_dram(traffic, setup)]
     rows = average_draws(study_plan(source, setup, [replicas], own, sizes, draws=1))
@@ -219,7 +222,7 @@ def make_plans(source, setup):
         without_dram=float(rows["token"].iloc[0]), is_engine=traffic.trace is not None,
         seeds=frame["seed"].unique().tolist(),
         pool=setup.pool(find_block_size(traffic)), traffic=_describe(traffic),
-        notes=[*notes, *_note(traffic, setup, table, best)],
+        notes=[*notes, *list_notes(traffic, setup, table, best)],
     )  # fmt: skip
 
 
@@ -263,42 +266,3 @@ def _describe(traffic):
         "distinct_blocks": blocks.n_distinct, "requests_per_s": traffic.rate_per_s(np.ones(len(traffic))),
         "prompt_tokens_per_s": traffic.rate_per_s(traffic.prompts), "running_tokens": traffic.count_running(),
     }  # fmt: skip
-
-
-def _note(traffic, setup, table, best):
-    """Return what a reader should know before the numbers."""
-    notes, size = [], traffic.blocks.block_size
-    pool = setup.pool(find_block_size(traffic))
-    if traffic.trace is None:
-        notes.append("the data list block ids: hits are those of LRU over these blocks, not of an engine's replay")
-    never = int(table["never_fit"].max())
-    if never:
-        notes.append(f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool: they are refused")
-    small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]
-    notes += [
-        f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB): a tier that gets each "
-        "block when it is computed adds nothing then" for gib in small
-    ]  # fmt: skip
-    running = traffic.count_running()
-    most = pool.tokens * int(table["replicas"].max() if best is None else best["replicas"])
-    if running and running > most / 2:
-        notes.append(
-            f"running requests hold {running:,.0f} tokens on average, {100 * running / most:.0f} % of the pools: less "
-            "is left for prefixes than the replay of one request at a time assumes"
-        )
-    if best is not None and best["gpu_load"] >= 1:
-        notes.append(
-            f"with decoding the cards of the plan are busy {best['gpu_load']:.2f} seconds per second if prefill takes "
-            f"{100 * setup.prefill_share:g} % of the GPU time without a cache: it needs more cards"
-        )
-    if best is None:
-        notes.append(
-            "requests arrive whether or not earlier ones are answered: where users or agents wait for answers, they "
-            "send later, and waits do not add up as they do here"
-        )
-    busiest = table.groupby("replicas")["busiest_load"].min()
-    notes += [
-        f"{count(n, 'replica')} cannot serve this traffic: the busiest gets {load:.2f} seconds of work per second, and "
-        "its queue grows without bound: no time is given" for n, load in busiest.items() if load >= 1
-    ]  # fmt: skip
-    return notes

@@ -1,0 +1,76 @@
+"""What a reader should know before the numbers of a plan."""
+
+from kvprefix.files.paths import InputError
+from kvprefix.files.words import count
+from kvprefix.plan.measure import find_block_size
+
+
+def check_fit(frame, traffic, setup):
+    """Raise InputError if no prompt fits."""
+    if frame["never_fit"].min() == len(traffic):
+        tokens = int(setup.pool(find_block_size(traffic)).tokens * setup.pool_share)
+        raise InputError(
+            f"no prompt fits into a replica's pool of {tokens:,} tokens; the shortest has "
+            f"{count(int(traffic.prompts.min()), 'token')}; expected more GPUs per replica or a larger card"
+        )
+
+
+def list_notes(traffic, setup, table, best):
+    """Return what a reader should know before the numbers."""
+    pool = setup.pool(find_block_size(traffic))
+    notes = _note_hits(traffic, setup, pool)
+    never = int(table["never_fit"].max())
+    if never:
+        notes.append(
+            f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool: a server refuses them, and "
+            "nothing here counts them; more GPUs per replica hold longer prompts"
+        )
+    size = traffic.blocks.block_size
+    small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]
+    notes += [
+        f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB) and add nothing: each "
+        "block goes there when it is computed" for gib in small if _adds_nothing(table, gib)
+    ]  # fmt: skip
+    running = traffic.count_running()
+    most = pool.tokens * int(table["replicas"].max() if best is None else best["replicas"])
+    if running and running > most / 2:
+        notes.append(
+            f"running requests hold {running:,.0f} tokens on average, {100 * running / most:.0f} % of the pools: less "
+            "is left for prefixes than the replay of one request at a time assumes"
+        )
+    if best is not None and best["gpu_load"] >= 1:
+        notes.append(
+            f"with decoding the cards of the plan are busy {best['gpu_load']:.2f} seconds per second if prefill takes "
+            f"{100 * setup.prefill_share:g} % of the GPU time without a cache: it needs more cards"
+        )
+    if best is None:
+        notes.append(
+            "requests arrive whether or not earlier ones are answered: if users or agents wait for answers, they send "
+            "later, and waits do not add up as they do here"
+        )
+    busiest = table.groupby("replicas")["busiest_load"].min()
+    notes += [
+        f"{count(n, 'replica')} cannot serve this traffic: the busiest gets {load:.2f} seconds of work per second, and "
+        "its queue grows without bound: no time is given" for n, load in busiest.items() if load >= 1
+    ]  # fmt: skip
+    return notes
+
+
+def _note_hits(traffic, setup, pool):
+    """Return what is to say of the hits themselves."""
+    if traffic.trace is None:
+        return ["the data list block ids: hits are those of LRU over these blocks, not of an engine's replay"]
+    if pool.groups == 1:
+        return []
+    unit = setup.find_unit(traffic.blocks.block_size)
+    return [
+        f"{setup.model.name} has {pool.groups} groups of layers, and hits of whole {unit:,} tokens. What DRAM adds is "
+        "an upper bound: it is taken to keep each of these of all groups. What routing loses is one too: it is "
+        "counted as if every prefix could be resumed"
+    ]
+
+
+def _adds_nothing(table, gib):
+    """Return whether a second tier wins no hits; a small one can: replies take room in the pool, but not in DRAM."""
+    rows = table[table["dram_gib"] == gib]
+    return bool((rows["token"] - rows["hbm_token"] < 0.0005).all())
