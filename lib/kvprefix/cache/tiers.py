@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from kvprefix.cache.curve import count_hits_at, measure_distances
+from kvprefix.cache.recent_blocks import make_queue, push, refresh, unlink
 from kvprefix.cache.replay import check_capacity, limit_capacity
 from kvprefix.files.checks import check_whole
 from kvprefix.files.numerals import read_number
@@ -103,7 +104,7 @@ def _replay_first(blocks, capacities):
 def _offload(ids, offsets, looked_up, first, sizes):
     """Return the leading blocks that one of both tiers hits, of which the first tier hits `first`."""
     n_distinct, capacity, threshold = sizes
-    queue, used = _make_queue(n_distinct), 0
+    queue, used = make_queue(n_distinct), 0
     offers, offered_by = np.zeros(n_distinct, np.int32), np.full(n_distinct, -1, np.int32)
     hits = first.copy()
     for i in range(len(first)):
@@ -119,18 +120,18 @@ def _offload(ids, offsets, looked_up, first, sizes):
             kept += queue[0, block] >= 0
             new += queue[0, block] < 0 and offers[block] >= threshold
         is_stored, begin = new <= capacity - kept, first[i] if is_loaded else 0
-        _refresh(queue, path[begin:])
+        refresh(queue, path[begin:])
         while is_stored and used + new > capacity:
             block = queue[0, n_distinct]
             while offered_by[block] == i:
                 block = queue[0, block]
-            _unlink(queue, block)
+            unlink(queue, block)
             used -= 1
         for block in path[begin:]:
             if is_stored and queue[0, block] < 0 and offered_by[block] == i and offers[block] >= threshold:
-                _push(queue, block)
+                push(queue, block)
                 used += 1
-        _refresh(queue, path[begin:])
+        refresh(queue, path[begin:])
     return hits
 
 
@@ -138,7 +139,7 @@ def _offload(ids, offsets, looked_up, first, sizes):
 def _write_after(ids, offsets, first, sizes):
     """Return the same for a tier that gets a block once it was hit often enough in the first."""
     n_distinct, capacity, threshold = sizes
-    queue, used, uses = _make_queue(n_distinct), 0, np.zeros(n_distinct, np.int32)
+    queue, used, uses = make_queue(n_distinct), 0, np.zeros(n_distinct, np.int32)
     hits = first.copy()
     for i in range(len(first)):
         path, hit = ids[offsets[i] : offsets[i + 1]], first[i]
@@ -149,52 +150,16 @@ def _write_after(ids, offsets, first, sizes):
             block = path[k]
             uses[block] = uses[block] + 1 if k < first[i] else 0
             if queue[0, block] >= 0:
-                _unlink(queue, block)
+                unlink(queue, block)
                 used -= 1
             elif uses[block] < threshold:
                 continue
-            _push(queue, block)
+            push(queue, block)
             used += 1
         while used > capacity:
-            _unlink(queue, queue[0, n_distinct])
+            unlink(queue, queue[0, n_distinct])
             used -= 1
     return hits
-
-
-@njit(cache=True, nogil=True)
-def _make_queue(n_distinct):
-    """Return the links of an empty queue of blocks: to the next more recent one, and to the next older one.
-
-    The last column is the end: its first entry is the oldest block, its second the most recent; -1 is off the queue.
-    """
-    queue = np.full((2, n_distinct + 1), -1, np.int32)
-    queue[:, n_distinct] = n_distinct
-    return queue
-
-
-@njit(cache=True, nogil=True)
-def _refresh(queue, path):
-    """Make the blocks of a path that are there the most recent ones, its root foremost."""
-    for k in range(len(path) - 1, -1, -1):
-        if queue[0, path[k]] >= 0:
-            _unlink(queue, path[k])
-            _push(queue, path[k])
-
-
-@njit(cache=True, nogil=True)
-def _unlink(queue, block):
-    newer, older = queue[0, block], queue[1, block]
-    queue[1, newer], queue[0, older] = older, newer
-    queue[0, block] = queue[1, block] = -1
-
-
-@njit(cache=True, nogil=True)
-def _push(queue, block):
-    """Put a block at the most recent end."""
-    end = queue.shape[1] - 1
-    newest = queue[1, end]
-    queue[0, newest] = queue[1, end] = block
-    queue[0, block], queue[1, block] = end, newest
 
 
 SEMANTICS = {

@@ -209,10 +209,9 @@ def find_misfit(source, parameters):
 def _find_lack(parameters):
     """Return why there is no pool of blocks, None if there is one."""
     try:
-        read_setup(parameters).pool()
+        return read_setup(parameters).pool() and None
     except InputError as error:
         return str(error)
-    return None
 
 
 def _leave_out(source, target, output_dir, reason, made_of):
