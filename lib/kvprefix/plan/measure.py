@@ -47,8 +47,8 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         (the share of the time that all cards are busy with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
         replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts that a
-        replica's pool cannot hold, which a server refuses: they count nowhere else; `usd_per_hour`, NaN without a
-        price.
+        replica's pool cannot hold, which a server refuses: they count nowhere else; `gib`, of all pools and second
+        tiers; `usd_per_hour`, NaN without a price.
 
     Notes
     -----
@@ -150,6 +150,7 @@ def _rate(traffic, setup, cell, places, hits):
         "gpu_load": np.nan if per_s is None else (per_s + decode_s) / cell.replicas,
         **{name: _or_nan(work[name]) for name in ("imbalance_computed", "max_share_requests", "busiest_load")},
         **{name: np.nan if grows else _or_nan(work[name]) for name in TIMES},
+        "gib": cell.replicas * (setup.pool(find_block_size(traffic)).gib + cell.dram_gib),
         "usd_per_hour": np.nan if setup.card.usd_per_hour is None else setup.price(cell.replicas, cell.dram_gib),
     }  # fmt: skip
 

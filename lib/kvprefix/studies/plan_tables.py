@@ -11,7 +11,8 @@ _COLUMNS = {
     "replicas": "replicas", "router": "router", "dram_gib": "DRAM (GiB per replica)", "token": "token hit rate",
     "low": "95 % low", "high": "95 % high", "routing_loss": "lost to routing", "imbalance_computed": "imbalance",
     "computed_per_s": "computed tokens per s", "busiest_load": "load of the busiest", "gpu_load": "with decoding",
-    "ttft_p50": "TTFT p50 (s)", "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "usd_per_hour": "$ per hour",
+    "ttft_p50": "TTFT p50 (s)", "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "gib": "GiB in all",
+    "usd_per_hour": "$ per hour",
 }  # fmt: skip
 
 _SHARE, _TIME = "{:.1%}", "{:.3f}"
