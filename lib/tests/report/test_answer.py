@@ -23,6 +23,7 @@ SAID = {
     "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
     "timing": ['2,468 blocks ~ "all turns at once" ~ 59.6 % ~ "causal" ~ 5.4 %', "12,264 ~ 0.1 ~ 57.5 % ~ 20 ~ 11.1 %"],
+    "hinted": ["Sessions ~ 2 policies ~ 4.5 % ~ gap ~ 5,038 blocks"],
 }  # fmt: skip
 OF_CHATS = [one for one in FINDINGS if one.name in SAID]  # others are said of agent sessions
 
@@ -39,7 +40,7 @@ def show(tmp_path, found, **parameters):
 
 def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
     item = show(tmp_path, FACTS)
-    assert len(item["findings"]) == len(SAID) == len(OF_CHATS) == 8 and len(item["caveats"]) == 3
+    assert len(item["findings"]) == len(SAID) == len(OF_CHATS) == 9 and len(item["caveats"]) == 3
     for one, finding, patterns in zip(item["findings"], OF_CHATS, SAID.values(), strict=True):
         assert missing(one["text"], *patterns) == []
         assert one["notebook"] == finding.notebook and one["figure"] == finding.figure
@@ -59,6 +60,8 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
         (("50-eviction", "policies", "capacities", 1, "opt"), 0.33, "33.0 % ~ at most 10.0 points"),
         (("50-eviction", "policies", "better"), [better("a_b_", 14393, 1.5)], "7 policies ~ a_b\\_ ~ 1.5"),
+        (("50-eviction", "hinted", "most", "closed"), 0.29, "29.0 % ~ gap"),
+        (("50-eviction", "hinted", "most", "verdict"), "equal", "none of ~ 2 ~ policies"),
         (("60-timing", "clocks", "naive_token_hit_rate"), 0.7, "70.0 %"),
         (("60-timing", "clocks", "naive_token_hit_rate"), 0.0541, "2,468 blocks ~ both give 5.4 %"),
         (("60-timing", "rates", "capacities", 1, "last_rate"), 0.3, "20 /s 30.0 %"),
