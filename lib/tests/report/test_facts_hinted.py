@@ -1,10 +1,16 @@
 """What the study of policies with hints found, number by number, on a small table whose values are all different."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from places import CARRIED, PROJECT
 from said import missing, said_of
+from strange_data import run_notebook
 
+from kvprefix.cache.policies import label_policy
+from kvprefix.report import sections
 from kvprefix.report.facts import hinted as facts_hinted
 from kvprefix.report.facts import narrow
 from kvprefix.report.facts.answer import choose_hinted
@@ -48,9 +54,9 @@ def test_the_table_has_each_policy_s_share_of_what_the_optimum_gains():
 def test_what_is_said():
     text = said_of(facts_hinted.facts_hinted, TABLE)
     assert not missing(
-        text, "Tool calls closes most ~ 25.0 % ~ 900 ~ blocks ~ LRU hits ~ 41.0 % ~ Tool calls ~ 42.0 %",
-        "+1.00 ~ points, ~ 95 % ~ +0.50 ~ +1.50 ~ optimum ~ 45.0 %", "TTL is better than LRU at none, and worse at ~ 1",
-        "Sessions is better than LRU at ~ 1 ~ capacity ~ 17.5 % ~ 100 ~ blocks", "Pinned prompts (no whole block",
+        text, "Tool calls closes the largest share ~ 25.0 % ~ 900 ~ blocks ~ LRU hits ~ 41.0 % ~ Tool calls ~ 42.0 %",
+        "+1.00 ~ points, ~ 95 % ~ +0.50 ~ +1.50 ~ optimum ~ 45.0 %", "Worse than LRU ~ 2 ~ capacities): TTL ( ~ 1 ~ ).",
+        "Sessions is better than LRU too at ~ 1 ~ capacity ~ 17.5 % ~ 100 ~ blocks", "Pinned prompts (no whole block",
         "Priority (no request has a priority",
     )  # fmt: skip
     assert "Tool calls (" not in text and "Sessions (" not in text
@@ -60,10 +66,13 @@ def test_what_is_said_where_none_is_better_or_nothing_can_be_won():
     worse = {name: (0.4, 0.4) if name == "tool" else two for name, two in TOKENS[900].items()}
     text = said_of(facts_hinted.facts_hinted, facts_hinted.tabulate_hinted(frame({900: worse})))
     assert not missing(text, "No policy with hints is better ~ Sessions ~ 12.5 % ~ 900 ~ blocks ~ +0.50 ~ points")
+    worse["session"] = worse["lru"]
+    text = said_of(facts_hinted.facts_hinted, facts_hinted.tabulate_hinted(frame({900: worse})))
+    assert not missing(text, "zero. Worse than LRU (and at how many of ~ 1 ~ capacity): TTL") and "0.0" not in text
     table = facts_hinted.tabulate_hinted(frame(FLAT))
     assert table[facts_hinted.CLOSED].isna().all()
     text = said_of(facts_hinted.facts_hinted, table)
-    assert not missing(text, "With ~ 1 ~ capacity tried, the optimum hits no more than LRU", "Sessions (no conversation")
+    assert not missing(text, "With ~ 1 ~ capacity tried, the optimum hits no more", "Sessions (no conversation")
     assert choose_hinted({"50-eviction": {"hinted": facts_hinted.facts_hinted(table)}}) is None
 
 
@@ -96,3 +105,19 @@ def test_a_bar_is_a_share_and_what_leaves_the_axes_is_marked():
     assert len(marks) == 1 and len(marks[0]) == 1
     assert [text.get_text() for text in axes.get_xticklabels()] == ["100\n11.0 %\n31.0 %", "900\n41.0 %\n45.0 %"]
     assert "no more than LRU" in draw_hinted(frame(FLAT))[0].axes[0].texts[-1].get_text().replace("\n", " ")
+
+
+def test_in_the_notebook_the_optimum_bounds_every_policy_on_agents_sessions(derived, tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "save_drawing", lambda *_: None)
+    data, told = CARRIED / "agentic_sessions.jsonl.gz", ["ttl", "session", "tool"]
+    parameters = {"data": str(data), "block_size": 64, "output_dir": str(tmp_path)}
+    run_notebook(PROJECT / "notebooks/50-eviction.ipynb", parameters)
+    table = pd.read_csv(tmp_path / "figures/50-hinted.csv")
+    assert list(table["policy"].unique()) == ["lru", *told, "opt"]
+    hits = table.pivot(index=["seed", "capacity_blocks"], columns="policy", values="block")
+    assert (hits.le(hits["opt"], axis=0)).all(axis=None) and table["capacity_blocks"].nunique() > 3
+    assert not (table["closed"] > 1).any() and (table.loc[table["policy"] == "lru", "closed"].fillna(0) == 0).all()
+    facts = json.loads((tmp_path / "facts/50-eviction.json").read_text())["facts"]["hinted"]
+    assert [one["policy"] for one in facts["policies"]] == [label_policy(name) for name in told]
+    section = json.loads((tmp_path / "sections/50-eviction.json").read_text())
+    assert not [one for one in section["items"] if one["kind"] == "absent"]

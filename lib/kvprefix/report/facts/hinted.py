@@ -1,4 +1,4 @@
-"""What the study of policies with hints found: facts and a table of how much of what the optimum wins each one wins."""
+"""What the study of policies with hints found: facts and a table of the gap between LRU and OPT that each closes."""
 
 from kvprefix.cache.hinted import DESCRIBED
 from kvprefix.cache.rules.lru import LRU
@@ -6,7 +6,7 @@ from kvprefix.cache.rules.opt import OPT
 from kvprefix.report.facts.cache import tabulate_policies
 from kvprefix.report.facts.plain import gives_facts
 
-CLOSED = "of the optimum's gain"
+CLOSED = "of the gap"  # between LRU and the optimum
 
 
 def tabulate_hinted(frame):
