@@ -36,7 +36,7 @@ def add_policy(new):
     """
     if not isinstance(new.name, str) or not new.name or "," in new.name or new.name != new.name.strip():
         raise InputError(f"policy {new.name!r}: expected a name without commas, and without spaces around it")
-    if new.name in LIBRARY:
+    if new.name in LIBRARY | DESCRIBED.keys():
         raise InputError(f"policy {new.name!r} is one of the library's own; give yours another name")
     POLICIES[new.name] = new
     return new

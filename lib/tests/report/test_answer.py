@@ -23,7 +23,7 @@ SAID = {
     "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
     "timing": ['2,468 blocks ~ "all turns at once" ~ 59.6 % ~ "causal" ~ 5.4 %', "12,264 ~ 0.1 ~ 57.5 % ~ 20 ~ 11.1 %"],
-    "hinted": ["Sessions ~ 2 policies ~ 4.5 % ~ gap ~ 5,038 blocks"],
+    "hinted": ["2 policies ~ Sessions ~ 4.5 % ~ gap ~ 5,038 blocks"],
 }  # fmt: skip
 OF_CHATS = [one for one in FINDINGS if one.name in SAID]  # others are said of agent sessions
 

@@ -79,7 +79,7 @@ def test_what_is_said_where_none_is_better_or_nothing_can_be_won():
 def test_page_one_names_the_best_policy_if_one_is_better():
     facts = facts_hinted.facts_hinted(TABLE)
     one = choose_hinted({"50-eviction": {"hinted": facts}})
-    assert not missing(say("answer_hinted.md", one), "Tool calls ~ 3 policies ~ 25.0 % ~ 900 ~ blocks")
+    assert not missing(say("answer_hinted.md", one), "3 policies ~ Tool calls ~ 25.0 % ~ 900 ~ blocks")
     none = say("answer_hinted.md", one | {"verdict": "not separated"})
     assert not missing(none, "none of ~ 3 ~ policies with hints is better than LRU")
     assert "the one policy" in say("answer_hinted.md", one | {"verdict": "equal", "tried": 1})
