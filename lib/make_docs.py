@@ -110,15 +110,12 @@ def write_policies():
 
 def write_hinted():
     """Yield the list of policies with hints."""
-    from kvprefix.blocks.prefix_trace import make_prefix_trace
-    from kvprefix.cache.hinted import HINTED, make_hinted
-    from kvprefix.cache.hints import read_hints
-    from kvprefix.traces.trace import make_trace_of
+    from kvprefix.cache.hinted import DESCRIBED
 
     yield "## Policies with hints"
-    yield "For `studies.hinted`, and for `replay` as `cache.hinted.make_hinted` makes them of a trace's hints."
-    hints, rows = read_hints(make_prefix_trace(make_trace_of([[1]]), 1)), []
-    for one in (make_hinted(name, hints) for name in HINTED):
+    yield "In notebook 50; in Python, `cache.hinted.make_hinted` makes them of a trace's hints, for `replay`."
+    rows = []
+    for one in DESCRIBED.values():
         setting = f"{one.default:g}: {one.setting.meaning}" if one.setting else ""
         rows.append((f"`{one.name}`", one.label, one.definition, setting))
     yield table(("name", "label", "evicts", "setting"), rows)

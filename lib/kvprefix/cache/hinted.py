@@ -6,6 +6,7 @@ renews, needs no hint: it is among the policies that all have.
 
 import numpy as np
 
+from kvprefix.cache.hints import Hints
 from kvprefix.cache.rules.classes import make_priority_policy, make_session_policy, make_tool_policy
 from kvprefix.cache.rules.pin import make_pin_policy
 from kvprefix.cache.rules.ttl import TTL
@@ -16,6 +17,7 @@ HINTED = {
     "ttl": lambda hints: TTL, "pin": make_pin_policy, "session": make_session_policy, "tool": make_tool_policy,
     "priority": make_priority_policy,
 }  # fmt: skip
+DESCRIBED = {name: make(Hints(*(np.zeros(0, np.int64) for _ in Hints._fields))) for name, make in HINTED.items()}
 
 
 def make_hinted(name, hints):

@@ -7,6 +7,7 @@ add your own from outside, see `policy`.
 from functools import partial
 from numbers import Real
 
+from kvprefix.cache.hinted import DESCRIBED
 from kvprefix.cache.own import check_function, make_own
 from kvprefix.cache.policy import Policy
 from kvprefix.cache.rules.fifo import FIFO, FIFO_FLAT
@@ -35,7 +36,7 @@ def add_policy(new):
     """
     if not isinstance(new.name, str) or not new.name or "," in new.name or new.name != new.name.strip():
         raise InputError(f"policy {new.name!r}: expected a name without commas, and without spaces around it")
-    if new.name in LIBRARY:
+    if new.name in LIBRARY | DESCRIBED.keys():
         raise InputError(f"policy {new.name!r} is one of the library's own; give yours another name")
     POLICIES[new.name] = new
     return new
@@ -107,7 +108,8 @@ def find_policy(name):
 
 def label_policy(name):
     """Return how figures and tables show a policy: its label, or the name if no policy of that name is known here."""
-    return POLICIES[name].label if name in POLICIES else name
+    known = POLICIES.get(name) or DESCRIBED.get(name)
+    return known.label if known else name
 
 
 def check_setting(name, setting=None):

@@ -9,7 +9,7 @@ import numpy as np
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
 from kvprefix.blocks.sessions import NOTHING, PERSON, TOOL, gather_sessions, link_agents
-from kvprefix.studies.experiment import SessionExperiment, find_kind, load_experiment
+from kvprefix.studies.experiment import SessionExperiment, brings_tools, find_kind, load_experiment
 from kvprefix.studies.table import draw, draw_stretches, draw_trace
 from kvprefix.traces.workload import Experiment, load_workload, make_trace
 
@@ -67,6 +67,13 @@ def load_sessions(parameters):
     if find_kind(parameters) == "blocks":
         return load_experiment(parameters)
     return take_sessions(load_workload(parameters))
+
+
+def find_sessions(workload):
+    """Return the agents' sessions of a workload, as `take_sessions`; the workload itself if no request brings a tool's.
+    """
+    is_of_calls = not isinstance(workload, SessionExperiment) and brings_tools(workload.requests)
+    return take_sessions(workload) if is_of_calls else workload
 
 
 def take_sessions(workload):

@@ -101,7 +101,11 @@ def holds_sessions(parameters):
     """Say whether the data of a report are agents' sessions: lists of block ids, or calls that bring tools' results."""
     if find_kind(parameters) == "blocks" or parameters.data == "bundled":
         return parameters.data != "bundled"
-    requests = load_study(parameters).requests
+    return brings_tools(load_study(parameters).requests)
+
+
+def brings_tools(requests):
+    """Say whether any of a workload's requests brings a tool's result."""
     return "after_tool" in requests and bool(requests["after_tool"].any())
 
 

@@ -206,6 +206,8 @@ def test_a_name_that_a_list_cannot_hold_is_refused(name):
 def test_the_librarys_policies_are_not_replaced_but_ones_own_is():
     with pytest.raises(InputError, match="'lru' is one of the library's own"):
         policy("lru")(spell_mru)
+    with pytest.raises(InputError, match="'session' is one of the library's own"):  # with hints
+        policy("session")(spell_mru)
     policy("mine")(spell_mru)
     mine = policy("mine", "Mine")(spell_lru)
     assert find_policy("mine") is mine and POLICIES["mine"].label == "Mine" and find_policy(mine) is mine

@@ -37,7 +37,9 @@ FACTS = {
             {"blocks": 41129, "lru": 0.418, "opt": 0.593},
         ],
         "tried": 7, "better": [],
-    }},
+    }, "hinted": {"policies": [{"policy": "TTL"}, {"policy": "Sessions"}], "most": {
+        "policy": "Sessions", "blocks": 5038, "closed": 0.0447, "verdict": "better",
+    }}},
     "55-misses": {"causes": {"kind": "conversation", "sizes": [
         _size(1786, 0.047),
         _size(22512, 0.3087, policy=0.2317, generated_not_cached=0.2422, cold=0.1238, capacity=0.081,

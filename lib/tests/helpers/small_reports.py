@@ -15,6 +15,7 @@ from kvprefix.studies.cache import study_lru, study_policies
 from kvprefix.studies.engines import study_engines
 from kvprefix.studies.explain import explain_misses, explain_provenance
 from kvprefix.studies.explain_draws import draw_explained, study_causes, study_origins
+from kvprefix.studies.hinted import study_hinted
 from kvprefix.studies.sharing import analyse, write_results
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.workload import load_workload
@@ -55,6 +56,7 @@ def _add_studies(folder, workload, parameters):
     tables = {
         "40-cache-size/lru-curve": pd.concat([lru.assign(what="lru"), lru.assign(what="engine", token=0.99)]),
         "50-eviction/policies": study_policies(workload, capacities, ["lru", "opt"]),
+        "50-eviction/hinted": study_hinted(workload, capacities),
         "70-engine-check/engines": study_engines(workload, [max(64, 4096 // parameters.block_size)]),
     }
     (folder / "figures").mkdir(exist_ok=True)

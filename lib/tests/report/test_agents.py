@@ -111,7 +111,8 @@ def test_page_one_says_what_agents_share(experiment, paused, policies):
     }, "40-cache-size": FACTS["40-cache-size"], "50-eviction": FACTS["50-eviction"]}  # fmt: skip
     chosen = facts_answer(found, Parameters())["findings"]
     said = {name: say(f"answer_{name}.md", one) for name, one in chosen.items() if one is not None}
-    assert list(said) == ["agents", "misses", "curve", "agent_policies", "pauses"]  # not `policy`, which says the same
+    names = ["agents", "misses", "curve", "agent_policies", "pauses", "hinted"]
+    assert list(said) == names  # not `policy`, which says the same as `agent_policies`
     shared = found["15-agents"]["agent_sessions"]
     low, high = shared["rate_interval"]
     assert low < shared["rate"] < high

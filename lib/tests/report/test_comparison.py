@@ -131,6 +131,7 @@ def test_a_run_and_itself_have_no_difference(reports):
     assert not found["parameters"]["differ"] and found["parameters"]["things"] == {"b": []}
     assert found["findings"]["facts"] > 3 and not found["findings"]["differ"]
     assert all(found[name] for name in ("lru", "policies", "engines"))
+    assert {one["what"] for one in found["policies"]} == {"LRU", "OPT", "TTL", "Pinned prompts", "Sessions"}
 
 
 def test_two_seeds_are_not_separated(reports):
@@ -377,6 +378,24 @@ def test_policies_are_compared_only_at_capacities_that_are_near():
     assert curves.list_comparable(study, ["lru", "opt"]) == [1000, 9000]
     study = curves.Study(reports, [frame([1000]), frame([2000])])
     assert curves.list_comparable(study, ["lru", "opt"]) == [] and curves.choose_memories(study) == []
+
+
+def test_policies_with_hints_join_the_others_and_change_none(tmp_path):
+    for name in "ab":
+        (tmp_path / name / "figures").mkdir(parents=True)
+        for slug, names in (("policies", ["lru", "ttl"]), ("hinted", ["lru", "ttl", "tool"])):
+            rates = {"token": 0.6 if slug == "hinted" else 0.5, "low": 0.4, "high": 0.7}
+            table = pd.DataFrame({"seed": 0, "policy": names, "capacity_blocks": 9, **rates})
+            table.to_csv(tmp_path / name / f"figures/50-{slug}.csv", index=False)
+    stats = {"multi_turn": {"parameters": {"seed": 0, "block_size": 16}}}
+    reports = [Report(name, tmp_path / name, stats, {}, {}, {"50-eviction": {}}) for name in "ab"]
+    study = curves.read_study(reports, "50-eviction", "policies", name="policy")
+    joined = curves.add_named(study, reports, "50-eviction", "hinted", "policy")
+    assert [list(zip(one["name"], one["token"], strict=True)) for one in joined.frames] == [
+        [("lru", 0.5), ("ttl", 0.5), ("tool", 0.6)]
+    ] * 2
+    (tmp_path / "b/figures/50-hinted.csv").unlink()  # of an older version
+    assert curves.add_named(study, reports, "50-eviction", "hinted", "policy") is study
 
 
 @pytest.mark.parametrize(

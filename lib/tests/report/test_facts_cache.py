@@ -246,7 +246,8 @@ def test_what_a_better_policy_could_win():
 
 def test_the_table_of_what_policies_are():
     table = facts_cache.list_policies()
-    assert table["policy"].tolist() == [policy.label for policy in POLICIES.values()]
+    with_hints = ["Pinned prompts", "Sessions", "Tool calls", "Priority"]
+    assert table["policy"].tolist() == [*(policy.label for policy in POLICIES.values()), *with_hints]
     assert table.set_index("policy")["setting"]["TTL"] == 600
 
 

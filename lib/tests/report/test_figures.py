@@ -27,6 +27,7 @@ from kvprefix.report.plots import block_sizes as plot_sizes
 from kvprefix.report.plots import cache as plot_cache
 from kvprefix.report.plots import engines as plot_engines
 from kvprefix.report.plots import explained as plot_explained
+from kvprefix.report.plots import hinted as plot_hinted
 from kvprefix.report.plots import plan as plot_plan
 from kvprefix.report.plots import results as plot_results
 from kvprefix.report.plots import sharing as plot_sharing
@@ -53,6 +54,7 @@ from kvprefix.studies.call_sessions import load_sessions
 from kvprefix.studies.explain import explain_misses
 from kvprefix.studies.explain_draws import choose_capacities, draw_explained, study_causes
 from kvprefix.studies.explain_tables import tabulate_turns
+from kvprefix.studies.hinted import study_hinted
 from kvprefix.studies.normalise import normalise_curves
 from kvprefix.studies.plan import make_plans
 from kvprefix.studies.sharing import analyse
@@ -110,6 +112,7 @@ def drawn(bundled_workload):
         plot_cache.draw_policies: (
             study.study_policies(workload, capacities), ceiling, 16, MODEL, study.study_fine(workload, capacities)
         ),
+        plot_hinted.draw_hinted: (study_hinted(workload, capacities),),
         plot_cache.draw_working_set: (times_s, sizes, 16, MODEL),
         plot_cache.draw_reuse: (sharing.gap_s, distances[distances > 0], rank_reuse(sharing.accesses)),
         plot_sizes.draw_block_sizes: (block_sizes,), plot_sizes.draw_loss: (block_sizes,),

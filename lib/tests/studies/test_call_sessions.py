@@ -7,7 +7,7 @@ from places import SHARED
 
 from kvprefix.blocks.sessions import NOTHING, TOOL
 from kvprefix.studies.agents import describe_sessions, measure_pauses
-from kvprefix.studies.call_sessions import take_sessions
+from kvprefix.studies.call_sessions import CallSessions, find_sessions, take_sessions
 from kvprefix.studies.experiment import fit_parameters, holds_sessions
 from kvprefix.studies.timing import AGENTS, BURSTS, CLOCKS, LOGGED, RATES, list_changes, study_timing
 from kvprefix.traces.parameters import Parameters
@@ -33,6 +33,12 @@ def test_sessions_are_those_of_the_log(workload):
     pauses = measure_pauses(found.draw(16))
     assert pauses[~np.isnan(pauses)].tolist() == pytest.approx([17.5] * 6)
     assert found.say_times() == []
+
+
+def test_only_calls_that_bring_tools_results_become_sessions(workload, bundled_workload):
+    found = find_sessions(workload)
+    assert isinstance(found, CallSessions) and found.sessions.n_sessions == 2 and find_sessions(found) is found
+    assert find_sessions(bundled_workload) is bundled_workload
 
 
 def test_a_log_with_tools_holds_sessions_and_its_times_are_settled(workload):

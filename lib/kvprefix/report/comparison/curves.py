@@ -37,6 +37,26 @@ class Study:
     frames: list[pd.DataFrame]
 
 
+def add_named(study, reports, notebook, slug, name):
+    """Return a Study with what a further figure has, at its capacities, and the study has not by that name.
+
+    Parameters
+    ----------
+    study : Study or None
+    reports, notebook, slug, name
+        As of `read_study`.
+    """
+    more = read_study(reports, notebook, slug, name=name)
+    if study is None or more is None:
+        return study
+    further = dict(zip((one.label for one in more.reports), more.frames, strict=True))
+    frames = []
+    for one, frame in zip(study.reports, study.frames, strict=True):
+        new = further.get(one.label, frame)
+        frames.append(pd.concat([frame, new[~new["name"].isin(frame["name"])]], ignore_index=True))
+    return Study(study.reports, frames)
+
+
 def read_study(reports, notebook, slug, *, capacity="capacity_blocks", name=None, what=None):
     """Return a Study of the reports that have the figure; None if fewer than two have.
 

@@ -74,6 +74,7 @@ def compare(reports):
             and not one["conversations_only_in_report"]}  # fmt: skip
     lru = curves.read_study(reports, "40-cache-size", "lru-curve", what="lru")
     policies = curves.read_study(reports, "50-eviction", "policies", name="policy")
+    policies = curves.add_named(policies, reports, "50-eviction", "hinted", "policy")
     engines = curves.read_study(reports, "70-engine-check", "engines", capacity="pool", name="case")
     bounded = [curves.compare_at(lru, curves.choose_memories(lru), same) if lru else []]
     for study, label in ((policies, label_policy), (engines, _label_engine)):

@@ -141,6 +141,12 @@ def choose_agent_policies(found):
     return one if one and one["apart"] >= WORTH / 10 else None
 
 
+def choose_hinted(found):
+    """Return which policy with hints closes most of the gap to the optimum; None if there is no gap."""
+    one = found[EVICTION].get("hinted")
+    return {**one["most"], "tried": len(one["policies"])} if one and one["most"] else None
+
+
 def choose_pauses(found):
     """Return what the pause costs that costs most, of those before enough requests, beside the shortest."""
     one = found[AGENTS].get("agent_pauses") or {}
@@ -170,6 +176,7 @@ FINDINGS = (
     Finding(name="agent_policies", notebook=AGENTS, choose=choose_agent_policies, figure="15-policies"),
     Finding(name="timing", notebook=TIMING, choose=choose_timing, figure="60-clocks"),
     Finding(name="pauses", notebook=AGENTS, choose=choose_pauses, figure="15-pauses"),
+    Finding(name="hinted", notebook=EVICTION, choose=choose_hinted),
 )
 SAID_OTHERWISE = {"agents", "curve", "policy", "timing"}  # where agents' sessions are known by their tokens
 

@@ -6,6 +6,7 @@ A difference counts only if its interval (conversations resampled, 95 %) exclude
 import numpy as np
 import pandas as pd
 
+from kvprefix.cache.hinted import DESCRIBED
 from kvprefix.cache.policies import POLICIES, label_policy
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
@@ -230,7 +231,7 @@ def _count_capacities(rows):
 
 
 def list_policies():
-    """Tabulate what each policy is."""
+    """Tabulate what each policy is, those with hints last."""
     return pd.DataFrame(
-        [{"policy": p.label, "setting": p.default, "definition": p.definition} for p in POLICIES.values()]
+        [{"policy": p.label, "setting": p.default, "definition": p.definition} for p in (POLICIES | DESCRIBED).values()]
     )

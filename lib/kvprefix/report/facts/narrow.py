@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.cache.rules.lru import LRU
+from kvprefix.cache.rules.opt import OPT
+from kvprefix.report.facts.hinted import CLOSED
 from kvprefix.report.facts.plain import make_plain
 from kvprefix.report.rounding import number, points
 from kvprefix.report.tables import Narrow
@@ -16,6 +18,7 @@ MOST_CAPACITIES = 4
 MARKS = {"better": "↑ ", "higher": "↑ ", "worse": "↓ ", "lower": "↓ "}
 NOTES = (
     "half", "parts", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "sources", "never_fit",
+    "closed",
 )  # fmt: skip
 
 
@@ -211,6 +214,14 @@ def narrow_policies(frame):
     return _cross(frame, "policy", "blocks", LRU.label)
 
 
+def narrow_hinted(frame):
+    """Narrow the table of policies with hints to a matrix: the rates of LRU and OPT, then the gap that each closes."""
+    shown = frame["token hit rate"].where(frame["policy"].isin([LRU.label, OPT.label]), frame[CLOSED])
+    one = frame.assign(**{"token hit rate": shown})
+    order = one["policy"].map({LRU.label: 0, OPT.label: 1}).fillna(2)
+    return _cross(one.iloc[np.argsort(order, kind="stable")], "policy", "blocks", LRU.label, columns=None, closed=True)
+
+
 def narrow_variants(frame):
     """Narrow a table of clocks or bursts: the rate in percent, and the difference with its interval."""
     against = frame.columns[6]
@@ -270,7 +281,7 @@ def narrow_parts(frame):
     return Narrow(table, dict.fromkeys(table.columns[1:], "{:.1f}"), say_notes(parts=True))
 
 
-def _cross(frame, row, column, base):
+def _cross(frame, row, column, base, **notes):
     """Return a matrix of token hit rates in percent; an arrow says whether a rate is separated from its base."""
     sizes = frame[column].unique()
     kept = sizes[np.unique(np.linspace(0, len(sizes) - 1, MOST_CAPACITIES).round().astype(int))]
@@ -278,8 +289,10 @@ def _cross(frame, row, column, base):
     for size in kept:
         one = frame[frame[column] == size].set_index(row)
         marks = one["verdict"].map(lambda verdict: MARKS.get(verdict, ""))
-        cells = [Estimate(one["token hit rate"][name], mark=marks[name]) for name in table[row]]
+        rates = one["token hit rate"].reindex(table[row])
+        cells = [None if pd.isna(rate) else Estimate(rate, mark=marks[name]) for name, rate in rates.items()]
         table[size if isinstance(size, str) else f"{size:,}"] = pd.Series([*cells, None], dtype=object)[:-1]
     left_out = [size for size in sizes if size not in kept]
-    notes = say_notes(columns=column.replace("pool (blocks)", "blocks of the pool"), arrows=base, left_out=left_out)
+    columns = column.replace("pool (blocks)", "blocks of the pool")
+    notes = say_notes(**{"columns": columns, "arrows": base, "left_out": left_out} | notes)
     return Narrow(table, dict.fromkeys(table.columns[1:], show_estimate(".1f", 100)), notes)
