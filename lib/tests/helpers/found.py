@@ -38,7 +38,7 @@ FACTS = {
         ],
         "tried": 7, "better": [],
     }, "hinted": {"policies": [{"policy": "TTL"}, {"policy": "Sessions"}], "most": {
-        "policy": "Sessions", "blocks": 5038, "closed": 0.0447, "verdict": "better",
+        "policy": "Sessions", "blocks": 5038, "closed": 0.1447, "verdict": "better",
     }}},
     "55-misses": {"causes": {"kind": "conversation", "sizes": [
         _size(1786, 0.047),

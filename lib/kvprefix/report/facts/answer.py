@@ -17,6 +17,7 @@ WORTH = 1.0  # points of token hit rate below which a change is not proposed
 LRU_CURVE, EVICTION, TIMING, ENGINES = "40-cache-size", "50-eviction", "60-timing", "70-engine-check"
 AGENTS, ORIGINS, CAUSES, TEMPLATES = "15-agents", "25-provenance", "55-misses", "45-templates"
 ADVICE, PLAN = "65-advice", "80-capacity-plan"
+TENTH = 0.1  # of the gap between LRU and the optimum: less is not told of
 FEWEST = 30  # requests after pauses of which page one tells
 
 
@@ -142,9 +143,12 @@ def choose_agent_policies(found):
 
 
 def choose_hinted(found):
-    """Return which policy with hints closes most of the gap to the optimum; None if there is no gap."""
+    """Return which policy with hints closes most of the gap to the optimum; None if it closes less than a tenth."""
     one = found[EVICTION].get("hinted")
-    return {**one["most"], "tried": len(one["policies"])} if one and one["most"] else None
+    most = one and one["most"]
+    if not most or most["verdict"] != "better" or most["closed"] < TENTH:
+        return None
+    return {**most, "tried": len(one["policies"])}
 
 
 def choose_pauses(found):
