@@ -175,7 +175,7 @@ class Setup:
 
         What is compared, and what the aim is, change none of these.
         """
-        aims = ("kv_model", "gpu", "replicas", "routers", "dram", "slo_ttft", "slo_percentile", "prefill_share")
+        aims = ("kv_model", "gpu", "replicas", "routers", "dram", "slo_ttft", "slo_percentile")
         own = {name: value for name, value in asdict(self).items() if name not in aims}
         return [own, self.model.row, asdict(self.card)]
 

@@ -173,11 +173,11 @@ def test_more_memory_never_hits_less_under_lru(setups, day, blocks, replicas):
 def test_times_by_a_plain_queue(setups):
     paths = walk_paths(5, n=60)
     traffic = make_blocks(paths, arrival_s=np.sort(np.random.default_rng(0).uniform(0, 6, 60)))
-    setup = setups(40, fixed_s=0.1, load_gib_per_s=0.05)
+    setup = setups(40, fixed_s=0.1, load_gib_per_s=0.05, prefill_share=0.25)
     (row,) = measure(traffic, setup, 2, "rr", [size_dram(setup, 100)]).to_dict("records")
     places = np.arange(60) % 2
     first, both = traffic.blocks.hit_tokens(replay_tiers_below(traffic.blocks, [40, 100], places, "vllm").T).T
-    free, ttft, work = [0.0, 0.0], [], [0.0, 0.0]
+    free, ttft, work, decoding = [0.0, 0.0], [], [0.0, 0.0], 0.0
     for i, arrival in enumerate(traffic.blocks.arrival_s):
         # 8.03e9 parameters, 32 layers of 4,096 numbers; 131,072 bytes of KV per token.
         prompt, cached = int(traffic.prompts[i]), int(both[i])
@@ -186,17 +186,21 @@ def test_times_by_a_plain_queue(setups):
         begin = max(free[i % 2], arrival)
         free[i % 2] = begin + takes
         ttft.append(begin + takes - arrival)
+        whole = 0.1 + (2 * 8.03e9 * prompt + 2 * 32 * 4096 * prompt**2) / (1e15 * 0.5)
         work[i % 2] += takes * (15 <= i < 45)
+        decoding += 3 * whole * (15 <= i < 45)  # prefill would take a quarter of the time
     lasts = np.ptp(traffic.blocks.arrival_s[15:45])
     assert both.sum() > first.sum() and row["busiest_load"] == pytest.approx(max(work) / lasts) and max(work) < lasts
     for rank in (50, 90, 99):
         assert row[f"ttft_p{rank}"] == pytest.approx(np.percentile(ttft, rank))
     assert row["gpu_s_per_hour"] == pytest.approx(3600 * sum(work) / lasts)
+    assert row["gpu_load"] == pytest.approx((sum(work) + decoding) / lasts / 2)
     computed = traffic.prompts - both
     by_replica = [computed[::2].sum(), computed[1::2].sum()]
     assert row["imbalance_computed"] == pytest.approx(max(by_replica) / np.mean(by_replica))
     assert row["computed_per_s"] == pytest.approx(computed[15:45].sum() / lasts)
     assert row["usd_per_hour"] == pytest.approx(2 * (3.6 + size_dram(setup, 100) * 0.004))
+    assert row["gib"] == pytest.approx(2 * (setup.pool().gib + size_dram(setup, 100)))
 
 
 def test_no_time_is_given_for_a_queue_that_grows(setups):

@@ -70,8 +70,9 @@ def test_every_assumption_has_a_source_and_says_what_was_given():
 
 def test_what_is_compared_and_aimed_at_changes_no_costs(tmp_path):
     costs = Setup().describe_costs()
-    assert Setup(slo_ttft=1, slo_percentile=50, dram=(1.0,), replicas=(3,), prefill_share=0.1).describe_costs() == costs
-    assert Setup(mfu=0.4).describe_costs() != costs != Setup(dram_price=0.1).describe_costs()
+    assert Setup(slo_ttft=1, slo_percentile=50, dram=(1.0,), replicas=(3,), routers=("rr",)).describe_costs() == costs
+    assert Setup(prefill_share=0.4).describe_costs() != costs != Setup(mfu=0.4).describe_costs()
+    assert Setup(kv_dtype="fp8").describe_costs() != costs != Setup(dram_price=0.1).describe_costs()
     config = {"num_hidden_layers": 2, "num_attention_heads": 8, "head_dim": 64, "hidden_size": 512,
               "intermediate_size": 1024, "vocab_size": 1000}  # fmt: skip
     path = tmp_path / "config.json"

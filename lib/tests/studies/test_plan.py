@@ -98,11 +98,11 @@ def test_a_killed_study_goes_on_with_what_is_left(workload, setup, monkeypatch, 
 
 def test_another_aim_measures_nothing_anew_and_another_cost_does(workload, setup, plans, monkeypatch):
     monkeypatch.setattr(tables, "open_tasks", None)  # whatever is measured fails
-    again = make_plans(workload, replace(setup, slo_ttft=3.0, prefill_share=0.1))
+    again = make_plans(workload, replace(setup, slo_ttft=3.0, slo_percentile=90))
     pd.testing.assert_frame_equal(again.table, plans.table)
-    for change in ({"mfu": 0.4}, {"load_gib_per_s": 1.0}, {"dram_price": 0.1}, {"gpu_price": 1.0}, {"fixed_s": 0.0}):
+    for name in ("mfu", "load_gib_per_s", "dram_price", "gpu_price", "fixed_s", "prefill_share"):
         with pytest.raises(TypeError):
-            make_plans(workload, replace(setup, **change))
+            make_plans(workload, replace(setup, **{name: 0.125}))
 
 
 # ---- What is chosen and told
@@ -132,7 +132,8 @@ def test_plan_json_holds_what_the_table_does(plans):
     for row, told in zip(plans.table.to_dict("records"), found["plans"], strict=True):
         assert list(told) == list(row)
         assert all(told[name] == (None if pd.isna(value) else value) for name, value in row.items())
-    assert found["best"] == found["plans"][int(plans.best.name)]
+    assert found["best"] == found["plans"][int(plans.best.name)] and found["nearest"] is None
+    assert found["seeds"] == [0, 1, 2, 3]
     assert found["pool"]["num_gpu_blocks"] == 30 and found["pool"]["tokens"] == 480
     assert found["traffic"]["prompt_tokens"] == 1048 and found["dram"][0]["dram_gib"] == plans.dram["dram_gib"].iloc[0]
     assert {one["name"] for one in found["assumptions"]} >= {"mfu", "pool_share", "dram_price"}
@@ -180,7 +181,9 @@ def test_nothing_keeps_the_aim(workload, setup):
     told = say_plans(plans)
     assert plans.best is None and f"None of {len(plans.table)} plans keeps" in told
     assert plans.base["ttft_p99"] == plans.table["ttft_p99"].min() and "The nearest is" in told
-    assert describe_plans(plans)["best"] is None and "no plan keeps the aim either" in told
+    found = describe_plans(plans)
+    assert found["best"] is None and found["nearest"]["ttft_p99"] == plans.base["ttft_p99"]
+    assert "no plan keeps the aim either" in told
 
 
 def test_an_overload_has_no_times_and_is_said(workload, setup):
