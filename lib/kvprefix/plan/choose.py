@@ -28,11 +28,12 @@ def average_draws(frame):
 def choose_plan(table, setup):
     """Return the cheapest plan that keeps the aim, a row of `average_draws`; None if none does.
 
-    Of equally cheap ones the one whose busiest replica has the least to do. Without a price the fewest replicas, then
-    the least DRAM, count as cheapest.
+    A request that is refused has no first token: with more of them than the aim leaves a plan fails. Of equally
+    cheap ones the one whose busiest replica has the least to do. Without a price the fewest replicas, then the least
+    DRAM, count as cheapest.
     """
     time = f"ttft_p{setup.slo_percentile}"
-    able = table[table[time] <= setup.slo_ttft]
+    able = table[(table[time] <= setup.slo_ttft) & (table["refused"] <= 1 - setup.slo_percentile / 100)]
     if able.empty:
         return None
     order = ["usd_per_hour"] if able["usd_per_hour"].notna().all() else ["replicas", "dram_gib"]

@@ -47,7 +47,7 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         (the share of the time that all cards are busy with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
         replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts that a
-        replica's pool cannot hold, which a server refuses: they count nowhere else; `gib`, of all pools and second
+        replica's pool cannot hold, which a server refuses: they count nowhere else; `refused`, their share of the requests; `gib`, of all pools and second
         tiers; `usd_per_hour`, NaN without a price.
 
     Notes
@@ -69,7 +69,7 @@ def _measure_router(traffic, setup, router, replicas, tiers, with_intervals):
     fate = {
         "routing_loss": float(held.sum() - own.sum()) / max(served.prompts.sum(), 1),
         "captured": float(own.sum()) / held.sum() if held.any() else np.nan,
-        "never_fit": len(traffic) - len(served),
+        "never_fit": len(traffic) - len(served), "refused": 1 - len(served) / max(len(traffic), 1),
     }  # fmt: skip
     above = routed.hits if served.trace is None else first // served.blocks.block_size  # the same, in blocks
     parts, rows, hits = [(some, served.select(some)) for some in _split(routed.places, replicas)], [], []

@@ -23,9 +23,11 @@ def list_notes(traffic, setup, table, best):
         notes.append("half of the requests or more come at one moment: times are those of such a crowd, without rates")
     never = int(table["never_fit"].max())
     if never:
+        left = 100 - setup.slo_percentile
+        fails = f"; the aim leaves {left} %, so no plan keeps it" if 100 * never > left * len(traffic) else ""
         notes.append(
             f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool: a server refuses them, and "
-            "nothing here counts them; more GPUs per replica hold longer prompts"
+            f"they count nowhere else{fails}; more GPUs per replica hold longer prompts"
         )
     size = traffic.blocks.block_size
     small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]

@@ -31,7 +31,7 @@ def make_rows(**columns):
     n = len(next(iter(columns.values())))
     usual = {"replicas": 1, "router": "rr", "dram_gib": 0.0, "token": 0.5, "low": 0.4, "high": 0.6,
              "busiest_load": 0.1, "ttft_p50": 0.1, "ttft_p90": 0.2, "ttft_p99": 1.0, "usd_per_hour": 3.6,
-             "gpu_s_per_hour": 1000.0, "computed_per_s": 100.0}  # fmt: skip
+             "gpu_s_per_hour": 1000.0, "computed_per_s": 100.0, "refused": 0.0}  # fmt: skip
     return pd.DataFrame({name: columns.get(name, [value] * n) for name, value in usual.items()})
 
 
@@ -58,6 +58,13 @@ def test_the_aim_may_be_of_another_percentile():
     rows = make_rows(ttft_p50=[1.9, 0.3], ttft_p99=[9.0, 3.0], usd_per_hour=[1.0, 2.0])
     assert choose_plan(rows, SETUP) is None
     assert choose_plan(rows, Setup(slo_percentile=50))["usd_per_hour"] == 1.0
+
+
+def test_refused_requests_have_no_first_token():
+    rows = make_rows(refused=[0.02, 0.01], usd_per_hour=[1.0, 2.0])
+    assert choose_plan(rows, SETUP)["usd_per_hour"] == 2.0
+    assert choose_plan(rows, Setup(slo_percentile=90))["usd_per_hour"] == 1.0
+    assert choose_plan(rows[:1], SETUP) is None
 
 
 def test_the_nearest_is_the_quickest_and_of_growing_queues_the_idlest():

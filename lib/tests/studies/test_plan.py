@@ -200,6 +200,7 @@ def test_prompts_that_never_fit_are_said_and_none_that_fits_is_an_error(workload
     (note,) = [note for note in plans.notes if "never fit" in note]
     never = int((open_traffic(workload).prompts > 7 * 16).sum())
     assert 0 < never == plans.table["never_fit"].iloc[0] and note.startswith(f"{never} prompts of 15 never fit")
+    assert plans.best is None and "the aim leaves 1 %, so no plan keeps it" in note
     with pytest.raises(InputError, match="no prompt fits into a replica's pool of 32 tokens; the shortest has 2"):
         make_plans(workload, make_setup(tmp_path, 2, **small))
 
