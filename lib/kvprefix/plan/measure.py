@@ -47,8 +47,8 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         (the share of the time that all cards are busy with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
         replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts that a
-        replica's pool cannot hold, which a server refuses: they count nowhere else; `refused`, their share of the requests; `gib`, of all pools and second
-        tiers; `usd_per_hour`, NaN without a price.
+        replica's pool cannot hold, which a server refuses: they count nowhere else; `refused`, their share of the
+        requests; `gib`, of all pools and second tiers; `usd_per_hour`, NaN without a price.
 
     Notes
     -----
