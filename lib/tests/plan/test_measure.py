@@ -229,6 +229,15 @@ def test_rows_are_those_of_each_router_and_tier(setups):
     assert (whole["low"] < whole["token"]).all() and (whole["token"] < whole["high"]).all()
 
 
+def test_in_front_of_one_replica_all_routers_are_the_same(setups):
+    _, _, traffic = make_requests(walk_paths(9), walk_paths(10, most=3))
+    names = ["rr", "longest", "llm-d", "cache-aware-tree"]
+    whole = measure_cells(traffic, setups(30), 1, names, (0.0, 0.01))
+    for k, router in enumerate(names):
+        alone = measure_cells(traffic, setups(30), 1, [router], (0.0, 0.01))
+        assert alone.equals(whole.iloc[2 * k : 2 * k + 2].reset_index(drop=True)) and set(alone["router"]) == {router}
+
+
 def test_blocks_of_a_trace_that_are_larger_than_an_engine_s(setups):
     # 13 blocks of 16 tokens hold 3 of 64: "acd" pushes out what lies behind "a", so "a" is hit twice.
     prompts = [[ord(one) * 64 + k for one in path for k in range(64)] + [1] for path in ("ab", "acd", "ab")]
