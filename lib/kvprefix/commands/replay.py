@@ -27,7 +27,8 @@ def add_options(parser):
     )
     parser.add_argument(
         "--num-gpu-blocks", default="unlimited",
-        help="size of the pool in vLLM's blocks (with the null block) or SGLang's pages, or `unlimited` (default)",
+        help="size of the pool in vLLM's blocks (with the null block; with --model a block of a request's tokens takes "
+        "up to one per group of layers) or SGLang's pages, or `unlimited` (default)",
     )  # fmt: skip
     _add_hybrid_options(parser)
     parser.add_argument("--ignore-outputs", action="store_true", help="replay as if no tokens were generated")

@@ -1,11 +1,13 @@
 """From a card's memory to `--num-gpu-blocks`: what weights and an engine's own needs leave for KV blocks."""
 
+from collections import Counter
 from typing import NamedTuple
 
 from kvprefix.files.checks import check_block_size, check_number, check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.models.cards import list_cards, load_card
+from kvprefix.models.layers import deal_layers
 from kvprefix.models.memory import load_model
 from kvprefix.models.weights import weights_bytes
 
@@ -94,11 +96,9 @@ def plan_pool(
 
     Notes
     -----
-    memory x utilisation - weights / gpus - overhead, over the bytes of a block. vLLM 0.32 puts layers that keep the
-    same into groups of one size, `v1/core/kv_cache_utils.py`: the least number of equal layers, or the largest if that
-    is below 1.5 times the least. A block is one page in each layer of a group. Layers with attention take as many
-    tokens per page as a recurrent state needs, a multiple of 16. It pads what does not divide; the last group may have
-    fewer layers.
+    memory x utilisation - weights / gpus - overhead, over the bytes of a block, which is one page in each layer of a
+    group (`layers.deal_layers`). Layers with attention take as many tokens per page as a recurrent state needs, a
+    multiple of 16. vLLM pads what does not divide.
     """
     card = load_card(card) if isinstance(card, str) else card
     gpus = check_whole(gpus, "gpus", "a whole number of cards, 1 or more")
@@ -125,12 +125,14 @@ def _measure_block(cache, block_size):
     page = max(token * block_size, state)
     if not page:
         raise InputError("no layer keeps anything; expected a model with a KV cache")
-    if len({(one.kind, one.span) for one in layers}) == 1:  # one group, whatever each layer takes
-        page = sum(one.count * -(-one.size // cache.ranks) for one in layers)
-        return block_size, page if layers[0].kind == "state" else page * block_size, 1
-    least, most = min(one.count for one in layers), max(one.count for one in layers)
-    size = most if most < 1.5 * least else least
-    return block_size, size * page, sum(-(-one.count // size) for one in layers)
+    buckets = Counter()
+    for one in layers:
+        buckets[one.kind, one.span, one.size] += one.count
+    in_group, groups = deal_layers(buckets)
+    if sum(groups.values()) == 1:  # its layers may take different bytes
+        size = sum(one.count * -(-one.size // cache.ranks) for one in layers)
+        return block_size, size if state else size * block_size, 1
+    return block_size, in_group * page, sum(groups.values())
 
 
 def _refuse(model, card, pool, given, options):

@@ -10,6 +10,9 @@ from kvprefix.engines.group_layers import group_layers
 from kvprefix.engines.groups import Group, check_groups, name_groups
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.files.paths import InputError
+from kvprefix.models.cards import Card
+from kvprefix.models.memory import list_models, load_model
+from kvprefix.models.pool import plan_pool
 
 FULL, WINDOW, CHUNK, STATE = Group("full"), Group("window", 64), Group("chunk", 64), Group("state")
 
@@ -55,6 +58,9 @@ def layers(*kinds, **fields):
         # A token takes half as much in a window: its blocks hold twice as many.
         (layers("wf", sliding_window=64, num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16),
          ["window 64, blocks of 32", "full"]),
+        # Full attention alone is one group, whatever heads its layers have.
+        ({"num_transformer_layers": 3, "num_query_heads": [12, 16, 20], "num_kv_heads": [3, 4, 5], "head_dim": 64},
+         ["full"]),
         # 3 to 2 does not divide: those pages are padded.
         (layers("wf", sliding_window=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, global_head_dim=24),
          ["window 64", "full"]),
@@ -67,6 +73,14 @@ def layers(*kinds, **fields):
 )  # fmt: skip
 def test_layers_are_dealt_into_groups(config, expected, tmp_path):
     assert label(read_groups(write(tmp_path, config))) == expected
+
+
+@pytest.mark.parametrize("name", list_models()["model"])
+def test_a_pool_is_counted_in_the_groups_that_are_replayed(name):
+    card = Card("large", 1e8, {"bf16": 1e12}, 1e12)
+    pool, groups = plan_pool(name, card), group_layers(load_model(name).row["config"])
+    assert pool.groups == len(groups)
+    assert pool.tokens == pool.blocks // len(groups) * pool.block_size
 
 
 def test_a_folder_with_a_config_is_read(tmp_path):
