@@ -13,6 +13,7 @@ from kvprefix.models.weights import weights_bytes
 
 UTILISATION = 0.92  # vLLM 0.32's default of --gpu-memory-utilization
 OVERHEAD_GIB = 3.5  # per card: activations, CUDA graphs, libraries, what the driver keeps; see the docs
+USUAL = "H100-80G"  # the card whose numbers are looked at, if none is named
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -48,6 +49,23 @@ class Pool(NamedTuple):
     def tokens(self):
         """Tokens that the blocks hold if each takes one block per group."""
         return self.blocks // self.groups * self.block_size
+
+
+class Fit(NamedTuple):
+    """Cards that hold a model.
+
+    Attributes
+    ----------
+    card : str
+    pool : Pool
+        What so many of them leave.
+    tokens : int
+        Of KV cache; of a model with windows or states, by its mean bytes per token.
+    """
+
+    card: str
+    pool: Pool
+    tokens: int
 
 
 def count_gpu_blocks(model, card, gpus=1, utilisation=UTILISATION, kv_dtype=None, block_size=16, **options):
@@ -113,6 +131,54 @@ def plan_pool(
         options = {"weights_dtype": weights_dtype, "parameters": parameters, "overhead_gib": overhead_gib}
         _refuse(model, card, pool, (utilisation, kv_dtype, block_size), options)
     return pool
+
+
+def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
+    """List well-known cards that hold a model, and the pools that they leave, from the smallest pool on.
+
+    Parameters
+    ----------
+    model : str or path-like
+        As in `memory.load_model`.
+    block_size : int
+    usual : str
+        A card of the table.
+    numbers : int
+        How many numbers of the usual card, powers of two from the least that holds the model. Besides, the smallest
+        card of the table that holds it alone.
+
+    Returns
+    -------
+    list of Fit
+
+    Raises
+    ------
+    InputError
+        No such card holds it, or its weights are not known.
+
+    Examples
+    --------
+    >>> [(fit.pool.gpus, fit.card) for fit in list_fits("Llama-3.1-70B")]
+    [(1, 'B200-180G'), (2, 'H100-80G'), (4, 'H100-80G'), (8, 'H100-80G')]
+    """
+    weights_bytes(load_model(model))
+    given = (UTILISATION, None, block_size)
+    options = {"weights_dtype": None, "parameters": None, "overhead_gib": OVERHEAD_GIB}
+    cards = [load_card(name) for name in list_cards().sort_values("memory (GiB)", kind="stable")["card"]]
+    alone = [one for one in cards if _holds(model, one, 1, given, options)][:1]
+    usual = load_card(usual)
+    many = [n for n in _COUNTS if _holds(model, usual, n, given, options)][:numbers]
+    pairs = dict.fromkeys([*((one.name, 1) for one in alone), *((usual.name, n) for n in many)])
+    if not pairs:
+        plan_pool(model, usual, block_size=block_size)  # says what would
+    fits = [_fit(model, name, n, block_size) for name, n in pairs]
+    return sorted(fits, key=lambda one: one.tokens)
+
+
+def _fit(model, card, gpus, block_size):
+    """Return the Fit of so many cards."""
+    pool, one = plan_pool(model, card, gpus, block_size=block_size), load_model(model, tensor_parallel=gpus)
+    return Fit(card, pool, pool.tokens if one.cache.is_even else pool.kv_bytes * gpus // one.bytes_per_token)
 
 
 def _measure_block(cache, block_size):

@@ -20,7 +20,8 @@ SAID = {
     "causes": ["22,512 blocks ~ 69.1 % ~ 24.2 % ~ generated ~ 23.2 % ~ optimum ~ 12.4 % are new ~ 8.1 %"],
     "advice": ["2 changes ~ 0.6 points", "95 %: 0.5 to 0.7", "Move the time stamp"],
     "templates": ["2.71 times ~ 2,000 conversations ~ saves 0.0 % ~ 73.5 %"],
-    "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
+    "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %",
+               "one H100-80G leaves ~ 28,067 ~ blocks ( ~ 54.8 ~ GiB): ~ 39.0 %"],
     "policy": ["14,393 blocks ~ 23.0 % ~ optimum ~ 48.8 % ~ at most 25.8 points", "None of the 7 others"],
     "timing": ['2,468 blocks ~ "all turns at once" ~ 59.6 % ~ "causal" ~ 5.4 %', "12,264 ~ 0.1 ~ 57.5 % ~ 20 ~ 11.1 %"],
 }  # fmt: skip
@@ -47,6 +48,13 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
     assert missing(item["next"], "14,393 blocks ~ 41,129 ~ 28.1 to 80.3 GiB", "23.0 % to 41.8 % ~ +18.8 points") == []
 
 
+def test_a_card_is_told_of_only_if_it_is_known_what_is_hit_there(tmp_path):
+    for at in (None, {**FACTS["40-cache-size"]["cards"]["at"], "token_hit_rate": None}):
+        item = show(tmp_path, change("40-cache-size", "cards", "at", to=at))
+        (text,) = [one["text"] for one in item["findings"] if one["figure"] == "40-lru-curve"]
+        assert "at once" in text and "H100" not in text
+
+
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
@@ -56,6 +64,8 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         (("55-misses", "causes", "sizes", 1, "parts", "capacity", "share"), 0.15, "15.0 % were evicted"),
         (("70-engine-check", "chain", "overlap", 1, "token_hit_rate"), 0.4, "40.0 %"),
         (("70-engine-check", "chain", "engine"), "SGLang 1", "SGLang 1 ~ 20,000"),
+        (("40-cache-size", "cards", "at", "blocks"), 28_123, "28,123 ~ blocks"),
+        (("40-cache-size", "cards", "at", "token_hit_rate", "mean"), 0.4123, "41.2 %, one request at a time"),
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
         (("50-eviction", "policies", "capacities", 1, "opt"), 0.33, "33.0 % ~ at most 10.0 points"),
         (("50-eviction", "policies", "better"), [better("a_b_", 14393, 1.5)], "7 policies ~ a_b\\_ ~ 1.5"),

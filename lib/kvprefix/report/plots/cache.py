@@ -244,7 +244,8 @@ def _capacity_axes(axes, block_size, model):
     axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')})")
     log_axes(axes, "x")
     rate_axes(axes)
-    size = f"{plain_label(model.name)} ({model.bytes_per_token / 1024:,.0f} KiB per token)"
+    mean = "mean " if model.cache and not model.cache.is_even else ""
+    size = f"{plain_label(model.name)} ({mean}{model.bytes_per_token / 1024:,.0f} KiB per token)"
     _add_scale(axes, "top", factor, f"GiB of KV cache, {size}").xaxis.set_major_formatter("{x:,g}")
     below = _add_scale(axes, "bottom", block_size, "capacity (tokens, log scale)")
     with mpl.rc_context(STYLE):  # it makes the ticks anew
