@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from kvprefix.cache.rules.lru import LRU
+from kvprefix.models.cache import AVERAGE_AT
 from kvprefix.report.facts.plain import make_plain
 from kvprefix.report.rounding import number, points
 from kvprefix.report.tables import Narrow
@@ -15,7 +16,8 @@ from kvprefix.report.words import WORDS
 MOST_CAPACITIES = 4
 MARKS = {"better": "↑ ", "higher": "↑ ", "worse": "↓ ", "lower": "↓ "}
 NOTES = (
-    "half", "parts", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "sources", "never_fit",
+    "half", "parts", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "mean_of", "sources",
+    "never_fit",
 )  # fmt: skip
 
 
@@ -199,11 +201,11 @@ def narrow_margin(frame, groups="conversations"):
 
 
 def narrow_models(frame):
-    """Narrow the table of models; their sources are notes."""
+    """Narrow the table of models; their sources, and which bytes are means, are notes."""
     page = r"https://huggingface\.co/(.+)/blob/main/config\.json"
     sources = frame["source"].astype(str).str.replace(page, r"\1", regex=True).tolist()
     table = frame[["model", "attention", "bytes per token", "GiB for 95 %"]]
-    return Narrow(table, {"GiB for 95 %": "{:,.1f}"}, say_notes(sources=sources))
+    return Narrow(table, {"GiB for 95 %": "{:,.1f}"}, say_notes(mean_of=AVERAGE_AT, sources=sources))
 
 
 def narrow_policies(frame):
