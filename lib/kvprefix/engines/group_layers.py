@@ -10,7 +10,7 @@ from collections import Counter
 from kvprefix.engines.groups import SPANS, Group
 from kvprefix.files.paths import InputError
 from kvprefix.models.attention import read_attention
-from kvprefix.models.fields import find_dtype, find_text, read_whole
+from kvprefix.models.fields import MissingError, find_text, read_whole
 from kvprefix.models.kinds import list_kinds
 from kvprefix.models.layers import deal_layers
 
@@ -53,7 +53,7 @@ def group_layers(config, window=None, block_size=16):
     for place, kind in enumerate(list_kinds(text)):
         for part in ("full", "state") if kind == "both" else () if kind == "none" else (kind,):
             span = _find_span(text, part, window) if part in SPANS else None
-            buckets[part, span, _measure(text, config, part, place)] += 1
+            buckets[part, span, _measure(text, part, place)] += 1
     if not buckets:
         raise InputError("no layer keeps anything; expected a model with attention or recurrent layers")
     if window is not None and not any(kind in SPANS for kind, _, _ in buckets):
@@ -75,11 +75,11 @@ def _find_span(text, kind, window):
     return span
 
 
-def _measure(text, config, kind, place):
-    """Return the bytes that a token takes in a layer, 0 for a state and if the config does not tell."""
+def _measure(text, kind, place):
+    """Return the bytes that a token takes in a layer, 0 for a state and if the config has not all fields for it."""
     if kind == "state":
         return 0
     try:
-        return read_attention(text, kind, place).bytes_per_token(find_dtype(config, text), 1)
-    except InputError:
+        return read_attention(text, kind, place).bytes_per_token("bfloat16", 1)
+    except MissingError:
         return 0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from kvprefix.files.checks import check_block_size, check_number, check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
-from kvprefix.models.cards import list_cards, load_card
+from kvprefix.models.cards import Card, list_cards, load_card
 from kvprefix.models.layers import deal_layers
 from kvprefix.models.memory import load_model
 from kvprefix.models.weights import weights_bytes
@@ -118,7 +118,7 @@ def plan_pool(
     group (`layers.deal_layers`). Layers with attention take as many tokens per page as a recurrent state needs, a
     multiple of 16. vLLM pads what does not divide.
     """
-    card = load_card(card) if isinstance(card, str) else card
+    card = card if isinstance(card, Card) else load_card(card)
     gpus = check_whole(gpus, "gpus", "a whole number of cards, 1 or more")
     check_number(utilisation, "utilisation", "a share of the memory, above 0 and up to 1", least=1e-6, most=1)
     check_number(overhead_gib, "overhead_gib", "GiB, 0 or more")
@@ -205,16 +205,17 @@ def _refuse(model, card, pool, given, options):
     """Raise InputError for a model that does not fit, with what would."""
     utilisation, kv_dtype, block_size = given
     need = f"{pool.weights_bytes / 2**30:,.1f} GiB of weights per card"
-    room = f"{card.memory_bytes * utilisation / 2**30 - options['overhead_gib']:,.1f} GiB"
+    room = max(card.memory_bytes * utilisation / 2**30 - options["overhead_gib"], 0)
     cards = [load_card(name) for name in list_cards().sort_values("memory (GiB)", kind="stable")["card"]]
     more = _find_smallest(model, [n for n in _COUNTS if n > pool.gpus], [card], given, options)
     other = _find_smallest(model, [pool.gpus], cards, given, options)
     lacks = "" if more else f"; no number up to {_COUNTS[-1]} of {card.name} holds it"
     lacks += "" if other else "; no card of the table does in that number"
-    would = list(filter(None, [more, other])) or [_find_smallest(model, _COUNTS, cards, given, options)]
+    would = " or ".join(filter(None, [more, other])) or _find_smallest(model, _COUNTS, cards, given, options)
+    would = would or "fewer parameters, smaller blocks or a larger share of the memory: no number of any card holds it"
     raise InputError(
-        f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of {pool.block_size} "
-        f"tokens need more than the {room} that are left for them{lacks}; expected {' or '.join(would)}"
+        f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of "
+        f"{pool.block_size:,} tokens need more than the {room:,.1f} GiB that are left for them{lacks}; expected {would}"
     )
 
 

@@ -88,6 +88,15 @@ def test_a_folder_with_a_config_is_read(tmp_path):
     assert label(read_groups(tmp_path)) == ["window 9", "full"]
 
 
+def test_a_known_model_has_its_groups_by_its_name():
+    assert label(read_groups("gemma-3-27b")) == ["window 1024"] * 6 + ["full"]
+    assert label(read_groups("openai/gpt-oss-20b", 128)) == ["window 128", "full"]
+    with pytest.raises(InputError, match="^Gemma-3-27B: has a window of 1024, and --window is 64"):
+        read_groups("Gemma-3-27B", 64)
+    with pytest.raises(InputError, match="^model is 'gema3'; expected full, .* did you mean gemma3.$"):
+        read_groups("gema3")
+
+
 def test_the_window_can_come_from_outside():
     assert label(group_layers(layers("wf"), window=7)) == ["window 7", "full"]
     assert label(group_layers(layers("wf", sliding_window=7), window=7)) == ["window 7", "full"]
@@ -102,6 +111,9 @@ def test_the_window_can_come_from_outside():
         (layers("ff"), 128, "has no windows or chunks; --window 128 has no meaning"),
         (layers("wf", sliding_window=64) | {"num_hidden_layers": 3}, None, "layer_types has 2 entries"),
         (layers("wf", sliding_window="wide"), None, "sliding_window is 'wide'"),
+        (layers("wf", sliding_window=64, num_attention_heads=-8), None, "num_attention_heads is -8"),
+        (layers("ff", num_attention_heads=8, num_key_value_heads=3), None, "num_key_value_heads is 3; expected a div"),
+        (layers("ff", num_attention_heads=8, hidden_size=90), None, "hidden_size is 90; expected a multiple of the 8"),
         ({"num_hidden_layers": 2, "layer_types": ["mlp", "mlp"]}, None, "no layer keeps anything"),
     ],
 )
