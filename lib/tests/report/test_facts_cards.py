@@ -35,6 +35,7 @@ def test_each_card_with_its_blocks_and_what_is_hit_there():
     assert [one["capacity"] for one in facts["cards"]] == [20, 64, 500]
     assert [one["outside"] for one in facts["cards"]] == [True, False, False]
     assert facts_cards.mark_cards(facts) == [("H100-80G", 64), ("2 H100-80G", 500)]
+    assert facts_cards.list_points(facts) == []  # they are on the curve
     assert facts["at"]["label"] == "H100-80G" and facts["at"]["token_hit_rate"]["mean"] == pytest.approx(0.315)
     text = said_of(facts_cards.facts_cards, *given())
     assert not missing(
@@ -58,6 +59,7 @@ def test_without_replies_there_is_no_rate():
 def test_a_hybrid_says_its_groups():
     model, fits = load_model("gpt-oss-20b"), [make_fit("H100-80G", 1, 300, groups=2, tokens=3200)]
     facts = facts_cards.facts_cards(*given(fits, model=model))
+    assert facts_cards.list_points(facts) == [(100, pytest.approx(0.105))]
     assert facts["cards"][0]["capacity"] == 100 and facts["at"]["tokens"] == 2400
     text = said_of(facts_cards.facts_cards, *given(fits, model=model))
     assert not missing(text, "300 ~ blocks of ~ 16 ~ tokens", "in ~ 2 ~ groups of layers", "a retention of 0")

@@ -51,3 +51,9 @@ def facts_cards(fits, reason, model, block_size, curves, frame=None, engine=None
 def mark_cards(facts):
     """Return the cards as marks of a figure over capacity: (label, blocks), those that it shows."""
     return [(one["label"], one["capacity"]) for one in facts["cards"] if not one["outside"]]
+
+
+def list_points(facts):
+    """Return (blocks, token hit rate) of the cards that a figure shows, of a model with several groups of layers."""
+    shown = [one for one in facts["cards"] if not one["outside"] and one["token_hit_rate"]]
+    return [] if facts["is_even"] else [(one["capacity"], one["token_hit_rate"]["mean"]) for one in shown]
