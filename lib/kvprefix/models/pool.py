@@ -159,7 +159,7 @@ def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
     Examples
     --------
     >>> [(fit.pool.gpus, fit.card) for fit in list_fits("Llama-3.1-70B")]
-    [(1, 'B200-180G'), (2, 'H100-80G'), (4, 'H100-80G'), (8, 'H100-80G')]
+    [(2, 'H100-80G'), (1, 'B200-180G'), (4, 'H100-80G'), (8, 'H100-80G')]
     """
     weights_bytes(load_model(model))
     given = (UTILISATION, None, block_size)
