@@ -52,6 +52,7 @@ def facts_choice(plans):
         "gpu": setup.card.name, "gpus": setup.gpus_per_replica, "model": setup.model.name,
         "slo_ttft": setup.slo_ttft, "slo_share": setup.slo_percentile / 100, "slo_percentile": setup.slo_percentile,
         "ttft": base[f"ttft_p{setup.slo_percentile}"], "is_met": plans.best is not None,
+        "chosen": None if plans.best is None else _tell(base),
         "is_engine": plans.is_engine, "compared": len(select_different(plans.table)), **_tell(base),
         "requests_per_s": plans.traffic["requests_per_s"], "seeds": len(plans.seeds),
         "prefill_share": setup.prefill_share, "throughput_gain": gain_throughput(base, setup),
