@@ -109,8 +109,24 @@ def compile_explain(workload):
     estimate(data.trace, data.walks)
     find_listed_provenance(data.trace.blocks(16), infer=True)
     compile_cluster(data.trace.blocks(16))
+    compile_plan(workload)
     none = np.zeros(1, np.int32)
     climb_lists(none, np.zeros(2, np.int64), none, none[:0], 0)  # of calls
+
+
+def compile_plan(workload):
+    """Compile what a plan of chats and one of block ids run."""
+    from kvprefix.blocks.listed import list_blocks
+    from kvprefix.formats.mooncake import write_mooncake
+    from kvprefix.plan.setup import Setup
+    from kvprefix.studies.plan import measure_plan, open_source
+    from kvprefix.traces.parameters import Parameters
+    from kvprefix.traces.workload import make_trace
+
+    path = Path(os.environ["KVPREFIX_DERIVED"]) / "ids.jsonl"
+    write_mooncake(list_blocks(make_trace(workload, "multi_turn"), 16), path, progress=False)
+    for source in (workload, open_source(Parameters(data=str(path)))):
+        measure_plan(source, 0, 2, Setup(), ("longest",), (0.0, 1.0), 1.0)
 
 
 def compile_cluster(trace):

@@ -56,8 +56,8 @@ GROUPS = {
     "Plan": {
         "load_card": ("models.cards", "Memory, speed and price of a GPU"),
         "count_gpu_blocks": ("models.pool", "How many KV blocks a card leaves for a model"),
-        "prefill_seconds": ("models.prefill", "How long a prefill takes"),
-        "queue_waits": ("stats.queue", "How long requests wait for a server"),
+        "Setup": ("plan.setup", "Model, cards, choices, aim and assumptions of a plan"),
+        "make_plans": ("studies.plan", "Measure replicas, routers and DRAM on a workload, and choose"),
     },
     "Judge": {
         "compare": ("stats.compare", "Lay results of the same requests beside each other"),

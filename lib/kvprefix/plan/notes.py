@@ -21,6 +21,8 @@ def list_notes(traffic, setup, table, best):
     """Return what a reader should know before the numbers."""
     pool = setup.pool(find_block_size(traffic))
     notes = _note_hits(traffic, setup, pool)
+    if len(traffic) > 1 and not traffic.steady_s:
+        notes.append("half of the requests or more come at one moment: times are those of such a crowd, without rates")
     never = int(table["never_fit"].max())
     if never:
         notes.append(

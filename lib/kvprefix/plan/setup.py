@@ -56,6 +56,12 @@ class Setup:
     ------
     InputError
         A value that cannot be used. Whether the model fits shows when the pool is asked for.
+
+    Examples
+    --------
+    >>> setup = Setup(gpu="A100-40G", replicas=[2, 4], dram=[128])
+    >>> setup.pool().blocks, setup.tiers, setup.price(2, 128)
+    (9391, (0.0, 128.0), 5.004)
     """
 
     kv_model: str = "Llama-3.1-8B"

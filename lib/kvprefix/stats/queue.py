@@ -43,7 +43,7 @@ def queue_waits(arrival_s, service_s, servers=None):
     >>> queue_waits([0, 1, 1], [3, 1, 1], [0, 0, 1]).tolist()
     [0.0, 2.0, 0.0]
     """
-    arrival_s, service_s = np.asarray(arrival_s, np.float64), np.asarray(service_s, np.float64)
+    arrival_s, service_s = np.array(arrival_s, np.float64), np.array(service_s, np.float64)
     if arrival_s.shape != service_s.shape or not (np.isfinite(arrival_s) & np.isfinite(service_s)).all():
         raise InputError("a queue needs one arrival and one service time per request, all finite")
     if (np.diff(arrival_s) < 0).any() or (service_s < 0).any():

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from kvprefix.blocks.prefix_trace import PrefixTrace
 from kvprefix.cache.cluster.routers import find_router
 from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.shown import Shown
+from kvprefix.files.words import count
 from kvprefix.formats.lookup import recognise
 from kvprefix.models.pool import Pool
 from kvprefix.plan.choose import (
@@ -31,8 +34,9 @@ from kvprefix.plan.traffic import Traffic
 from kvprefix.studies.cluster import NO_SESSIONS, list_accesses, read_service
 from kvprefix.studies.draws import FIRST_DRAWS, list_rounds
 from kvprefix.studies.experiment import SessionExperiment, load_study
-from kvprefix.studies.explain import TRACES, Explained, open_data
+from kvprefix.studies.explain import TRACES, Explained, open_data, open_tokens
 from kvprefix.studies.table import draw_stretches, draw_trace, find_tree, measure_table
+from kvprefix.traces.trace import Trace
 
 PLAN_VERSION = 2  # raise when the meaning of the table changes
 DRAM_POINTS = 8  # sizes of DRAM at which its value is measured
@@ -43,8 +47,8 @@ VARIED = {  # what is varied, by how much: a change of the parameters, or of the
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plans:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Plans(Shown):
     """Measured plans.
 
     Attributes
@@ -93,6 +97,23 @@ class Plans:
     pool: Pool
     traffic: dict
     notes: list
+
+    def describe(self):
+        """Return what is chosen in words."""
+        base, setup = self.base, self.setup
+        aim = f"{setup.slo_percentile} % of the first tokens within {setup.slo_ttft:g} s"
+        return {
+            "what": f"{count(len(self.table), 'plan')} of {setup.model.name} on {setup.card.name}",
+            "aim": aim if self.best is not None else f"{aim}: no plan keeps it, and this is the nearest",
+            "plan": f"{count(int(base['replicas']), 'replica')} behind {base['router']}, each with "
+            f"{base['dram_gib']:,g} GiB of DRAM",
+            "hits": f"{100 * base['token']:.1f} % of the prompt tokens",
+            "notes": "; ".join(self.notes) or "none",
+        }  # fmt: skip
+
+    def to_frame(self):
+        """Return the plans, a row each."""
+        return self.table.copy()
 
 
 def open_traffic(source, *, seed=None, rate=1.0):
@@ -190,7 +211,8 @@ def make_plans(source, setup):
 
     Parameters
     ----------
-    source : Workload, SessionExperiment or Explained
+    source : Trace, PrefixTrace, Workload, SessionExperiment or Explained
+        A Workload of `load_workload`, or a SessionExperiment, is drawn several times; the others have their own times.
     setup : Setup
 
     Returns
@@ -200,8 +222,12 @@ def make_plans(source, setup):
     Raises
     ------
     InputError
-        Routers that all need conversations, and none are known; or no prompt that fits into a replica's pool.
+        A model or prompts that do not fit; routers that all need conversations, and none are known.
     """
+    if isinstance(source, Trace):
+        source = open_tokens(source, 16)
+    elif isinstance(source, PrefixTrace):
+        source = Explained(trace=source, block_size=source.block_size)
     traffic = open_traffic(source)
     setup, notes = _leave_out(setup, traffic)
     frame = study_plan(source, setup)

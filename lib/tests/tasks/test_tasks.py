@@ -27,8 +27,10 @@ from kvprefix.blocks import reuse
 from kvprefix.blocks.identify import Blocks, identify_blocks
 from kvprefix.files.mapped import map_array
 from kvprefix.files.paths import InputError
+from kvprefix.plan.setup import Setup
 from kvprefix.studies import cache as study
 from kvprefix.studies import sharing_tables
+from kvprefix.studies.plan import study_plan
 from kvprefix.tasks import processes
 from kvprefix.tasks import runner as tasks
 from kvprefix.tasks.cluster import Cluster
@@ -301,6 +303,7 @@ def run_studies(parameters, scheduler):
         workload = load_workload(parameters, progress=False)
         study.study_policies(workload, [10, 50], ("lru", "opt"))
         study.study_block_sizes(workload, [40, 200], sizes=(1, 8))
+        study_plan(workload, Setup(), [1, 2], ("rr", "longest"))
 
 
 def read_all(folder):
@@ -383,7 +386,9 @@ def are_equal(one, other):
 
 def test_local_processes_write_the_same_bytes(parameters, derived, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setenv(tasks.VARIABLE, "processes")
-    study.study_policies(load_workload(parameters, progress=False), [10, 50], ("lru", "opt"))
+    workload = load_workload(parameters, progress=False)
+    study.study_policies(workload, [10, 50], ("lru", "opt"))
+    study_plan(workload, Setup(), [1, 2], ("rr", "longest"))
     written = read_all(tmp_path)
     assert len(written) > 8 and written.items() <= undisturbed.items()
 

@@ -107,9 +107,9 @@ def route_requests(blocks, capacity, router, replicas, *, looked_up=None, seed=0
     trace = _Trace(
         block_size=blocks.block_size, capacity=np.inf if capacity is None else float(min(capacity, 2**62)),
         ids=blocks.ids, offsets=blocks.offsets, looked_up=looked_up, last_weight=blocks.last_weight,
-        prompt_tokens=blocks.prompt_tokens,
-        arrival_s=blocks.arrival_s, prefilled_s=blocks.arrival_s + service.ttft_s, finish_s=finish_s,
-        by_finish=np.argsort(finish_s, kind="stable"),
+        prompt_tokens=np.array(blocks.prompt_tokens, np.int64),  # copies, so that one compiled loop serves all
+        arrival_s=np.array(blocks.arrival_s, np.float64),
+        prefilled_s=blocks.arrival_s + service.ttft_s, finish_s=finish_s, by_finish=np.argsort(finish_s, kind="stable"),
     )  # fmt: skip
     n, placed = len(blocks), router.rule == PLACED
     places = router.place(blocks, looked_up, replicas, seed) if placed else np.zeros(n, np.int64)

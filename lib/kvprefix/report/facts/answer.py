@@ -64,13 +64,16 @@ def choose_advice(found):
 
 
 def choose_memory(found):
-    """Return what the engine hits in the memory at hand, and in the largest pool."""
+    """Return what the engine hits in the memory at hand, in the largest pool, and in what a card leaves, if known."""
     chain = found[ENGINES].get("chain", {})
     if not chain.get("overlap"):
         return None
     at, largest = _find_pool(found), chain["overlap"][-1]
     pools = [at] if at["blocks"] == largest["blocks"] else [at, largest]
-    return {"engine": chain["engine"], "pools": [one | _size(found, one["blocks"]) for one in pools]}
+    cards = found.get(LRU_CURVE, {}).get("cards") or {"at": None}
+    card = cards["at"] if cards["at"] and cards["at"]["token_hit_rate"] else None
+    pools = [one | _size(found, one["blocks"]) for one in pools]
+    return {"engine": chain["engine"], "pools": pools, "card": card, "model": cards["model"] if card else None}
 
 
 def choose_policy(found):
