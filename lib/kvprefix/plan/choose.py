@@ -27,14 +27,14 @@ def average_draws(frame):
 def choose_plan(table, setup):
     """Return the cheapest plan that keeps the aim, a row of `average_draws`; None if none does.
 
-    Of equally cheap ones the one whose busiest replica has the least to do. Without a price the fewest replicas, then
-    the least DRAM, count as cheapest.
+    Of equally cheap ones (as all are at a price of 0) those with the fewest replicas, and of these the one whose
+    busiest replica has the least to do. Without a price the fewest replicas, then the least DRAM, count as cheapest.
     """
     time = f"ttft_p{setup.slo_percentile}"
     able = table[table[time] <= setup.slo_ttft]
     if able.empty:
         return None
-    order = ["usd_per_hour"] if able["usd_per_hour"].notna().all() else ["replicas", "dram_gib"]
+    order = ["usd_per_hour", "replicas"] if able["usd_per_hour"].notna().all() else ["replicas", "dram_gib"]
     return able.sort_values([*order, "busiest_load"], kind="stable").iloc[0]
 
 
@@ -46,6 +46,14 @@ def find_idlest(table):
 def find_nearest(table, setup):
     """Return the plan that comes nearest to the aim, a row of `average_draws`: the shortest time, else the idlest."""
     return table.sort_values([f"ttft_p{setup.slo_percentile}", "busiest_load"], kind="stable").iloc[0]
+
+
+def find_worthiest(table, setup):
+    """Return the plan that takes the least GPU time of those that keep the aim; the nearest if none does."""
+    able = table[table[f"ttft_p{setup.slo_percentile}"] <= setup.slo_ttft]
+    if able.empty or able["gpu_s_per_hour"].isna().all():
+        return find_nearest(table, setup)
+    return able.sort_values(["gpu_s_per_hour", "busiest_load"], kind="stable").iloc[0]
 
 
 def compare_plans(before, after, setup):

@@ -122,6 +122,12 @@ def test_the_next_step_is_what_gains_most(tmp_path):
     cheap["80-capacity-plan"]["plan_next"]["gpu"]["pays"] = False
     said = "Buy nothing for this aim", "more hits is 100 GiB of DRAM more ~ 66.4 % to 67.5 % for $1.21"
     assert missing(show(tmp_path, cheap)["next"], *said) == []
+    full = change("80-capacity-plan", "plan_next", "gpu", "points", to=-0.3)
+    full["80-capacity-plan"]["plan_pool"] = {"blocks": 900_000, "tokens": 14_400_000, "block_size": 16, "gib": 1757.8}
+    said = "Buy nothing: 2 H100-80G leave 900,000 blocks (1,757.8 GiB)", "(−0.30 ~ points) ~ 100 ~ (+0.94) gains"
+    assert missing(show(tmp_path, full)["next"], *said, "raise the 66.4 %") == []
+    full["80-capacity-plan"]["plan_pool"]["tokens"] = 16 * 1000  # less than the next capacity
+    assert choose_next(full)["step"] == "memory"
     none = change("80-capacity-plan", "plan_choice", "is_met", to=False)
     assert missing(show(tmp_path, none)["next"], "up to 3 replicas of 2 H100-80G", "within 1.5 s") == []
     said = show(tmp_path, found)["next"]
