@@ -25,7 +25,7 @@ def ask(capsys, data, *words):
     [
         (["--kv-model", "Llama-3.1-70B"], "131.5 GiB of weights .* expected 2 H100-80G or 1 B200-180G"),
         (["--kv-model", "Kimi-K2", "--gpu", "T4-16G"], "no number up to 64 of T4-16G holds .* expected 8 H200-141G"),
-        (["--overhead-gib", "1000"], "than the 0.0 GiB that are left .* expected fewer parameters, a higher utilisation or a lower over"),
+        (["--overhead-gib", "1000"], "than the 0.0 GiB that are left .* a higher utilisation or a lower over"),
         (["--kv-model", "nowhere"], "model 'nowhere' is not known"),
         (["--gpu", "nowhere"], "card 'nowhere' is not known"),
         (["--routers", "rrr"], "router 'rrr' is not known"),
