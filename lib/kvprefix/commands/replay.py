@@ -27,7 +27,8 @@ def add_options(parser):
     )
     parser.add_argument(
         "--num-gpu-blocks", default="unlimited",
-        help="size of the pool in vLLM's blocks (with the null block) or SGLang's pages, or `unlimited` (default)",
+        help="size of the pool in vLLM's blocks (with the null block; with --model a block of a request's tokens takes "
+        "up to one per group of layers) or SGLang's pages, or `unlimited` (default)",
     )  # fmt: skip
     _add_hybrid_options(parser)
     parser.add_argument("--ignore-outputs", action="store_true", help="replay as if no tokens were generated")
@@ -51,8 +52,8 @@ def _add_hybrid_options(parser):
     """Add what says how vLLM keeps the cache of a hybrid model."""
     parser.add_argument(
         "--model",
-        help=f"groups of layers, by a name ({', '.join(NAMED)}), a config.json, or a JSON file that lists them "
-        "(default: full attention)",
+        help=f"groups of layers, by a name ({', '.join(NAMED)}, or a known model's, such as Gemma-3-27B), a "
+        "config.json, or a JSON file that lists them (default: full attention)",
     )
     parser.add_argument("--window", help="with --model: tokens of its sliding windows, or of the chunks of llama4")
     parser.add_argument(

@@ -12,7 +12,9 @@ from kvprefix.engines.group_layers import group_layers
 from kvprefix.engines.groups import NAMED, SPANS, Group, name_groups
 from kvprefix.files.checks import check_whole
 from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.words import guess
 from kvprefix.models.fields import read_json
+from kvprefix.models.memory import list_names, load_model
 
 _KINDS = {
     "full": "full", "window": "window", "chunk": "chunk", "state": "state", "sliding": "window", "chunked": "chunk",
@@ -30,7 +32,7 @@ def read_groups(model, window=None, block_size=16):
     Parameters
     ----------
     model : str or path-like
-        A name of `NAMED`, a `config.json` or its folder, or a JSON file that lists groups.
+        A name of `NAMED` or of the table of models, a `config.json` or its folder, or a JSON file that lists groups.
     window : int, optional
         Tokens of the windows or chunks that the model does not tell.
     block_size : int
@@ -53,16 +55,20 @@ def read_groups(model, window=None, block_size=16):
 
 
 def read_model(model):
-    """Return what `make_groups` takes for a model, a name or the content of its file, and the file's path, if any."""
+    """Return what `make_groups` takes for a model, a name or the content of a file, and where that is from, if any."""
     if model in NAMED:
         return model, None
     path = resolve_input(Path(model))
     if path.is_dir():
         path = path / "config.json"
     if not path.exists():
-        raise InputError(
-            f"model is {str(model)!r}; expected {', '.join(NAMED)}, a config.json, or a JSON file that lists groups"
-        )
+        try:
+            return load_model(model).row["config"], str(model)
+        except InputError:
+            raise InputError(
+                f"model is {str(model)!r}; expected {', '.join(NAMED)}, a config.json, a JSON file that lists groups, "
+                f"or a model that kvprefix memory knows{guess(model, [*NAMED, *list_names()])}"
+            ) from None
     return read_json(path), path
 
 

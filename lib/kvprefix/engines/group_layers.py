@@ -1,9 +1,8 @@
 """Deal a model's layers into vLLM's groups: from a `config.json` to groups of layers.
 
-Layers of one kind, span and size are a bucket. A group takes as many layers as the smallest bucket has, or as the
-largest if that has less than 1.5 times as many; a bucket fills one group or more. Groups are in the order of their
-first layers. A token takes less in some layers than in others: their blocks then hold more tokens, if that makes all
-blocks equally large, else they are padded (vLLM's `kv_cache_utils.py`).
+Layers of one kind, span and size are a bucket, which fills one group or more (`models.layers.deal_layers`). Groups are
+in the order of their first layers. A token takes less in some layers than in others: their blocks then hold more
+tokens, if that makes all blocks equally large, else they are padded (vLLM's `kv_cache_utils.py`).
 """
 
 from collections import Counter
@@ -11,8 +10,9 @@ from collections import Counter
 from kvprefix.engines.groups import SPANS, Group
 from kvprefix.files.paths import InputError
 from kvprefix.models.attention import read_attention
-from kvprefix.models.fields import find_dtype, find_text, read_whole
+from kvprefix.models.fields import MissingError, find_text, read_whole
 from kvprefix.models.kinds import list_kinds
+from kvprefix.models.layers import deal_layers
 
 _SPAN_FIELDS = {
     "window": ("sliding_window", "attention_window_size", "sliding_window_size"), "chunk": ("attention_chunk_size",),
@@ -53,17 +53,15 @@ def group_layers(config, window=None, block_size=16):
     for place, kind in enumerate(list_kinds(text)):
         for part in ("full", "state") if kind == "both" else () if kind == "none" else (kind,):
             span = _find_span(text, part, window) if part in SPANS else None
-            buckets[part, span, _measure(text, config, part, place)] += 1
+            buckets[part, span, _measure(text, part, place)] += 1
     if not buckets:
         raise InputError("no layer keeps anything; expected a model with attention or recurrent layers")
     if window is not None and not any(kind in SPANS for kind, _, _ in buckets):
         raise InputError(f"has no windows or chunks; --window {window} has no meaning")
-    least, most, largest = min(buckets.values()), max(buckets.values()), max(size for _, _, size in buckets)
-    in_group = most if most < 1.5 * least else least
-    groups = []
-    for (kind, span, size), n in buckets.items():
+    largest, groups = max(size for _, _, size in buckets), []
+    for (kind, span, size), n in deal_layers(buckets)[1].items():
         stretch = largest // size if size and largest % size == 0 else 1
-        groups += [Group(kind, span, block_size * stretch)] * -(-n // in_group)
+        groups += [Group(kind, span, block_size * stretch)] * n
     return tuple(groups)
 
 
@@ -77,11 +75,11 @@ def _find_span(text, kind, window):
     return span
 
 
-def _measure(text, config, kind, place):
-    """Return the bytes that a token takes in a layer, 0 for a state and if the config does not tell."""
+def _measure(text, kind, place):
+    """Return the bytes that a token takes in a layer, 0 for a state and if the config has not all fields for it."""
     if kind == "state":
         return 0
     try:
-        return read_attention(text, kind, place).bytes_per_token(find_dtype(config, text), 1)
-    except InputError:
+        return read_attention(text, kind, place).bytes_per_token("bfloat16", 1)
+    except MissingError:
         return 0

@@ -112,7 +112,16 @@ def _own_fields(text, kind, layer):
 def _read_kv_heads(text, heads, layer):
     blocks = text.get("block_configs")
     if isinstance(blocks, list):  # DeciLM: query heads per KV head, layer by layer
-        return heads // read_whole(blocks[layer].get("attention") or {}, "n_heads_in_group")
+        own = blocks[layer].get("attention") if isinstance(blocks[layer], dict) else None
+        group = read_whole(own if isinstance(own, dict) else {}, "n_heads_in_group")
+        if heads % group:
+            raise InputError(f"n_heads_in_group is {group}; expected a divisor of the {heads} attention heads")
+        return heads // group
+    own = text.get("attn_config")  # of DBRX and MPT
+    if own is not None and not isinstance(own, dict):
+        raise InputError(f"attn_config is {own!r}; expected an object")
+    if own and own.get("kv_n_heads") is not None:
+        return check_positive(own["kv_n_heads"], "kv_n_heads")
     if text.get("multi_query") and not text.get("new_decoder_architecture"):
         return 1
     if text.get("num_key_value_heads_per_layer"):

@@ -7,7 +7,7 @@ card and hour on the day that the docs name (``explanation/memory-time-money.md`
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kvprefix.files.checks import check_number, check_type
+from kvprefix.files.checks import check_number, refuse
 from kvprefix.files.paths import InputError, resolve_input
 from kvprefix.files.words import guess
 from kvprefix.models.fields import read_json
@@ -48,6 +48,7 @@ class Card:
         return self.flops["fp8" if dtype.removeprefix("torch.") in FP8 and "fp8" in self.flops else "bf16"]
 
 
+_FIELDS = "memory_mib, flops (bf16, fp8), bytes_per_s, usd_per_hour, label, source"
 FP8 = {"fp8", "fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "int8"}
 
 
@@ -74,12 +75,12 @@ def load_card(name, *, usd_per_hour=None):
     >>> load_card("h100-80g").rate("bf16")
     989000000000000.0
     """
-    rows, path = _read_table(), resolve_input(name)
-    row = next((row for row in rows if row["name"].lower() == str(name).lower()), None)
-    if row is None and not path.exists():
+    rows, name = _read_table(), str(name)
+    row, path = next((row for row in rows if row["name"].lower() == name.lower()), None), resolve_input(name)
+    if row is None and not (name and path.exists()):
         names = [row["name"] for row in rows]
         expected = f"expected a JSON file of a card's fields, or one of {', '.join(names)}{guess(name, names)}"
-        raise InputError(f"card {str(name)!r} is not known; {expected}")
+        raise InputError(f"card {name!r} is not known; {expected}")
     card = _make_card(row) if row else _read_card(path)
     return card if usd_per_hour is None else replace(card, usd_per_hour=check_price(usd_per_hour))
 
@@ -106,24 +107,31 @@ def check_price(value, name="price"):
 
 def _read_card(path):
     try:
-        return _make_card({"name": path.stem, "source": str(path), **check_type(read_json(path), dict, "a card")})
+        row = read_json(path)
+        if not isinstance(row, dict):
+            raise InputError(f"holds no JSON object; expected the fields {_FIELDS}")
+        return _make_card({"name": path.stem, "source": str(path), **row})
     except InputError as error:
         raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
 
 
 def _make_card(row):
-    """Return a Card of a row, whose numbers are checked."""
-    flops = check_type(row.get("flops"), dict, "flops")
-    for field, value in {**row, **{f"flops.{key}": one for key, one in flops.items()}}.items():
-        if field in ("memory_mib", "bytes_per_s") or field.startswith("flops."):
-            check_number(value, field, "a number above 0", least=1e-9)
-    unknown = sorted(set(row) - set(Card.__dataclass_fields__))
-    missing = [field for field in ("memory_mib", "bytes_per_s") if field not in row]
-    missing += [] if "bf16" in flops else ["flops.bf16"]
+    """Return a Card of a row, whose fields are checked."""
+    flops = row.get("flops", {})
+    if not isinstance(flops, dict):
+        refuse(flops, "flops", 'an object such as {"bf16": 989e12}')
+    given = {**row, **{f"flops.{key}": one for key, one in flops.items()}}
+    known = {*Card.__dataclass_fields__, "flops.bf16", "flops.fp8"}
+    unknown = sorted(set(given) - known)
+    missing = [field for field in ("memory_mib", "bytes_per_s", "flops.bf16") if field not in given]
     if unknown or missing:
         field, fault = (unknown or missing)[0], "not known" if unknown else "missing"
-        expected = "memory_mib, flops (bf16, fp8), bytes_per_s, usd_per_hour, label, source"
-        raise InputError(f"a card's field {field} is {fault}; expected {expected}")
+        raise InputError(f"a card's field {field} is {fault}; expected {_FIELDS}")
+    for field, value in given.items():
+        if field in ("memory_mib", "bytes_per_s") or field.startswith("flops."):
+            check_number(value, field, "a number above 0 (up to 1e30)", least=1e-9, most=1e30)
+        elif field in ("name", "label", "source") and not isinstance(value, str):
+            refuse(value, field, "a text")
     if row.get("usd_per_hour") is not None:
         check_price(row["usd_per_hour"], "usd_per_hour")
     return Card(**row)

@@ -21,6 +21,13 @@ _SIZES = (
 )  # fmt: skip
 LAYERS = "num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"
 MOST_LAYERS = 10_000
+# Fields from which transformers makes a kind per layer, without looking at what they hold.
+_NUMBERS = "full_attention_interval", "attn_layer_period", "sliding_window_pattern"
+_LISTS = "hybrid_layer_ids", "hybrid_layer_pattern", "attn_layer_indices", "full_attn_idxs"
+
+
+class MissingError(InputError):
+    """A field that a config does not have."""
 
 
 def read_json(path):
@@ -56,6 +63,8 @@ def _complete(text, parent, part):
     """Return a text config as transformers loads it; empty if it does not know the model, or cannot read the fields."""
     if not all(type(text.get(key, 1)) is int and 0 < text.get(key, 1) <= MOST_LAYERS for key in LAYERS):
         return {}  # it would make a list of so many layers
+    if not (all(_is_rhythm(text.get(key)) for key in _NUMBERS) and all(_is_list(text.get(key)) for key in _LISTS)):
+        return {}  # named by who reads it
     names = [one for one in (text.get("model_type"), parent.get("model_type")) if isinstance(one, str)]
     known = import_transformers().CONFIG_MAPPING if names else {}
     if not names or names[0] not in known:
@@ -69,6 +78,14 @@ def _complete(text, parent, part):
         return kind.from_dict(text).to_dict()
     except Exception:  # of many kinds; a field that is wrong is named by who reads it
         return {}
+
+
+def _is_rhythm(value):
+    return value is None or isinstance(value, str | list) or type(value) is int and value > 0
+
+
+def _is_list(value):
+    return value is None or isinstance(value, list)
 
 
 def find_dtype(config, text):
@@ -105,5 +122,7 @@ def read_optional(config, *names):
 
 def check_positive(value, name):
     """Return a whole number above 0."""
-    shown = "missing" if value is None else None
-    return check_whole(value, name, "a whole number, 1 or more (below 2**31)", shown=shown)
+    expected = "a whole number, 1 or more (below 2**31)"
+    if value is None:
+        raise MissingError(f"{name} is missing; expected {expected}")
+    return check_whole(value, name, expected)

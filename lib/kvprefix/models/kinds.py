@@ -102,7 +102,8 @@ def _check_length(items, field, layers, further=0):
     if not isinstance(items, list | str):
         raise InputError(f"{field} is {items!r}; expected a list with an entry per layer")
     if len(items) not in (layers, layers + further):
-        raise InputError(f"{field} has {len(items)} entries; expected one per layer, num_hidden_layers is {layers}")
+        has = count(len(items), "entry", "entries")
+        raise InputError(f"{field} has {has}; expected one per layer, num_hidden_layers is {layers}")
     return items[:layers]
 
 

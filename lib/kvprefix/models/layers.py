@@ -78,6 +78,38 @@ def marginal_bytes(layers):
     return sum(one.count * one.size for one in layers if one.kind == "full")
 
 
+def deal_layers(buckets):
+    """Deal layers into the groups in which vLLM keeps a KV cache.
+
+    Parameters
+    ----------
+    buckets : dict of (str, int or None, int) to int
+        By kind, span and bytes: how many layers keep the same.
+
+    Returns
+    -------
+    layers : int
+        Of a group; the last one of a bucket may have fewer, and is padded.
+    groups : dict of (str, int or None, int) to int
+        How many groups each bucket fills, in the order given.
+
+    Notes
+    -----
+    vLLM 0.32, `v1/core/kv_cache_utils.py`: layers of one kind and span are one group, whatever each takes. Else a group
+    takes as many layers as the smallest bucket has, or as the largest if that has less than 1.5 times as many.
+
+    Examples
+    --------
+    >>> deal_layers({("window", 512, 8): 12, ("full", None, 8): 2})
+    (2, {('window', 512, 8): 6, ('full', None, 8): 1})
+    """
+    if len({(kind, span) for kind, span, _ in buckets}) == 1:
+        return sum(buckets.values()), {max(buckets): 1}
+    least, most = min(buckets.values()), max(buckets.values())
+    layers = most if most < 1.5 * least else least
+    return layers, {bucket: -(-count // layers) for bucket, count in buckets.items()}
+
+
 def _kept_tokens(one, tokens):
     """Return of how many of a sequence's tokens a layer keeps something; a state counts as one."""
     if one.kind == "window":

@@ -130,12 +130,12 @@ def load_model(name, *, dtype=None, tensor_parallel=1):
     >>> load_model("llama-3.1-8b").bytes_per_token, load_model("openai/gpt-oss-20b").name
     (131072, 'gpt-oss-20b')
     """
-    table, path, asked = _read_table(), resolve_input(name), str(name).lower()
+    table, path, asked = _read_table(), resolve_input(str(name)), str(name).lower()
     row = next((row for row in table if row["name"].lower() == asked), None)
     if row is None and not path.exists():
         row = next((row for row in table if f"huggingface.co/{asked}/blob" in row["source"].lower()), None)
-    if row is None and not path.exists():
-        names = [row["name"] for row in table]
+    if row is None and (not asked or not path.exists()):
+        names = list_names()
         expected = f"expected a config.json, its folder, or one of {', '.join(names)}{guess(name, names)}"
         raise InputError(f"model {str(name)!r} is not known; {expected}")
     if row is None:
@@ -145,7 +145,7 @@ def load_model(name, *, dtype=None, tensor_parallel=1):
     try:
         cache = read_cache(row["config"], dtype=dtype, tensor_parallel=tensor_parallel)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{path if row['source'] == str(path) else name}: {error}") from error
     return Model(row["name"], cache.bytes_per_token, row["source"], cache, row)
 
 
@@ -211,7 +211,7 @@ def list_models():
     import pandas as pd
 
     rows = []
-    for name in (row["name"] for row in _read_table()):
+    for name in list_names():
         model = load_model(name)
         cache, gib = model.cache, model.cache.sequence_bytes(100_000) / 2**30
         full = sum(one.count for one in cache.layers if one.kind == "full")
@@ -221,6 +221,11 @@ def list_models():
     top = ["model", "layers", "KV heads", "head size", "attention"]
     top += ["bytes per token", "GiB for 100,000 tokens", "source"]
     return pd.DataFrame(rows, columns=top)
+
+
+def list_names():
+    """Return the names of the known models."""
+    return [row["name"] for row in _read_table()]
 
 
 def to_gib(blocks, block_size, bytes_per_token):

@@ -71,6 +71,9 @@ def marginal_seconds(gib, saved_s, hours):
     >>> marginal_seconds([10, 30], [200, 400], hours=2).tolist()
     [10.0, 5.0]
     """
+    for values, name in ((gib, "size of a cache"), (saved_s, "seconds that a cache saves")):
+        for value in values:
+            check_number(value, name, "a number, 0 or more")
     gib, saved_s = np.asarray(gib, float), np.asarray(saved_s, float)
     check_number(hours, "hours", "a number above 0", least=1e-12)
     if len(gib) != len(saved_s) or (np.diff(gib, prepend=0.0) <= 0).any():

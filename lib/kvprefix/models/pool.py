@@ -1,16 +1,19 @@
 """From a card's memory to `--num-gpu-blocks`: what weights and an engine's own needs leave for KV blocks."""
 
+from collections import Counter
 from typing import NamedTuple
 
 from kvprefix.files.checks import check_block_size, check_number, check_whole
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
-from kvprefix.models.cards import list_cards, load_card
+from kvprefix.models.cards import Card, list_cards, load_card
+from kvprefix.models.layers import deal_layers
 from kvprefix.models.memory import load_model
 from kvprefix.models.weights import weights_bytes
 
 UTILISATION = 0.92  # vLLM 0.32's default of --gpu-memory-utilization
 OVERHEAD_GIB = 3.5  # per card: activations, CUDA graphs, libraries, what the driver keeps; see the docs
+USUAL = "H100-80G"  # the card whose numbers are looked at, if none is named
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -51,6 +54,23 @@ class Pool(NamedTuple):
     def tokens(self):
         """Tokens that the blocks hold if each takes one block per group."""
         return self.blocks // self.groups * self.block_size
+
+
+class Fit(NamedTuple):
+    """Cards that hold a model.
+
+    Attributes
+    ----------
+    card : str
+    pool : Pool
+        What so many of them leave.
+    tokens : int
+        Of KV cache; of a model with windows or states, by its mean bytes per token.
+    """
+
+    card: str
+    pool: Pool
+    tokens: int
 
 
 def count_gpu_blocks(model, card, gpus=1, utilisation=UTILISATION, kv_dtype=None, block_size=16, **options):
@@ -99,13 +119,11 @@ def plan_pool(
 
     Notes
     -----
-    memory x utilisation - weights / gpus - overhead, over the bytes of a block. vLLM 0.32 puts layers that keep the
-    same into groups of one size, `v1/core/kv_cache_utils.py`: the least number of equal layers, or the largest if that
-    is below 1.5 times the least. A block is one page in each layer of a group. Layers with attention take as many
-    tokens per page as a recurrent state needs, a multiple of 16. It pads what does not divide; the last group may have
-    fewer layers.
+    memory x utilisation - weights / gpus - overhead, over the bytes of a block, which is one page in each layer of a
+    group (`layers.deal_layers`). Layers with attention take as many tokens per page as a recurrent state needs, a
+    multiple of 16. vLLM pads what does not divide.
     """
-    card = load_card(card) if isinstance(card, str) else card
+    card = card if isinstance(card, Card) else load_card(card)
     gpus = check_whole(gpus, "gpus", "a whole number of cards, 1 or more")
     check_number(utilisation, "utilisation", "a share of the memory, above 0 and up to 1", least=1e-6, most=1)
     check_number(overhead_gib, "overhead_gib", "GiB, 0 or more")
@@ -120,6 +138,54 @@ def plan_pool(
     return pool
 
 
+def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
+    """List well-known cards that hold a model, and the pools that they leave, from the smallest pool on.
+
+    Parameters
+    ----------
+    model : str or path-like
+        As in `memory.load_model`.
+    block_size : int
+    usual : str
+        A card of the table.
+    numbers : int
+        How many numbers of the usual card, powers of two from the least that holds the model. Besides, the smallest
+        card of the table that holds it alone.
+
+    Returns
+    -------
+    list of Fit
+
+    Raises
+    ------
+    InputError
+        No such card holds it, or its weights are not known.
+
+    Examples
+    --------
+    >>> [(fit.pool.gpus, fit.card) for fit in list_fits("Llama-3.1-70B")]
+    [(2, 'H100-80G'), (1, 'B200-180G'), (4, 'H100-80G'), (8, 'H100-80G')]
+    """
+    weights_bytes(load_model(model))
+    given = (UTILISATION, None, block_size)
+    options = {"weights_dtype": None, "parameters": None, "overhead_gib": OVERHEAD_GIB}
+    cards = [load_card(name) for name in list_cards().sort_values("memory (GiB)", kind="stable")["card"]]
+    alone = [one for one in cards if _holds(model, one, 1, given, options)][:1]
+    usual = load_card(usual)
+    many = [n for n in _COUNTS if _holds(model, usual, n, given, options)][:numbers]
+    pairs = dict.fromkeys([*((one.name, 1) for one in alone), *((usual.name, n) for n in many)])
+    if not pairs:
+        plan_pool(model, usual, block_size=block_size)  # says what would
+    fits = [_fit(model, name, n, block_size) for name, n in pairs]
+    return sorted(fits, key=lambda one: one.tokens)
+
+
+def _fit(model, card, gpus, block_size):
+    """Return the Fit of so many cards."""
+    pool, one = plan_pool(model, card, gpus, block_size=block_size), load_model(model, tensor_parallel=gpus)
+    return Fit(card, pool, pool.tokens if one.cache.is_even else pool.kv_bytes * gpus // one.bytes_per_token)
+
+
 def _measure_block(cache, block_size):
     """Return tokens per block, bytes of one on one card, and groups of layers."""
     layers = [one for one in cache.layers if one.count]
@@ -130,29 +196,31 @@ def _measure_block(cache, block_size):
     page = max(token * block_size, state)
     if not page:
         raise InputError("no layer keeps anything; expected a model with a KV cache")
-    if len({(one.kind, one.span) for one in layers}) == 1:  # one group, whatever each layer takes
-        page = sum(one.count * -(-one.size // cache.ranks) for one in layers)
-        return block_size, page if layers[0].kind == "state" else page * block_size, 1
-    least, most = min(one.count for one in layers), max(one.count for one in layers)
-    size = most if most < 1.5 * least else least
-    return block_size, size * page, sum(-(-one.count // size) for one in layers)
+    buckets = Counter()
+    for one in layers:
+        buckets[one.kind, one.span, one.size] += one.count
+    in_group, groups = deal_layers(buckets)
+    if sum(groups.values()) == 1:  # its layers may take different bytes
+        size = sum(one.count * -(-one.size // cache.ranks) for one in layers)
+        return block_size, size if state else size * block_size, 1
+    return block_size, in_group * page, sum(groups.values())
 
 
 def _refuse(model, card, pool, given, options):
     """Raise InputError for a model that does not fit, with what would."""
     utilisation, kv_dtype, block_size = given
     need = f"{pool.weights_bytes / 2**30:,.1f} GiB of weights per card"
-    room = f"{max(card.memory_bytes * utilisation / 2**30 - options['overhead_gib'], 0):,.1f} GiB"
+    room = max(card.memory_bytes * utilisation / 2**30 - options["overhead_gib"], 0)
     cards = [load_card(name) for name in list_cards().sort_values("memory (GiB)", kind="stable")["card"]]
     more = _find_smallest(model, [n for n in _COUNTS if n > pool.gpus], [card], given, options)
     other = _find_smallest(model, [pool.gpus], cards, given, options)
     lacks = "" if more else f"; no number up to {_COUNTS[-1]} of {card.name} holds it"
     lacks += "" if other else "; no card of the table does in that number"
-    would = [more, other] if more or other else [_find_smallest(model, _COUNTS, cards, given, options)]
-    would = list(filter(None, would)) or ["a higher utilisation or a lower overhead_gib"]
+    would = " or ".join(filter(None, [more, other])) or _find_smallest(model, _COUNTS, cards, given, options)
+    would = would or "fewer parameters, a higher utilisation or a lower overhead_gib: no number of any card holds it"
     raise InputError(
-        f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of {pool.block_size} "
-        f"tokens need more than the {room} that are left for them{lacks}; expected {' or '.join(would)}"
+        f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of "
+        f"{pool.block_size:,} tokens need more than the {room:,.1f} GiB that are left for them{lacks}; expected {would}"
     )
 
 

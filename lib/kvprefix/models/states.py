@@ -55,7 +55,8 @@ def _mamba(text, ranks):
     """Read Mamba-1 (no heads) or Mamba-2 (heads of channels, whose inputs share groups)."""
     state = read_whole(text, "mamba_d_state", "ssm_state_size", "state_size")
     kernel = read_whole(text, "mamba_d_conv", "conv_kernel")
-    heads = next((text[key] for key in ("mamba_n_heads", "mamba_num_heads", "n_mamba_heads") if text.get(key)), None)
+    names = "mamba_n_heads", "mamba_num_heads", "n_mamba_heads"
+    heads = next((text[key] for key in names if text.get(key) is not None), None)
     if heads is None and "state_size" in text:
         heads = text.get("num_heads")  # of Mamba2, which has no attention heads
     if heads is None or text.get("mamba_dt_rank") is not None:

@@ -37,7 +37,7 @@ def count_parameters(model, given=None, *, active=False):
         return getattr(count_config(model.row["config"]), "active" if active else "total")
     except InputError as error:
         raise InputError(
-            f"{model.name}: how many parameters it has is not known ({error}); expected their number "
+            f"{model.source}: how many parameters it has is not known ({error}); expected their number "
             "(of a mixture of experts: of all of them for memory, of those that a token uses for time)"
         ) from error
 
@@ -80,7 +80,7 @@ def weights_bytes(model, *, dtype=None, parameters=None):
         if found:
             return int(check_number(found, "total_size", "a number of bytes", least=1))
     if dtype is None and (method := _find_quantised(model)) not in (None, "fp8"):
-        raise InputError(f"{model.name}: weights are quantised by {method}; expected their number type, such as fp8")
+        raise InputError(f"{model.source}: weights are quantised by {method}; expected their number type, such as fp8")
     return int(count_parameters(model, parameters) * dtype_bytes(weights_dtype(model, dtype)))
 
 

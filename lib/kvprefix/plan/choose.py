@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from kvprefix.models.money import marginal_seconds
 from kvprefix.models.prefill import break_even_bandwidth, throughput_gain
 from kvprefix.plan.measure import Cell
 from kvprefix.stats.intervals import move_interval
@@ -29,15 +28,20 @@ def choose_plan(table, setup):
     """Return the cheapest plan that keeps the aim, a row of `average_draws`; None if none does.
 
     A request that is refused has no first token: with more of them than the aim leaves a plan fails. Of equally
-    cheap ones the one whose busiest replica has the least to do. Without a price the fewest replicas, then the least
-    DRAM, count as cheapest.
+    cheap ones (as all are at a price of 0) those with the fewest replicas, and of these the one whose busiest replica
+    has the least to do. Without a price the fewest replicas, then the least DRAM, count as cheapest.
     """
-    time = f"ttft_p{setup.slo_percentile}"
-    able = table[(table[time] <= setup.slo_ttft) & (table["refused"] <= 1 - setup.slo_percentile / 100)]
+    able = _select_able(table, setup)
     if able.empty:
         return None
-    order = ["usd_per_hour"] if able["usd_per_hour"].notna().all() else ["replicas", "dram_gib"]
+    order = ["usd_per_hour", "replicas"] if able["usd_per_hour"].notna().all() else ["replicas", "dram_gib"]
     return able.sort_values([*order, "busiest_load"], kind="stable").iloc[0]
+
+
+def _select_able(table, setup):
+    """Return the plans that keep the aim."""
+    in_time = table[f"ttft_p{setup.slo_percentile}"] <= setup.slo_ttft
+    return table[in_time & (table["refused"] <= 1 - setup.slo_percentile / 100)]
 
 
 def find_idlest(table):
@@ -48,6 +52,14 @@ def find_idlest(table):
 def find_nearest(table, setup):
     """Return the plan that comes nearest to the aim, a row of `average_draws`: the shortest time, else the idlest."""
     return table.sort_values([f"ttft_p{setup.slo_percentile}", "busiest_load"], kind="stable").iloc[0]
+
+
+def find_worthiest(table, setup):
+    """Return the plan that takes the least GPU time of those that keep the aim; the nearest if none does."""
+    able = _select_able(table, setup)
+    if able.empty or able["gpu_s_per_hour"].isna().all():
+        return find_nearest(table, setup)
+    return able.sort_values(["gpu_s_per_hour", "busiest_load"], kind="stable").iloc[0]
 
 
 def compare_plans(before, after, setup):
@@ -95,7 +107,8 @@ def value_dram(rows, setup):
     none, some = rows.iloc[0], rows.iloc[1:]
     replicas, price = int(none["replicas"]), setup.card.usd_per_hour
     saved = (none["gpu_s_per_hour"] - some["gpu_s_per_hour"]).to_numpy()
-    marginal = marginal_seconds(some["dram_gib"].to_numpy() * replicas, saved, 1.0)
+    gib = some["dram_gib"].to_numpy() * replicas
+    marginal = np.diff(saved, prepend=0.0) / np.diff(gib, prepend=0.0)  # below 0 if loading is slower than computing
     usd = np.full(len(some), np.nan) if price is None else marginal * price / 3600
     return pd.DataFrame({
         "dram_gib": some["dram_gib"].to_numpy(), **{name: some[name].to_numpy() for name in ("token", "low", "high")},

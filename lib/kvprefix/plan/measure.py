@@ -12,6 +12,7 @@ from kvprefix.stats.intervals import bootstrap_rates, interval
 from kvprefix.stats.queue import PERCENTILES
 
 TIMES = tuple(f"ttft_p{rank}" for rank in PERCENTILES)
+OWN_TIMES = tuple(f"own_p{rank}" for rank in PERCENTILES)
 
 
 class Cell(NamedTuple):
@@ -46,7 +47,8 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         `gpu_s_per_hour` (GPU-seconds of prefill and loading); `gpu_load` (the share of the time that all cards are busy
         with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
-        replica gets a second of work per second or more: its queue grows without bound; `never_fit`, prompts that a
+        replica gets a second of work per second or more: its queue grows without bound; `own_p50 own_p90 own_p99`,
+        seconds of prefill and loading alone, without any wait, NaN without requests; `never_fit`, prompts that a
         replica's pool cannot hold, which a server refuses: they count nowhere else; `refused`, their share of the
         requests; `gib`, of all pools and second tiers; `usd_per_hour`, NaN without a price.
 
@@ -143,6 +145,7 @@ def _rate(traffic, setup, cell, places, hits):
     computed = traffic.prompts - hit
     service_s = setup.time_prefill(hit, traffic.prompts) + setup.time_loading(hit - first)
     work = rate_work(traffic.blocks.arrival_s, service_s, computed, places, cell.replicas)
+    nothing = [np.nan] * len(PERCENTILES)
     total, grows = max(int(traffic.prompts.sum()), 1), (work["busiest_load"] or 0) >= 1
     per_s, whole_s = (traffic.rate_per_s(one) for one in (service_s, setup.time_prefill(0 * hit, traffic.prompts)))
     decode_s = None if per_s is None else whole_s * (1 - setup.prefill_share) / setup.prefill_share
@@ -153,6 +156,7 @@ def _rate(traffic, setup, cell, places, hits):
         "gpu_load": np.nan if per_s is None else (per_s + decode_s) / cell.replicas,
         **{name: _or_nan(work[name]) for name in ("imbalance_computed", "max_share_requests", "busiest_load")},
         **{name: np.nan if grows else _or_nan(work[name]) for name in TIMES},
+        **dict(zip(OWN_TIMES, np.percentile(service_s, PERCENTILES) if len(service_s) else nothing, strict=True)),
         "gib": cell.replicas * (setup.pool(find_block_size(traffic)).gib + cell.dram_gib),
         "usd_per_hour": np.nan if setup.card.usd_per_hour is None else setup.price(cell.replicas, cell.dram_gib),
     }  # fmt: skip

@@ -4,6 +4,8 @@ from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
 from kvprefix.plan.measure import find_block_size
 
+FEW = 100  # requests, below which one of them decides the p99
+
 
 def check_fit(frame, traffic, setup):
     """Raise InputError if no prompt fits."""
@@ -35,6 +37,9 @@ def list_notes(traffic, setup, table, best):
         f"{gib:,g} GiB of DRAM hold no more than the pool of a replica ({pool.gib:,.1f} GiB) and add nothing: each "
         "block goes there when it is computed" for gib in small if _adds_nothing(table, gib)
     ]  # fmt: skip
+    if len(traffic) < FEW:
+        few = count(len(traffic), "request", "requests")
+        notes.append(f"{few} of {FEW} that a p99 takes at least: here it is little else than the longest time")
     running = traffic.count_running()
     most = pool.tokens * int(table["replicas"].max() if best is None else best["replicas"])
     if running and running > most / 2:
@@ -47,7 +52,13 @@ def list_notes(traffic, setup, table, best):
             f"with decoding the cards of the plan are busy {best['gpu_load']:.2f} seconds per second if prefill takes "
             f"{100 * setup.prefill_share:g} % of the GPU time without a cache: it needs more cards"
         )
-    if best is None:
+    own_s = table[f"own_p{setup.slo_percentile}"].min()
+    if best is None and own_s > setup.slo_ttft:
+        notes.append(
+            f"the prefill alone, without any wait, takes {own_s:.2g} s or more (p{setup.slo_percentile}): more "
+            "replicas cannot keep the aim; faster cards, more GPUs per replica or shorter prompts can"
+        )
+    elif best is None:
         notes.append(
             "requests arrive whether or not earlier ones are answered: if users or agents wait for answers, they send "
             "later, and waits do not add up as they do here"
@@ -68,9 +79,9 @@ def _note_hits(traffic, setup, pool):
         return []
     unit = setup.find_unit(traffic.blocks.block_size)
     return [
-        f"{setup.model.name} has {pool.groups} groups of layers, and hits of whole {unit:,} tokens. What DRAM adds is "
-        "an upper bound: it is taken to keep each of these of all groups. What routing loses is one too: it is "
-        "counted as if every prefix could be resumed"
+        f"{setup.model.name} has {pool.groups} groups of layers, and its hits are multiples of {unit:,} tokens. What "
+        "DRAM adds is an upper bound: it is taken to keep these tokens of all groups. What routing loses is one too: "
+        "it is counted as if every prefix could be resumed"
     ]
 
 

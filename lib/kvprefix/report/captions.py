@@ -69,6 +69,11 @@ def state_sessions(experiment, frame=None):
     return say("sessions.txt", facts_starts(experiment, None if frame is None else frame["seed"]))
 
 
+def state_cards(facts):
+    """Return what marks of cards are, and which cards a figure does not show; of `facts.cards.facts_cards`."""
+    return say("cards.txt", facts)
+
+
 def name_groups(workload):
     """Return what intervals resample: the conversations of chats; of a trace of block ids its sessions, or requests."""
     if not isinstance(workload, SessionExperiment):

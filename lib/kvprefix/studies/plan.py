@@ -24,6 +24,7 @@ from kvprefix.plan.choose import (
     find_break_even,
     find_idlest,
     find_nearest,
+    find_worthiest,
     value_dram,
 )
 from kvprefix.plan.measure import find_block_size, measure_cells
@@ -37,7 +38,7 @@ from kvprefix.studies.explain import TRACES, Explained, open_data, open_tokens
 from kvprefix.studies.table import draw_stretches, draw_trace, find_tree, measure_table
 from kvprefix.traces.trace import Trace
 
-PLAN_VERSION = 2  # raise when the meaning of the table changes
+PLAN_VERSION = 3  # raise when the meaning of the table changes
 DRAM_POINTS = 8  # sizes of DRAM at which its value is measured
 VARIED = {  # what is varied, by how much: a change of the parameters, or of the setup
     "half the traffic": {"rate": 0.5}, "twice the traffic": {"rate": 2.0},
@@ -236,11 +237,11 @@ def make_plans(source, setup):
     base = find_nearest(table, setup) if best is None else best
     replicas, own, gib = int(base["replicas"]), [str(base["router"])], float(base["dram_gib"])
     more = average_draws(study_plan(source, setup, [replicas + 1], tiers=[gib]))
-    next_gpu = find_nearest(more, setup) if best is None else find_idlest(more)
+    next_gpu = find_worthiest(more, setup)
     next_dram = average_draws(study_plan(source, setup, [replicas], own, [gib + MORE_DRAM])).iloc[0]
     sizes = [0.0, *_spread_dram(traffic, setup)]
     rows = average_draws(study_plan(source, setup, [replicas], own, sizes, draws=1))
-    router = next_gpu["router"] if replicas == 1 else base["router"]  # in front of one replica any is the same
+    router = find_idlest(more)["router"] if replicas == 1 else base["router"]  # before one replica any is the same
     return Plans(
         table=table, best=best, base=base, next_gpu=compare_plans(base, next_gpu, setup),
         next_dram=compare_plans(base, next_dram, setup), dram=value_dram(rows, setup),

@@ -10,16 +10,17 @@ from kvprefix.plan.setup import list_assumptions
 _COLUMNS = {
     "replicas": "replicas", "router": "router", "dram_gib": "DRAM (GiB per replica)", "token": "token hit rate",
     "low": "95 % low", "high": "95 % high", "routing_loss": "lost to routing", "imbalance_computed": "imbalance",
-    "computed_per_s": "computed tokens per s", "busiest_load": "load of the busiest", "gpu_load": "with decoding",
+    "computed_per_s": "computed tokens per s", "busiest_load": "prefill load of the busiest",
+    "gpu_load": "mean load with decoding",
     "ttft_p50": "TTFT p50 (s)", "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "gib": "GiB in all",
     "usd_per_hour": "$ per hour",
 }  # fmt: skip
 
-_SHARE, _TIME = "{:.1%}", "{:.3f}"
+_SHARE, _TIME = "{:.1%}", "{:,.3f}"
 FORMATS = {
     "token hit rate": _SHARE, "95 % low": _SHARE, "95 % high": _SHARE, "lost to routing": _SHARE, "imbalance": "{:.2f}",
-    "load of the busiest": "{:.2f}", "with decoding": "{:.2f}", "computed tokens per s": "{:,.0f}",
-    "TTFT p50 (s)": _TIME, "p90 (s)": _TIME, "p99 (s)": _TIME, "$ per hour": "{:,.2f}",
+    "prefill load of the busiest": "{:.2f}", "mean load with decoding": "{:.2f}", "computed tokens per s": "{:,.0f}",
+    "TTFT p50 (s)": _TIME, "p90 (s)": _TIME, "p99 (s)": _TIME, "GiB in all": "{:,.0f}", "$ per hour": "{:,.2f}",
 }  # fmt: skip
 
 
@@ -30,11 +31,12 @@ def describe_plans(plans):
     return {
         "kv_model": setup.kv_model, "gpu": setup.gpu, "gpus_per_replica": setup.gpus_per_replica,
         "slo_ttft": setup.slo_ttft, "slo_percentile": setup.slo_percentile, "traffic": plans.traffic,
+        "seeds": plans.seeds,
         "pool": {
             "num_gpu_blocks": pool.blocks, "block_size": pool.block_size, "groups": pool.groups, "tokens": pool.tokens,
             "gib": pool.gib, "weights_gib": pool.weights_bytes * pool.gpus / 2**30,
         },
-        "plans": list_rows(plans.table), "seeds": plans.seeds,
+        "plans": list_rows(plans.table),
         "best": None if best is None else base, "nearest": base if best is None else None,
         "throughput_gain": None if best is None else gain_throughput(best, setup),
         "next_gpu": plans.next_gpu, "next_dram": plans.next_dram, "dram": list_rows(plans.dram),
@@ -53,9 +55,14 @@ def _plain(value):
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
+def select_different(table):
+    """Return the plans that can differ: one replica is the same behind any router."""
+    return table[~((table["replicas"] == 1) & table.duplicated(["replicas", "dram_gib"]))]
+
+
 def tabulate_plans(table):
     """Return plans as a reader sees them: a row per plan; one replica behind any router is one row."""
-    once = table[~((table["replicas"] == 1) & table.duplicated(["replicas", "dram_gib"]))]
+    once = select_different(table)
     shown = once[list(_COLUMNS)].rename(columns=_COLUMNS)
     alone = (once["replicas"] == 1).to_numpy()
     return shown.assign(router=shown["router"].where(~alone, "any")).reset_index(drop=True)

@@ -10,6 +10,9 @@ from kvprefix.engines.group_layers import group_layers
 from kvprefix.engines.groups import Group, check_groups, name_groups
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.files.paths import InputError
+from kvprefix.models.cards import Card
+from kvprefix.models.memory import list_models, load_model
+from kvprefix.models.pool import plan_pool
 
 FULL, WINDOW, CHUNK, STATE = Group("full"), Group("window", 64), Group("chunk", 64), Group("state")
 
@@ -55,6 +58,9 @@ def layers(*kinds, **fields):
         # A token takes half as much in a window: its blocks hold twice as many.
         (layers("wf", sliding_window=64, num_attention_heads=4, num_key_value_heads=2, head_dim=8, global_head_dim=16),
          ["window 64, blocks of 32", "full"]),
+        # Full attention alone is one group, whatever heads its layers have.
+        ({"num_transformer_layers": 3, "num_query_heads": [12, 16, 20], "num_kv_heads": [3, 4, 5], "head_dim": 64},
+         ["full"]),
         # 3 to 2 does not divide: those pages are padded.
         (layers("wf", sliding_window=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, global_head_dim=24),
          ["window 64", "full"]),
@@ -69,9 +75,26 @@ def test_layers_are_dealt_into_groups(config, expected, tmp_path):
     assert label(read_groups(write(tmp_path, config))) == expected
 
 
+@pytest.mark.parametrize("name", list_models()["model"])
+def test_a_pool_is_counted_in_the_groups_that_are_replayed(name):
+    card = Card("large", 1e8, {"bf16": 1e12}, 1e12)
+    pool, groups = plan_pool(name, card), group_layers(load_model(name).row["config"])
+    assert pool.groups == len(groups)
+    assert pool.tokens == pool.blocks // len(groups) * pool.block_size
+
+
 def test_a_folder_with_a_config_is_read(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(layers("wf", sliding_window=9)))
     assert label(read_groups(tmp_path)) == ["window 9", "full"]
+
+
+def test_a_known_model_has_its_groups_by_its_name():
+    assert label(read_groups("gemma-3-27b")) == ["window 1024"] * 6 + ["full"]
+    assert label(read_groups("openai/gpt-oss-20b", 128)) == ["window 128", "full"]
+    with pytest.raises(InputError, match="^Gemma-3-27B: has a window of 1024, and --window is 64"):
+        read_groups("Gemma-3-27B", 64)
+    with pytest.raises(InputError, match="^model is 'gema3'; expected full, .* did you mean gemma3.$"):
+        read_groups("gema3")
 
 
 def test_the_window_can_come_from_outside():
@@ -88,6 +111,9 @@ def test_the_window_can_come_from_outside():
         (layers("ff"), 128, "has no windows or chunks; --window 128 has no meaning"),
         (layers("wf", sliding_window=64) | {"num_hidden_layers": 3}, None, "layer_types has 2 entries"),
         (layers("wf", sliding_window="wide"), None, "sliding_window is 'wide'"),
+        (layers("wf", sliding_window=64, num_attention_heads=-8), None, "num_attention_heads is -8"),
+        (layers("ff", num_attention_heads=8, num_key_value_heads=3), None, "num_key_value_heads is 3; expected a div"),
+        (layers("ff", num_attention_heads=8, hidden_size=90), None, "hidden_size is 90; expected a multiple of the 8"),
         ({"num_hidden_layers": 2, "layer_types": ["mlp", "mlp"]}, None, "no layer keeps anything"),
     ],
 )

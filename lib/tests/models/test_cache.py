@@ -178,7 +178,7 @@ def test_what_is_assumed_is_said():
         (GQA | {"sliding_window": 0}, "sliding_window is 0; expected a whole number"),
         (GQA | {"sliding_window": 100, "sliding_window_pattern": 0}, "sliding_window_pattern is 0"),
         (GQA | {"sliding_window": 100, "sliding_window_pattern": "abc"}, "sliding_window_pattern is .*; .* letters"),
-        (GQA | {"attention_chunk_size": 8, "no_rope_layers": [1]}, "no_rope_layers has 1 entries"),
+        (GQA | {"attention_chunk_size": 8, "no_rope_layers": [1]}, "no_rope_layers has 1 entry;"),
         (GQA | {"num_kv_shared_layers": 32}, "num_kv_shared_layers is 32; expected fewer than the 32 layers"),
         (GQA | MAMBA, "mamba_d_state is set, but no field says which layers"),
         (GQA | DELTA, "linear_num_key_heads is set, but no field says which layers"),

@@ -106,6 +106,28 @@ def test_an_odd_value_is_read_or_refused(config, place, value):
             read(own)
 
 
+FAMILIES = {case.id: case.values[0] for case in CASES}
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "message"),
+    [
+        ("cohere2", {"sliding_window_pattern": -1}, "sliding_window_pattern is -1; expected a whole number"),
+        ("exaone4", {"sliding_window_pattern": True}, "sliding_window_pattern is True"),
+        ("mimo_v2_flash", {"hybrid_layer_pattern": "x"}, "hybrid_layer_pattern is 'x'; expected a list of 0 and 1"),
+        ("zamba2", {"hybrid_layer_ids": 3}, "hybrid_layer_ids is 3; expected numbers of layers, 0 to 53"),
+        ("dbrx", {"attn_config": "x"}, "attn_config is 'x'; expected an object"),
+        ("dbrx", {"attn_config": {"kv_n_heads": -8}}, "kv_n_heads is -8; expected a whole number"),
+        ("nemotron-nas", {"num_attention_heads": 2}, "n_heads_in_group is 4; expected a divisor of the 2 attention"),
+        ("zamba2", {"n_mamba_heads": 0}, "mamba heads is 0; expected a whole number"),
+    ],
+)
+def test_a_field_that_decides_is_read_as_the_file_has_it(family, fields, message):
+    """transformers would make layers of some wrong values without a word."""
+    with pytest.raises(InputError, match=message):
+        read_cache(FAMILIES[family] | fields)
+
+
 def test_layers_that_differ_in_heads():
     config = {"model_type": "openelm", "num_transformer_layers": 3, "num_query_heads": [12, 16, 20]}
     layers = read_cache(config | {"num_kv_heads": [3, 4, 5], "head_dim": 64}).layers

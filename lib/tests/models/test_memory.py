@@ -154,7 +154,7 @@ def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(InputError, match="config.json: No such file"):
         load_model(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(InputError, match=f"{tmp_path.name}: .* not a JSON object"):
+    with pytest.raises(InputError, match=f"{tmp_path.name}/config.json: .* not a JSON object"):
         load_model(tmp_path)
     with pytest.raises(InputError, match="^phi-4: tensor_parallel is 4; expected a divisor or a multiple of 10 KV"):
         load_model("phi-4", tensor_parallel=4)

@@ -1,6 +1,7 @@
 """From a card's memory to vLLM's number of KV blocks, and models that do not fit."""
 
 import json
+import re
 
 import pytest
 
@@ -84,12 +85,27 @@ def test_layers_of_nearly_the_same_number_make_two_groups(tmp_path):
         ("Kimi-K2", "T4-16G", 1, "no number up to 64 of T4-16G holds it; no card of the table does in that number; "
          "expected 8 H200-141G"),
         ("Llama-3.1-405B", "H100-80G", 1, "no card of the table does in that number; expected 16 H100-80G$"),
+        ("Llama-3.1-8B", Card("tiny", 100, {"bf16": 1e12}, 1e12), 1, "1 tiny: .* more than the 0.0 GiB that are left "
+         "for them; no number up to 64 of tiny holds it; expected 1 A10-24G$"),
         ("Qwen2.5-7B", "T4-16G", 1, "14.2 GiB of weights .* more than the 10.3 GiB .* expected 2 T4-16G or 1 A10-24G"),
     ],
 )
 def test_what_does_not_fit_is_said_with_what_would(model, card, gpus, message):
     with pytest.raises(InputError, match=message):
         count_gpu_blocks(model, card, gpus)
+
+
+def test_what_no_card_holds_is_said():
+    with pytest.raises(InputError, match="; expected fewer parameters, .*: no number of any card holds it$"):
+        count_gpu_blocks("Llama-3.1-8B", "H100-80G", parameters=1e15)
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "", "H100"])
+def test_a_card_or_a_model_that_is_none_is_named(wrong):
+    with pytest.raises(InputError, match=f"card '{wrong}' is not known; expected a JSON file"):
+        count_gpu_blocks("Llama-3.1-8B", wrong)
+    with pytest.raises(InputError, match=f"model '{wrong}' is not known; expected a config.json"):
+        count_gpu_blocks(wrong, "H100-80G")
 
 
 def test_the_number_of_cards_that_is_named_does_fit():
@@ -122,6 +138,8 @@ def test_weights_of_a_config(tmp_path):
     model = load_model(tmp_path)
     with pytest.raises(InputError, match="how many parameters .* not known .hidden_size is missing.*expected their"):
         weights_bytes(model)
+    with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}/config.json: "):
+        plan_pool(tmp_path, "H100-80G")
     assert weights_bytes(model, parameters=1000) == 4000
     assert count_gpu_blocks(str(tmp_path), "L4-24G", parameters=1e9) > 0
     index = {"metadata": {"total_size": 12_345}}

@@ -17,6 +17,7 @@ from kvprefix.plan.choose import (
     compare_plans,
     find_break_even,
     find_nearest,
+    find_worthiest,
     gain_throughput,
     value_dram,
 )
@@ -71,6 +72,12 @@ def test_the_nearest_is_the_quickest_and_of_growing_queues_the_idlest():
     rows = make_rows(ttft_p99=[9.0, 3.0, np.nan], busiest_load=[0.5, 0.9, 0.1])
     assert find_nearest(rows, SETUP).name == 1
     assert find_nearest(make_rows(ttft_p99=[np.nan] * 2, busiest_load=[1.5, 1.2]), SETUP).name == 1
+
+
+def test_the_worthiest_takes_the_least_gpu_time_of_those_that_keep_the_aim():
+    rows = make_rows(gpu_s_per_hour=[900.0, 800.0, 700.0], ttft_p99=[1.0, 1.5, 2.5])
+    assert find_worthiest(rows, SETUP).name == 1
+    assert find_worthiest(rows[2:], SETUP).name == 2  # none keeps it: the nearest
 
 
 def test_draws_are_averaged_and_one_growing_queue_leaves_no_time():

@@ -20,7 +20,8 @@ SAID = {
     "causes": ["22,512 blocks ~ 69.1 % ~ 24.2 % ~ generated ~ 23.2 % ~ optimum ~ 12.4 % are new ~ 8.1 %"],
     "advice": ["2 changes ~ 0.6 points", "95 %: 0.5 to 0.7", "Move the time stamp"],
     "templates": ["2.71 times ~ 2,000 conversations ~ saves 0.0 % ~ 73.5 %"],
-    "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %"],
+    "memory": ["20,000 blocks ~ 39.1 GiB ~ Llama-3.1-8B", "gets 30.6 % ~ 340,000 blocks ~ 664.1 GiB ~ gets 84.0 %",
+               "one H100-80G leaves ~ 28,067 ~ blocks ( ~ 54.8 ~ GiB): ~ 39.0 %"],
     "plan": [
         "3 replicas of 2 H100-80G behind llm-d with 256 GiB ~ keep 99 % ~ 1.5 s ~ $25.94 per hour ~ cache 66.4 %",
         "95 %: 65.6 % to 67.1 %", "one more replica ~ +7.31 points, 100 GiB of DRAM more by +0.94",
@@ -56,6 +57,13 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
     assert missing(item["next"], "14,393 blocks ~ 41,129 ~ 28.1 to 80.3 GiB", "23.0 % to 41.8 % ~ +18.8 points") == []
 
 
+def test_a_card_is_told_of_only_if_it_is_known_what_is_hit_there(tmp_path):
+    for at in (None, {**FACTS["40-cache-size"]["cards"]["at"], "token_hit_rate": None}):
+        item = show(tmp_path, change("40-cache-size", "cards", "at", to=at))
+        (text,) = [one["text"] for one in item["findings"] if one["figure"] == "40-lru-curve"]
+        assert "at once" in text and "H100" not in text
+
+
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
@@ -65,6 +73,8 @@ def test_every_sentence_is_of_its_notebook_and_its_figure(tmp_path):
         (("55-misses", "causes", "sizes", 1, "parts", "capacity", "share"), 0.15, "15.0 % were evicted"),
         (("70-engine-check", "chain", "overlap", 1, "token_hit_rate"), 0.4, "40.0 %"),
         (("70-engine-check", "chain", "engine"), "SGLang 1", "SGLang 1 ~ 20,000"),
+        (("40-cache-size", "cards", "at", "blocks"), 28_123, "28,123 ~ blocks"),
+        (("40-cache-size", "cards", "at", "token_hit_rate", "mean"), 0.4123, "41.2 %, one request at a time"),
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
         (("80-capacity-plan", "plan_choice", "token"), 0.5, "cache 50.0 %"),
         (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99 %"),
@@ -112,6 +122,12 @@ def test_the_next_step_is_what_gains_most(tmp_path):
     cheap["80-capacity-plan"]["plan_next"]["gpu"]["pays"] = False
     said = "Buy nothing for this aim", "more hits is 100 GiB of DRAM more ~ 66.4 % to 67.5 % for $1.21"
     assert missing(show(tmp_path, cheap)["next"], *said) == []
+    full = change("80-capacity-plan", "plan_next", "gpu", "points", to=-0.3)
+    full["80-capacity-plan"]["plan_pool"] = {"blocks": 900_000, "tokens": 14_400_000, "block_size": 16, "gib": 1757.8}
+    said = "Buy nothing: 2 H100-80G leave 900,000 blocks (1,757.8 GiB)", "(−0.30 ~ points) ~ 100 ~ (+0.94) gains"
+    assert missing(show(tmp_path, full)["next"], *said, "raise the 66.4 %") == []
+    full["80-capacity-plan"]["plan_pool"]["tokens"] = 16 * 1000  # less than the next capacity
+    assert choose_next(full)["step"] == "memory"
     none = change("80-capacity-plan", "plan_choice", "is_met", to=False)
     assert missing(show(tmp_path, none)["next"], "up to 3 replicas of 2 H100-80G", "within 1.5 s") == []
     said = show(tmp_path, found)["next"]

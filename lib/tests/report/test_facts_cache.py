@@ -96,6 +96,8 @@ def test_what_other_models_need():
     bytes_per_token = load_model("Llama-3.1-8B").bytes_per_token
     assert table.loc["Llama-3.1-8B", "bytes per token"] == bytes_per_token == 131_072
     assert table.loc["Llama-3.1-8B", "GiB for 95 %"] == pytest.approx(12853.3333 * 131_072 / 2**30)
+    kinds = ["Llama-3.1-8B", "DeepSeek-V3.2", "Gemma-3-27B", "Mistral-7B-v0.1", "Llama-4-Scout", "Jamba-v0.1"]
+    assert table["exact or mean"][kinds].tolist() == ["exact", "exact", "mean", "mean", "mean", "mean"]
 
 
 def test_how_much_memory_buys_how_much():

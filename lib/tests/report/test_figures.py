@@ -98,13 +98,15 @@ def drawn(bundled_workload):
     causes, (missed,) = study_causes(workload, choose_capacities(data, 5)), explain_misses(data, [2_000])
     plans = make_plans(workload, Setup(replicas=(1, 2), routers=("rr", "cache-aware-load"), dram=(256,)))
     marks = [("knee", 900.0), ("A card of 24 GB", 1000), ("Another card of 80 GB", 1020), ("out of sight", 1e12)]
+    points = [(1000, 0.1), (1020, 0.12)]
     return {
         plot_agents.draw_sessions: (agents.tabulate_growth(sessions), agents.list_pauses(sessions)),
         plot_agents.draw_session_rates: (agents.rate_sessions_at(experiment, [30, 100]),),
         plot_agents.draw_pauses: (agents.study_pauses(experiment),),
         plot_agents.draw_widest: (select_widest(tabulate_policies(policies, rate_unbounded(experiment.draw(16)))),),
         plot_cache.draw_lru_curve: (
-            study.study_lru(workload), ceiling, 16, MODEL, (study_engines.list_engines()["vllm"].label, engine), marks
+            study.study_lru(workload), ceiling, 16, MODEL, (study_engines.list_engines()["vllm"].label, engine), marks,
+            points,
         ),
         plot_cache.draw_normalised: (
             normalise_curves({"single-turn": single, "multi-turn": accesses}, {"multi-turn, replies cached": engine}),
@@ -189,7 +191,7 @@ def test_a_fault_is_found():
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_names_without_end_fit(drawn, width):
-    curve, ceiling, size, _, (_, engine), _ = drawn[plot_cache.draw_lru_curve]
+    curve, ceiling, size, _, (_, engine), *_ = drawn[plot_cache.draw_lru_curve]
     marks = [(f"a card {k} of a maker with a long name", 900 + k) for k in range(5)]
     long = "An engine of a maker with a long name, nightly build"
     figure, _ = plot_cache.draw_lru_curve(curve, ceiling, size, LONG, (long, engine), marks, width_in=WIDTHS[width])

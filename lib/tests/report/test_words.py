@@ -21,7 +21,7 @@ from kvprefix.report.words import WORDS, Words, say
 ROOMS = {"report": WORDS, "live": LIVE_WORDS}
 FACTS = [
     f"report.facts.{path.stem}" for path in sorted((LIB / "kvprefix/report/facts").glob("*.py"))
-    if path.stem not in ("__init__", "plain", "narrow")
+    if path.stem not in ("__init__", "plain", "narrow", "plan_tables")
 ] + ["report.captions", "live.facts"]  # fmt: skip
 
 

@@ -64,13 +64,16 @@ def choose_advice(found):
 
 
 def choose_memory(found):
-    """Return what the engine hits in the memory at hand, and in the largest pool."""
+    """Return what the engine hits in the memory at hand, in the largest pool, and in what a card leaves, if known."""
     chain = found[ENGINES].get("chain", {})
     if not chain.get("overlap"):
         return None
     at, largest = _find_pool(found), chain["overlap"][-1]
     pools = [at] if at["blocks"] == largest["blocks"] else [at, largest]
-    return {"engine": chain["engine"], "pools": [one | _size(found, one["blocks"]) for one in pools]}
+    cards = found.get(LRU_CURVE, {}).get("cards") or {"at": None}
+    card = cards["at"] if cards["at"] and cards["at"]["token_hit_rate"] else None
+    pools = [one | _size(found, one["blocks"]) for one in pools]
+    return {"engine": chain["engine"], "pools": pools, "card": card, "model": cards["model"] if card else None}
 
 
 def choose_policy(found):
@@ -202,8 +205,8 @@ def choose_next(found):
 
     The last two are near the memory at hand. The planner's next step stands for the next capacity if there is a plan:
     the one with more hits per dollar. None if nothing is known. `step` is ``"advice"``, ``"cards"`` (no plan keeps the
-    aim), ``"plan"``, ``"memory"``, ``"policy"``, or ``"prompts"`` if none gains WORTH points: then only prompts that
-    share more would.
+    aim), ``"plan"``, ``"enough"`` (the plan's pool holds more than the next capacity), ``"memory"``, ``"policy"``, or
+    ``"prompts"`` if none gains WORTH points: then only prompts that share more would.
     """
     advice = found.get(ADVICE, {}).get("advice")
     if advice and advice["points"] >= WORTH:  # it gains in a cache of any size
@@ -218,6 +221,8 @@ def choose_next(found):
     at, best = capacities[k], _find_best(found, capacities[k]["blocks"])
     enough = [one for one in capacities[k + 1 :] if 100 * (one["lru"] - at["lru"]) >= WORTH]  # the curve may be flat
     larger = enough[0] if enough else capacities[k + 1]
+    if enough := _find_enough(found, larger["blocks"]):
+        return {"step": "enough", **enough}
     gains = {"memory": 100 * (larger["lru"] - at["lru"]), "policy": best["points"] if best else 0.0}
     step = max(gains, key=gains.get)
     return {
@@ -243,6 +248,15 @@ def _choose_step(found):
         return None
     pays = None if steps["per_usd"] is None else any(steps[one]["pays"] for one in ("gpu", "dram"))
     return {"step": "plan", "name": name, "pays": pays, "before": plan, "gib": steps["gib"], "after": steps[name]}
+
+
+def _find_enough(found, blocks):
+    """Return the plan, a replica's pool and the next steps if that holds so many blocks and no step gains WORTH."""
+    plan, pool, steps = (found.get(PLAN, {}).get(name) for name in ("plan_choice", "plan_pool", "plan_next"))
+    if not plan or not pool or not steps or pool["tokens"] < blocks * pool["block_size"]:
+        return None
+    is_enough = max(steps[name]["points"] for name in ("gpu", "dram")) < WORTH
+    return {**plan, "pool": pool, "next": steps} if is_enough else None
 
 
 def _find_pool(found):

@@ -70,11 +70,16 @@ def tabulate_tiers(curve, tiers_gib, block_size, model):
 
 
 def tabulate_models(needs, block_size):
-    """Tabulate, for well-known models, the GiB that reach 95 % of the unbounded rate."""
+    """Tabulate, for well-known models, the GiB that reach 95 % of the unbounded rate.
+
+    Bytes per token are exact, or a mean of models with windows or states (see `models.memory.Model`).
+    """
     blocks = needs[needs["share"] == 0.95]["capacity_blocks"].mean()
     models = list_models()
     models["GiB for 95 %"] = [float(to_gib(blocks, block_size, one)) for one in models["bytes per token"]]
-    columns = ["model", "layers", "KV heads", "head size", "attention", "bytes per token", "GiB for 95 %", "source"]
+    models["exact or mean"] = np.where(models["attention"].str.contains("full"), "mean", "exact")
+    columns = ["model", "layers", "KV heads", "head size", "attention", "bytes per token", "exact or mean",
+               "GiB for 95 %", "source"]  # fmt: skip
     return models[columns]
 
 

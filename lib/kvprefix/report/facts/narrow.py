@@ -8,6 +8,7 @@ import pandas as pd
 
 from kvprefix.cache.rules.lru import LRU
 from kvprefix.cache.rules.opt import OPT
+from kvprefix.models.cache import AVERAGE_AT
 from kvprefix.report.facts.hinted import CLOSED
 from kvprefix.report.facts.plain import make_plain
 from kvprefix.report.rounding import number, points
@@ -17,8 +18,8 @@ from kvprefix.report.words import WORDS
 MOST_CAPACITIES = 4
 MARKS = {"better": "↑ ", "higher": "↑ ", "worse": "↓ ", "lower": "↓ "}
 NOTES = (
-    "half", "parts", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "sources", "never_fit",
-    "closed",
+    "half", "parts", "columns", "arrows", "against", "interval", "range", "left_out", "broken", "mean_of", "sources",
+    "never_fit", "closed",
 )  # fmt: skip
 
 
@@ -202,11 +203,11 @@ def narrow_margin(frame, groups="conversations"):
 
 
 def narrow_models(frame):
-    """Narrow the table of models; their sources are notes."""
+    """Narrow the table of models; their sources, and which bytes are means, are notes."""
     page = r"https://huggingface\.co/(.+)/blob/main/config\.json"
     sources = frame["source"].astype(str).str.replace(page, r"\1", regex=True).tolist()
     table = frame[["model", "attention", "bytes per token", "GiB for 95 %"]]
-    return Narrow(table, {"GiB for 95 %": "{:,.1f}"}, say_notes(sources=sources))
+    return Narrow(table, {"GiB for 95 %": "{:,.1f}"}, say_notes(mean_of=AVERAGE_AT, sources=sources))
 
 
 def narrow_policies(frame):

@@ -5,6 +5,7 @@ import pandas as pd
 from kvprefix.plan.choose import MORE_DRAM, gain_throughput
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.words import say
+from kvprefix.studies.plan_tables import select_different
 
 SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_loading", "plan_varied")
 _CELL = (
@@ -46,12 +47,13 @@ def facts_pool(plans):
 @gives_facts
 def facts_choice(plans):
     """Return the plan that is chosen; if none is, the one that comes nearest."""
-    setup, table, base = plans.setup, plans.table, plans.base
+    setup, base = plans.setup, plans.base
     return {
         "gpu": setup.card.name, "gpus": setup.gpus_per_replica, "model": setup.model.name,
         "slo_ttft": setup.slo_ttft, "slo_share": setup.slo_percentile / 100, "slo_percentile": setup.slo_percentile,
         "ttft": base[f"ttft_p{setup.slo_percentile}"], "is_met": plans.best is not None,
-        "is_engine": plans.is_engine, "compared": len(table), **_tell(base),
+        "chosen": None if plans.best is None else _tell(base),
+        "is_engine": plans.is_engine, "compared": len(select_different(plans.table)), **_tell(base),
         "requests_per_s": plans.traffic["requests_per_s"], "seeds": len(plans.seeds),
         "prefill_share": setup.prefill_share, "throughput_gain": gain_throughput(base, setup),
         "most_dram": max(setup.tiers),
@@ -87,6 +89,7 @@ def facts_next(plans):
     return {
         "gpu": gpu, "dram": dram, "gpus": plans.setup.gpus_per_replica, "card": plans.setup.card.name,
         "gib": MORE_DRAM, "per_usd": per_usd, "replicas": int(plans.base["replicas"]),
+        "slo_percentile": plans.setup.slo_percentile, "dram_gib": plans.base["dram_gib"],
     }  # fmt: skip
 
 
@@ -103,6 +106,7 @@ def facts_dram(plans):
         "pays_to": pays["dram_gib"].max() if len(pays) else None,
         "most": None if rows["usd_per_gib_hour"].isna().all() else rows["usd_per_gib_hour"].max(),
         "largest": _tell_size(rows.iloc[-1]) if len(rows) else None,
+        "enough": _tell_size(rows[rows["token"] >= rows["token"].max() - 0.001].iloc[0]) if len(rows) else None,
     }  # fmt: skip
 
 

@@ -42,6 +42,11 @@ def gain(value):
     return number(value, ".1f")
 
 
+def signed(value):
+    """Return points that can be gained or lost."""
+    return number(value, "+z.1f")
+
+
 def dollars(value):
     """Return a price."""
     return number(value, ",.2f", " $")
@@ -96,6 +101,9 @@ HEADLINES = (
     Headline("MemoryForMost", _MEMORY, "lru.needs[share=0.9].gib", gib, "memory for 90 % of it"),
     Headline("BlocksForHalf", _MEMORY, "lru.needs[share=0.5].blocks", whole, "blocks for half of the unbounded rate"),
     Headline("BlocksForMost", _MEMORY, "lru.needs[share=0.9].blocks", whole, "blocks for 90 % of it"),
+    Headline("Card", _MEMORY, "cards.at.label", as_it_is, "a card, or some, whose memory is told of"),
+    Headline("CardBlocks", _MEMORY, "cards.at.blocks", whole, "KV blocks that it leaves after the model's weights"),
+    Headline("CardRate", _MEMORY, "cards.at.token_hit_rate.mean", percent, "the engine's rate there, replies cached"),
     Headline("StackMedian", _MEMORY, "reuse.half_blocks", whole, "median stack distance, blocks"),
     Headline("SmallCache", _EVICTION, "policies.capacities[0].blocks", whole, "smallest capacity of the policies"),
     Headline("SmallCacheLRU", _EVICTION, "policies.capacities[0].lru", percent, "LRU's token hit rate there"),
@@ -118,11 +126,11 @@ HEADLINES = (
     Headline("LargePoolRate", _ENGINES, "chain.overlap[-1].token_hit_rate", percent, "the engine's rate there"),
     Headline("PlanCard", _PLAN, "plan_choice.gpu", as_it_is, "the card of the plan"),
     Headline("PlanBlocks", _PLAN, "plan_pool.blocks", whole, "blocks that a replica's cards leave"),
-    Headline("PlanReplicas", _PLAN, "plan_choice.replicas", whole, "replicas of the plan that is chosen"),
-    Headline("PlanHit", _PLAN, "plan_choice.token", percent, "token hit rate of it, by the engine's replay"),
-    Headline("PlanCost", _PLAN, "plan_choice.usd_per_hour", dollars, "its price per hour"),
-    Headline("PlanNextCard", _PLAN, "plan_next.gpu.points", gain, "points that one replica more brings"),
-    Headline("PlanNextDRAM", _PLAN, "plan_next.dram.points", gain, "points that 100 GiB of DRAM more bring"),
+    Headline("PlanReplicas", _PLAN, "plan_choice.chosen.replicas", whole, "replicas of the plan that is chosen"),
+    Headline("PlanHit", _PLAN, "plan_choice.chosen.token", percent, "token hit rate of it, by the engine's replay"),
+    Headline("PlanCost", _PLAN, "plan_choice.chosen.usd_per_hour", dollars, "its price per hour"),
+    Headline("PlanNextCard", _PLAN, "plan_next.gpu.points", signed, "points that one replica more brings"),
+    Headline("PlanNextDRAM", _PLAN, "plan_next.dram.points", signed, "points that 100 GiB of DRAM more bring"),
 )
 
 

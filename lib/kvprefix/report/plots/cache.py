@@ -29,7 +29,7 @@ from kvprefix.stats.intervals import pair_differences, spread_over
 ENGINE_LOOK = {"color": GREEN, "linestyle": DASH_DOTTED, "marker": "D"}
 
 
-def draw_lru_curve(curve, ceiling, block_size, model, engine=None, marks=(), *, width_in=PAGE_IN):
+def draw_lru_curve(curve, ceiling, block_size, model, engine=None, marks=(), points=(), *, width_in=PAGE_IN):
     """Draw LRU's hit rate over capacity, a line per weighting, with the range over seeds, and an engine's beside it.
 
     Parameters
@@ -45,6 +45,8 @@ def draw_lru_curve(curve, ceiling, block_size, model, engine=None, marks=(), *, 
         The label of an engine and its curve, of `studies.engines.study_engine_curve`.
     marks : sequence of (str, float)
         Labels and capacities in blocks that are marked: the knee, the memory that cards leave.
+    points : sequence of (float, float)
+        Capacities, and what the engine hits there with the model's own groups of layers, if these are several.
 
     Returns
     -------
@@ -61,6 +63,11 @@ def draw_lru_curve(curve, ceiling, block_size, model, engine=None, marks=(), *, 
         _draw_spread(axes, spread_over(frame, "capacity_blocks", "token"), look)
         axes.axhline(frame["unbounded"].mean(), color=GREEN, linestyle=DASH_DOTTED, linewidth=0.7)
         frames = [frame.assign(what="engine")]
+        if points:
+            frames.append(pd.DataFrame(points, columns=["capacity_blocks", "token"]).assign(what="groups"))
+            own = f"the same, groups of layers of {plain_label(model.name)}"
+            axes.plot(*np.transpose(points), label=own, color=GREEN, linestyle="", marker="o", markerfacecolor="white",
+                      zorder=3)  # fmt: skip
     axes.set(ylabel="hit rate (thin: unbounded)")
     note_if_empty(axes, max(ceiling.values()), "nothing is ever hit")
     _capacity_axes(axes, block_size, model)
@@ -244,7 +251,8 @@ def _capacity_axes(axes, block_size, model):
     axes.set(xlabel=f"capacity (blocks of {count(block_size, 'token')})")
     log_axes(axes, "x")
     rate_axes(axes)
-    size = f"{plain_label(model.name)} ({model.bytes_per_token / 1024:,.0f} KiB per token)"
+    mean = "mean " if model.cache and not model.cache.is_even else ""
+    size = f"{plain_label(model.name)} ({mean}{model.bytes_per_token / 1024:,.0f} KiB per token)"
     _add_scale(axes, "top", factor, f"GiB of KV cache, {size}").xaxis.set_major_formatter("{x:,g}")
     below = _add_scale(axes, "bottom", block_size, "capacity (tokens, log scale)")
     with mpl.rc_context(STYLE):  # it makes the ticks anew

@@ -1,0 +1,118 @@
+"""What is said of a plan: true of the table beside it, and not to be misread by who sizes a cluster."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from plans import make_requests, make_setup, walk_paths
+from said import missing, says
+
+from kvprefix.plan.choose import choose_plan, find_worthiest
+from kvprefix.plan.setup import Setup
+from kvprefix.report.facts import plan as facts_plan
+from kvprefix.report.words import say
+from kvprefix.studies.explain import open_tokens
+from kvprefix.studies.plan import make_plans
+from kvprefix.studies.plan_tables import _COLUMNS, FORMATS, tabulate_plans
+
+
+def plan(folder, n=40, **changes):
+    paths = walk_paths(3, n)
+    _, _, traffic = make_requests(paths, arrival_s=np.arange(len(paths)) / 2)
+    usual = {"replicas": (1, 2), "routers": ("rr", "longest"), "dram": (0.01,)}
+    return make_plans(open_tokens(traffic.trace, 16), make_setup(folder, 60, **usual | changes))
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory):
+    return plan(tmp_path_factory.mktemp("plans"))
+
+
+def said(name, plans, **changes):
+    return say(f"plan_{name}.md", getattr(facts_plan, f"facts_{name}")(plans) | changes)
+
+
+def test_as_many_plans_are_counted_as_the_table_shows(plans):
+    assert len(tabulate_plans(plans.table)) == 6 < len(plans.table) == 8  # one replica behind any router is one plan
+    assert not missing(said("choice", plans), "cheapest of ~ 6 ~ plans")
+
+
+def test_every_number_of_the_table_has_a_form():
+    assert FORMATS.keys() == set(_COLUMNS.values()) - {"replicas", "router", "DRAM (GiB per replica)"}
+
+
+def test_of_plans_that_cost_nothing_the_fewest_replicas_are_chosen(tmp_path):
+    free = plan(tmp_path, price=0, dram_price=0.0)
+    assert (free.best["replicas"], free.best["usd_per_hour"]) == (1, 0)
+    rows = free.table.assign(busiest_load=np.linspace(0.4, 0.1, len(free.table)))
+    best = choose_plan(rows, free.setup)
+    assert best["replicas"] == 1 and best["dram_gib"] == 0.01  # memory that costs nothing is used if it helps
+
+
+def test_a_step_is_told_with_its_router_its_memory_and_its_wait(plans):
+    gpu = {"points": -31.4, "usd_saved": -0.04, "usd_cost": 3.6, "ttft": -0.25, "router": "llm-d"}
+    dram = {"points": 2.0, "usd_saved": 0.001, "usd_cost": 0.4, "ttft": 0.5}
+    text = said("next", plans, gpu=gpu, dram=dram, dram_gib=256.0, card="H100-80G")
+    assert not missing(
+        text, "1 ~ H100-80G with ~ 256 ~ GiB of DRAM), all behind llm-d, changes hits by −31.40 points,",
+        "TTFT p99 by −0.25 s, and costs $ ~ 3.60 ~ per hour, besides $ ~ 0.04 ~ of prefill that is computed in",
+        "change hits by +2.00 points, TTFT p99 by +0.5 s, and save prefill worth less than a cent", "hour for $ ~ 0.40",
+    )
+    assert "$−" not in text
+    gpu, dram = ({**one, "usd_cost": None, "ttft": ttft} for one, ttft in ((gpu, None), (dram, 0.0)))
+    bare = said("next", plans, gpu=gpu, dram=dram, per_usd=None)
+    assert bare.endswith("changes hits by −31.40 points. 100 GiB of DRAM more per replica change hits by +2.00 points.")
+
+
+def test_dram_is_told_with_the_size_that_is_enough(plans):
+    rows = plans.dram.iloc[[0] * 3].assign(dram_gib=[16, 90, 2700], token=[0.6, 0.8995, 0.9], pays=False)
+    text = said("dram", replace(plans, dram=rows, without_dram=0.6))
+    assert not missing(text, "begins to win hits at ~ 90 ~ GiB, and ~ 90 ~ GiB raise them from 60.0 % to 90.0 %; more")
+    priced = said("dram", replace(plans, dram=rows, without_dram=0.6), most=0.0004)
+    assert not missing(priced, "1,000 ~ GiB save prefill worth up to $ ~ 0.40 ~ per hour and cost $ ~ 4.00")
+    assert "more hardly" not in said("dram", replace(plans, dram=rows.iloc[:2], without_dram=0.6))
+
+
+def test_times_that_read_alike_are_not_told_as_different(plans):
+    rows = {"replicas": 8, "routers": 2, "alone": []}
+    most, quick = {"router": "longest", "token": 0.6}, {"router": "rr", "token": 0.3, "ttft": 0.0261}
+    facts = facts_plan.facts_routers(plans) | rows | {"most": most, "fewest": quick, "quickest": quick}
+    assert says(say("plan_routers.md", facts | {"most_ttft": 0.0264}), "TTFT p99 behind longest, 0.026 s, is as short")
+    assert says(say("plan_routers.md", facts | {"most_ttft": 0.03}), "The shortest TTFT p99 is behind rr, 0.026 s")
+
+
+def test_hits_that_stay_are_not_told_as_a_range(plans):
+    assert says(said("varied", plans, token_least=0.805, token_most=0.8051), "hits stay at 80.5 %")
+    assert says(said("varied", plans, token_least=0.5, token_most=0.8), "hits from 50.0 % to 80.0 %")
+
+
+def test_no_router_is_praised_if_all_are_equal(plans):
+    one = {"router": "rr", "token": 0.0, "ttft": 0.02}
+    facts = {"replicas": 2, "routers": 2, "most": one, "fewest": one, "quickest": one, "most_ttft": 0.02, "alone": []}
+    text = say("plan_routers.md", facts_plan.facts_routers(plans) | facts)
+    assert not missing(text, "all ~ 2 ~ routers hit 0.0 %", "rr has the shortest TTFT p99, 0.02 s.")
+
+
+def test_one_token_per_second_is_told_as_one(plans):
+    assert says(said("choice", plans, computed_per_s=1.2), "1 token per second is computed")
+    text = said("choice", plans, computed_per_s=13.6, throughput_gain=1.001)
+    assert says(text, "14 tokens per second are computed") and "Throughput" not in text
+
+
+def test_the_next_replica_is_worth_what_it_saves_behind_the_best_router():
+    rows = pd.DataFrame({"router": ["rr", "session", "longest"], "ttft_p99": [0.03, 0.03, 9.0],
+                         "busiest_load": [0.01, 0.02, 0.5], "gpu_s_per_hour": [90.0, 80.0, 70.0]})  # fmt: skip
+    assert find_worthiest(rows, Setup())["router"] == "session"  # longest would not keep the aim
+    assert find_worthiest(rows.assign(ttft_p99=[4.0, 5.0, 3.0]), Setup())["router"] == "longest"
+
+
+def test_an_aim_below_the_prefill_itself_is_told(tmp_path):
+    notes = " ".join(plan(tmp_path, flops=1e12, slo_ttft=0.01).notes)
+    assert "the prefill alone, without any wait, takes" in notes and "(p99): more replicas cannot keep the aim" in notes
+    assert "waits do not add up" not in notes
+
+
+def test_few_requests_are_told(plans, tmp_path):
+    assert any(says(one, "40 requests of ~ 100 ~ that a p99 takes") for one in plans.notes)
+    assert not any("a p99 takes" in one for one in plan(tmp_path, n=100).notes)
