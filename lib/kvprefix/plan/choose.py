@@ -125,9 +125,8 @@ def find_break_even(setup, lengths=LENGTHS):
         `tokens` and `gib_per_s`, of one replica; `pays`, whether DRAM's bandwidth is higher.
     """
     own = setup.load_gib_per_s * setup.gpus_per_replica
-    rates = [
-        break_even_bandwidth(n, setup.model, setup.card, setup.gpus_per_replica, setup.mfu) / 2**30 for n in lengths
-    ]
+    known = setup.model, setup.card, setup.gpus_per_replica, setup.mfu
+    rates = [break_even_bandwidth(n, *known, dtype=setup.weights_dtype) / 2**30 for n in lengths]
     return pd.DataFrame({"tokens": lengths, "gib_per_s": rates, "pays": [own > rate for rate in rates]})
 
 

@@ -75,11 +75,11 @@ def _note_hits(traffic, setup, pool):
     """Return what is to say of the hits themselves."""
     if traffic.trace is None:
         return ["the data list block ids: hits are those of LRU over these blocks, not of an engine's replay"]
-    if pool.groups == 1:
+    if all(one.kind == "full" for one in setup.groups(pool.block_size)):
         return []
-    unit = setup.find_unit(traffic.blocks.block_size)
+    unit, groups = setup.find_unit(traffic.blocks.block_size), count(pool.groups, "group")
     return [
-        f"{setup.model.name} has {pool.groups} groups of layers, and its hits are multiples of {unit:,} tokens. What "
+        f"{setup.model.name} has {groups} of layers, and its hits are multiples of {unit:,} tokens. What "
         "DRAM adds is an upper bound: it is taken to keep these tokens of all groups. What routing loses is one too: "
         "it is counted as if every prefix could be resumed"
     ]

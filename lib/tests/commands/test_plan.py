@@ -46,6 +46,7 @@ def ask(capsys, data, *words):
         (["--dram-price", "-1"], "dram_price is -1.0; expected a price in dollars"),
         (["--gpus-per-replica", "3"], "tensor_parallel is 3; expected a divisor or a multiple of 8 KV heads"),
         (["--kv-dtype", "fp9"], "dtype is 'fp9'"),
+        (["--weights-dtype", "fp9"], "dtype is 'fp9'"),
         (["--pool-share", "0.00001"], "no prompt fits into a replica's pool of 4 tokens; the shortest has 25 tokens"),
     ],
 )
