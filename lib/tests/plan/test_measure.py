@@ -1,5 +1,6 @@
 """Measured plans: engines' replays, plain loops and plain queues beside them."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from cluster_twin import route_twin
 from engine_twin import twin_one_by_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import SHARED
 from plans import make_blocks, make_requests, make_setup, small_days, walk_paths
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
@@ -18,9 +20,12 @@ from kvprefix.cache.cluster.replay import route_requests
 from kvprefix.cache.replay import replay
 from kvprefix.engines.vllm import VLLM
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
+from kvprefix.formats.mooncake import read_mooncake
 from kvprefix.plan.measure import measure_cells
 from kvprefix.plan.traffic import Traffic
 from kvprefix.traces.trace import make_trace_of
+
+MOONCAKE = SHARED / "data" / "mooncake_conversation_trace.jsonl.gz"
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -256,3 +261,21 @@ def test_below_a_hybrid_model_whole_units_are_kept(setups):
     found = measure(traffic, setup, 2, tiers=(0.0, size_dram(setup, 500)))
     assert found["hbm_token"].tolist() == [found["token"].iloc[0]] * 2
     assert found["hit_tokens"].tolist()[1] == 1056 and (found["routing_loss"] == 1056 / traffic.prompts.sum()).all()
+
+
+@pytest.mark.skipif(not MOONCAKE.exists(), reason="the trace is not beside the project")
+def test_true_numbers_of_a_cluster(setups):
+    rates = json.loads((SHARED / "expected" / "cluster.json").read_text())["mooncake_conversation"]["N=8 C=5859"]
+    blocks = read_mooncake(MOONCAKE, outputs=True)
+    setup = setups(5859 * 32, flops=989e12)  # 5,859 blocks of 512 tokens
+    names = {"hash1024": "hash:1024", "sgl_load": "cache-aware-load", "dynamo": "dynamo", "llmd": "llm-d", "rr": "rr"}
+    traffic = Traffic(blocks=blocks, looked_up=blocks.blocks)
+    found = measure_cells(traffic, setup, 8, list(names.values()), (0.0,), with_intervals=False).set_index("router")
+    for name, router in names.items():
+        row, expected = found.loc[router], rates[name]
+        assert row["hit_tokens"] == expected["hit_tokens"]
+        assert row["routing_loss"] == pytest.approx(expected["routing_loss"], abs=1e-6)
+        for key in ("imbalance_computed", "max_share_requests", "ttft_p50", "ttft_p90", "ttft_p99"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-4, abs=6e-5), (router, key)
+    longest = measure(traffic, setup, 8, "longest").iloc[0]
+    assert longest["hit_tokens"] == rates["longest"]["hit_tokens"] and np.isnan(longest["ttft_p90"])
