@@ -57,7 +57,8 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
     A router places the requests by LRU caches of the pool's size. Then each replica's hits are those of vLLM's replay
     of its requests, one at a time and with replies cached; of a trace of block ids, those of LRU. The second tier
     follows vLLM's offloading connector (`cache.tiers`); below a hybrid model it keeps whole units of all groups, which
-    takes more room than vLLM's retention, and can be resumed more often. Rates per second are of the middle half of the requests.
+    takes more room than vLLM's retention, and can be resumed more often. Rates per second are of the middle half of the
+    requests.
     """
     some = routers[:1] if replicas == 1 else routers  # in front of one replica all are the same
     frames = [_measure_router(traffic, setup, router, replicas, tiers, with_intervals) for router in some]

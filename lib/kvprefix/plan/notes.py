@@ -80,8 +80,8 @@ def _note_hits(traffic, setup, pool):
     unit, groups = setup.find_unit(traffic.blocks.block_size), count(pool.groups, "group")
     return [
         f"{setup.model.name} has {groups} of layers, and its hits are multiples of {unit:,} tokens. What "
-        "DRAM adds is an estimate: it keeps each token of all groups there, which takes more room than vLLM's retention "
-        "and can be resumed more often. What routing loses is counted as if every prefix could be resumed"
+        "DRAM adds is an estimate: it keeps each token of all groups there, which takes more room than vLLM's "
+        "retention and can be resumed more often. What routing loses is counted as if every prefix could be resumed"
     ]
 
 
