@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +12,11 @@ from said import missing, says
 from kvprefix.plan.choose import choose_plan, find_worthiest
 from kvprefix.plan.setup import Setup
 from kvprefix.report.facts import plan as facts_plan
+from kvprefix.report.plots.axes import STYLE
+from kvprefix.report.plots.plan import draw_varied
 from kvprefix.report.words import say
 from kvprefix.studies.explain import open_tokens
-from kvprefix.studies.plan import make_plans
+from kvprefix.studies.plan import VARIED, make_plans
 from kvprefix.studies.plan_tables import _COLUMNS, FORMATS, tabulate_plans
 
 
@@ -105,6 +108,18 @@ def test_the_next_replica_is_worth_what_it_saves_behind_the_best_router():
                          "busiest_load": [0.01, 0.02, 0.5], "gpu_s_per_hour": [90.0, 80.0, 70.0]})  # fmt: skip
     assert find_worthiest(rows, Setup())["router"] == "session"  # longest would not keep the aim
     assert find_worthiest(rows.assign(ttft_p99=[4.0, 5.0, 3.0]), Setup())["router"] == "longest"
+
+
+def test_no_label_of_other_assumptions_is_cut_off():
+    rows = pd.DataFrame({"assumption": ["as assumed", *VARIED], "replicas": [2, 1, 1000, np.nan, 16, 2],
+                         "dram_gib": [0, 256, 1024, np.nan, 1024, 0], "token": [0.8] * 6,
+                         "ttft": [1.2, 1.9, 2.0, np.nan, 1.9, 1.0]})  # fmt: skip
+    figure, _ = draw_varied(rows, Setup())
+    with mpl.rc_context(STYLE):
+        figure.canvas.draw()
+        texts = [*figure.axes[0].texts, *figure.axes[0].get_yticklabels()]
+        ends = np.array([one.get_window_extent().extents for one in texts])
+    assert len(ends) == 12 and ends[:, 2].max() <= figure.bbox.width
 
 
 def test_an_aim_below_the_prefill_itself_is_told(tmp_path):
