@@ -217,7 +217,7 @@ def _refuse(model, card, pool, given, options):
     lacks = "" if more else f"; no number up to {_COUNTS[-1]} of {card.name} holds it"
     lacks += "" if other else "; no card of the table does in that number"
     would = " or ".join(filter(None, [more, other])) or _find_smallest(model, _COUNTS, cards, given, options)
-    would = would or "a higher utilisation or a lower overhead_gib: no number of any card holds it"
+    would = would or "fewer parameters, a higher utilisation or a lower overhead_gib: no number of any card holds it"
     raise InputError(
         f"{model} does not fit on {count(pool.gpus, card.name, card.name)}: {need} and one block of "
         f"{pool.block_size:,} tokens need more than the {room:,.1f} GiB that are left for them{lacks}; expected {would}"

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 
-from kvprefix.models.money import marginal_seconds
 from kvprefix.models.prefill import break_even_bandwidth, throughput_gain
 from kvprefix.plan.measure import Cell
 from kvprefix.stats.intervals import move_interval
@@ -102,7 +101,8 @@ def value_dram(rows, setup):
     none, some = rows.iloc[0], rows.iloc[1:]
     replicas, price = int(none["replicas"]), setup.card.usd_per_hour
     saved = (none["gpu_s_per_hour"] - some["gpu_s_per_hour"]).to_numpy()
-    marginal = marginal_seconds(some["dram_gib"].to_numpy() * replicas, saved, 1.0)
+    gib = some["dram_gib"].to_numpy() * replicas
+    marginal = np.diff(saved, prepend=0.0) / np.diff(gib, prepend=0.0)  # below 0 if loading is slower than computing
     usd = np.full(len(some), np.nan) if price is None else marginal * price / 3600
     return pd.DataFrame({
         "dram_gib": some["dram_gib"].to_numpy(), **{name: some[name].to_numpy() for name in ("token", "low", "high")},

@@ -16,11 +16,12 @@ from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
 from kvprefix.models.pool import list_fits
-from kvprefix.studies.draws import list_rounds
-from kvprefix.studies.engines import CURVE_SEEDS, draw_paths
+from kvprefix.studies.draws import FIRST_DRAWS, list_rounds
+from kvprefix.studies.engines import draw_paths
 from kvprefix.studies.table import measure_table
 
 CARD_STUDY_VERSION = 1  # raise when the meaning of the table changes
+CARD_SEEDS = FIRST_DRAWS  # as many as of a plan, so that both say the same of one replica
 
 
 def find_fits(kv_model, block_size):
@@ -55,8 +56,8 @@ def study_cards(workload, kv_model, fits):
         except InputError:
             return pd.DataFrame(columns=["seed", "fit", "token", "never_fit"])
         pools.append((fit.pool.blocks, groups))
-    options = [CARD_STUDY_VERSION, CURVE_SEEDS, [[n, [[one.label, one.block_size] for one in of]] for n, of in pools]]
-    rounds = [[(seed, pools) for seed in seeds] for seeds in list_rounds(workload, CURVE_SEEDS)]
+    options = [CARD_STUDY_VERSION, CARD_SEEDS, [[n, [[one.label, one.block_size] for one in of]] for n, of in pools]]
+    rounds = [[(seed, pools) for seed in seeds] for seeds in list_rounds(workload, CARD_SEEDS)]
     return measure_table(workload, "cards", options, measure_cards, rounds)
 
 

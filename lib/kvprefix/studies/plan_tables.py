@@ -30,6 +30,7 @@ def describe_plans(plans):
     return {
         "kv_model": setup.kv_model, "gpu": setup.gpu, "gpus_per_replica": setup.gpus_per_replica,
         "slo_ttft": setup.slo_ttft, "slo_percentile": setup.slo_percentile, "traffic": plans.traffic,
+        "seeds": plans.seeds,
         "pool": {
             "num_gpu_blocks": pool.blocks, "block_size": pool.block_size, "groups": pool.groups, "tokens": pool.tokens,
             "gib": pool.gib, "weights_gib": pool.weights_bytes * pool.gpus / 2**30,
