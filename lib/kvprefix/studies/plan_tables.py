@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from kvprefix.plan.choose import gain_throughput
+from kvprefix.plan.choose import gain_throughput, select_different
 from kvprefix.plan.setup import list_assumptions
 
 _COLUMNS = {
@@ -51,11 +51,6 @@ def list_rows(frame):
 
 def _plain(value):
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
-
-
-def select_different(table):
-    """Return the plans that can differ: one replica is the same behind any router."""
-    return table[~((table["replicas"] == 1) & table.duplicated(["replicas", "dram_gib"]))]
 
 
 def tabulate_plans(table):

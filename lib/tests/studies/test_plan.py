@@ -12,7 +12,7 @@ from plans import make_requests, make_setup, walk_paths
 
 from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError
-from kvprefix.plan.choose import average_draws, choose_plan, compare_plans, find_idlest, value_dram
+from kvprefix.plan.choose import average_draws, choose_plan, compare_plans, find_worthiest, select_different, value_dram
 from kvprefix.plan.setup import Setup
 from kvprefix.report.facts.plan import list_facts, say_plans
 from kvprefix.report.words import say
@@ -111,7 +111,7 @@ def test_another_aim_measures_nothing_anew_and_another_cost_does(workload, setup
 def test_the_choice_and_the_next_steps_are_those_of_the_rows(workload, setup, plans):
     assert plans.best.equals(choose_plan(plans.table, setup)) and plans.base is plans.best
     n, gib, router = int(plans.base["replicas"]), float(plans.base["dram_gib"]), str(plans.base["router"])
-    more = find_idlest(average_draws(study_plan(workload, setup, [n + 1], tiers=[gib])))
+    more = find_worthiest(average_draws(study_plan(workload, setup, [n + 1], tiers=[gib])), setup)
     assert plans.next_gpu == compare_plans(plans.base, more, setup) and plans.next_gpu["replicas"] == n + 1
     dram = average_draws(study_plan(workload, setup, [n], [router], [gib + 100.0])).iloc[0]
     assert plans.next_dram == compare_plans(plans.base, dram, setup) and plans.next_dram["usd_cost"] > 0
@@ -178,7 +178,7 @@ def test_a_tier_that_adds_nothing_is_said(plans):
 def test_nothing_keeps_the_aim(workload, setup):
     plans = make_plans(workload, replace(setup, slo_ttft=1e-3))
     told = say_plans(plans)
-    assert plans.best is None and f"None of {len(plans.table)} plans keeps" in told
+    assert plans.best is None and f"None of {len(select_different(plans.table))} plans keeps" in told
     assert plans.base["ttft_p99"] == plans.table["ttft_p99"].min() and "The nearest is" in told
     assert describe_plans(plans)["best"] is None and "no plan keeps the aim either" in told
 

@@ -2,10 +2,9 @@
 
 import pandas as pd
 
-from kvprefix.plan.choose import MORE_DRAM, gain_throughput
+from kvprefix.plan.choose import MORE_DRAM, gain_throughput, select_different
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.words import say
-from kvprefix.studies.plan_tables import select_different
 
 SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_loading", "plan_varied")
 _CELL = (
