@@ -110,6 +110,12 @@ def test_the_next_replica_is_worth_what_it_saves_behind_the_best_router():
     assert find_worthiest(rows.assign(ttft_p99=[4.0, 5.0, 3.0]), Setup())["router"] == "longest"
 
 
+def test_one_draw_that_tells_another_story_is_told(plans):
+    text = said("varied", replace(plans, best=None))  # while on the first draw, which is varied, a plan keeps the aim
+    assert says(text, "On the first seed alone, as in this table, a plan keeps the aim; on the mean of all none does.")
+    assert not says(text, "either") and "first seed" not in said("varied", plans)
+
+
 def test_no_label_of_other_assumptions_is_cut_off():
     rows = pd.DataFrame({"assumption": ["as assumed", *VARIED], "replicas": [2, 1, 1000, np.nan, 16, 2],
                          "dram_gib": [0, 256, 1024, np.nan, 1024, 0], "token": [0.8] * 6,

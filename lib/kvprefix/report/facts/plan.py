@@ -128,7 +128,7 @@ def facts_varied(plans):
     places = ("replicas", "dram_gib")
     changed = [one for one in others if any(_differ(one[name], first[name]) for name in places)]
     return {
-        "varied": len(others), "is_met": plans.best is not None,
+        "varied": len(others), "is_met": pd.notna(first["replicas"]), "is_met_on_all": plans.best is not None,
         "changed": [{name: one[name] for name in ("assumption", "replicas", "dram_gib", "usd_per_hour")}
                     for one in changed],
         "ttft_least": plans.varied["ttft"].min(), "ttft_most": plans.varied["ttft"].max(),
