@@ -77,6 +77,7 @@ def test_a_card_is_told_of_only_if_it_is_known_what_is_hit_there(tmp_path):
         (("40-cache-size", "cards", "at", "token_hit_rate", "mean"), 0.4123, "41.2 %, one request at a time"),
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
         (("80-capacity-plan", "plan_choice", "token"), 0.5, "cache 50.0 %"),
+        (("80-capacity-plan", "plan_choice", "decoding_replicas"), 7, "overloaded, and about 7 ~ replicas are"),
         (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99 %"),
         (("80-capacity-plan", "plan_choice", "dram_gib"), 0.0, "behind llm-d keep 99 %"),
         (("80-capacity-plan", "plan_next", "dram", "points"), 2.5, "DRAM more by +2.50"),

@@ -103,6 +103,14 @@ def test_one_token_per_second_is_told_as_one(plans):
     assert says(text, "14 tokens per second are computed") and "Throughput" not in text
 
 
+def test_cards_that_decoding_overloads_are_told(plans):
+    base = plans.base.copy()
+    assert facts_plan.facts_choice(plans)["decoding_replicas"] is None
+    base["replicas"], base["gpu_load"] = 2, 1.7
+    text = said("choice", replace(plans, base=base))
+    assert says(text, "which is more than there is: decoding needs about 4 ~ replicas")
+
+
 def test_the_next_replica_is_worth_what_it_saves_behind_the_best_router():
     rows = pd.DataFrame({"router": ["rr", "session", "longest"], "ttft_p99": [0.03, 0.03, 9.0],
                          "busiest_load": [0.01, 0.02, 0.5], "gpu_s_per_hour": [90.0, 80.0, 70.0]})  # fmt: skip

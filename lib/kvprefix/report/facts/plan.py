@@ -1,5 +1,7 @@
 """Facts of a plan: the pool, the choice, the routers, the next step, what DRAM is worth, and other assumptions."""
 
+import math
+
 import pandas as pd
 
 from kvprefix.plan.choose import MORE_DRAM, gain_throughput, select_different
@@ -52,6 +54,7 @@ def facts_choice(plans):
         "slo_ttft": setup.slo_ttft, "slo_share": setup.slo_percentile / 100, "slo_percentile": setup.slo_percentile,
         "ttft": base[f"ttft_p{setup.slo_percentile}"], "is_met": plans.best is not None,
         "chosen": None if plans.best is None else _tell(base),
+        "decoding_replicas": math.ceil(base["replicas"] * base["gpu_load"]) if base["gpu_load"] > 1 else None,
         "is_engine": plans.is_engine, "compared": len(select_different(plans.table)), **_tell(base),
         "requests_per_s": plans.traffic["requests_per_s"], "seeds": len(plans.seeds),
         "prefill_share": setup.prefill_share, "throughput_gain": gain_throughput(base, setup),
