@@ -145,3 +145,9 @@ def test_an_aim_below_the_prefill_itself_is_told(tmp_path):
 def test_few_requests_are_told(plans, tmp_path):
     assert any(says(one, "40 requests of ~ 100 ~ that a p99 takes") for one in plans.notes)
     assert not any("a p99 takes" in one for one in plan(tmp_path, n=100).notes)
+
+
+def test_what_decides_is_seen_first(plans):
+    shown = tabulate_plans(plans.table)
+    assert list(shown)[6:9] == ["TTFT p50 (s)", "p90 (s)", "p99 (s)"] and list(shown).index("$ per hour") < 12
+    assert FORMATS["mean load with decoding"].format(0.0042) == "0.004"
