@@ -131,6 +131,8 @@ def test_the_next_step_is_what_gains_most(tmp_path):
     assert choose_next(full)["step"] == "memory"
     none = change("80-capacity-plan", "plan_choice", "is_met", to=False)
     assert missing(show(tmp_path, none)["next"], "up to 3 replicas of 2 H100-80G", "within 1.5 s") == []
+    none["80-capacity-plan"]["plan_choice"]["alone_s"] = 5.2
+    assert missing(show(tmp_path, none)["next"], "Take faster cards", "alone takes 5.2 s (p99) ~ within 1.5 s") == []
     said = show(tmp_path, found)["next"]
     assert missing(said, "eviction policy ~ 14,393 blocks LFU wins +20.5 ~ 41,129 blocks, +18.8") == []
     flat = [{"blocks": blocks, "lru": 0.3, "opt": 0.9} for blocks in (1000, 9000)]

@@ -1,13 +1,16 @@
 """What is said of a plan: true of the table beside it, and not to be misread by who sizes a cluster."""
 
+import json
 from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from places import PROJECT, SAMPLE
 from plans import make_requests, make_setup, walk_paths
 from said import missing, says
+from strange_data import run_notebook
 
 from kvprefix.plan.choose import choose_plan, find_worthiest
 from kvprefix.plan.setup import Setup
@@ -151,3 +154,12 @@ def test_what_decides_is_seen_first(plans):
     shown = tabulate_plans(plans.table)
     assert list(shown)[6:9] == ["TTFT p50 (s)", "p90 (s)", "p99 (s)"] and list(shown).index("$ per hour") < 12
     assert FORMATS["mean load with decoding"].format(0.0042) == "0.004"
+
+
+def test_the_notebook_keeps_what_reports_compare(tmp_path):
+    chosen = {"replicas": "1,2", "routers": "rr,session", "dram": "256", "max_conversations": "all"}
+    parameters = {"data": str(SAMPLE), "output_dir": str(tmp_path), **chosen}
+    run_notebook(PROJECT / "notebooks/80-capacity-plan.ipynb", parameters)
+    facts = json.loads((tmp_path / "facts/80-capacity-plan.json").read_text())["facts"]
+    kept = [(one["replicas"], one["router"], one["dram_gib"]) for one in facts["plan_grid"]["plans"]]
+    assert kept == [(1, "any", 0), (1, "any", 256), *((2, one, gib) for one in ("rr", "session") for gib in (0, 256))]

@@ -28,8 +28,9 @@ def list_facts(plans):
 
 @gives_facts
 def facts_grid(plans):
-    """Return all plans, for comparisons."""
-    return {"plans": [_tell(row) for _, row in plans.table.iterrows()]}
+    """Return all plans, for comparisons: one replica is the same behind any router."""
+    rows = [_tell(row) for _, row in select_different(plans.table).iterrows()]
+    return {"plans": [one | {"router": "any"} if one["is_any"] else one for one in rows]}
 
 
 @gives_facts
@@ -49,11 +50,13 @@ def facts_pool(plans):
 def facts_choice(plans):
     """Return the plan that is chosen; if none is, the one that comes nearest."""
     setup, base = plans.setup, plans.base
+    own_s = plans.table[f"own_p{setup.slo_percentile}"].min()  # without any wait
     return {
         "gpu": setup.card.name, "gpus": setup.gpus_per_replica, "model": setup.model.name,
         "slo_ttft": setup.slo_ttft, "slo_share": setup.slo_percentile / 100, "slo_percentile": setup.slo_percentile,
         "ttft": base[f"ttft_p{setup.slo_percentile}"], "is_met": plans.best is not None,
         "chosen": None if plans.best is None else _tell(base),
+        "alone_s": own_s if plans.best is None and own_s > setup.slo_ttft else None,
         "decoding_replicas": math.ceil(base["replicas"] * base["gpu_load"]) if base["gpu_load"] > 1 else None,
         "is_engine": plans.is_engine, "compared": len(select_different(plans.table)), **_tell(base),
         "requests_per_s": plans.traffic["requests_per_s"], "seeds": len(plans.seeds),

@@ -82,6 +82,7 @@ def draw_plans(table, setup, *, width_in=PAGE_IN):
     rate_axes(axes[0])
     axes[1].set(ylabel=f"TTFT p{setup.slo_percentile} (s, log scale)")
     log_axes(axes[1], "y")
+    axes[1].yaxis.set_major_formatter("{x:g}")
     axes[1].margins(y=0.15)
     add_legend(axes[0], 6)
     return figure, rows
@@ -218,7 +219,7 @@ def draw_varied(rows, setup, *, width_in=COLUMN_IN):
         end = 0 if pd.isna(row["ttft"]) else row["ttft"]
         axes.annotate(text, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set(xlabel=f"TTFT p{setup.slo_percentile} (s)", ylim=(len(rows) - 0.4, -0.6))
-    axes.set_xlim(0, 2.4 * max(np.nan_to_num(rows["ttft"].max()), 1e-3))
+    axes.set_xlim(0, 2.4 * (rows["ttft"].max() if rows["ttft"].notna().any() else setup.slo_ttft))
     axes.set_yticks(places, [textwrap.fill(one, 18) for one in rows["assumption"]])
     axes.grid(axis="y", visible=False)
     return figure, rows
