@@ -26,6 +26,7 @@ def add_options(parser):
         "--slo-percentile", default="99", help="share of the first tokens for --slo-ttft: 50, 90 or 99 (default: 99)"
     )
     parser.add_argument("--kv-dtype", help="number type of keys and values, such as fp8 (default: that of the weights)")
+    parser.add_argument("--weights-dtype", help="number type of the weights, such as fp8 (default: as published)")
     for name, text in _ASSUMED.items():
         parser.add_argument(f"--{name}", help=f"assumed: {text}")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of the plans (default: table)")
@@ -43,7 +44,8 @@ def call(options):
     names = [name.replace("-", "_") for name in _ASSUMED]
     assumed = {name: read_number(getattr(options, name), float) for name in names if getattr(options, name) is not None}
     percentile = read_number(options.slo_percentile, int)
-    setup = read_setup(parameters, slo_percentile=percentile, kv_dtype=options.kv_dtype, **assumed)
+    types = {"kv_dtype": options.kv_dtype, "weights_dtype": options.weights_dtype}
+    setup = read_setup(parameters, slo_percentile=percentile, **types, **assumed)
     setup.pool()
     plans = make_plans(open_source(parameters), setup)
     tell_notes(plans.notes)

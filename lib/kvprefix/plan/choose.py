@@ -32,15 +32,21 @@ def select_different(table):
 def choose_plan(table, setup):
     """Return the cheapest plan that keeps the aim, a row of `average_draws`; None if none does.
 
-    Of equally cheap ones (as all are at a price of 0) those with the fewest replicas, and of these the one whose
-    busiest replica has the least to do. Without a price the fewest replicas, then the least DRAM, count as cheapest.
+    A request that is refused has no first token: with more of them than the aim leaves a plan fails. Of equally
+    cheap ones (as all are at a price of 0) those with the fewest replicas, and of these the one whose busiest replica
+    has the least to do. Without a price the fewest replicas, then the least DRAM, count as cheapest.
     """
-    time = f"ttft_p{setup.slo_percentile}"
-    able = table[table[time] <= setup.slo_ttft]
+    able = _select_able(table, setup)
     if able.empty:
         return None
     order = ["usd_per_hour", "replicas"] if able["usd_per_hour"].notna().all() else ["replicas", "dram_gib"]
     return able.sort_values([*order, "busiest_load"], kind="stable").iloc[0]
+
+
+def _select_able(table, setup):
+    """Return the plans that keep the aim."""
+    in_time = table[f"ttft_p{setup.slo_percentile}"] <= setup.slo_ttft
+    return table[in_time & (table["refused"] <= 1 - setup.slo_percentile / 100)]
 
 
 def find_idlest(table):
@@ -55,7 +61,7 @@ def find_nearest(table, setup):
 
 def find_worthiest(table, setup):
     """Return the plan that takes the least GPU time of those that keep the aim; the nearest if none does."""
-    able = table[table[f"ttft_p{setup.slo_percentile}"] <= setup.slo_ttft]
+    able = _select_able(table, setup)
     if able.empty or able["gpu_s_per_hour"].isna().all():
         return find_nearest(table, setup)
     return able.sort_values(["gpu_s_per_hour", "busiest_load"], kind="stable").iloc[0]
@@ -124,9 +130,8 @@ def find_break_even(setup, lengths=LENGTHS):
         `tokens` and `gib_per_s`, of one replica; `pays`, whether DRAM's bandwidth is higher.
     """
     own = setup.load_gib_per_s * setup.gpus_per_replica
-    rates = [
-        break_even_bandwidth(n, setup.model, setup.card, setup.gpus_per_replica, setup.mfu) / 2**30 for n in lengths
-    ]
+    known = setup.model, setup.card, setup.gpus_per_replica, setup.mfu
+    rates = [break_even_bandwidth(n, *known, dtype=setup.weights_dtype) / 2**30 for n in lengths]
     return pd.DataFrame({"tokens": lengths, "gib_per_s": rates, "pays": [own > rate for rate in rates]})
 
 

@@ -43,14 +43,14 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
         A row per router and tier: `replicas`, `router`, `dram_gib`; `hit_tokens`, `token` (their share of the prompt
         tokens), `low` and `high` (its 95 % interval over resampled conversations, else NaN), `hbm_token` (of the first
         tier alone); `routing_loss` (the share that another replica's first tier held) and `captured` (the share of what
-        any held that was hit); `computed_per_s` (tokens that
-        are computed per second, of all replicas); `gpu_s_per_hour` (GPU-seconds of prefill and loading); `gpu_load`
-        (the share of the time that all cards are busy with these and with decoding, by the assumed prefill share);
+        any held that was hit); `computed_per_s` (tokens that are computed per second, of all replicas);
+        `gpu_s_per_hour` (GPU-seconds of prefill and loading); `gpu_load` (the share of the time that all cards are busy
+        with these and with decoding, by the assumed prefill share);
         `imbalance_computed`, `max_share_requests`, `busiest_load`; `ttft_p50 ttft_p90 ttft_p99`, NaN if the busiest
         replica gets a second of work per second or more: its queue grows without bound; `own_p50 own_p90 own_p99`,
         seconds of prefill and loading alone, without any wait, NaN without requests; `never_fit`, prompts that a
-        replica's pool cannot hold, which a server refuses: they count nowhere else; `gib`, of all pools and second
-        tiers; `usd_per_hour`, NaN without a price.
+        replica's pool cannot hold, which a server refuses: they count nowhere else; `refused`, their share of the
+        requests; `gib`, of all pools and second tiers; `usd_per_hour`, NaN without a price.
 
     Notes
     -----
@@ -59,7 +59,10 @@ def measure_cells(traffic, setup, replicas, routers, tiers, *, with_intervals=Tr
     follows vLLM's offloading connector (`cache.tiers`); below a hybrid model it keeps whole units of all groups, which
     is more than vLLM does. Rates per second are of the middle half of the requests.
     """
-    frames = [_measure_router(traffic, setup, router, replicas, tiers, with_intervals) for router in routers]
+    some = routers[:1] if replicas == 1 else routers  # in front of one replica all are the same
+    frames = [_measure_router(traffic, setup, router, replicas, tiers, with_intervals) for router in some]
+    if replicas == 1:
+        frames = [frames[0].assign(router=router) for router in routers]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -71,7 +74,7 @@ def _measure_router(traffic, setup, router, replicas, tiers, with_intervals):
     fate = {
         "routing_loss": float(held.sum() - own.sum()) / max(served.prompts.sum(), 1),
         "captured": float(own.sum()) / held.sum() if held.any() else np.nan,
-        "never_fit": len(traffic) - len(served),
+        "never_fit": len(traffic) - len(served), "refused": 1 - len(served) / max(len(traffic), 1),
     }  # fmt: skip
     above = routed.hits if served.trace is None else first // served.blocks.block_size  # the same, in blocks
     parts, rows, hits = [(some, served.select(some)) for some in _split(routed.places, replicas)], [], []

@@ -25,9 +25,11 @@ def list_notes(traffic, setup, table, best):
         notes.append("half of the requests or more come at one moment: times are those of such a crowd, without rates")
     never = int(table["never_fit"].max())
     if never:
+        left = 100 - setup.slo_percentile
+        fails = f"; the aim leaves {left} %, so no plan keeps it" if 100 * never > left * len(traffic) else ""
         notes.append(
             f"{count(never, 'prompt')} of {len(traffic):,} never fit into a replica's pool: a server refuses them, and "
-            "nothing here counts them; more GPUs per replica hold longer prompts"
+            f"they count nowhere else{fails}; more GPUs per replica hold longer prompts"
         )
     size = traffic.blocks.block_size
     small = [gib for gib in setup.dram if setup.count_blocks(gib, size) * size <= pool.tokens]
@@ -73,11 +75,11 @@ def _note_hits(traffic, setup, pool):
     """Return what is to say of the hits themselves."""
     if traffic.trace is None:
         return ["the data list block ids: hits are those of LRU over these blocks, not of an engine's replay"]
-    if pool.groups == 1:
+    if all(one.kind == "full" for one in setup.groups(pool.block_size)):
         return []
-    unit = setup.find_unit(traffic.blocks.block_size)
+    unit, groups = setup.find_unit(traffic.blocks.block_size), count(pool.groups, "group")
     return [
-        f"{setup.model.name} has {pool.groups} groups of layers, and its hits are multiples of {unit:,} tokens. What "
+        f"{setup.model.name} has {groups} of layers, and its hits are multiples of {unit:,} tokens. What "
         "DRAM adds is an upper bound: it is taken to keep these tokens of all groups. What routing loses is one too: "
         "it is counted as if every prefix could be resumed"
     ]

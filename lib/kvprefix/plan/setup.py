@@ -16,6 +16,7 @@ from kvprefix.models.memory import Model, load_model
 from kvprefix.models.money import price_per_hour
 from kvprefix.models.pool import OVERHEAD_GIB, UTILISATION, Pool, plan_pool
 from kvprefix.models.prefill import prefill_seconds
+from kvprefix.models.weights import weights_dtype
 from kvprefix.stats.queue import PERCENTILES
 
 GIB = 2**30
@@ -84,6 +85,7 @@ class Setup:
     pool_share: float = _assume(
         1.0, "share of the pool that prefixes can use", "assumed; what runs holds the rest"
     )
+    weights_dtype: str | None = _assume(None, "number type of the weights", "as the model is published")
     kv_dtype: str | None = _assume(None, "number type of keys and values", "the model's config")
     load_gib_per_s: float = _assume(
         25.0, "speed of loading from DRAM, per card", "three quarters of what was measured to an H100", "GiB/s"
@@ -158,7 +160,7 @@ class Setup:
         """A function of cached and prompt tokens: the seconds of prefills on one replica."""
         return partial(
             prefill_seconds, model=self.model, card=self.card, gpus=self.gpus_per_replica, mfu=self.mfu,
-            fixed_s=self.fixed_s,
+            fixed_s=self.fixed_s, dtype=self.weights_dtype,
         )  # fmt: skip
 
     def time_loading(self, tokens):
@@ -175,7 +177,7 @@ class Setup:
 
         What is compared, and what the aim is, change none of these.
         """
-        aims = ("kv_model", "gpu", "replicas", "routers", "dram", "slo_ttft", "slo_percentile", "prefill_share")
+        aims = ("kv_model", "gpu", "replicas", "routers", "dram", "slo_ttft", "slo_percentile")
         own = {name: value for name, value in asdict(self).items() if name not in aims}
         return [own, self.model.row, asdict(self.card)]
 
@@ -184,7 +186,7 @@ class Setup:
 def _plan_pool(setup, block_size):
     return plan_pool(
         setup.kv_model, setup.card, setup.gpus_per_replica, setup.utilisation, setup.kv_dtype, block_size,
-        overhead_gib=setup.overhead_gib,
+        overhead_gib=setup.overhead_gib, weights_dtype=setup.weights_dtype,
     )  # fmt: skip
 
 
@@ -208,6 +210,8 @@ def list_assumptions(setup):
             value = setup.card.usd_per_hour
         if one.name == "kv_dtype" and value is None:
             value = "the weights' type"
+        if one.name == "weights_dtype":
+            value = weights_dtype(setup.model, value)
         shown = f"{value:,g}" if isinstance(value, int | float) else str(value)
         text = f"{shown} {one.metadata['unit']}".strip()
         found.append(Assumption(one.name, one.metadata["label"], text, "given" if given else one.metadata["source"]))

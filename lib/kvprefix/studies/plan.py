@@ -39,7 +39,7 @@ from kvprefix.studies.explain import TRACES, Explained, open_data, open_tokens
 from kvprefix.studies.table import draw_stretches, draw_trace, find_tree, measure_table
 from kvprefix.traces.trace import Trace
 
-PLAN_VERSION = 2  # raise when the meaning of the table changes
+PLAN_VERSION = 3  # raise when the meaning of the table changes
 DRAM_POINTS = 8  # sizes of DRAM at which its value is measured
 VARIED = {  # what is varied, by how much: a change of the parameters, or of the setup
     "half the traffic": {"rate": 0.5}, "twice the traffic": {"rate": 2.0},

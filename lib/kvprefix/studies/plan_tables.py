@@ -26,6 +26,7 @@ FORMATS = {
 def describe_plans(plans):
     """Return Plans as JSON values: what `plan.json` holds. What does not exist is None."""
     setup, best, pool = plans.setup, plans.best, plans.pool
+    (base,) = list_rows(plans.base.to_frame().T)
     return {
         "kv_model": setup.kv_model, "gpu": setup.gpu, "gpus_per_replica": setup.gpus_per_replica,
         "slo_ttft": setup.slo_ttft, "slo_percentile": setup.slo_percentile, "traffic": plans.traffic,
@@ -34,7 +35,8 @@ def describe_plans(plans):
             "num_gpu_blocks": pool.blocks, "block_size": pool.block_size, "groups": pool.groups, "tokens": pool.tokens,
             "gib": pool.gib, "weights_gib": pool.weights_bytes * pool.gpus / 2**30,
         },
-        "plans": list_rows(plans.table), "best": None if best is None else list_rows(best.to_frame().T)[0],
+        "plans": list_rows(plans.table),
+        "best": None if best is None else base, "nearest": base if best is None else None,
         "throughput_gain": None if best is None else gain_throughput(best, setup),
         "next_gpu": plans.next_gpu, "next_dram": plans.next_dram, "dram": list_rows(plans.dram),
         "break_even": list_rows(plans.break_even), "varied": list_rows(plans.varied),

@@ -17,6 +17,7 @@ from kvprefix.plan.choose import (
     compare_plans,
     find_break_even,
     find_nearest,
+    find_worthiest,
     gain_throughput,
     value_dram,
 )
@@ -31,7 +32,7 @@ def make_rows(**columns):
     n = len(next(iter(columns.values())))
     usual = {"replicas": 1, "router": "rr", "dram_gib": 0.0, "token": 0.5, "low": 0.4, "high": 0.6,
              "busiest_load": 0.1, "ttft_p50": 0.1, "ttft_p90": 0.2, "ttft_p99": 1.0, "usd_per_hour": 3.6,
-             "gpu_s_per_hour": 1000.0, "computed_per_s": 100.0}  # fmt: skip
+             "gpu_s_per_hour": 1000.0, "computed_per_s": 100.0, "refused": 0.0}  # fmt: skip
     return pd.DataFrame({name: columns.get(name, [value] * n) for name, value in usual.items()})
 
 
@@ -60,10 +61,23 @@ def test_the_aim_may_be_of_another_percentile():
     assert choose_plan(rows, Setup(slo_percentile=50))["usd_per_hour"] == 1.0
 
 
+def test_refused_requests_have_no_first_token():
+    rows = make_rows(refused=[0.02, 0.01], usd_per_hour=[1.0, 2.0])
+    assert choose_plan(rows, SETUP)["usd_per_hour"] == 2.0
+    assert choose_plan(rows, Setup(slo_percentile=90))["usd_per_hour"] == 1.0
+    assert choose_plan(rows[:1], SETUP) is None
+
+
 def test_the_nearest_is_the_quickest_and_of_growing_queues_the_idlest():
     rows = make_rows(ttft_p99=[9.0, 3.0, np.nan], busiest_load=[0.5, 0.9, 0.1])
     assert find_nearest(rows, SETUP).name == 1
     assert find_nearest(make_rows(ttft_p99=[np.nan] * 2, busiest_load=[1.5, 1.2]), SETUP).name == 1
+
+
+def test_the_worthiest_takes_the_least_gpu_time_of_those_that_keep_the_aim():
+    rows = make_rows(gpu_s_per_hour=[900.0, 800.0, 700.0], ttft_p99=[1.0, 1.5, 2.5])
+    assert find_worthiest(rows, SETUP).name == 1
+    assert find_worthiest(rows[2:], SETUP).name == 2  # none keeps it: the nearest
 
 
 def test_draws_are_averaged_and_one_growing_queue_leaves_no_time():

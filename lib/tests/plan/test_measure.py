@@ -1,5 +1,6 @@
 """Measured plans: engines' replays, plain loops and plain queues beside them."""
 
+import json
 import random
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from cluster_twin import route_twin
 from engine_twin import twin_one_by_one
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from places import SHARED
 from plans import make_blocks, make_requests, make_setup, small_days, walk_paths
 
 from kvprefix.blocks.prefix_trace import make_prefix_trace
@@ -18,9 +20,12 @@ from kvprefix.cache.cluster.replay import route_requests
 from kvprefix.cache.replay import replay
 from kvprefix.engines.vllm import VLLM
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
+from kvprefix.formats.mooncake import read_mooncake
 from kvprefix.plan.measure import measure_cells
 from kvprefix.plan.traffic import Traffic
 from kvprefix.traces.trace import make_trace_of
+
+MOONCAKE = SHARED / "data" / "mooncake_conversation_trace.jsonl.gz"
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -123,7 +128,8 @@ def test_prompts_that_never_fit_are_refused_and_count_nowhere(setups):
     for traffic in (make_blocks(paths), make_requests(paths)[2]):
         (row,) = measure(traffic, setups(8), 1, tiers=(0.0,)).to_dict("records")
         below = measure(traffic, setups(8), 1, tiers=(0.0, size_dram(setups(8), 50)))
-        assert row["never_fit"] == 2 and row["hit_tokens"] == 7 * 16 and row["token"] == 7 * 16 / (3 * 65)
+        assert (row["never_fit"], row["refused"]) == (2, 0.4)
+        assert row["hit_tokens"] == 7 * 16 and row["token"] == 7 * 16 / (3 * 65)
         assert below["hit_tokens"].tolist() == [7 * 16, 7 * 16]  # nor does DRAM get their blocks
 
 
@@ -173,11 +179,11 @@ def test_more_memory_never_hits_less_under_lru(setups, day, blocks, replicas):
 def test_times_by_a_plain_queue(setups):
     paths = walk_paths(5, n=60)
     traffic = make_blocks(paths, arrival_s=np.sort(np.random.default_rng(0).uniform(0, 6, 60)))
-    setup = setups(40, fixed_s=0.1, load_gib_per_s=0.05)
+    setup = setups(40, fixed_s=0.1, load_gib_per_s=0.05, prefill_share=0.25)
     (row,) = measure(traffic, setup, 2, "rr", [size_dram(setup, 100)]).to_dict("records")
     places = np.arange(60) % 2
     first, both = traffic.blocks.hit_tokens(replay_tiers_below(traffic.blocks, [40, 100], places, "vllm").T).T
-    free, ttft, work = [0.0, 0.0], [], [0.0, 0.0]
+    free, ttft, work, decoding = [0.0, 0.0], [], [0.0, 0.0], 0.0
     for i, arrival in enumerate(traffic.blocks.arrival_s):
         # 8.03e9 parameters, 32 layers of 4,096 numbers; 131,072 bytes of KV per token.
         prompt, cached = int(traffic.prompts[i]), int(both[i])
@@ -186,17 +192,21 @@ def test_times_by_a_plain_queue(setups):
         begin = max(free[i % 2], arrival)
         free[i % 2] = begin + takes
         ttft.append(begin + takes - arrival)
+        whole = 0.1 + (2 * 8.03e9 * prompt + 2 * 32 * 4096 * prompt**2) / (1e15 * 0.5)
         work[i % 2] += takes * (15 <= i < 45)
+        decoding += 3 * whole * (15 <= i < 45)  # prefill would take a quarter of the time
     lasts = np.ptp(traffic.blocks.arrival_s[15:45])
     assert both.sum() > first.sum() and row["busiest_load"] == pytest.approx(max(work) / lasts) and max(work) < lasts
     for rank in (50, 90, 99):
         assert row[f"ttft_p{rank}"] == pytest.approx(np.percentile(ttft, rank))
     assert row["gpu_s_per_hour"] == pytest.approx(3600 * sum(work) / lasts)
+    assert row["gpu_load"] == pytest.approx((sum(work) + decoding) / lasts / 2)
     computed = traffic.prompts - both
     by_replica = [computed[::2].sum(), computed[1::2].sum()]
     assert row["imbalance_computed"] == pytest.approx(max(by_replica) / np.mean(by_replica))
     assert row["computed_per_s"] == pytest.approx(computed[15:45].sum() / lasts)
     assert row["usd_per_hour"] == pytest.approx(2 * (3.6 + size_dram(setup, 100) * 0.004))
+    assert row["gib"] == pytest.approx(2 * (setup.pool().gib + size_dram(setup, 100)))
 
 
 def test_no_time_is_given_for_a_queue_that_grows(setups):
@@ -224,6 +234,15 @@ def test_rows_are_those_of_each_router_and_tier(setups):
     assert (whole["low"] < whole["token"]).all() and (whole["token"] < whole["high"]).all()
 
 
+def test_in_front_of_one_replica_all_routers_are_the_same(setups):
+    _, _, traffic = make_requests(walk_paths(9), walk_paths(10, most=3))
+    names = ["rr", "longest", "llm-d", "cache-aware-tree"]
+    whole = measure_cells(traffic, setups(30), 1, names, (0.0, 0.01))
+    for k, router in enumerate(names):
+        alone = measure_cells(traffic, setups(30), 1, [router], (0.0, 0.01))
+        assert alone.equals(whole.iloc[2 * k : 2 * k + 2].reset_index(drop=True)) and set(alone["router"]) == {router}
+
+
 def test_blocks_of_a_trace_that_are_larger_than_an_engine_s(setups):
     # 13 blocks of 16 tokens hold 3 of 64: "acd" pushes out what lies behind "a", so "a" is hit twice.
     prompts = [[ord(one) * 64 + k for one in path for k in range(64)] + [1] for path in ("ab", "acd", "ab")]
@@ -242,3 +261,21 @@ def test_below_a_hybrid_model_whole_units_are_kept(setups):
     found = measure(traffic, setup, 2, tiers=(0.0, size_dram(setup, 500)))
     assert found["hbm_token"].tolist() == [found["token"].iloc[0]] * 2
     assert found["hit_tokens"].tolist()[1] == 1056 and (found["routing_loss"] == 1056 / traffic.prompts.sum()).all()
+
+
+@pytest.mark.skipif(not MOONCAKE.exists(), reason="the trace is not beside the project")
+def test_true_numbers_of_a_cluster(setups):
+    rates = json.loads((SHARED / "expected" / "cluster.json").read_text())["mooncake_conversation"]["N=8 C=5859"]
+    blocks = read_mooncake(MOONCAKE, outputs=True)
+    setup = setups(5859 * 32, flops=989e12)  # 5,859 blocks of 512 tokens
+    names = {"hash1024": "hash:1024", "sgl_load": "cache-aware-load", "dynamo": "dynamo", "llmd": "llm-d", "rr": "rr"}
+    traffic = Traffic(blocks=blocks, looked_up=blocks.blocks)
+    found = measure_cells(traffic, setup, 8, list(names.values()), (0.0,), with_intervals=False).set_index("router")
+    for name, router in names.items():
+        row, expected = found.loc[router], rates[name]
+        assert row["hit_tokens"] == expected["hit_tokens"]
+        assert row["routing_loss"] == pytest.approx(expected["routing_loss"], abs=1e-6)
+        for key in ("imbalance_computed", "max_share_requests", "ttft_p50", "ttft_p90", "ttft_p99"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-4, abs=6e-5), (router, key)
+    longest = measure(traffic, setup, 8, "longest").iloc[0]
+    assert longest["hit_tokens"] == rates["longest"]["hit_tokens"] and np.isnan(longest["ttft_p90"])

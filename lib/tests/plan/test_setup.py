@@ -7,6 +7,7 @@ import pytest
 
 from kvprefix.files.paths import InputError
 from kvprefix.models.pool import plan_pool
+from kvprefix.plan.choose import find_break_even
 from kvprefix.plan.setup import Setup, list_assumptions, read_setup
 from kvprefix.traces.parameters import Parameters
 
@@ -17,6 +18,17 @@ def test_the_pool_is_that_of_the_cards():
     assert setup.token_bytes == 80 * 2 * 8 * 128 / 4  # a card's quarter of 163,840 bytes
     assert setup.count_blocks(1.0, 16) == 2**30 // (163_840 * 16)
     assert setup.time_loading(25 * 2**30 / setup.token_bytes) == pytest.approx(1.0)
+
+
+def test_quantised_weights_take_less_and_are_multiplied_faster():
+    usual, small = (Setup(kv_model="Qwen3-32B", weights_dtype=one) for one in (None, "fp8"))
+    assert small.pool() == plan_pool("Qwen3-32B", "H100-80G", weights_dtype="fp8")
+    assert small.pool().weights_bytes == usual.pool().weights_bytes // 2 and small.pool().blocks > usual.pool().blocks
+    work = [one.time_prefill(0, 4096) - one.fixed_s for one in (usual, small)]
+    assert work[0] / work[1] == pytest.approx(1979 / 989)  # the card's rates
+    rates = [find_break_even(one)["gib_per_s"].iloc[0] for one in (usual, small)]
+    assert rates[1] / rates[0] == pytest.approx(1979 / 989)
+    assert {one.name: one.value for one in list_assumptions(small)}["weights_dtype"] == "fp8"
 
 
 def test_price_of_replicas_by_hand():
@@ -62,6 +74,7 @@ def test_every_assumption_has_a_source_and_says_what_was_given():
     usual = {one.name: one for one in list_assumptions(Setup())}
     own = {one.name for one in fields(Setup) if "label" in one.metadata}
     assert set(usual) == own and all(one.label and one.value and one.source for one in usual.values())
+    assert usual["weights_dtype"].value == "bfloat16"
     assert usual["kv_dtype"].value == "the weights' type" and usual["gpu_price"].value == "3.99 $ per hour"
     given = {one.name: one for one in list_assumptions(Setup(mfu=0.4, gpu_price=2.5, kv_dtype="fp8"))}
     assert [given[name].source for name in ("mfu", "gpu_price", "kv_dtype")] == ["given"] * 3
@@ -70,8 +83,9 @@ def test_every_assumption_has_a_source_and_says_what_was_given():
 
 def test_what_is_compared_and_aimed_at_changes_no_costs(tmp_path):
     costs = Setup().describe_costs()
-    assert Setup(slo_ttft=1, slo_percentile=50, dram=(1.0,), replicas=(3,), prefill_share=0.1).describe_costs() == costs
-    assert Setup(mfu=0.4).describe_costs() != costs != Setup(dram_price=0.1).describe_costs()
+    assert Setup(slo_ttft=1, slo_percentile=50, dram=(1.0,), replicas=(3,), routers=("rr",)).describe_costs() == costs
+    assert Setup(prefill_share=0.4).describe_costs() != costs != Setup(mfu=0.4).describe_costs()
+    assert Setup(kv_dtype="fp8").describe_costs() != costs != Setup(dram_price=0.1).describe_costs()
     config = {"num_hidden_layers": 2, "num_attention_heads": 8, "head_dim": 64, "hidden_size": 512,
               "intermediate_size": 1024, "vocab_size": 1000}  # fmt: skip
     path = tmp_path / "config.json"

@@ -116,7 +116,8 @@ def test_cards_that_decoding_overloads_are_told(plans):
 
 def test_the_next_replica_is_worth_what_it_saves_behind_the_best_router():
     rows = pd.DataFrame({"router": ["rr", "session", "longest"], "ttft_p99": [0.03, 0.03, 9.0],
-                         "busiest_load": [0.01, 0.02, 0.5], "gpu_s_per_hour": [90.0, 80.0, 70.0]})  # fmt: skip
+                         "busiest_load": [0.01, 0.02, 0.5], "gpu_s_per_hour": [90.0, 80.0, 70.0],
+                         "refused": 0.0})  # fmt: skip
     assert find_worthiest(rows, Setup())["router"] == "session"  # longest would not keep the aim
     assert find_worthiest(rows.assign(ttft_p99=[4.0, 5.0, 3.0]), Setup())["router"] == "longest"
 

@@ -55,7 +55,7 @@ def test_a_trace_of_block_ids():
         found = check(blocks, name, named)
         # What a hash of the template's tokens or a bare longest match sends to one replica waits for hours.
         assert found["routers"]["hash:512"] == found["routers"]["longest"]
-        assert any("longest 1.86" in note and "grows as long as the trace lasts" in note for note in found["notes"])
+        assert any("longest 1.80" in note and "grows as long as the trace lasts" in note for note in found["notes"])
 
 
 def test_one_replica_in_turn_is_the_plain_replay(chats):
