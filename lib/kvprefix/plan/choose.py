@@ -24,6 +24,11 @@ def average_draws(frame):
     return means
 
 
+def select_different(table):
+    """Return the plans that can differ: one replica is the same behind any router."""
+    return table[~((table["replicas"] == 1) & table.duplicated(["replicas", "dram_gib"]))]
+
+
 def choose_plan(table, setup):
     """Return the cheapest plan that keeps the aim, a row of `average_draws`; None if none does.
 

@@ -25,6 +25,7 @@ from kvprefix.plan.choose import (
     find_idlest,
     find_nearest,
     find_worthiest,
+    select_different,
     value_dram,
 )
 from kvprefix.plan.measure import find_block_size, measure_cells
@@ -101,12 +102,12 @@ class Plans(Shown):
     def describe(self):
         """Return what is chosen in words."""
         base, setup = self.base, self.setup
+        behind = "" if base["replicas"] == 1 else f" behind {base['router']}"
         aim = f"{setup.slo_percentile} % of the first tokens within {setup.slo_ttft:g} s"
         return {
-            "what": f"{count(len(self.table), 'plan')} of {setup.model.name} on {setup.card.name}",
+            "what": f"{count(len(select_different(self.table)), 'plan')} of {setup.model.name} on {setup.card.name}",
             "aim": aim if self.best is not None else f"{aim}: no plan keeps it, and this is the nearest",
-            "plan": f"{count(int(base['replicas']), 'replica')} behind {base['router']}, each with "
-            f"{base['dram_gib']:,g} GiB of DRAM",
+            "plan": f"{count(int(base['replicas']), 'replica')}{behind}, each with {base['dram_gib']:,g} GiB of DRAM",
             "hits": f"{100 * base['token']:.1f} % of the prompt tokens",
             "notes": "; ".join(self.notes) or "none",
         }  # fmt: skip

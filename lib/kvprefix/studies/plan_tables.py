@@ -4,22 +4,21 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from kvprefix.plan.choose import gain_throughput
+from kvprefix.plan.choose import gain_throughput, select_different
 from kvprefix.plan.setup import list_assumptions
 
-_COLUMNS = {
+_COLUMNS = {  # what decides first: a page shows no more of them than fit
     "replicas": "replicas", "router": "router", "dram_gib": "DRAM (GiB per replica)", "token": "token hit rate",
-    "low": "95 % low", "high": "95 % high", "routing_loss": "lost to routing", "imbalance_computed": "imbalance",
-    "computed_per_s": "computed tokens per s", "busiest_load": "prefill load of the busiest",
-    "gpu_load": "mean load with decoding",
-    "ttft_p50": "TTFT p50 (s)", "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)", "gib": "GiB in all",
-    "usd_per_hour": "$ per hour",
+    "low": "95 % low", "high": "95 % high", "ttft_p50": "TTFT p50 (s)", "ttft_p90": "p90 (s)", "ttft_p99": "p99 (s)",
+    "computed_per_s": "computed tokens per s", "gib": "GiB in all", "usd_per_hour": "$ per hour",
+    "routing_loss": "lost to routing", "imbalance_computed": "imbalance",
+    "busiest_load": "prefill load of the busiest", "gpu_load": "mean load with decoding",
 }  # fmt: skip
 
 _SHARE, _TIME = "{:.1%}", "{:,.3f}"
 FORMATS = {
     "token hit rate": _SHARE, "95 % low": _SHARE, "95 % high": _SHARE, "lost to routing": _SHARE, "imbalance": "{:.2f}",
-    "prefill load of the busiest": "{:.2f}", "mean load with decoding": "{:.2f}", "computed tokens per s": "{:,.0f}",
+    "prefill load of the busiest": "{:.3f}", "mean load with decoding": "{:.3f}", "computed tokens per s": "{:,.0f}",
     "TTFT p50 (s)": _TIME, "p90 (s)": _TIME, "p99 (s)": _TIME, "GiB in all": "{:,.0f}", "$ per hour": "{:,.2f}",
 }  # fmt: skip
 
@@ -53,11 +52,6 @@ def list_rows(frame):
 
 def _plain(value):
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
-
-
-def select_different(table):
-    """Return the plans that can differ: one replica is the same behind any router."""
-    return table[~((table["replicas"] == 1) & table.duplicated(["replicas", "dram_gib"]))]
 
 
 def tabulate_plans(table):

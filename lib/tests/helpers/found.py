@@ -73,6 +73,7 @@ FACTS = {
             "gpu": "H100-80G", "gpus": 2, "slo_ttft": 1.5, "slo_share": 0.99, "slo_percentile": 99, "ttft": 0.353,
             "is_met": True, "compared": 72, "replicas": 3, "router": "llm-d", "is_any": False, "dram_gib": 256.0,
             "token": 0.664, "low": 0.656, "high": 0.671, "usd_per_hour": 25.94, "busiest_load": 0.31,
+            "decoding_replicas": None, "alone_s": None,
         },
         "plan_next": {
             "gpu": {"points": 7.31, "usd_cost": 8.98, "usd_saved": 9.17, "router": "llm-d", "pays": True},

@@ -77,6 +77,7 @@ def test_a_card_is_told_of_only_if_it_is_known_what_is_hit_there(tmp_path):
         (("40-cache-size", "cards", "at", "token_hit_rate", "mean"), 0.4123, "41.2 %, one request at a time"),
         (("45-templates", "templates", "strip", "ratio"), 3.14, "3.14 times"),
         (("80-capacity-plan", "plan_choice", "token"), 0.5, "cache 50.0 %"),
+        (("80-capacity-plan", "plan_choice", "decoding_replicas"), 7, "overloaded, and about 7 ~ replicas are"),
         (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99 %"),
         (("80-capacity-plan", "plan_choice", "dram_gib"), 0.0, "behind llm-d keep 99 %"),
         (("80-capacity-plan", "plan_next", "dram", "points"), 2.5, "DRAM more by +2.50"),
@@ -130,6 +131,8 @@ def test_the_next_step_is_what_gains_most(tmp_path):
     assert choose_next(full)["step"] == "memory"
     none = change("80-capacity-plan", "plan_choice", "is_met", to=False)
     assert missing(show(tmp_path, none)["next"], "up to 3 replicas of 2 H100-80G", "within 1.5 s") == []
+    none["80-capacity-plan"]["plan_choice"]["alone_s"] = 5.2
+    assert missing(show(tmp_path, none)["next"], "Take faster cards", "alone takes 5.2 s (p99) ~ within 1.5 s") == []
     said = show(tmp_path, found)["next"]
     assert missing(said, "eviction policy ~ 14,393 blocks LFU wins +20.5 ~ 41,129 blocks, +18.8") == []
     flat = [{"blocks": blocks, "lru": 0.3, "opt": 0.9} for blocks in (1000, 9000)]

@@ -94,6 +94,7 @@ def test_a_section_that_failed_adds_nothing(name):
         (("70-engine-check", "chain", "overlap", 0, "token_hit_rate"), 0.1, "hit 10.0 % with 5,000 blocks and 84.0 % with 340,000 blocks."),
         (("70-engine-check", "chain", "engine"), "SGLang", "not separated from zero. SGLang's rules, with"),
         (("70-engine-check", "chain", "overlap"), [], "not separated from zero. The cheapest plan"),
+        (("80-capacity-plan", "plan_choice", "decoding_replicas"), 7, "its cards are overloaded: about 7 replicas are needed."),
         (("80-capacity-plan", "plan_choice", "is_met"), False, "None of 72 plans keeps 99 % of the first tokens within 1.5 s."),
     ],
 )  # fmt: skip

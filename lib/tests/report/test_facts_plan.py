@@ -1,19 +1,25 @@
 """What is said of a plan: true of the table beside it, and not to be misread by who sizes a cluster."""
 
+import json
 from dataclasses import replace
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from places import PROJECT, SAMPLE
 from plans import make_requests, make_setup, walk_paths
 from said import missing, says
+from strange_data import run_notebook
 
 from kvprefix.plan.choose import choose_plan, find_worthiest
 from kvprefix.plan.setup import Setup
 from kvprefix.report.facts import plan as facts_plan
+from kvprefix.report.plots.axes import STYLE
+from kvprefix.report.plots.plan import draw_varied
 from kvprefix.report.words import say
 from kvprefix.studies.explain import open_tokens
-from kvprefix.studies.plan import make_plans
+from kvprefix.studies.plan import VARIED, make_plans
 from kvprefix.studies.plan_tables import _COLUMNS, FORMATS, tabulate_plans
 
 
@@ -100,12 +106,38 @@ def test_one_token_per_second_is_told_as_one(plans):
     assert says(text, "14 tokens per second are computed") and "Throughput" not in text
 
 
+def test_cards_that_decoding_overloads_are_told(plans):
+    base = plans.base.copy()
+    assert facts_plan.facts_choice(plans)["decoding_replicas"] is None
+    base["replicas"], base["gpu_load"] = 2, 1.7
+    text = said("choice", replace(plans, base=base))
+    assert says(text, "which is more than there is: decoding needs about 4 ~ replicas")
+
+
 def test_the_next_replica_is_worth_what_it_saves_behind_the_best_router():
     rows = pd.DataFrame({"router": ["rr", "session", "longest"], "ttft_p99": [0.03, 0.03, 9.0],
                          "busiest_load": [0.01, 0.02, 0.5], "gpu_s_per_hour": [90.0, 80.0, 70.0],
                          "refused": 0.0})  # fmt: skip
     assert find_worthiest(rows, Setup())["router"] == "session"  # longest would not keep the aim
     assert find_worthiest(rows.assign(ttft_p99=[4.0, 5.0, 3.0]), Setup())["router"] == "longest"
+
+
+def test_one_draw_that_tells_another_story_is_told(plans):
+    text = said("varied", replace(plans, best=None))  # while on the first draw, which is varied, a plan keeps the aim
+    assert says(text, "On the first seed alone, as in this table, a plan keeps the aim; on the mean of all none does.")
+    assert not says(text, "either") and "first seed" not in said("varied", plans)
+
+
+def test_no_label_of_other_assumptions_is_cut_off():
+    rows = pd.DataFrame({"assumption": ["as assumed", *VARIED], "replicas": [2, 1, 1000, np.nan, 16, 2],
+                         "dram_gib": [0, 256, 1024, np.nan, 1024, 0], "token": [0.8] * 6,
+                         "ttft": [1.2, 1.9, 2.0, np.nan, 1.9, 1.0]})  # fmt: skip
+    figure, _ = draw_varied(rows, Setup())
+    with mpl.rc_context(STYLE):
+        figure.canvas.draw()
+        texts = [*figure.axes[0].texts, *figure.axes[0].get_yticklabels()]
+        ends = np.array([one.get_window_extent().extents for one in texts])
+    assert len(ends) == 12 and ends[:, 2].max() <= figure.bbox.width
 
 
 def test_an_aim_below_the_prefill_itself_is_told(tmp_path):
@@ -117,3 +149,18 @@ def test_an_aim_below_the_prefill_itself_is_told(tmp_path):
 def test_few_requests_are_told(plans, tmp_path):
     assert any(says(one, "40 requests of ~ 100 ~ that a p99 takes") for one in plans.notes)
     assert not any("a p99 takes" in one for one in plan(tmp_path, n=100).notes)
+
+
+def test_what_decides_is_seen_first(plans):
+    shown = tabulate_plans(plans.table)
+    assert list(shown)[6:9] == ["TTFT p50 (s)", "p90 (s)", "p99 (s)"] and list(shown).index("$ per hour") < 12
+    assert FORMATS["mean load with decoding"].format(0.0042) == "0.004"
+
+
+def test_the_notebook_keeps_what_reports_compare(tmp_path):
+    chosen = {"replicas": "1,2", "routers": "rr,session", "dram": "256", "max_conversations": "all"}
+    parameters = {"data": str(SAMPLE), "output_dir": str(tmp_path), **chosen}
+    run_notebook(PROJECT / "notebooks/80-capacity-plan.ipynb", parameters)
+    facts = json.loads((tmp_path / "facts/80-capacity-plan.json").read_text())["facts"]
+    kept = [(one["replicas"], one["router"], one["dram_gib"]) for one in facts["plan_grid"]["plans"]]
+    assert kept == [(1, "any", 0), (1, "any", 256), *((2, one, gib) for one in ("rr", "session") for gib in (0, 256))]

@@ -232,7 +232,8 @@ def _add_engines(all_, folder):
 def _add_plans(all_, folder):
     section = Section("80-plans", "Plans", folder)
     if not all_.plans:
-        section.leave_out(f"Plans: {_lacking(all_.reports, PLAN)}, or no plan is in all.")
+        lacks = any(PLAN not in one.facts for one in all_.reports)
+        section.leave_out(f"Plans: {_lacking(all_.reports, PLAN) if lacks else 'the reports have no plan in common'}.")
         return
     caption = (
         "Token hit rate of plans without DRAM, each report with its own cards and model: vLLM's replay, replies "

@@ -1,11 +1,12 @@
 """Facts of a plan: the pool, the choice, the routers, the next step, what DRAM is worth, and other assumptions."""
 
+import math
+
 import pandas as pd
 
-from kvprefix.plan.choose import MORE_DRAM, gain_throughput
+from kvprefix.plan.choose import MORE_DRAM, gain_throughput, select_different
 from kvprefix.report.facts.plain import gives_facts
 from kvprefix.report.words import say
-from kvprefix.studies.plan_tables import select_different
 
 SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_loading", "plan_varied")
 _CELL = (
@@ -27,8 +28,9 @@ def list_facts(plans):
 
 @gives_facts
 def facts_grid(plans):
-    """Return all plans, for comparisons."""
-    return {"plans": [_tell(row) for _, row in plans.table.iterrows()]}
+    """Return all plans, for comparisons: one replica is the same behind any router."""
+    rows = [_tell(row) for _, row in select_different(plans.table).iterrows()]
+    return {"plans": [one | {"router": "any"} if one["is_any"] else one for one in rows]}
 
 
 @gives_facts
@@ -48,11 +50,14 @@ def facts_pool(plans):
 def facts_choice(plans):
     """Return the plan that is chosen; if none is, the one that comes nearest."""
     setup, base = plans.setup, plans.base
+    own_s = plans.table[f"own_p{setup.slo_percentile}"].min()  # without any wait
     return {
         "gpu": setup.card.name, "gpus": setup.gpus_per_replica, "model": setup.model.name,
         "slo_ttft": setup.slo_ttft, "slo_share": setup.slo_percentile / 100, "slo_percentile": setup.slo_percentile,
         "ttft": base[f"ttft_p{setup.slo_percentile}"], "is_met": plans.best is not None,
         "chosen": None if plans.best is None else _tell(base),
+        "alone_s": own_s if plans.best is None and own_s > setup.slo_ttft else None,
+        "decoding_replicas": math.ceil(base["replicas"] * base["gpu_load"]) if base["gpu_load"] > 1 else None,
         "is_engine": plans.is_engine, "compared": len(select_different(plans.table)), **_tell(base),
         "requests_per_s": plans.traffic["requests_per_s"], "seeds": len(plans.seeds),
         "prefill_share": setup.prefill_share, "throughput_gain": gain_throughput(base, setup),
@@ -129,7 +134,7 @@ def facts_varied(plans):
     places = ("replicas", "dram_gib")
     changed = [one for one in others if any(_differ(one[name], first[name]) for name in places)]
     return {
-        "varied": len(others), "is_met": plans.best is not None,
+        "varied": len(others), "is_met": pd.notna(first["replicas"]), "is_met_on_all": plans.best is not None,
         "changed": [{name: one[name] for name in ("assumption", "replicas", "dram_gib", "usd_per_hour")}
                     for one in changed],
         "ttft_least": plans.varied["ttft"].min(), "ttft_most": plans.varied["ttft"].max(),

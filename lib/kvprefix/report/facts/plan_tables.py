@@ -59,7 +59,8 @@ def tabulate_steps(rows, percentile):
     """Return `list_steps` as a reader sees it."""
     return rows.rename(columns={
         "points": "points of hits", "gpu_s_saved": "GPU-seconds saved per hour", "usd_saved": "saved ($ per hour)",
-        "usd_cost": "cost ($ per hour)", "ttft": f"TTFT p{percentile} (s)", "computed_share": "computed tokens saved",
+        "usd_cost": "cost ($ per hour)", "ttft": f"change of TTFT p{percentile} (s)",
+        "computed_share": "computed tokens saved",
     })  # fmt: skip
 
 
@@ -163,10 +164,11 @@ def narrow_dram(frame):
 def narrow_varied(frame):
     """Narrow the table of other assumptions: what is chosen, what it hits."""
     table = pd.DataFrame({
-        "assumption": frame["assumption"], "replicas": frame["replicas"], "GiB": frame["DRAM (GiB)"],
-        "hit (%)": 100 * frame["token hit rate"], "TTFT (s)": frame.iloc[:, -1],
+        "assumption": frame["assumption"], "replicas": frame["replicas"], "DRAM (GiB)": frame["DRAM (GiB)"],
+        "hit (%)": 100 * frame["token hit rate"], frame.columns[-1]: frame.iloc[:, -1],
     })  # fmt: skip
-    return Narrow(table, {"replicas": "{:.0f}", "GiB": "{:,.0f}", "hit (%)": "{:.1f}", "TTFT (s)": "{:.3f}"})
+    formats = {"replicas": "{:.0f}", "DRAM (GiB)": "{:,.0f}", "hit (%)": "{:.1f}", table.columns[-1]: "{:.3f}"}
+    return Narrow(table, formats)
 
 
 def narrow_assumptions(frame):

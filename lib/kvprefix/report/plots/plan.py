@@ -1,5 +1,7 @@
 """Draw plans: memory of cards, replicas and routers, the next step, DRAM by size, loading, and assumptions."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 
@@ -80,6 +82,7 @@ def draw_plans(table, setup, *, width_in=PAGE_IN):
     rate_axes(axes[0])
     axes[1].set(ylabel=f"TTFT p{setup.slo_percentile} (s, log scale)")
     log_axes(axes[1], "y")
+    axes[1].yaxis.set_major_formatter("{x:g}")
     axes[1].margins(y=0.15)
     add_legend(axes[0], 6)
     return figure, rows
@@ -188,7 +191,7 @@ def draw_break_even(rows, bandwidth, *, width_in=COLUMN_IN):
     figure, axes = make_axes(width_in, 2.4)
     axes.plot(rows["tokens"], rows["gib_per_s"], color=BLUE, marker="o", markersize=3, label="loading equals computing")
     axes.axhline(bandwidth, color=ORANGE, linestyle=DASHED, label="DRAM")
-    axes.set(xlabel="prefix (tokens, log scale)", ylabel="GiB/s, log scale")
+    axes.set(xlabel="prefix (tokens, log scale)", ylabel="bandwidth (GiB/s, log scale)")
     log_axes(axes, "xy")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(y=0.2)
@@ -211,12 +214,12 @@ def draw_varied(rows, setup, *, width_in=COLUMN_IN):
     for place, row in zip(places, rows.to_dict("records"), strict=True):
         text = "no plan keeps the aim"
         if not pd.isna(row["replicas"]):
-            dram = f", {row['dram_gib']:,.0f} GiB" if row["dram_gib"] else ""
+            dram = f",\n{row['dram_gib']:,.0f} GiB" if row["dram_gib"] else ""
             text = f"{count(int(row['replicas']), 'replica')}{dram}: {100 * row['token']:.1f} % hit"
         end = 0 if pd.isna(row["ttft"]) else row["ttft"]
         axes.annotate(text, (end, place), (3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set(xlabel=f"TTFT p{setup.slo_percentile} (s)", ylim=(len(rows) - 0.4, -0.6))
-    axes.set_xlim(0, 2 * max(np.nan_to_num(rows["ttft"].max()), 1e-3))
-    axes.set_yticks(places, rows["assumption"])
+    axes.set_xlim(0, 2.4 * (rows["ttft"].max() if rows["ttft"].notna().any() else setup.slo_ttft))
+    axes.set_yticks(places, [textwrap.fill(one, 18) for one in rows["assumption"]])
     axes.grid(axis="y", visible=False)
     return figure, rows
