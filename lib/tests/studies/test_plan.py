@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from places import SAMPLE
+from places import LIB, SAMPLE
 from plans import make_requests, make_setup, walk_paths
 
 from kvprefix.engines.vllm import VLLM
@@ -137,6 +137,14 @@ def test_plan_json_holds_what_the_table_does(plans):
     assert found["pool"]["num_gpu_blocks"] == 30 and found["pool"]["tokens"] == 480
     assert found["traffic"]["prompt_tokens"] == 1048 and found["dram"][0]["dram_gib"] == plans.dram["dram_gib"].iloc[0]
     assert {one["name"] for one in found["assumptions"]} >= {"mfu", "pool_share", "dram_price"}
+
+
+def test_every_key_of_plan_json_is_in_the_reference(plans):
+    page = (LIB / "docs/reference/files.md").read_text(encoding="utf-8").split("## `plan.json`")[1].split("\n## ")[0]
+    found = describe_plans(plans)
+    rows = [one[0] if isinstance(one, list) else one for one in found.values() if one and isinstance(one, dict | list)]
+    keys = {*found, *(key for row in rows if isinstance(row, dict) and row is not found["card"] for key in row)}
+    assert len(keys) > 60 and [key for key in keys if f"`{key}`" not in page] == []
 
 
 def test_every_number_that_is_said_is_a_fact(plans):
