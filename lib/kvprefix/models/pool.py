@@ -147,7 +147,7 @@ def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
         As in `memory.load_model`.
     block_size : int
     usual : str
-        A card of the table.
+        As in `cards.load_card`.
     numbers : int
         How many numbers of the usual card, powers of two from the least that holds the model. Besides, the smallest
         card of the table that holds it alone.
@@ -173,17 +173,17 @@ def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
     alone = [one for one in cards if _holds(model, one, 1, given, options)][:1]
     usual = load_card(usual)
     many = [n for n in _COUNTS if _holds(model, usual, n, given, options)][:numbers]
-    pairs = dict.fromkeys([*((one.name, 1) for one in alone), *((usual.name, n) for n in many)])
-    if not pairs:
+    found = {(one.name, 1): one for one in alone} | {(usual.name, n): usual for n in many}
+    if not found:
         plan_pool(model, usual, block_size=block_size)  # says what would
-    fits = [_fit(model, name, n, block_size) for name, n in pairs]
+    fits = [_fit(model, card, n, block_size) for (_, n), card in found.items()]
     return sorted(fits, key=lambda one: one.tokens)
 
 
 def _fit(model, card, gpus, block_size):
     """Return the Fit of so many cards."""
     pool, one = plan_pool(model, card, gpus, block_size=block_size), load_model(model, tensor_parallel=gpus)
-    return Fit(card, pool, pool.tokens if one.cache.is_even else pool.kv_bytes * gpus // one.bytes_per_token)
+    return Fit(card.name, pool, pool.tokens if one.cache.is_even else pool.kv_bytes * gpus // one.bytes_per_token)
 
 
 def _measure_block(cache, block_size):

@@ -15,7 +15,7 @@ from kvprefix.engines.vllm import VLLM
 from kvprefix.engines.vllm_hybrid import VLLMHybrid
 from kvprefix.files.paths import InputError
 from kvprefix.models.memory import load_model
-from kvprefix.models.pool import list_fits
+from kvprefix.models.pool import USUAL, list_fits
 from kvprefix.studies.draws import FIRST_DRAWS, list_rounds
 from kvprefix.studies.engines import draw_paths
 from kvprefix.studies.table import measure_table
@@ -24,10 +24,10 @@ CARD_STUDY_VERSION = 1  # raise when the meaning of the table changes
 CARD_SEEDS = FIRST_DRAWS  # as many as of a plan, so that both say the same of one replica
 
 
-def find_fits(kv_model, block_size):
+def find_fits(kv_model, block_size, usual=USUAL):
     """Return the cards that hold a model (`models.pool.list_fits`), and if there are none, why, as one line."""
     try:
-        return list_fits(kv_model, block_size), ""
+        return list_fits(kv_model, block_size, usual=usual), ""
     except InputError as error:
         return [], str(error)
 

@@ -1,5 +1,6 @@
 """What cards leave for a model's KV cache after its weights, and what vLLM hits there."""
 
+from kvprefix.models.cards import load_card
 from kvprefix.models.memory import to_gib
 from kvprefix.models.pool import OVERHEAD_GIB, USUAL, UTILISATION
 from kvprefix.report.facts.cache import measure_spread
@@ -7,7 +8,7 @@ from kvprefix.report.facts.plain import gives_facts
 
 
 @gives_facts
-def facts_cards(fits, reason, model, block_size, curves, frame=None, engine=None):
+def facts_cards(fits, reason, model, block_size, curves, frame=None, engine=None, usual=USUAL):
     """Return the blocks that cards leave for a model, and what an engine hits there.
 
     Parameters
@@ -24,6 +25,8 @@ def facts_cards(fits, reason, model, block_size, curves, frame=None, engine=None
         Of `studies.cards.study_cards`.
     engine : str, optional
         Its label.
+    usual : str
+        The card that is told of: its least number that holds the model.
     """
     ends = [one["capacity_blocks"] for one in curves]
     least, most = min(one.min() for one in ends), max(one.max() for one in ends)
@@ -39,7 +42,7 @@ def facts_cards(fits, reason, model, block_size, curves, frame=None, engine=None
             "token_hit_rate": measure_spread(own["token"]) if len(own) else None,
             "never_fit": int(own["never_fit"].iloc[0]) if len(own) else 0,
         })  # fmt: skip
-    at = next((one for one in cards if one["card"] == USUAL), cards[0] if cards else None)
+    at = next((one for one in cards if one["card"] == load_card(usual).name), cards[0] if cards else None)
     return {
         "model": model.name, "is_even": model.cache.is_even, "layers": model.cache.describe(), "engine": engine,
        
