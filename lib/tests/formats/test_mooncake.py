@@ -222,7 +222,7 @@ def test_a_bad_line_is_named(tmp_path, bad, said, compress):
     assert str(error.value).startswith(f"{path}: line {number}") and said in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \r\n\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n \r\n\n", gzip.compress(b"", mtime=0)])
 def test_a_file_without_requests_is_refused(tmp_path, content):
     path = tmp_path / "empty.jsonl"
     path.write_bytes(content)
