@@ -50,7 +50,8 @@ def skip_frame(n, kind=0):
 @pytest.mark.parametrize(
     "content",
     [
-        LINES, gzip.compress(LINES, mtime=0), zstandard.compress(LINES), b"\xef\xbb\xbf" + LINES, LINES.replace(b"\n", b"\r\n"),
+        LINES, gzip.compress(LINES, mtime=0), zstandard.compress(LINES), b"\xef\xbb\xbf" + LINES,
+        LINES.replace(b"\n", b"\r\n"),
         skip_frame(0) + zstandard.compress(LINES), skip_frame(4, 15) + skip_frame(8) + zstandard.compress(LINES),
         skip_frame(400_000) + zstandard.compress(LINES) + skip_frame(4), LINES[:-1],
     ],
