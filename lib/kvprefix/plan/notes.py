@@ -68,7 +68,21 @@ def list_notes(traffic, setup, table, best):
         f"{count(n, 'replica')} cannot serve this traffic: the busiest gets {load:.2f} seconds of work per second, and "
         "its queue grows without bound: no time is given" for n, load in busiest.items() if load >= 1
     ]  # fmt: skip
-    return notes
+    return notes + _note_bursts(table)
+
+
+def _note_bursts(table):
+    """Return what is to say of waits that loads do not explain."""
+    waits_s = table["ttft_p50"] - table["own_p50"]
+    late = table[(table["busiest_load"] < 1) & (waits_s > 1) & (waits_s > 9 * table["own_p50"])]
+    if late.empty:
+        return []
+    one = late.loc[late["ttft_p50"].idxmax()]
+    return [
+        f"loads are those of the middle half of the requests, and more comes at other times: with {one['router']} and "
+        f"{count(int(one['replicas']), 'replica')} half of the first tokens take {one['ttft_p50']:,.0f} s or more at a "
+        f"load of {one['busiest_load']:.2f}"
+    ]
 
 
 def _note_hits(traffic, setup, pool):

@@ -13,6 +13,7 @@ from plans import make_requests, make_setup, walk_paths
 from kvprefix.engines.vllm import VLLM
 from kvprefix.files.paths import InputError
 from kvprefix.plan.choose import average_draws, choose_plan, compare_plans, find_worthiest, value_dram
+from kvprefix.plan.notes import _note_bursts
 from kvprefix.plan.setup import Setup
 from kvprefix.report.facts.plan import list_facts, say_plans
 from kvprefix.report.words import say
@@ -233,3 +234,11 @@ def test_requests_at_one_moment(tmp_path):
     assert plans.table["computed_per_s"].isna().all() and plans.table["ttft_p99"].notna().all()
     assert any("come at one moment" in note for note in plans.notes)
     assert json.dumps(describe_plans(plans), allow_nan=False) and say_plans(plans)
+
+
+def test_waits_that_loads_do_not_explain_are_said():
+    table = pd.DataFrame({
+        "replicas": [1, 2], "router": "rr", "busiest_load": [0.3, 0.2], "ttft_p50": [50.0, 3.0], "own_p50": [0.5, 0.5],
+    })  # fmt: skip
+    assert "with rr and 1 replica half of the first tokens take 50 s or more at a load of 0.30" in _note_bursts(table)[0]
+    assert _note_bursts(table.assign(busiest_load=1.2)) == [] == _note_bursts(table.assign(ttft_p50=0.6))
