@@ -240,5 +240,6 @@ def test_waits_that_loads_do_not_explain_are_said():
     table = pd.DataFrame({
         "replicas": [1, 2], "router": "rr", "busiest_load": [0.3, 0.2], "ttft_p50": [50.0, 3.0], "own_p50": [0.5, 0.5],
     })  # fmt: skip
-    assert "with rr and 1 replica half of the first tokens take 50 s or more at a load of 0.30" in _note_bursts(table)[0]
+    said = "with rr and 1 replica half of the first tokens take 50 s or more at a load of 0.30"
+    assert said in _note_bursts(table)[0]
     assert _note_bursts(table.assign(busiest_load=1.2)) == [] == _note_bursts(table.assign(ttft_p50=0.6))
