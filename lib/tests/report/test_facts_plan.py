@@ -164,3 +164,14 @@ def test_the_notebook_keeps_what_reports_compare(tmp_path):
     facts = json.loads((tmp_path / "facts/80-capacity-plan.json").read_text())["facts"]
     kept = [(one["replicas"], one["router"], one["dram_gib"]) for one in facts["plan_grid"]["plans"]]
     assert kept == [(1, "any", 0), (1, "any", 256), *((2, one, gib) for one in ("rr", "session") for gib in (0, 256))]
+
+
+def test_the_table_of_plans_is_two_that_fit_a_page(plans):
+    rows = tabulate_plans(plans.table)
+    plans_of, work = plan_tables.split_plans(rows)
+    assert list(plans_of) + list(work)[3:] == list(rows) and list(plans_of)[:3] == list(work)[:3]
+    narrow = plan_tables.narrow_work(work)
+    assert len(narrow.frame.columns) == 5 and len(narrow.frame) == (rows["DRAM (GiB per replica)"] == 0).sum()
+    made = plan_tables.narrow_plans(plans.table).frame
+    first = plans.table[(plans.table["dram_gib"] == 0) & (plans.table["replicas"] == 2)].set_index("router")["token"]
+    assert made.set_index("router")["2"].to_dict() == pytest.approx((100 * first).to_dict())

@@ -117,6 +117,12 @@ def narrow_pools(frame):
     })  # fmt: skip
 
 
+def split_plans(rows):
+    """Return the table of plans (`studies.plan_tables.tabulate_plans`) as two: what they give, and how work spreads."""
+    whose, work = list(rows.columns[:3]), list(rows.columns[rows.columns.get_loc("lost to routing") :])
+    return rows.drop(columns=work), rows[whose + work]
+
+
 def narrow_plans(table):
     """Narrow the table of plans to a matrix of hits in percent without DRAM: a row per router, a column per replicas.
 
@@ -128,9 +134,18 @@ def narrow_plans(table):
     made = pd.DataFrame({"router": rows["router"].unique()})
     for n in kept:
         one = rows[rows["replicas"] == n].set_index("router").loc[made["router"]]
-        made[f"{n:,}"] = _estimate(one, "token", "low", "high")
-    notes = say_notes(columns="replicas, without DRAM", interval="conversations")
-    return Narrow(made, dict.fromkeys(made.columns[1:], show_estimate(".1f", 100)), notes)
+        made[f"{n:,}"] = 100 * one["token"].to_numpy()
+    return Narrow(made, dict.fromkeys(made.columns[1:], "{:.1f}"), say_notes(columns="replicas, without DRAM"))
+
+
+def narrow_work(frame):
+    """Narrow the table of how work spreads: what routing loses, and the load of the busiest."""
+    names = [frame.columns[0], "router", "lost to routing", "imbalance", frame.columns[-2]]
+    rows = frame[frame[frame.columns[2]] == 0][names]
+    made = rows.rename(columns={"lost to routing": "lost (%)", names[-1]: "load"})
+    return Narrow(made.assign(**{"lost (%)": 100 * made["lost (%)"]}), {
+        "lost (%)": "{:.1f}", "imbalance": "{:.2f}", "load": "{:.2f}",
+    })  # fmt: skip
 
 
 def narrow_routers(frame):
