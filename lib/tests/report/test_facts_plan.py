@@ -15,6 +15,7 @@ from strange_data import run_notebook
 from kvprefix.plan.choose import choose_plan, find_worthiest
 from kvprefix.plan.setup import Setup
 from kvprefix.report.facts import plan as facts_plan
+from kvprefix.report.facts import plan_tables
 from kvprefix.report.plots.axes import STYLE
 from kvprefix.report.plots.plan import draw_varied
 from kvprefix.report.words import say
