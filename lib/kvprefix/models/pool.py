@@ -159,7 +159,7 @@ def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
     Raises
     ------
     InputError
-        No such card holds it, or its weights are not known.
+        No such card holds it and two blocks, or its weights are not known.
 
     Examples
     --------
@@ -177,7 +177,10 @@ def list_fits(model, block_size=16, *, usual=USUAL, numbers=3):
     if not found:
         plan_pool(model, usual, block_size=block_size)  # says what would
     fits = [_fit(model, card, n, block_size) for (_, n), card in found.items()]
-    return sorted(fits, key=lambda one: one.tokens)
+    able = [one for one in fits if one.pool.blocks > 1]  # one is the null block
+    if not able:
+        raise InputError(f"{model}: no well-known card leaves more than one block of {block_size:,} tokens")
+    return sorted(able, key=lambda one: one.tokens)
 
 
 def _fit(model, card, gpus, block_size):

@@ -8,7 +8,7 @@ import pytest
 from kvprefix.files.paths import InputError
 from kvprefix.models.cards import Card
 from kvprefix.models.memory import load_model
-from kvprefix.models.pool import _measure_block, count_gpu_blocks, plan_pool
+from kvprefix.models.pool import _measure_block, count_gpu_blocks, list_fits, plan_pool
 from kvprefix.models.weights import count_parameters, weights_bytes, weights_dtype
 
 GIB = 2**30
@@ -174,3 +174,9 @@ def test_weights_that_are_published_in_another_type():
     deepseek = load_model("DeepSeek-V3")
     assert weights_dtype(deepseek) == "fp8" and weights_bytes(deepseek) == 671e9
     assert count_parameters(deepseek, active=True) == 37e9
+
+
+def test_a_pool_of_one_block_is_no_fit():
+    # An A10-24G leaves about 2.2 GiB for Llama-3.1-8B: one block of 16,384 tokens (2 GiB), which is the null block.
+    assert count_gpu_blocks("Llama-3.1-8B", "A10-24G", block_size=16_384) == 1
+    assert "A10-24G" not in {fit.card for fit in list_fits("Llama-3.1-8B", 16_384)}

@@ -136,7 +136,7 @@ def test_the_worked_record_is_right():
 def test_the_default_report_was_made_with_the_defaults(stats):
     from kvprefix.traces.parameters import Parameters, settle_arrivals
 
-    made, right = stats["multi_turn"]["parameters"], settle_arrivals(Parameters()).as_dict()
+    made, right = stats["multi_turn"]["parameters"], settle_arrivals(Parameters()).describe_requests()
     assert {name: made[name] for name in right} == right
 
 

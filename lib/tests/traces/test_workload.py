@@ -124,7 +124,7 @@ def test_a_workload_has_no_clock_and_any_makes_a_trace(bundled_workload):
         assert made.requests.equals(trace.requests) and made.rows.tolist() == trace.rows.tolist()
         assert made.info["mode"] == trace.info["mode"] == mode
         assert made.info["parameters"].items() <= trace.info["parameters"].items() | {("clock", "at_once")}
-    assert trace.info["parameters"] == bundled_workload.parameters.as_dict()
+    assert trace.info["parameters"] == bundled_workload.parameters.describe_requests()
     given = workload.multi_turn(Gamma(3.0, cv=4.0), Causal(think_median_s=7), seed=5)
     changes = {"arrivals": "gamma:4", "arrival_rate": 3.0, "think_median_s": 7, "seed": 5}
     experiment = replace(bundled_workload, parameters=replace(bundled_workload.parameters, **changes))

@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from kvprefix.report.paper.latex import print_text
-from kvprefix.report.rounding import number, percent, seconds
+from kvprefix.report.rounding import number, percent, points, seconds
 
 PREFIX = "KV"
 
@@ -40,11 +40,6 @@ def gib(value):
 def gain(value):
     """Return points that can only be gained, so without a sign."""
     return number(value, ".1f")
-
-
-def signed(value):
-    """Return points that can be gained or lost."""
-    return number(value, "+z.1f")
 
 
 def dollars(value):
@@ -129,8 +124,8 @@ HEADLINES = (
     Headline("PlanReplicas", _PLAN, "plan_choice.chosen.replicas", whole, "replicas of the plan that is chosen"),
     Headline("PlanHit", _PLAN, "plan_choice.chosen.token", percent, "token hit rate of it, by the engine's replay"),
     Headline("PlanCost", _PLAN, "plan_choice.chosen.usd_per_hour", dollars, "its price per hour"),
-    Headline("PlanNextCard", _PLAN, "plan_next.gpu.points", signed, "points that one replica more brings"),
-    Headline("PlanNextDRAM", _PLAN, "plan_next.dram.points", signed, "points that 100 GiB of DRAM more bring"),
+    Headline("PlanNextCard", _PLAN, "plan_next.gpu.points", points, "points that one replica more brings"),
+    Headline("PlanNextDRAM", _PLAN, "plan_next.dram.points", points, "points that 100 GiB of DRAM more bring"),
 )
 
 
