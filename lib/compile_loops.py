@@ -119,7 +119,8 @@ def compile_plan(workload):
     from kvprefix.blocks.listed import list_blocks
     from kvprefix.formats.mooncake import write_mooncake
     from kvprefix.plan.setup import Setup
-    from kvprefix.studies.plan import measure_plan, open_source
+    from kvprefix.studies.plan import measure_plan
+    from kvprefix.studies.plan_traffic import open_source
     from kvprefix.traces.parameters import Parameters
     from kvprefix.traces.workload import make_trace
 

@@ -38,8 +38,9 @@ def call(options):
     parameters = read_parameters(options)
     from kvprefix.plan.setup import read_setup
     from kvprefix.report.facts.plan import say_plans
-    from kvprefix.studies.plan import make_plans, open_source
+    from kvprefix.studies.plan import make_plans
     from kvprefix.studies.plan_tables import describe_plans, format_plans
+    from kvprefix.studies.plan_traffic import open_source
 
     names = [name.replace("-", "_") for name in _ASSUMED]
     assumed = {name: read_number(getattr(options, name), float) for name in names if getattr(options, name) is not None}

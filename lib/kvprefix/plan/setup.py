@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from kvprefix.cache.cluster.routers import MOST_REPLICAS, find_router
@@ -135,7 +135,16 @@ class Setup:
 
     def pool(self, block_size=16) -> Pool:
         """Return the pool of blocks that the cards of a replica leave; raise InputError if the model does not fit."""
-        return _plan_pool(self, block_size)
+        if block_size not in self._pools:
+            self._pools[block_size] = plan_pool(
+                self.kv_model, self.card, self.gpus_per_replica, self.utilisation, self.kv_dtype, block_size,
+                overhead_gib=self.overhead_gib, weights_dtype=self.weights_dtype,
+            )  # fmt: skip
+        return self._pools[block_size]
+
+    @cached_property
+    def _pools(self):
+        return {}  # by block size, kept for processes that do not see the files of the model
 
     def groups(self, block_size=16) -> tuple[Group, ...]:
         """Return the model's groups of layers, whose smallest blocks are the pool's."""
@@ -145,7 +154,7 @@ class Setup:
         """Return the tokens of which an engine's hits are a multiple, the least that all groups' blocks divide."""
         return math.lcm(*(one.block_size for one in self.groups(block_size)))
 
-    @property
+    @cached_property
     def token_bytes(self):
         """Bytes of a token that is loaded or kept below, on one card: a block of each group over its tokens."""
         pool = self.pool()
@@ -180,14 +189,6 @@ class Setup:
         aims = ("kv_model", "gpu", "replicas", "routers", "dram", "slo_ttft", "slo_percentile")
         own = {name: value for name, value in asdict(self).items() if name not in aims}
         return [own, self.model.row, asdict(self.card)]
-
-
-@lru_cache(maxsize=64)
-def _plan_pool(setup, block_size):
-    return plan_pool(
-        setup.kv_model, setup.card, setup.gpus_per_replica, setup.utilisation, setup.kv_dtype, block_size,
-        overhead_gib=setup.overhead_gib, weights_dtype=setup.weights_dtype,
-    )  # fmt: skip
 
 
 class Assumption(NamedTuple):

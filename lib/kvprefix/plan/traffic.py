@@ -33,6 +33,8 @@ class Traffic:
         How long requests are outstanding.
     seed : int
         Of routers that choose at random.
+    notes : tuple of str
+        What was put right, or inferred, when the data were read.
     """
 
     blocks: PrefixTrace
@@ -41,6 +43,7 @@ class Traffic:
     tree: PrefixTree | None = None
     service: Service = SERVICE
     seed: int = 0
+    notes: tuple = ()
 
     def __len__(self):
         return len(self.blocks)
@@ -65,6 +68,11 @@ class Traffic:
         outputs = 0 if self.blocks.output_tokens is None else self.blocks.output_tokens
         runs_s = find_finish(self.blocks, self.service) - self.blocks.arrival_s
         return self.rate_per_s(runs_s * (self.prompts + outputs))
+
+    def play(self, rate):
+        """Return the same requests, arriving `rate` times as fast."""
+        arrival_s, runs_s = self.blocks.arrival_s / rate, self.blocks.finish_s - self.blocks.arrival_s
+        return replace(self, blocks=replace(self.blocks, arrival_s=arrival_s, finish_s=arrival_s + runs_s))
 
     def select(self, requests):
         """Return some of the requests, in their order."""

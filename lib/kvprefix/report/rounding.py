@@ -45,6 +45,15 @@ def number(value, form=",", unit=""):
     return "–" if value is None else show_sign(f"{value:{form}}{unit}")
 
 
+def dollars(value):
+    """Return a price with two decimals, a dash for None.
+
+    >>> dollars(1234.5), dollars(None)
+    ('$1,234.50', '–')
+    """
+    return "–" if value is None else f"${value:,.2f}"
+
+
 def show_sign(text):
     """Return a formatted number with a true minus; a zero has no sign.
 

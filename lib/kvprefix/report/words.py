@@ -17,11 +17,11 @@ from markupsafe import Markup
 
 from kvprefix.files.escape import code_markdown, escape_markdown, plain_text
 from kvprefix.report.labels import label_part, say_part
-from kvprefix.report.rounding import counted, number, percent, points, seconds, spread
+from kvprefix.report.rounding import counted, dollars, number, percent, points, seconds, spread
 
 FILTERS = {
     "code": lambda text: Markup(code_markdown(text)), "plain": plain_text, "percent": percent, "seconds": seconds,
-    "number": number, "points": points, "count": counted, "spread": spread,
+    "number": number, "points": points, "count": counted, "spread": spread, "usd": dollars,
     "says": say_part, "label": label_part,
 }  # fmt: skip
 GLUE, PARAGRAPH, LINE, SPACE = "\x1c", "\x1d", "\x1e", "\x1f"  # a template's own white space; the first of several wins
@@ -30,7 +30,7 @@ _WHITE = f" *[{PARAGRAPH}{LINE}{SPACE}][{_ALL} ]*|{GLUE}"
 
 
 class Words:
-    """The templates of a folder.
+    """The templates of a folder; without `escapes` Markdown is for a terminal, which shows text as it is.
 
     Examples
     --------
@@ -38,10 +38,10 @@ class Words:
     '1 conversation equals an earlier one'
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, *, escapes=True):
         self._environment = _Environment(
             loader=FileSystemLoader(folder), undefined=StrictUndefined, finalize=_put_out,
-            autoescape=lambda name: name.endswith(".md.j2"),
+            autoescape=lambda name: escapes and name.endswith(".md.j2"),
         )  # fmt: skip
         self._environment.filters |= {name: _expect(show) for name, show in FILTERS.items()}
         self._environment.tests["none"] = _is_none
@@ -106,4 +106,4 @@ def _is_none(value):
 
 
 WORDS = Words(Path(__file__).parent / "words")
-say = WORDS.say
+say, say_plainly = WORDS.say, Words(Path(__file__).parent / "words", escapes=False).say

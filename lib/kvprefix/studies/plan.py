@@ -10,10 +10,9 @@ import pandas as pd
 
 from kvprefix.blocks.prefix_trace import PrefixTrace
 from kvprefix.cache.cluster.routers import find_router
-from kvprefix.files.paths import InputError, resolve_input
+from kvprefix.files.paths import InputError
 from kvprefix.files.shown import Shown
 from kvprefix.files.words import count
-from kvprefix.formats.lookup import recognise
 from kvprefix.models.pool import Pool
 from kvprefix.plan.choose import (
     KEYS,
@@ -31,12 +30,11 @@ from kvprefix.plan.choose import (
 from kvprefix.plan.measure import find_block_size, measure_cells
 from kvprefix.plan.notes import check_fit, list_notes
 from kvprefix.plan.setup import Setup
-from kvprefix.plan.traffic import Traffic
-from kvprefix.studies.cluster import NO_SESSIONS, list_accesses, read_service
+from kvprefix.studies.cluster import NO_SESSIONS
 from kvprefix.studies.draws import FIRST_DRAWS, list_rounds
-from kvprefix.studies.experiment import SessionExperiment, load_study
-from kvprefix.studies.explain import TRACES, Explained, open_data, open_tokens
-from kvprefix.studies.table import draw_stretches, draw_trace, find_tree, measure_table
+from kvprefix.studies.explain import Explained, open_tokens
+from kvprefix.studies.plan_traffic import GIVEN, open_traffic
+from kvprefix.studies.table import measure_table
 from kvprefix.traces.trace import Trace
 
 PLAN_VERSION = 3  # raise when the meaning of the table changes
@@ -117,61 +115,12 @@ class Plans(Shown):
         return self.table.copy()
 
 
-def open_traffic(source, *, seed=None, rate=1.0):
-    """Return the Traffic of one draw.
-
-    Parameters
-    ----------
-    source : Workload, SessionExperiment or Explained
-        The last one has one draw, its own.
-    seed : int, optional
-        By default the source's own.
-    rate : float
-        How many times as fast requests arrive.
-    """
-    if isinstance(source, Explained):
-        blocks, looked_up = list_accesses(source, outputs=source.has_tokens)
-        if rate != 1:
-            runs_s, arrival_s = blocks.finish_s - blocks.arrival_s, blocks.arrival_s / rate
-            blocks = replace(blocks, arrival_s=arrival_s, finish_s=arrival_s + runs_s)
-        trace, tree = (source.trace, find_tree(source.trace.tokens, True)) if source.has_tokens else (None, None)
-        return Traffic(blocks=blocks, looked_up=looked_up, trace=trace, tree=tree)
-    parameters = source.parameters
-    changes = {"seed": parameters.seed if seed is None else seed} | _speed_up(source, rate)
-    options = {"service": read_service(parameters), "seed": changes["seed"]}
-    if isinstance(source, SessionExperiment):
-        blocks = source.draw(parameters.block_size, **changes)
-        return Traffic(blocks=blocks, looked_up=blocks.blocks, **options)
-    trace = draw_trace(source, **changes)
-    stretches = draw_stretches(source, parameters.block_size, outputs=True, **changes)
-    blocks = replace(stretches.list_blocks(), output_tokens=trace.column("output_tokens"))
-    return Traffic(
-        blocks=blocks, looked_up=stretches.prompt_blocks, trace=trace, tree=find_tree(source.tokens, True), **options
-    )
-
-
-def _speed_up(source, rate):
-    """Return the parameters that let requests arrive `rate` times as fast."""
-    parameters = source.parameters
-    if rate == 1:
-        return {}
-    is_logged = isinstance(source, SessionExperiment) or parameters.make("arrivals").of_requests
-    return {"speed": parameters.speed * rate} if is_logged else {"arrival_rate": parameters.arrival_rate * rate}
-
-
-def open_source(parameters):
-    """Return what DATA names, as `make_plans` takes it: chats and blocks can be drawn again, a trace of ids cannot."""
-    path = resolve_input(parameters.data)
-    found = None if parameters.data == "bundled" else recognise(path)
-    return open_data(parameters) if found is not None and found.name in TRACES else load_study(parameters)
-
-
 def study_plan(source, setup, replicas=None, routers=None, tiers=None, *, draws=FIRST_DRAWS, rate=1.0):
     """Measure plans on several draws of the clock.
 
     Parameters
     ----------
-    source : Workload, SessionExperiment or Explained
+    source : Workload, SessionExperiment, Explained or Traffic
     setup : Setup
     replicas, routers, tiers : sequence, optional
         Of the setup if not given; `tiers` are GiB of DRAM per replica.
@@ -186,9 +135,9 @@ def study_plan(source, setup, replicas=None, routers=None, tiers=None, *, draws=
         The columns of `plan.measure.measure_cells`, and `seed`.
     """
     choices = list(replicas or setup.replicas), tuple(routers or setup.routers), tuple(tiers or setup.tiers)
-    if isinstance(source, Explained):
+    if isinstance(source, GIVEN):
         return pd.concat([measure_plan(source, 0, n, setup, *choices[1:], rate) for n in choices[0]], ignore_index=True)
-    pool = setup.pool(source.parameters.block_size)
+    pool, _ = setup.pool(source.parameters.block_size), setup.token_bytes  # read here: workers may not see the files
     known = [setup.describe_costs(), pool._asdict(), [one.label for one in setup.groups(pool.block_size)]]
     rounds = [[(seed, n, setup, *choices[1:], rate) for n in choices[0]] for seed in _list_seeds(source, pool, draws)]
     return measure_table(source, "plan", [PLAN_VERSION, *known, *map(list, choices), draws, rate], measure_plan, rounds)
@@ -201,7 +150,7 @@ def _list_seeds(source, pool, draws):
 
 def measure_plan(source, seed, replicas, setup, routers, tiers, rate):
     """Measure plans of one number of replicas on one draw; rows of `study_plan`."""
-    is_own = isinstance(source, Explained) or seed == source.parameters.seed
+    is_own = isinstance(source, GIVEN) or seed == source.parameters.seed
     traffic = open_traffic(source, seed=seed, rate=rate)
     frame = measure_cells(traffic, setup, replicas, routers, tiers, with_intervals=is_own)
     return frame.assign(seed=seed)
@@ -212,7 +161,7 @@ def make_plans(source, setup):
 
     Parameters
     ----------
-    source : Trace, PrefixTrace, Workload, SessionExperiment or Explained
+    source : Trace, PrefixTrace, Workload, SessionExperiment, Explained or Traffic
         A Workload of `load_workload`, or a SessionExperiment, is drawn several times; the others have their own times.
     setup : Setup
 
@@ -230,6 +179,7 @@ def make_plans(source, setup):
     elif isinstance(source, PrefixTrace):
         source = Explained(trace=source, block_size=source.block_size)
     traffic = open_traffic(source)
+    source = traffic if isinstance(source, GIVEN) else source
     setup, notes = _leave_out(setup, traffic)
     frame = study_plan(source, setup)
     check_fit(frame, traffic, setup)
@@ -250,7 +200,7 @@ def make_plans(source, setup):
         without_dram=float(rows["token"].iloc[0]), is_engine=traffic.trace is not None,
         seeds=frame["seed"].unique().tolist(),
         pool=setup.pool(find_block_size(traffic)), traffic=_describe(traffic),
-        notes=[*notes, *list_notes(traffic, setup, table, best)],
+        notes=[*traffic.notes, *notes, *list_notes(traffic, setup, table, best)],
     )  # fmt: skip
 
 

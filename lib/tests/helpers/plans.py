@@ -11,7 +11,7 @@ from kvprefix.models.pool import plan_pool
 from kvprefix.plan.setup import Setup
 from kvprefix.plan.traffic import Traffic
 from kvprefix.studies.explain import open_tokens
-from kvprefix.studies.plan import open_traffic
+from kvprefix.studies.plan_traffic import open_traffic
 from kvprefix.traces.trace import make_trace_of
 
 

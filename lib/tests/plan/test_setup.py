@@ -1,10 +1,13 @@
 """What a plan is made for: checks of what is given, and every assumption with its source."""
 
+import argparse
 import json
+import pickle
 from dataclasses import fields
 
 import pytest
 
+from kvprefix.commands.plan import add_options
 from kvprefix.files.paths import InputError
 from kvprefix.models.pool import plan_pool
 from kvprefix.plan.choose import find_break_even
@@ -93,3 +96,26 @@ def test_what_is_compared_and_aimed_at_changes_no_costs(tmp_path):
     before = Setup(kv_model=str(path)).describe_costs()
     path.write_text(json.dumps(config | {"intermediate_size": 2048}))
     assert Setup(kv_model=str(path)).describe_costs() != before
+
+
+def test_a_setup_travels_without_its_files(tmp_path):
+    config = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 8, "hidden_size": 512,
+              "intermediate_size": 1024, "vocab_size": 1000, "architectures": ["LlamaForCausalLM"]}  # fmt: skip
+    card = {"memory_mib": 8192, "flops": {"bf16": 1e12}, "bytes_per_s": 1e12}
+    for name, content in (("config.json", config), ("card.json", card)):
+        (tmp_path / name).write_text(json.dumps(content))
+    setup = Setup(kv_model=str(tmp_path / "config.json"), gpu=str(tmp_path / "card.json"))
+    known = setup.describe_costs(), setup.pool(32), setup.token_bytes
+    sent = pickle.dumps(setup)
+    for name in ("config.json", "card.json"):
+        (tmp_path / name).unlink()
+    there = pickle.loads(sent)
+    assert (there.describe_costs(), there.pool(32), there.token_bytes) == known
+    assert there.time_prefill(0, 100) > 0 and there.groups(32)[0].block_size == 32
+
+
+def test_each_assumption_is_an_option_of_the_command():
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    known = {action.dest for action in parser._actions}
+    assert {one.name for one in list_assumptions(Setup())} <= known

@@ -41,7 +41,7 @@ SAID = {
     "70-engine-check": "vLLM 0.32's rules, with generated tokens cached and requests running at once, hit 7.5 % with "
     "5,000 blocks and 84.0 % with 340,000 blocks.",
     "80-capacity-plan": "The cheapest plan that keeps 99 % of the first tokens within 1.5 s is 3 replicas of 2 H100-80G "
-    "with 256 GiB of DRAM each, at $25.94 per hour: 66.4 % of the prompt tokens are cached there.",
+    "with 256 GiB of DRAM each, at \\$25.94 per hour: 66.4 % of the prompt tokens are cached there.",
 }
 
 

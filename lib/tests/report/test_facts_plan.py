@@ -63,8 +63,9 @@ def test_a_step_is_told_with_its_router_its_memory_and_its_wait(plans):
     text = said("next", plans, gpu=gpu, dram=dram, dram_gib=256.0, card="H100-80G")
     assert not missing(
         text, "1 ~ H100-80G with ~ 256 ~ GiB of DRAM), all behind llm-d, changes hits by −31.40 points,",
-        "TTFT p99 by −0.25 s, and costs $ ~ 3.60 ~ per hour, besides $ ~ 0.04 ~ of prefill that is computed in",
-        "change hits by +2.00 points, TTFT p99 by +0.5 s, and save prefill worth less than a cent", "hour for $ ~ 0.40",
+        "TTFT p99 by −0.25 s, and costs \\$ ~ 3.60 ~ per hour, besides \\$ ~ 0.04 ~ of prefill that is computed in",
+        "change hits by +2.00 points, TTFT p99 by +0.5 s, and save prefill worth less than a cent",
+        "hour for \\$ ~ 0.40",
     )
     assert "$−" not in text
     gpu, dram = ({**one, "usd_cost": None, "ttft": ttft} for one, ttft in ((gpu, None), (dram, 0.0)))
@@ -77,7 +78,7 @@ def test_dram_is_told_with_the_size_that_is_enough(plans):
     text = said("dram", replace(plans, dram=rows, without_dram=0.6))
     assert not missing(text, "begins to win hits at ~ 90 ~ GiB, and ~ 90 ~ GiB raise them from 60.0 % to 90.0 %; more")
     priced = said("dram", replace(plans, dram=rows, without_dram=0.6), most=0.0004)
-    assert not missing(priced, "1,000 ~ GiB save prefill worth up to $ ~ 0.40 ~ per hour and cost $ ~ 4.00")
+    assert not missing(priced, "1,000 ~ GiB save prefill worth up to \\$ ~ 0.40 ~ per hour and cost \\$ ~ 4.00")
     assert "more hardly" not in said("dram", replace(plans, dram=rows.iloc[:2], without_dram=0.6))
 
 

@@ -16,12 +16,13 @@ from kvprefix.plan.choose import average_draws, choose_plan, compare_plans, find
 from kvprefix.plan.notes import _note_bursts
 from kvprefix.plan.setup import Setup
 from kvprefix.report.facts.plan import list_facts, say_plans
-from kvprefix.report.words import say
+from kvprefix.report.words import say, say_plainly
 from kvprefix.studies import plan as study
 from kvprefix.studies import table as tables
 from kvprefix.studies.explain import open_tokens
-from kvprefix.studies.plan import make_plans, open_source, open_traffic, study_plan
+from kvprefix.studies.plan import make_plans, study_plan
 from kvprefix.studies.plan_tables import describe_plans, format_plans, tabulate_plans
+from kvprefix.studies.plan_traffic import open_source, open_traffic
 from kvprefix.traces.parameters import Parameters
 from kvprefix.traces.trace import make_trace_of
 from kvprefix.traces.workload import load_workload, make_trace
@@ -151,8 +152,8 @@ def test_every_key_of_plan_json_is_in_the_reference(plans):
 def test_every_number_that_is_said_is_a_fact(plans):
     said = say_plans(plans)
     for name, facts in list_facts(plans).items():
-        part = say(f"{name}.md", facts)
-        assert part in said
+        part = say_plainly(f"{name}.md", facts)
+        assert part in said and not re.search(r"(?<!\\)\$", say(f"{name}.md", facts))  # two would be mathematics
         values, bare = _numbers(facts), re.sub(r"\(95 %:|--[\w-]+|[A-Za-z]\w*-[\w.-]+|\bp\d\d\b", "", part)
         numbers = re.findall(r"[-+−]?\d[\d,]*(?:\.\d+)?(?: %)?", bare)
         assert numbers and [one for one in numbers if not _is_one_of(one, values)] == [], part
@@ -221,7 +222,9 @@ def test_routers_that_need_conversations(tmp_path):
     path.write_text("\n".join(rows))
     source, setup = open_source(Parameters(data=str(path))), Setup(replicas=(2,), routers=("rr", "session"), dram=())
     plans = make_plans(source, setup)
-    assert set(plans.table["router"]) == {"rr"} and plans.notes[0].startswith("router session is left out")
+    assert set(plans.table["router"]) == {"rr"}
+    assert any(note.startswith("router session is left out") for note in plans.notes)
+    assert plans.notes[0].startswith("9 requests without a service time")  # what was put right is said first
     assert not plans.is_engine and any("block ids: hits are those of LRU" in note for note in plans.notes)
     with pytest.raises(InputError, match="router session: conversations are not known"):
         make_plans(source, replace(setup, routers=("session",)))
@@ -243,3 +246,14 @@ def test_waits_that_loads_do_not_explain_are_said():
     said = "with rr and 1 replica half of the first tokens take 50 s or more at a load of 0.30"
     assert said in _note_bursts(table)[0]
     assert _note_bursts(table.assign(busiest_load=1.2)) == [] == _note_bursts(table.assign(ttft_p50=0.6))
+
+
+def test_a_trace_of_token_ids_heeds_the_seed(tmp_path):
+    rows = [{"request_id": str(k), "prompt_token_ids": [k] * 20, "timestamp": 1000 * k} for k in range(40)]
+    path = tmp_path / "requests.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    setup, sources = Setup(replicas=(2,), routers=("random",), dram=()), []
+    for seed in (0, 7):
+        sources.append(open_source(Parameters(data=str(path), seed=seed)))
+    usual, other = (make_plans(source, setup).table["imbalance_computed"][0] for source in sources)
+    assert sources[1].seed == 7 and usual != other

@@ -6,7 +6,7 @@ import pandas as pd
 
 from kvprefix.plan.choose import MORE_DRAM, gain_throughput, select_different
 from kvprefix.report.facts.plain import gives_facts
-from kvprefix.report.words import say
+from kvprefix.report.words import say_plainly
 
 SENTENCES = ("plan_pool", "plan_choice", "plan_routers", "plan_next", "plan_dram", "plan_loading", "plan_varied")
 _CELL = (
@@ -16,8 +16,8 @@ _CELL = (
 
 
 def say_plans(plans):
-    """Return what a plan comes to: a paragraph per question."""
-    return "\n\n".join(say(f"{name}.md", facts) for name, facts in list_facts(plans).items())
+    """Return what a plan comes to, for a terminal: a paragraph per question."""
+    return "\n\n".join(say_plainly(f"{name}.md", facts) for name, facts in list_facts(plans).items())
 
 
 def list_facts(plans):

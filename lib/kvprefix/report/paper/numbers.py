@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 from kvprefix.report.paper.latex import print_text
-from kvprefix.report.rounding import number, percent, points, seconds
+from kvprefix.report.rounding import dollars, number, percent, points, seconds
 
 PREFIX = "KV"
 
@@ -40,11 +40,6 @@ def gib(value):
 def gain(value):
     """Return points that can only be gained, so without a sign."""
     return number(value, ".1f")
-
-
-def dollars(value):
-    """Return a price."""
-    return number(value, ",.2f", " $")
 
 
 def ratio(value):
