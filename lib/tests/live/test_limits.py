@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 
 import pytest
+from clocks import ENDS_S
 from fake_server import FakeServer, serve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_a_drip_does_not_outlast_the_time(kind, what):
             with pytest.raises(Unanswered, match="was not done within 0.15 s") as raised:
                 server.describe() if what == "models" else server.ask("/v1/completions", BODY)
             assert raised.value.reached
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < ENDS_S
 
 
 def test_an_answer_that_is_cut_by_the_deadline_is_never_taken_as_whole():
@@ -68,14 +69,14 @@ def test_a_server_that_reads_slowly_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         def read_slowly():
             with suppress(OSError), listener.accept()[0] as connection:
-                while connection.recv(50_000):
+                while connection.recv(5_000):
                     time.sleep(0.02)
 
         threading.Thread(target=read_slowly, daemon=True).start()
         url, started = f"http://127.0.0.1:{listener.getsockname()[1]}", time.monotonic()
         with Server(url, timeout_s=0.3) as server, pytest.raises(Unanswered, match="was not done within 0.3 s"):
-            server.ask("/v1/completions", {**BODY, "prompt": list(range(2 * 10**6))})  # 16 MB: six seconds
-        assert time.monotonic() - started < 3
+            server.ask("/v1/completions", {**BODY, "prompt": list(range(2 * 10**6))})  # 16 MB: a minute
+        assert time.monotonic() - started < ENDS_S
 
 
 def test_the_command_ends_in_time_with_one_line(tmp_path, capsys):
@@ -122,7 +123,7 @@ def test_an_endless_answer_is_given_up_after_some_bytes(start):
         started = time.monotonic()
         with pytest.raises(Unanswered, match="answered nonsense: more than 16 MiB"):
             server.ask("/v1/completions", BODY)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < ENDS_S
 
 
 def test_small_pieces_are_read_in_linear_time():
@@ -130,7 +131,7 @@ def test_small_pieces_are_read_in_linear_time():
     pieces = (b"x" for _ in range(MOST_BYTES // 8))  # a line that grows byte by byte
     with pytest.raises(Unanswered):
         read_answer(pieces, started, math.inf)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < ENDS_S
 
 
 def test_the_peak_of_memory_stays_low():
@@ -200,7 +201,7 @@ def test_a_hostile_page_of_metrics_is_read_fast():
     lines += ["a" + "\n" * n + "1", "a " * (n // 2), "{" * n, "vllm:x" + "{}" * (n // 2), "a:" * (n // 2)]
     for line in lines:
         parse_metrics(line)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < ENDS_S
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """JupyterLab and the HTML report in a real browser (Chromium, headless). Skipped if there is none."""
 
 import pytest
+from chromium import wait_until
 from places import PROJECT
 
 from kvprefix.report.notebooks import execute_notebooks
@@ -23,10 +24,11 @@ def test_notebook_20_runs_in_jupyterlab_and_writes_to_scratch_only(browser, lab,
     page.keyboard.type('\ndata = "data/sample/conversations.json"\nblock_size = 8')  # a changed parameter
     page.get_by_text("Run", exact=True).first.click()
     page.get_by_text("Run All Cells", exact=True).click()
-    page.wait_for_function(
+    wait_until(
+        page,
         """() => document.querySelectorAll('.jp-OutputArea-output img').length >= 4 && ![...document
         .querySelectorAll('.jp-InputPrompt')].some(one => one.innerText.includes('*'))""",
-        timeout=180_000,
+        timeout_s=180,
     )
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     assert page.evaluate(

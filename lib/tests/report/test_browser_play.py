@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from chromium import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
 LOOK = """async () => {
@@ -91,8 +92,8 @@ def test_the_policy_notebook_runs_in_jupyterlab(browser, lab, project_copy):
     page = open_notebook(browser, lab, "51-my-policy")
     run_all(page)
     figures = "() => document.querySelectorAll('.jp-OutputArea-output img').length == 2"
-    page.wait_for_function(figures, timeout=240_000)
-    page.wait_for_function(DONE, timeout=60_000)
+    wait_until(page, figures, timeout_s=240)
+    wait_until(page, DONE)
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     assert (project_copy / "reports/scratch/tables/51-evictions.csv").exists()
     page.close()

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from chromium import CHROMIUM, open_chromium
+from chromium import CHROMIUM, open_chromium, wait_until
 from pages import make_report
 
 pytestmark = [
@@ -83,9 +83,9 @@ def test_contents_stay_beside_the_text_and_mark_what_is_read(visit):
     assert contents.get_by_text("Cache size").is_visible() and current.inner_text() == "The answer"
     assert not contents.get_by_text("What decides a hit").is_visible()  # a heading of another section
     contents.get_by_text("Cache size").click()
-    page.wait_for_function("document.querySelector('#contents [aria-current]').innerText == 'Cache size'")
+    wait_until(page, "document.querySelector('#contents [aria-current]').innerText == 'Cache size'")
     contents.get_by_text("What decides a hit").click()
-    page.wait_for_function("document.querySelector('#contents [aria-current]').innerText == 'What decides a hit'")
+    wait_until(page, "document.querySelector('#contents [aria-current]').innerText == 'What decides a hit'")
     assert page.url.endswith("#cache-size-what-decides-a-hit") and page.evaluate("scrollY") > 500
     assert 0 <= contents.bounding_box()["y"] < 60
 
@@ -96,7 +96,8 @@ def test_contents_are_a_bar_that_opens_on_a_phone(visit):
     assert not link.is_visible()
     page.locator("#contents summary").click()
     link.click()
-    assert not link.is_visible() and page.evaluate("scrollY") > 500
+    wait_until(page, "scrollY > 500")
+    assert not link.is_visible()
     bar, heading = page.locator("#contents").bounding_box(), page.locator("#cache-size-what-decides-a-hit")
     assert bar["y"] == 0 and bar["height"] < 60 and heading.bounding_box()["y"] >= bar["height"] - 1
 
@@ -115,9 +116,9 @@ def test_a_mark_of_a_link_is_seen_under_the_pointer_and_at_the_keyboard(visit):
     mark = page.locator("#cache-size .anchor")
     assert mark.evaluate("one => getComputedStyle(one).opacity") == "0"
     mark.focus()
-    assert mark.evaluate("one => getComputedStyle(one).opacity") == "1"
+    wait_until(page, "getComputedStyle(document.querySelector('#cache-size .anchor')).opacity == 1")
     page.locator("#figure-40-reuse figcaption").hover()
-    assert page.locator("#figure-40-reuse .anchor").evaluate("one => getComputedStyle(one).opacity") == "1"
+    wait_until(page, "getComputedStyle(document.querySelector('#figure-40-reuse .anchor')).opacity == 1")
 
 
 def test_only_a_wide_table_scrolls_and_the_keyboard_reaches_it(visit):
@@ -126,7 +127,7 @@ def test_only_a_wide_table_scrolls_and_the_keyboard_reaches_it(visit):
     assert page.locator(".scroll[tabindex='0']").count() == 1 and wide.get_attribute("tabindex") == "0"
     wide.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('#table-40-wide .scroll').scrollLeft > 0")
+    wait_until(page, "document.querySelector('#table-40-wide .scroll').scrollLeft > 0")
     page.wait_for_timeout(400)  # until it stands still
     caption = page.locator("#table-40-wide caption span").bounding_box()
     assert caption["x"] >= wide.bounding_box()["x"] and caption["width"] <= wide.bounding_box()["width"]
