@@ -6,14 +6,17 @@ make the report of them.
 """
 
 import datetime
+import glob
 import hashlib
 import json
+from pathlib import PurePath
 
 from kvprefix.files.escape import one_line
 from kvprefix.files.paths import InputError, explain_os_errors, resolve_output, tell, write_bytes
 
 FORM = 2  # of a section's file; raise when it changes
 SHARING = "20-prefix-sharing"  # the notebook that writes the data files
+_SHOWN = {"figure": ("figures/{}.*", "paper/{}-column.*", "paper/{}-page.*"), "table": ("tables/{}.*",)}
 LEFT_OUT = "left-out.txt"  # the names of a report's fixed files that it does not have, for `make`
 
 
@@ -28,9 +31,29 @@ def write_facts(folder, name, facts, parameters):
 
 
 def begin_section(folder, name):
-    """Remove what an earlier run of a notebook handed over."""
-    for part in ("sections", "facts"):
-        path = folder / part / f"{name}.json"
+    """Remove what an earlier run of a notebook handed over, and the files of the figures and tables it recorded."""
+    _remove(_list_shown(folder, name))
+    _remove(_list_records(folder, name))
+
+
+def _list_records(folder, name):
+    return [folder / part / f"{name}.json" for part in ("sections", "facts")]
+
+
+def _list_shown(folder, name):
+    """Return the files of what a notebook recorded; a record that was changed by hand may name none."""
+    try:
+        items = json.loads((folder / "sections" / f"{name}.json").read_text(encoding="utf-8"))["items"]
+        shown = [(one["kind"], PurePath(one["name"]).name) for one in items if one["kind"] in _SHOWN]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    own = f"{name.split('-')[0]}-"
+    patterns = [one.format(glob.escape(stem)) for kind, stem in shown if stem.startswith(own) for one in _SHOWN[kind]]
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def _remove(paths):
+    for path in paths:
         with explain_os_errors(path):
             path.unlink(missing_ok=True)
 
@@ -42,7 +65,7 @@ def mark_failed(folder, name, title, reason):
     """
     path = folder / "sections" / f"{name}.json"
     record = read_json(path) if path.exists() else {"form": FORM, "title": title, "items": []}
-    begin_section(folder, name)
+    _remove(_list_records(folder, name))
     _write(path, {**record, "failed": one_line(reason)})
 
 

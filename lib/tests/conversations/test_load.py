@@ -73,6 +73,8 @@ def test_text_parts_are_joined_as_vllm_does():
 
 
 def read_case(name, **options):
+    if not CASES.is_dir():
+        pytest.skip("no cases beside the project")
     counts = LoadCounts()
     return list(iterate_conversations(CASES / name, counts=counts, **options)), counts
 

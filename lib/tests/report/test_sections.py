@@ -1,5 +1,7 @@
 """Tables and the report: what is shown is what is saved; sections join in order; the page stands alone."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from drawn import draw_line
@@ -18,7 +20,7 @@ from kvprefix.report.facts.sharing import (
 )
 from kvprefix.report.facts.workload import check_parameters, facts_causality
 from kvprefix.report.page.join import write_report
-from kvprefix.report.section_files import read_sections, read_stats
+from kvprefix.report.section_files import mark_failed, read_sections, read_stats
 from kvprefix.report.sections import Section
 from kvprefix.report.tables import save_table, table_markdown
 from kvprefix.studies.sharing import analyse, write_results
@@ -74,6 +76,31 @@ def test_running_a_cell_again_replaces_what_it_said(tmp_path):
     section.say("H", "old")
     section.say("H", "new")
     assert list(section.items.values()) == [{"kind": "text", "heading": "H", "text": "new"}]
+
+
+def test_a_new_run_removes_the_files_that_it_no_longer_makes(tmp_path):
+    frame = pd.DataFrame({"x": [1, 2], "y": [1, 2]})
+    section = Section("10-a", "A", tmp_path)
+    section.show_figure("old", "Old", draw_line, frame)
+    section.show_table("old", "Old", frame)
+    before = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("10-old*")}
+    assert {"figures/10-old.csv", "paper/10-old-column.pdf", "tables/10-old.tex"} < before and len(before) == 10
+    own = [tmp_path / "figures/10-mine.png", tmp_path / "tables/11-old.csv", tmp_path / "figures/10-older.png"]
+    for path in own:
+        path.touch()
+    mark_failed(tmp_path, "10-a", "A", "why")  # what it showed before it failed stays
+    assert len(list(tmp_path.rglob("10-old.*"))) == 7
+    Section("10-a", "A", tmp_path).show_table("new", "New", frame)
+    assert not list(tmp_path.rglob("10-old.*")) + list(tmp_path.rglob("10-old-*")) and all(map(Path.exists, own))
+
+
+@pytest.mark.parametrize("items", ["", "7", "[7]", '[{"kind": []}]', '[{"kind": "table", "name": "../10-x"}]'])
+def test_a_record_changed_by_hand_removes_nothing_else(tmp_path, items):
+    Section("10-a", "A", tmp_path / "r")
+    (tmp_path / "10-x.csv").touch()
+    (tmp_path / "r/sections/10-a.json").write_text(f'{{"form": 2, "title": "A", "items": {items}}}')
+    Section("10-a", "A", tmp_path / "r")
+    assert (tmp_path / "10-x.csv").exists()
 
 
 def test_the_report_refuses_statistics_of_other_parameters(bundled_workload, tmp_path):
