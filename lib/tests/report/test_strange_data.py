@@ -1,6 +1,6 @@
 """The whole report, all notebooks, on strange little data sets: nothing fails, and all that it prints means something.
 
-Alone: `pytest -m strange`; one data set: `-k one_turn`. All take five minutes of processor time.
+Alone: `pytest -m strange`; one data set: `-k one_turn`. All take ten minutes of processor time.
 """
 
 import multiprocessing
