@@ -192,12 +192,20 @@ class Setup:
 
 
 class Assumption(NamedTuple):
-    """What a plan assumes: its field in Setup, what it is, its value as text, and where that is from."""
+    """What a plan assumes: its field in Setup, what it is, its value, the value's unit, and where that is from."""
 
     name: str
     label: str
-    value: str
+    value: float | str | None
+    unit: str
     source: str
+
+    @property
+    def shown(self):
+        """The value as text, with its unit."""
+        if self.value is None:
+            return "not known"
+        return f"{self.value if isinstance(self.value, str) else format(self.value, ',g')} {self.unit}".strip()
 
 
 def list_assumptions(setup):
@@ -213,9 +221,8 @@ def list_assumptions(setup):
             value = "the weights' type"
         if one.name == "weights_dtype":
             value = weights_dtype(setup.model, value)
-        shown = f"{value:,g}" if isinstance(value, int | float) else str(value)
-        text = f"{shown} {one.metadata['unit']}".strip()
-        found.append(Assumption(one.name, one.metadata["label"], text, "given" if given else one.metadata["source"]))
+        source = "given" if given else one.metadata["source"]
+        found.append(Assumption(one.name, one.metadata["label"], value, one.metadata["unit"], source))
     return found
 
 
