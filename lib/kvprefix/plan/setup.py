@@ -16,7 +16,7 @@ from kvprefix.models.memory import Model, load_model
 from kvprefix.models.money import price_per_hour
 from kvprefix.models.pool import OVERHEAD_GIB, UTILISATION, Pool, plan_pool
 from kvprefix.models.prefill import prefill_seconds
-from kvprefix.models.weights import weights_dtype
+from kvprefix.models.weights import cache_dtype, weights_dtype
 from kvprefix.stats.queue import PERCENTILES
 
 GIB = 2**30
@@ -218,7 +218,7 @@ def list_assumptions(setup):
         if one.name == "gpu_price":
             value = setup.card.usd_per_hour
         if one.name == "kv_dtype" and value is None:
-            value = "the weights' type"
+            value = cache_dtype(setup.model) or "the weights' type"
         if one.name == "weights_dtype":
             value = weights_dtype(setup.model, value)
         source = "given" if given else one.metadata["source"]

@@ -84,6 +84,15 @@ def test_every_assumption_has_a_source_and_says_what_was_given():
     assert given["gpu_price"].shown == "2.5 $ per hour" and given["fixed_s"] == usual["fixed_s"]
 
 
+def test_a_checkpoint_whose_cache_is_fp8_says_so(tmp_path):
+    config = {"num_hidden_layers": 2, "num_attention_heads": 8, "hidden_size": 512, "intermediate_size": 1024,
+              "vocab_size": 1000, "quantization_config": {"kv_cache_quant_algo": "FP8"}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    setup = Setup(kv_model=str(tmp_path))
+    assert setup.model.bytes_per_token == 2 * 2 * 512
+    assert {one.name: one.value for one in list_assumptions(setup)}["kv_dtype"] == "fp8"
+
+
 def test_assumptions_are_numbers_with_a_unit_beside():
     found = {one.name: one for one in list_assumptions(Setup(gpu="GH200-96G", load_gib_per_s=1250.0))}
     types = {name for name, one in found.items() if isinstance(one.value, str)}
