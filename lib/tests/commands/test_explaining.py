@@ -174,6 +174,20 @@ def test_routers(capsys, blocks):
     assert ", 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
 
 
+def test_how_long_requests_are_outstanding_is_heeded_wherever_a_router_asks(capsys, requests):
+    # of three requests 1 ms apart the first runs for 0.5 s and more, or for 1 us and is over
+    short, found = ["--ttft-s", "0.000001", "--time-per-output-token-s", "0"], []
+    for data, extra in ((requests, []), (requests, short), (SAMPLE, []), (SAMPLE, ["--ttft-s", "600"])):
+        options = ["--replicas", "2", "--block-size", "2", *extra]
+        routed = run_json(capsys, "route", "--routers", "dynamo", *options, data=data)["routers"]["dynamo"]
+        (missed,) = run_json(capsys, "misses", "--router", "dynamo", *options, data=data)["capacities"].values()
+        assert missed["tokens"]["hit"] == routed["hit_tokens"]
+        found.append(routed["hit_tokens"])
+    assert found[0] < found[1] and found[2] != found[3]
+    assert main(["misses", str(requests), *short]) == 2
+    assert "--ttft-s, --time-per-output-token-s cannot be heeded" in capsys.readouterr().err
+
+
 def test_tiers(capsys, blocks):
     found = run_json(capsys, "tiers", "--capacities", "20,60", "--semantics", "exclusive,vllm,after:2")
     assert list(found["semantics"]) == ["exclusive", "vllm", "after:2"]
