@@ -45,16 +45,15 @@ class _NamesPolicies(argparse.HelpFormatter):
 def call(options):
     """Measure a trace and show the table."""
     load_compiler()
-    from kvprefix.studies.sweep import format_result, is_compiled, measure_file, split_list
+    from kvprefix.studies.sweep import format_result, measure_file, split_list
 
     policies = split_list(options.policy)
-    if not is_compiled(policies):
-        tell("note: the replays are compiled first, once; this takes up to half a minute", sys.stderr)
     result = measure_file(
         options.trace, policies, None if options.capacities is None else split_list(options.capacities, int),
         block_size=None if options.block_size is None else read_number(options.block_size, int),
         warmup=read_number(options.warmup, float), timing=read_timing(options),
         tokenizer=options.tokenizer, server=options.server, progress=True,
+        announce=lambda text: tell(text, sys.stderr),
     )  # fmt: skip
     for note in result["trace"]["notes"]:
         tell(f"note: {note}", sys.stderr)

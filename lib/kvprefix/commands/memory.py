@@ -15,7 +15,7 @@ def add_options(parser):
     parser.add_argument(
         "--tokens", default="1,1024,8192,32768,131072", help="lengths, comma-separated (default: %(default)s)"
     )
-    parser.add_argument("--dtype", help="number type of keys and values, such as fp8 (default: that of the weights)")
+    parser.add_argument("--dtype", help="number type of keys and values, such as fp8 (default: the model's)")
     parser.add_argument("--tensor-parallel", default="1", help="ranks that share a replica (default: 1)")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of the bytes (default: table)")
 

@@ -36,22 +36,23 @@ def call(options):
     load_compiler()
     parameters = read_parameters(options)
     from kvprefix.cache.policies import find_policy
+    from kvprefix.studies.cluster import SERVICE_NAMES, read_service
     from kvprefix.studies.explain import explain_engine, explain_misses, open_data
     from kvprefix.studies.explain_tables import check_rows, format_parts, list_misses, write_rows
 
     check_rows(options.out)
     policy = find_policy(options.policy)
-    data = open_data(parameters, options.mode)
+    routed = options.router or options.replicas != "1"
+    data = open_data(parameters, options.mode, heeded=SERVICE_NAMES if routed else ())
     if options.engine:
         found = [explain_engine(data, options.engine, pool)]
     else:
         found = explain_misses(
             data, list(dict.fromkeys(capacities)), outputs=options.outputs_cached, policy=policy, router=options.router,
-            replicas=read_number(options.replicas, int), seed=parameters.seed,
+            replicas=read_number(options.replicas, int), seed=parameters.seed, service=read_service(parameters),
         )  # fmt: skip
     if options.out:
         write_rows(found, options.out)
-    routed = options.router or options.replicas != "1"
     places = {"replicas": read_number(options.replicas, int), "router": options.router or "session"} if routed else {}
     said = list_misses(found, data.notes(), places)
     tell_notes(said.get("notes", []))

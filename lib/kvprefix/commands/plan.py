@@ -25,7 +25,7 @@ def add_options(parser):
     parser.add_argument(
         "--slo-percentile", default="99", help="share of the first tokens for --slo-ttft: 50, 90 or 99 (default: 99)"
     )
-    parser.add_argument("--kv-dtype", help="number type of keys and values, such as fp8 (default: that of the weights)")
+    parser.add_argument("--kv-dtype", help="number type of keys and values, such as fp8 (default: the model's)")
     parser.add_argument("--weights-dtype", help="number type of the weights, such as fp8 (default: as published)")
     for name, text in _ASSUMED.items():
         parser.add_argument(f"--{name}", help=f"assumed: {text}")

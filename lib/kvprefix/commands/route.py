@@ -31,12 +31,12 @@ def call(options):
     load_compiler()
     parameters = read_parameters(options)
     from kvprefix.cache.cluster.routers import check_replicas, find_router
-    from kvprefix.studies.cluster import format_routers, list_accesses, measure_routers, read_service
+    from kvprefix.studies.cluster import SERVICE_NAMES, format_routers, list_accesses, measure_routers, read_service
     from kvprefix.studies.explain import open_data
 
     check_replicas(replicas)
     routers = [find_router(one.strip()) for one in options.routers.split(",")]
-    data = open_data(parameters, options.mode)
+    data = open_data(parameters, options.mode, heeded=SERVICE_NAMES)
     blocks, looked_up = list_accesses(data, outputs=options.outputs_cached)
     found = measure_routers(
         blocks, capacity, replicas, routers, looked_up=looked_up, seed=parameters.seed, service=read_service(parameters)

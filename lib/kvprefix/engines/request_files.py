@@ -1,11 +1,12 @@
 """Read requests that are JSON Lines of token ids: the files that ``python -m kvprefix replay`` takes.
 
 A line is `{"request_id": ..., "prompt_token_ids": [...]}`, optionally with `output_token_ids`, `cache_salt` and
-`lora_name`, and with `timestamp` (milliseconds) if requests run at once; other fields are not read. The order of the
-lines is the order of replay. Arrow reads the file. Only if that fails or something is wrong is it read line by line, to
-name the line.
+`lora_name`, with `timestamp` (milliseconds) if requests run at once, and with `conversation` (a number or a text) if it
+is asked for; other fields are not read. The order of the lines is the order of replay. Arrow reads the file. Only if
+that fails or something is wrong is it read line by line, to name the line.
 """
 
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ _EXPECTED = 'a line is {"request_id": name, "prompt_token_ids": [id, ...], "outp
 _MOST_MS = 2**53
 
 
-def read_requests(path, *, timed=False):
+def read_requests(path, *, timed=False, grouped=False):
     """Read a file of requests.
 
     Parameters
@@ -33,28 +34,31 @@ def read_requests(path, *, timed=False):
         JSON Lines, optionally gzip or zstandard (found by content, not by name). Blank lines are skipped.
     timed : bool
         All requests have a `timestamp`, in ascending order: it says when they arrive. Otherwise it is not read.
+    grouped : bool
+        Requests of one `conversation` are its turns, if each has one. Otherwise it is not read.
 
     Returns
     -------
     Trace
-        `request_ids` are those of the file, texts or numbers; a conversation per request.
+        `request_ids` are those of the file, texts or numbers; a conversation per request if they are not grouped.
 
     Raises
     ------
     InputError
         Naming the file and the line that is no such request.
     """
-    return read_lines_of(path, _RequestReader(timed))
+    return read_lines_of(path, _RequestReader(timed, grouped))
 
 
 class _RequestReader(LineReader):
-    """Makes a Trace of a file, with arrival times if they are `timed`."""
+    """Makes a Trace of a file, with arrival times if they are `timed`, and conversations if they are `grouped`."""
 
     expected, batch_bytes = _EXPECTED, 16 << 20
 
-    def __init__(self, timed):
-        self.timed = timed
-        self.schema = pa.schema(_FIELDS | ({"timestamp": pa.float64()} if timed else {}))
+    def __init__(self, timed, grouped=False):
+        self.timed, self.grouped = timed, grouped
+        more = {"timestamp": pa.float64()} if timed else {}
+        self.schema = pa.schema(_FIELDS | more | ({"conversation": pa.int64()} if grouped else {}))
 
     def from_batches(self, batches):
         table = pa.Table.from_batches(batches)
@@ -71,22 +75,40 @@ class _RequestReader(LineReader):
         separate = [table[name] for name in ("cache_salt", "lora_name")]
         separate = [column.to_pylist() for column in separate if column.null_count < len(table)]
         tokens = make_flat_tokens(own_offsets, own, output_offsets, output)
-        return _make_trace(tokens, names.to_pylist(), timestamps, number_contexts(*separate))
+        talks = table["conversation"].to_pylist() if self.grouped else []
+        return _make_trace(tokens, names.to_pylist(), timestamps, number_contexts(*separate), talks)
 
     def from_objects(self, objects):
-        requests, timestamps = [], []
+        requests, timestamps, talks = [], [], []
         for request in objects:
             requests.append(_take_fields(request))
+            talks.append(request.get("conversation") if self.grouped else None)
             if self.timed:
                 timestamps.append(_check_timestamp(request.get("timestamp"), timestamps[-1] if timestamps else 0))
         names, prompts, outputs, salts, adapters = zip(*requests, strict=True)
         timestamps = np.array(timestamps, float) if self.timed else None
-        return _make_trace(make_tokens(prompts, outputs), list(names), timestamps, number_contexts(salts, adapters))
+        contexts = number_contexts(salts, adapters)
+        return _make_trace(make_tokens(prompts, outputs), list(names), timestamps, contexts, talks)
 
 
-def _make_trace(tokens, names, timestamps, contexts):
+def _make_trace(tokens, names, timestamps, contexts, talks):
     arrival_s = None if timestamps is None else (timestamps - timestamps[0]) / 1000
-    return make_flat_trace(tokens, request_ids=names, arrival_s=arrival_s, contexts=contexts)
+    trace = make_flat_trace(tokens, request_ids=names, arrival_s=arrival_s, contexts=contexts)
+    known = talks and all(isinstance(one, str | int) and not isinstance(one, bool) for one in talks)
+    return _group(trace, talks) if known else trace
+
+
+def _group(trace, talks):
+    """Return the trace with the conversation of each request, numbered as first seen, and its turn."""
+    numbers, lengths = {}, []
+    indices, turns = np.zeros((2, len(talks)), np.int64)
+    for i, name in enumerate(map(str, talks)):
+        k = indices[i] = numbers.setdefault(name, len(numbers))
+        lengths += [0] * (len(numbers) - len(lengths))
+        turns[i] = lengths[k]
+        lengths[k] += 1
+    named = {"conversation_index": indices, "conversation_id": list(map(str, talks)), "turn": turns}
+    return replace(trace, requests=trace.requests.assign(**named))
 
 
 def _flat(column):

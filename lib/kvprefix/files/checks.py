@@ -7,14 +7,21 @@ from numbers import Integral, Real
 
 from kvprefix.files.paths import InputError
 
+_BOUNDS = " to ", "below", "up to", "at most"  # with one of these a message says what is too much
+
 
 def check_whole(value, name, expected, *, least=1, most=2**31 - 1, shown=None):
     """Return a whole number from `least` to `most` as an int; refuse true and false.
 
+    `expected` may leave out how much is too much: one that is says it.
+
     >>> check_whole(16, "block size", "a whole number of tokens")
     16
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if is_whole and value > most and not any(word in expected for word in _BOUNDS):
+        expected = f"{expected}, up to {most:,}"
+    if not is_whole or not least <= value <= most:
         refuse(value, name, expected, shown)
     return int(value)
 

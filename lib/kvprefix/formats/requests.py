@@ -11,11 +11,14 @@ from kvprefix.files.progress import show_progress
 
 
 def read_requests(path):
-    """Read a file of requests; they arrive at their timestamps if all have one, in ascending order, else at 0 s."""
+    """Read a file of requests, with their conversations if all have one.
+
+    They arrive at their timestamps if all have one, in ascending order, else at 0 s.
+    """
     try:
-        return read_lines(path, timed=True)
+        return read_lines(path, timed=True, grouped=True)
     except InputError:
-        return read_lines(path)
+        return read_lines(path, grouped=True)
 
 
 def write_requests(trace, path, *, progress=True):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kvprefix.files.paths import InputError
 from kvprefix.models.attention import read_attention
-from kvprefix.models.fields import check_positive, find_dtype, find_text, read_whole
+from kvprefix.models.fields import check_positive, find_kv_dtype, find_text, read_whole
 from kvprefix.models.kinds import list_kinds
 from kvprefix.models.layers import KINDS, Layers, marginal_bytes, prefix_bytes, sequence_bytes
 from kvprefix.models.states import state_bytes
@@ -78,7 +78,7 @@ def read_cache(config, *, dtype=None, tensor_parallel=1):
     """Read a model's KV cache from its config; see `memory.kv_bytes_per_token` for the arguments."""
     text, assumed = find_text(config)
     kinds, ranks = list_kinds(text), check_positive(tensor_parallel, "tensor_parallel")
-    dtype = dtype or find_dtype(config, text)
+    dtype = dtype or find_kv_dtype(config, text)
     found, first = {}, None
     for place, kind in enumerate(kinds):
         parts = ("full", "state") if kind == "both" else () if kind == "none" else (kind,)

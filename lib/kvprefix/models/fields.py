@@ -19,6 +19,7 @@ _SIZES = (
     "layer_types", "layers_block_type", "sliding_window", "attention_chunk_size", "num_kv_shared_layers",
     "kv_lora_rank", "qk_rope_head_dim", "index_head_dim",
 )  # fmt: skip
+_KV_FIELDS = "kv_cache_scheme", "kv_cache_quant_algo"  # compressed-tensors | ModelOpt
 LAYERS = "num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers"
 MOST_LAYERS = 10_000
 # Fields from which transformers makes a kind per layer, without looking at what they hold.
@@ -92,6 +93,25 @@ def find_dtype(config, text):
     """Return the number type of a model's weights, bfloat16 if the config has none."""
     own = (part.get(key) for part in (text, config) for key in ("dtype", "torch_dtype"))
     return next(filter(None, own), "bfloat16")
+
+
+def find_kv_dtype(config, text):
+    """Return the number type of keys and values: the one that the checkpoint is quantised for, else the weights'.
+
+    >>> find_kv_dtype({"quantization_config": {"kv_cache_scheme": {"type": "float", "num_bits": 8}}}, {})
+    'fp8'
+    >>> find_kv_dtype({"torch_dtype": "float16", "quantization_config": {"quant_method": "fp8"}}, {})
+    'float16'
+    """
+    found = [part.get("quantization_config") for part in (config, text)]
+    given = [(key, one[key]) for one in found if isinstance(one, dict) for key in _KV_FIELDS if one.get(key)]
+    if not given:
+        return find_dtype(config, text)
+    field, value = given[0]
+    kind = (value.get("type"), value.get("num_bits")) if isinstance(value, dict) else str(value).lower()
+    if kind not in (("float", 8), "fp8"):
+        raise InputError(f"{field} is {value!r}; expected FP8, or a number type of keys and values that is given")
+    return "fp8"
 
 
 def dtype_bytes(dtype):

@@ -89,8 +89,8 @@ def kv_bytes_per_token(config, *, dtype=None, tensor_parallel=1):
     config : dict
         The content of a model's `config.json`. Of a multimodal model, its `text_config` counts.
     dtype : str, optional
-        Number type of keys and values, a key of `fields.DTYPE_BYTES`. By default the config's type of weights, else
-        bfloat16. Recurrent states keep their own.
+        Number type of keys and values, a key of `fields.DTYPE_BYTES`. By default what the config says of
+        the cache, its type of weights, or bfloat16. Recurrent states keep their own.
     tensor_parallel : int
         Ranks that share a replica. They divide the KV heads; with more ranks than KV heads, ranks hold copies.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kvprefix.files.checks import check_number, check_type
 from kvprefix.files.paths import InputError
-from kvprefix.models.fields import dtype_bytes, find_dtype, find_text, read_json
+from kvprefix.models.fields import dtype_bytes, find_dtype, find_kv_dtype, find_text, read_json
 from kvprefix.models.parameters import count_config
 
 
@@ -50,6 +50,14 @@ def weights_dtype(model, dtype=None):
     own = model.row.get("weights_dtype") or ("fp8" if _find_quantised(model) == "fp8" else None)
     config = model.row["config"]
     return str(dtype or own or find_dtype(config, find_text(config)[0])).removeprefix("torch.")
+
+
+def cache_dtype(model):
+    """Return the number type of keys and values that a model's config says, None if it is the weights'."""
+    config = model.row["config"]
+    text, _ = find_text(config)
+    found = find_kv_dtype(config, text)
+    return None if found == find_dtype(config, text) else found
 
 
 def _find_quantised(model):

@@ -16,7 +16,7 @@ from kvprefix.models.memory import Model, load_model
 from kvprefix.models.money import price_per_hour
 from kvprefix.models.pool import OVERHEAD_GIB, UTILISATION, Pool, plan_pool
 from kvprefix.models.prefill import prefill_seconds
-from kvprefix.models.weights import weights_dtype
+from kvprefix.models.weights import cache_dtype, weights_dtype
 from kvprefix.stats.queue import PERCENTILES
 
 GIB = 2**30
@@ -192,12 +192,20 @@ class Setup:
 
 
 class Assumption(NamedTuple):
-    """What a plan assumes: its field in Setup, what it is, its value as text, and where that is from."""
+    """What a plan assumes: its field in Setup, what it is, its value, the value's unit, and where that is from."""
 
     name: str
     label: str
-    value: str
+    value: float | str | None
+    unit: str
     source: str
+
+    @property
+    def shown(self):
+        """The value as text, with its unit."""
+        if self.value is None:
+            return "not known"
+        return f"{self.value if isinstance(self.value, str) else format(self.value, ',g')} {self.unit}".strip()
 
 
 def list_assumptions(setup):
@@ -210,12 +218,11 @@ def list_assumptions(setup):
         if one.name == "gpu_price":
             value = setup.card.usd_per_hour
         if one.name == "kv_dtype" and value is None:
-            value = "the weights' type"
+            value = cache_dtype(setup.model) or "the weights' type"
         if one.name == "weights_dtype":
             value = weights_dtype(setup.model, value)
-        shown = f"{value:,g}" if isinstance(value, int | float) else str(value)
-        text = f"{shown} {one.metadata['unit']}".strip()
-        found.append(Assumption(one.name, one.metadata["label"], text, "given" if given else one.metadata["source"]))
+        source = "given" if given else one.metadata["source"]
+        found.append(Assumption(one.name, one.metadata["label"], value, one.metadata["unit"], source))
     return found
 
 

@@ -16,6 +16,7 @@ from kvprefix.models.memory import load_model
 from kvprefix.models.prefill import prefill_seconds
 
 POOLED = ("hit_tokens", "token_hit", "routing_loss", "imbalance_computed", "max_share_requests")
+SERVICE_NAMES = "ttft_s", "time_per_output_token_s"  # the parameters of a Service
 NO_SESSIONS = "conversations are not known: each request is one of its own"
 _COLUMNS = {
     "token_hit": "token hit rate", "routing_loss": "lost to routing", "captured": "captured",
@@ -115,8 +116,8 @@ def measure_routers(
 
 
 def read_service(parameters):
-    """Return the Service of a command's parameters."""
-    return Service(parameters.ttft_s, parameters.time_per_output_token_s)
+    """Return the Service of a command's parameters, those named in SERVICE_NAMES."""
+    return Service(*(getattr(parameters, name) for name in SERVICE_NAMES))
 
 
 def format_routers(found):

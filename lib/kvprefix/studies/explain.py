@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from kvprefix.cache.cluster.replay import SERVICE
 from kvprefix.engines.registry import ENGINES
 from kvprefix.explain.listed import (
     INFERRED,
@@ -93,7 +94,7 @@ class Explained:
         return [*self.read_notes(), *local, *[ONE_CONVERSATION] * (len(np.unique(self.conversation)) == 1)]
 
 
-def open_data(parameters, mode="multi_turn", *, progress=True):
+def open_data(parameters, mode="multi_turn", *, progress=True, heeded=()):
     """Open whatever DATA names.
 
     Parameters
@@ -102,6 +103,8 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
     mode : {"multi_turn", "single_turn"}
         Of chats.
     progress : bool
+    heeded : sequence of str
+        Names of parameters that the caller heeds, though a trace has its own requests.
 
     Returns
     -------
@@ -116,10 +119,10 @@ def open_data(parameters, mode="multi_turn", *, progress=True):
     path = resolve_input(parameters.data)
     found = None if parameters.data == "bundled" else recognise(path)
     if found is not None and found.holds == "blocks":
-        trace = read_blocks(found, path, parameters, mode)
+        trace = read_blocks(found, path, parameters, mode, heeded)
         return Explained(trace=trace, block_size=trace.block_size)
     if found is not None and found.name in TRACES:
-        trace = read_tokens(found, path, parameters, mode)
+        trace = read_tokens(found, path, parameters, mode, heeded)
         return open_tokens(trace, parameters.block_size, parameters.max_conversations)
     return open_workload(load_workload(parameters, progress=progress), mode)
 
@@ -177,7 +180,9 @@ def explain_provenance(data, *, outputs=False, capacity=None, policy="lru"):
     return found
 
 
-def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None, replicas=1, seed=0):
+def explain_misses(
+    data, capacities, *, outputs=False, policy="lru", router=None, replicas=1, seed=0, service=SERVICE
+):
     """Find the causes of missed tokens in caches of several sizes.
 
     Parameters
@@ -191,13 +196,17 @@ def explain_misses(data, capacities, *, outputs=False, policy="lru", router=None
         How requests are spread over replicas, of `cache.cluster.routers.ROUTERS`; `session` if not given.
     replicas, seed : int
         Each has a cache of that capacity; the seed is of a router that chooses at random.
+    service : Service
+        How long requests are outstanding for a router.
 
     Returns
     -------
     list of Misses
         One per capacity.
     """
-    routing = make_routing(router or "session", replicas, seed=seed) if replicas != 1 or router else None
+    routing = None
+    if replicas != 1 or router:
+        routing = make_routing(router or "session", replicas, seed=seed, service=service)
     if not data.has_tokens:
         _refuse(outputs and "--outputs-cached: the tokens of replies are not known")
         return list(find_listed_misses(data.trace, capacities, policy=policy, routing=routing))

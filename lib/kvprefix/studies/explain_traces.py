@@ -14,7 +14,7 @@ from kvprefix.traces.table import SESSION_NAMES, TABLE
 _TIMES = [name for name in SESSION_NAMES if name != "seed"]
 
 
-def read_blocks(found, path, parameters, mode):
+def read_blocks(found, path, parameters, mode, heeded=()):
     """Return a trace of block ids; one of sessions at the times that the parameters give.
 
     Parameters
@@ -24,6 +24,8 @@ def read_blocks(found, path, parameters, mode):
     path : pathlib.Path
     parameters : Parameters
     mode : str
+    heeded : sequence of str
+        Names of parameters that whoever asks heeds itself.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def read_blocks(found, path, parameters, mode):
     """
     timing, most = make_timing(parameters), parameters.max_conversations
     sessions = found.read_sessions and found.read_sessions(path, Options(timing=timing))
-    _refuse(path, found, parameters, mode, ["clock"] if sessions else ["clock", *_TIMES])
+    _refuse(path, found, parameters, mode, ["clock"] if sessions else ["clock", *_TIMES], heeded)
     trace = read_trace(path) if not sessions else None
     if sessions and most is not None:
         sessions = sessions.select(sessions.accesses.conversation < most)
@@ -45,9 +47,9 @@ def read_blocks(found, path, parameters, mode):
     return trace
 
 
-def read_tokens(found, path, parameters, mode):
-    """Return a trace of prompts as token ids; raise InputError for parameters that it cannot heed."""
-    _refuse(path, found, parameters, mode, ["clock", *_TIMES])
+def read_tokens(found, path, parameters, mode, heeded=()):
+    """Return a trace of prompts as token ids; raise InputError for parameters that nobody can heed."""
+    _refuse(path, found, parameters, mode, ["clock", *_TIMES], heeded)
     return read_trace(path, tokenizer=parameters.tokenizer, server=parameters.server)
 
 
@@ -60,9 +62,10 @@ def take_first(trace, most):
     return replace(trace, requests=requests.reset_index(drop=True), rows=trace.rows[kept], contexts=contexts)
 
 
-def _refuse(path, found, parameters, mode, names):
-    """Raise InputError if the mode, or one of these parameters, is another than usual."""
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(parameters, name) != TABLE[name].default]
+def _refuse(path, found, parameters, mode, names, heeded):
+    """Raise InputError if the mode, or one of these parameters that is not heeded, is another than usual."""
+    changed = [name for name in names if name not in heeded and getattr(parameters, name) != TABLE[name].default]
+    given = [f"--{name.replace('_', '-')}" for name in changed]
     given += [f"--mode {mode}"] if mode != "multi_turn" else []
     if given:
         raise InputError(f"{path}: {', '.join(given)} cannot be heeded: a trace has its own requests ({found.label})")

@@ -66,7 +66,7 @@ class Plans(Shown):
         Of `choose.find_break_even`.
     varied : pandas.DataFrame
         `assumption`, and what would be chosen then: `replicas`, `router`, `dram_gib`, `usd_per_hour`, `token` and
-        `ttft`, NaN if nothing would do.
+        `ttft`, NaN (of the router None) if nothing would do.
     without_dram : float
         The token hit rate on the draw of `dram` without any.
     seeds : list of int
@@ -230,7 +230,7 @@ def _vary(source, setup, routers):
         table = average_draws(study_plan(source, other, routers=routers, draws=1, rate=rate))
         best, time = choose_plan(table, other), f"ttft_p{setup.slo_percentile}"
         if best is None:
-            rows.append({"assumption": label, "replicas": np.nan, "router": routers[0]})
+            rows.append({"assumption": label, "replicas": np.nan, "router": None})
         else:
             rows.append({"assumption": label, **best[[*KEYS, "usd_per_hour", "token"]], "ttft": best[time]})
     columns = ["assumption", *KEYS, "usd_per_hour", "token", "ttft"]

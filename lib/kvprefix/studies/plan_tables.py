@@ -71,7 +71,7 @@ def format_plans(plans):
     align = ["right", "left", *["right"] * (len(rows.columns) - 2)]
     table = tabulate(cells, list(rows.columns), "pipe", disable_numparse=True, colalign=align)
     assumed = [
-        [one.label, one.value, one.source, f"--{one.name.replace('_', '-')}"] for one in list_assumptions(plans.setup)
+        [one.label, one.shown, one.source, f"--{one.name.replace('_', '-')}"] for one in list_assumptions(plans.setup)
     ]
     heads = ["assumption", "value", "source", "option"]
     return f"{table}\n\n{tabulate(assumed, heads, 'pipe', disable_numparse=True)}"

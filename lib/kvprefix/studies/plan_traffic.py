@@ -5,7 +5,7 @@ from dataclasses import replace
 from kvprefix.files.paths import resolve_input
 from kvprefix.formats.lookup import recognise
 from kvprefix.plan.traffic import Traffic
-from kvprefix.studies.cluster import list_accesses, read_service
+from kvprefix.studies.cluster import SERVICE, SERVICE_NAMES, list_accesses, read_service
 from kvprefix.studies.experiment import SessionExperiment, load_study
 from kvprefix.studies.explain import TRACES, Explained, open_data
 from kvprefix.studies.table import draw_stretches, draw_trace, find_tree
@@ -42,13 +42,14 @@ def open_traffic(source, *, seed=None, rate=1.0):
     )
 
 
-def give_traffic(data, seed=0):
+def give_traffic(data, seed=0, service=SERVICE):
     """Return the Traffic of an Explained at its own times; the seed is of routers that choose at random."""
     blocks, looked_up = list_accesses(data, outputs=data.has_tokens)
     trace, tree = (data.trace, find_tree(data.trace.tokens, True)) if data.has_tokens else (None, None)
     return Traffic(
-        blocks=blocks, looked_up=looked_up, trace=trace, tree=tree, seed=seed, notes=tuple(data.read_notes())
-    )
+        blocks=blocks, looked_up=looked_up, trace=trace, tree=tree, service=service, seed=seed,
+        notes=tuple(data.read_notes()),
+    )  # fmt: skip
 
 
 def _speed_up(source, rate):
@@ -66,4 +67,4 @@ def open_source(parameters):
     found = None if parameters.data == "bundled" else recognise(path)
     if found is None or found.name not in TRACES:
         return load_study(parameters)
-    return give_traffic(open_data(parameters), parameters.seed)
+    return give_traffic(open_data(parameters, heeded=SERVICE_NAMES), parameters.seed, read_service(parameters))

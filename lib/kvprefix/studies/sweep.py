@@ -3,6 +3,7 @@
 It chooses the reader, rates the hits of `cache.curve` and `cache.replay`, and shows the result as a table.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ _RATES = {"block": "block", "token": "token", "request_mean": "request mean"}
 
 def measure_file(
     path, policies, capacities=None, *, block_size=None, warmup=0.0, timing=None, tokenizer="bundled", server="vllm",
-    progress=False,
+    progress=False, announce=None,
 ):  # fmt: skip
     """Sweep a trace file; return all that the command prints as JSON.
 
@@ -50,6 +51,8 @@ def measure_file(
         Blocks; `default_capacities` if not given.
     block_size, warmup, timing, tokenizer, server, progress
         As in `load_accesses` and `sweep`.
+    announce : callable, optional
+        Called with a text if the replays of a trace that was read must be compiled first.
 
     Returns
     -------
@@ -68,6 +71,8 @@ def measure_file(
         "warmup": warmup,
         "notes": accesses.info.get("notes", []),
     }
+    if announce and not is_compiled(policies):
+        announce("note: the replays are compiled first, once; this takes up to half a minute")
     capacities = default_capacities(accesses) if capacities is None else capacities
     sessions = rate_sessions(accesses, warmup=warmup)
     return {
@@ -230,7 +235,8 @@ def is_compiled(policies):
 def _is_cached(function):
     source, start = Path(function.py_func.__code__.co_filename), function.py_func.__code__.co_firstlineno
     kept = Path(function.stats.cache_path).glob(f"{source.stem}.{function.py_func.__name__}-{start}.*.nbi")
-    return any(file.stat().st_mtime >= source.stat().st_mtime for file in kept)
+    stamp = hashlib.sha256(source.read_bytes()).digest()  # by which numba knows its source again, whatever its time
+    return any(stamp in file.read_bytes() for file in kept)
 
 
 def format_result(result):

@@ -95,6 +95,12 @@ def test_a_router_that_nobody_tells_of_evictions_sends_a_prompt_where_its_blocks
     assert routed.places.tolist() == [0, 0, 0, 0] and routed.hits.tolist() == [0, 0, 0, 0]
 
 
+def test_of_equal_scores_the_replica_with_fewer_outstanding_requests_gets_the_prompt():
+    # "ab" runs on replica 0, which holds 2 of 3 blocks of "abc": 3 * 2/3 + 2 * 0 there, 3 * 0 + 2 * 1 on the idle one.
+    found = route_requests(make_small(["ab", "abc"], arrival_s=[0, 0]).accesses, None, "llm-d", 2)
+    assert found.places.tolist() == [0, 1]
+
+
 def test_routes_of_nothing():
     blocks = make_small([]).accesses
     for router in NAMES:

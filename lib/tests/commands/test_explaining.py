@@ -174,6 +174,38 @@ def test_routers(capsys, blocks):
     assert ", 4 replicas with caches of 30 blocks of 16 tokens" in said and "one cache of their size" in said
 
 
+@pytest.mark.parametrize("names", [[7, 3, 7], ["b", "a", "b"]])
+def test_conversations_that_requests_of_token_ids_name_are_heeded(capsys, requests, names):
+    lines = [json.loads(line) for line in requests.read_text().splitlines()]
+    options = ["--routers", "session", "--replicas", "2", "--block-size", "2"]
+    inferred = run_json(capsys, "route", *options, data=requests)
+    assert "conversations are inferred" in inferred["notes"][0]
+    named = [line | {"conversation": one} for line, one in zip(lines, names, strict=True)]
+    requests.write_text("".join(json.dumps(line) + "\n" for line in named))
+    found = run_json(capsys, "route", *options, data=requests)
+    # the second request is on the other replica; the third finds two blocks of the first, as 5 is not a whole one
+    assert "inferred" not in str(found["notes"]) and found["routers"]["session"]["hit_tokens"] == 4
+    assert found["routers"]["session"]["max_share_requests"] == 2 / 3
+    parts = run_json(capsys, "provenance", "--block-size", "2", data=requests)["partition_tokens"]
+    assert parts["own_turns"] == 4 and parts["other_conversation"] == 4
+    requests.write_text("".join(json.dumps(line) + "\n" for line in (named[0], *lines[1:])))  # not all have one
+    assert run_json(capsys, "route", *options, data=requests) == inferred
+
+
+def test_how_long_requests_are_outstanding_is_heeded_wherever_a_router_asks(capsys, requests):
+    # of three requests 1 ms apart the first runs for 0.5 s and more, or for 1 us and is over
+    short, found = ["--ttft-s", "0.000001", "--time-per-output-token-s", "0"], []
+    for data, extra in ((requests, []), (requests, short), (SAMPLE, []), (SAMPLE, ["--ttft-s", "600"])):
+        options = ["--replicas", "2", "--block-size", "2", *extra]
+        routed = run_json(capsys, "route", "--routers", "dynamo", *options, data=data)["routers"]["dynamo"]
+        (missed,) = run_json(capsys, "misses", "--router", "dynamo", *options, data=data)["capacities"].values()
+        assert missed["tokens"]["hit"] == routed["hit_tokens"]
+        found.append(routed["hit_tokens"])
+    assert found[0] < found[1] and found[2] != found[3]
+    assert main(["misses", str(requests), *short]) == 2
+    assert "--ttft-s, --time-per-output-token-s cannot be heeded" in capsys.readouterr().err
+
+
 def test_tiers(capsys, blocks):
     found = run_json(capsys, "tiers", "--capacities", "20,60", "--semantics", "exclusive,vllm,after:2")
     assert list(found["semantics"]) == ["exclusive", "vllm", "after:2"]

@@ -89,6 +89,8 @@ def test_the_hits_are_those_of_the_command_replay(capsys, tmp_path):
     code, out, _ = ask(capsys, data, *options)
     found = json.loads(out)
     assert code == 0 and found["pool"]["num_gpu_blocks"] == 40
+    longer = json.loads(ask(capsys, data, *options, "--ttft-s", "50")[1])["traffic"]
+    assert longer["running_tokens"] > 10 * found["traffic"]["running_tokens"] > 0  # as long as requests run
     answers = tmp_path / "answers.jsonl"
     main(["replay", str(data), "--engine", "vllm", "--num-gpu-blocks", "40", "--out", str(answers)])
     cached = sum(json.loads(line).get("num_cached_tokens", 0) for line in answers.read_text().splitlines())

@@ -20,6 +20,13 @@ def test_what_is_no_whole_number_in_the_range_is_refused_as_it_is(value):
     assert str(refused.value) == f"jobs is {value!r}; expected a whole number, 1 to 9"
 
 
+def test_a_number_that_is_too_large_is_told_how_large_it_may_be():
+    for expected, said in (("a number, 1 or more", "a number, 1 or more, up to 9"), ("1 to 9", "1 to 9")):
+        with pytest.raises(InputError) as refused:
+            check_whole(10, "jobs", expected, most=9)
+        assert str(refused.value) == f"jobs is 10; expected {said}"
+
+
 def test_a_bound_may_be_left_out_and_the_value_shown_otherwise():
     assert check_whole(10**30, "requests", "any", most=float("inf")) == 10**30
     with pytest.raises(InputError, match=r"^layers is missing; expected any$"):

@@ -100,7 +100,7 @@ class Cluster:
             prefix = self.matches[k] / len(self.blocks) if self.blocks else 0.0
             queue = (most - self.outstanding[k]) / (most - least) if most > least else 1.0
             scores.append(3 * prefix + 2 * queue + 2 * (1 - self.active[k] / self.capacity))
-        return self.least([-score for score in scores])
+        return self.least([-score for score in scores], self.outstanding)
 
     def send(self, replica):
         """Let a replica serve the request."""

@@ -16,6 +16,10 @@ def without(config, *fields):
     return {key: value for key, value in config.items() if key not in fields}
 
 
+def quantised(**fields):
+    return {"quantization_config": {"quant_method": "compressed-tensors", **fields}}
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -73,6 +77,12 @@ def test_forms_of_config(config, expected):
         ({"torch_dtype": "float32", "text_config": GQA}, None, 4),
         ({"torch_dtype": "float32", "text_config": GQA | {"dtype": "float16"}}, None, 2),
         *((GQA, dtype, number) for dtype, number in DTYPE_BYTES.items()),
+        (GQA | quantised(kv_cache_scheme={"type": "float", "num_bits": 8, "dynamic": False}), None, 1),
+        (GQA | quantised(kv_cache_scheme={"type": "float", "num_bits": 8}), "bf16", 2),
+        (quantised(kv_cache_quant_algo="FP8") | {"text_config": GQA}, None, 1),
+        ({"text_config": GQA | quantised(kv_cache_quant_algo="FP8")}, None, 1),
+        (GQA | quantised(kv_cache_scheme=None, kv_cache_quant_algo=None), None, 2),
+        (GQA | quantised(kv_cache_scheme={"type": "int", "num_bits": 4}), "fp8", 1),
     ],
 )
 def test_dtype(config, dtype, number):
@@ -120,6 +130,7 @@ def test_wrong_tensor_parallel(ranks):
         (MLA | {"kv_lora_rank": 0}, "kv_lora_rank is 0"),
         ({"n_layer": 0}, "n_layer is 0"),
         (GQA | {"torch_dtype": "auto"}, "dtype is 'auto'; expected one of float32, bfloat16"),
+        (GQA | quantised(kv_cache_quant_algo="NVFP4"), "kv_cache_quant_algo is 'NVFP4'; expected FP8, or a number"),
         ([GQA], "not a JSON object"),
         ({"text_config": [GQA]}, "not a JSON object"),
     ],

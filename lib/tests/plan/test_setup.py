@@ -78,10 +78,27 @@ def test_every_assumption_has_a_source_and_says_what_was_given():
     own = {one.name for one in fields(Setup) if "label" in one.metadata}
     assert set(usual) == own and all(one.label and one.value and one.source for one in usual.values())
     assert usual["weights_dtype"].value == "bfloat16"
-    assert usual["kv_dtype"].value == "the weights' type" and usual["gpu_price"].value == "3.99 $ per hour"
+    assert usual["kv_dtype"].value == "the weights' type" and usual["gpu_price"].shown == "3.99 $ per hour"
     given = {one.name: one for one in list_assumptions(Setup(mfu=0.4, gpu_price=2.5, kv_dtype="fp8"))}
     assert [given[name].source for name in ("mfu", "gpu_price", "kv_dtype")] == ["given"] * 3
-    assert given["gpu_price"].value == "2.5 $ per hour" and given["fixed_s"] == usual["fixed_s"]
+    assert given["gpu_price"].shown == "2.5 $ per hour" and given["fixed_s"] == usual["fixed_s"]
+
+
+def test_a_checkpoint_whose_cache_is_fp8_says_so(tmp_path):
+    config = {"num_hidden_layers": 2, "num_attention_heads": 8, "hidden_size": 512, "intermediate_size": 1024,
+              "vocab_size": 1000, "quantization_config": {"kv_cache_quant_algo": "FP8"}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    setup = Setup(kv_model=str(tmp_path))
+    assert setup.model.bytes_per_token == 2 * 2 * 512
+    assert {one.name: one.value for one in list_assumptions(setup)}["kv_dtype"] == "fp8"
+
+
+def test_assumptions_are_numbers_with_a_unit_beside():
+    found = {one.name: one for one in list_assumptions(Setup(gpu="GH200-96G", load_gib_per_s=1250.0))}
+    types = {name for name, one in found.items() if isinstance(one.value, str)}
+    assert types == {"weights_dtype", "kv_dtype"} and found["mfu"][2:4] == (0.5, "")
+    assert found["load_gib_per_s"][2:4] == (1250.0, "GiB/s") and found["load_gib_per_s"].shown == "1,250 GiB/s"
+    assert found["gpu_price"].value is None and found["gpu_price"].shown == "not known"  # the table has no price
 
 
 def test_what_is_compared_and_aimed_at_changes_no_costs(tmp_path):

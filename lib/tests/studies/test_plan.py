@@ -193,6 +193,7 @@ def test_nothing_keeps_the_aim(workload, setup):
     assert plans.base["ttft_p99"] == plans.table["ttft_p99"].min() and "The nearest is" in told
     found = describe_plans(plans)
     assert found["best"] is None and found["nearest"]["ttft_p99"] == plans.base["ttft_p99"]
+    assert set(map(tuple, (list(one.values())[1:] for one in found["varied"]))) == {(None,) * 6}
     assert "no plan keeps the aim either" in told
 
 

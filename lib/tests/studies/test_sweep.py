@@ -219,6 +219,7 @@ def test_compiling_is_announced(curve, chat, monkeypatch):
     code, _, err = curve(chat, "--block-size", 4)
     assert code == 0 and err == "note: the replays are compiled first, once; this takes up to half a minute\n"
     assert asked == ["lru", "opt"]
+    assert curve(chat.with_name("none.jsonl"))[2].count("\n") == 1  # a file that cannot be read is all there is to say
 
 
 def test_what_is_compiled_is_known_until_its_source_changes(tmp_path, monkeypatch):
@@ -229,7 +230,9 @@ def test_what_is_compiled_is_known_until_its_source_changes(tmp_path, monkeypatc
 
     assert not _is_cached(add)
     assert add(1, 2) == 3 and _is_cached(add)
-    os.utime(source, (time.time() + 60,) * 2)
+    os.utime(source, (time.time() + 60,) * 2)  # as a checkout leaves it: numba looks at what it holds
+    assert _is_cached(add)
+    source.write_text(source.read_text() + "# changed\n")
     assert not _is_cached(add)
     sweep(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2), ["lru", "lfu"], [1])
     rate_unbounded(make_prefix_trace(make_trace_of([[1, 2, 3]]), 2))

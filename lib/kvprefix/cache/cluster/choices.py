@@ -1,6 +1,7 @@
 """How routers choose a replica that depends on what the replicas hold and do: compiled, a choice per request.
 
-Ties go to the replica with the fewest outstanding requests where load is a part of the rule, then to the lowest index.
+Ties go to the replica with the fewest outstanding requests where these are a part of the rule, then to the lowest
+index.
 """
 
 from typing import NamedTuple
@@ -69,9 +70,11 @@ def choose(rule, fleet, tree, trace, now):
     outstanding = fleet.outstanding
     if rule == LONGEST:
         return find_least(-fleet.matches, outstanding)
-    if rule in (COST, SCORE):
-        costs = cost_each(fleet, trace, now) if rule == COST else -score_each(fleet, trace, now)
+    if rule == COST:
+        costs = cost_each(fleet, trace, now)
         return find_least(costs, costs)
+    if rule == SCORE:
+        return find_least(-score_each(fleet, trace, now), outstanding)
     most, least = outstanding.max(), outstanding.min()
     if most - least > MOST_APART and most > MOST_TIMES * least:
         return find_least(outstanding, outstanding)

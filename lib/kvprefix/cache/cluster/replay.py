@@ -1,6 +1,7 @@
 """Replay a trace through replicas, each with a cache of its own under LRU, behind a router.
 
-Requests are outstanding from their arrival to their finish, however loaded the replicas are: the loop is open.
+Requests are outstanding from their arrival to their finish, however loaded the replicas are: the loop is open. Of
+replicas that a router's rule rates alike, `choices` says which one it takes.
 """
 
 from typing import NamedTuple

@@ -124,7 +124,7 @@ ROUTERS = {
             name="llm-d", rule=SCORE, source="llm-d's inference scheduler, its default weights",
             definition="The highest score: 3 * the share of the prompt's blocks that is cached there, 2 * how few "
             "requests are outstanding there (from the busiest replica, 0, to the idlest, 1), and 2 * the share of the "
-            "cache that no running prompt takes.",
+            "cache that no running prompt takes; of several the one with the fewest outstanding requests.",
         ),
     )
 }  # fmt: skip

@@ -104,7 +104,7 @@ def tabulate_assumptions(plans):
     """Return the assumptions as a table: what, value, source, and the option that changes it."""
     found = list_assumptions(plans.setup)
     return pd.DataFrame({
-        "assumption": [one.label for one in found], "value": [one.value for one in found],
+        "assumption": [one.label for one in found], "value": [one.shown for one in found],
         "source": [one.source for one in found],
         "option": [f"--{one.name.replace('_', '-')}" for one in found],
     })  # fmt: skip
