@@ -145,7 +145,7 @@ def format_lint(facts):
 
     whole = max(facts["prompt_tokens"], 1)
     hits, won = (f"{n:,} ({100 * n / whole:.1f} %)" for n in (facts["hit_tokens"], facts["recoverable_tokens"]))
-    head = f"{facts['requests']:,} requests, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
+    head = f"{count(facts['requests'], 'request')}, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
     is_bounded = "capacity_blocks" in facts
     if is_bounded:
         bounded, blocks = facts["bounded_recoverable_tokens"], facts["capacity_blocks"]

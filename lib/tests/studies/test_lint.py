@@ -1,6 +1,7 @@
 """Advice on logs with planted defects: found, and won as a plain rewriting of the texts wins it."""
 
 import json
+import random
 import re
 from types import SimpleNamespace
 
@@ -353,6 +354,43 @@ def test_the_sentence_says_how_tools_are_ordered(tmp_path, lint_log):
     ):
         (site,) = lint_log(make_calls(tmp_path / "log.jsonl", steps=1, sessions=12, tools=tools))[0]["sites"]
         assert site["fix"].startswith(said)
+
+
+def rules_in_any_order(k):
+    """Return a system text whose middle has lines of one sentence or two, in an order of the request."""
+    lines = [f"{f'Case {n} is open. ' * (n % 2)}{rule(n + 20)}" for n in range(6)]
+    return system(middle=random.Random(k).sample(lines, len(lines)))
+
+
+def with_an_empty_line(k):
+    return system().replace("\nRule 3", "\n\nRule 3" if k % 2 else "\nRule 3")
+
+
+@pytest.mark.parametrize(
+    ("make", "best", "kind"), [(rules_in_any_order, 0, "order of lines"), (with_an_empty_line, 0, "whitespace")]
+)
+def test_a_form_is_won_as_if_all_had_it(tmp_path, open_log, lint_log, make, best, kind):
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", [make(k) for k in range(30)]))
+    expected = count_hits(open_log, tmp_path, [make(best)] * 30) - facts["hit_tokens"]
+    assert [one["kind"] for one in facts["sites"]] == [kind] and facts["recoverable_tokens"] == expected > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (shuffled_tools, "order of tools", "Write the tools in one order"),
+        (lambda k: [dict(sorted(tool(n).items(), reverse=k % 2)) for n in range(5)], "order of keys", "Write the keys"),
+        (
+            lambda k: [dict(sorted(one.items(), reverse=k % 2)) for one in shuffled_tools(k)],
+            "order of tools",
+            "Write the tools and their keys in one order",
+        ),
+    ],
+)
+def test_tools_as_json_in_a_text(tmp_path, lint_log, change, kind, said):
+    systems = [system(middle=[f"Use these: {json.dumps(change(k))}"], tools=[]) for k in range(30)]
+    (site,) = lint_log(write_log(tmp_path / "log.jsonl", systems))[0]["sites"]
+    assert site["kind"] == kind and site["fix"].startswith(said)
 
 
 def test_percentages_are_of_the_log_as_it_is(tmp_path, lint_log):

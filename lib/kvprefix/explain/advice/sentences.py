@@ -7,6 +7,12 @@ from kvprefix.explain.advice.kinds import KINDS
 from kvprefix.explain.advice.units import cut_units
 
 _WRITERS = {"user": "message of the user", "tool": "result of a tool", "assistant": "reply of the model"}
+_JSON = {
+    ("keys",): "the keys of JSON", ("lists",): "lists in JSON", ("tools",): "the tools",
+    ("keys", "lists"): "the keys of JSON, and its lists,", ("keys", "tools"): "the tools and their keys",
+    ("lists", "tools"): "the tools and the lists in them",
+    ("keys", "lists", "tools"): "the tools, their keys, and the lists in them,",
+}  # fmt: skip
 _VOWELS = ("a", "e", "i", "o")
 
 
@@ -52,7 +58,7 @@ def say_fix(proved, kinds, asked):
     elif site.sort == "template":
         said = "Let the template write the same text for the messages that were there before"
     elif site.sort == "json":
-        said = "Write the keys of JSON in one order"
+        said = f"Write {_JSON[tuple(sorted(site.members))]} in one order" if site.members else "Write JSON in one form"
     else:
         said = _say_order(proved.fix, kinds[0])
     if not proved.rates:

@@ -92,7 +92,8 @@ def _show(proved, values, common):
         values = values or [one[len(label) : len(one) - len(site.tail)] for one in site.both if one]
         both = [_frame(one, site, common) for one in site.both]
         example = next(iter(proved.fix.texts), site.both[0])
-        return _name_kinds(values[:512], label, common), _frame(example, site, common), both
+        tail = site.tail if site.sort == "value" else ""
+        return _name_kinds(values[:512], (label, tail), common), _frame(example, site, common), both
     if site.sort == "date":
         return [classify(values)], hide(values[0])[0], [hide(one)[0] for one in site.both]
     if site.path == HISTORY:
@@ -125,9 +126,9 @@ def _name_rewritten(sent, before):
     return {classify([cut_value(one.unit, one.other)[1]]) for one in changes} - {"text"}
 
 
-def _name_kinds(values, label, common):
-    """Return the kinds of what differs: that of most values, then those of their parts."""
-    kind, counts = classify(values, label), Counter()
+def _name_kinds(values, about, common):
+    """Return the kinds of what differs: that of most values, then those of their parts; `about` is the text there."""
+    kind, counts = classify(values, *about), Counter()
     for value in values:
         parts = hide(value, common)[1]
         counts.update(parts if len(parts) > 1 else [kind])
@@ -150,6 +151,8 @@ def _name_order(site):
     if site.sort == "order":
         is_tools = site.path == TOOLS or all(is_json(one) for one in site.members)
         return "order of tools" if is_tools else "order of lines"
+    if site.sort == "json" and "tools" in site.members:
+        return "order of tools"
     names = {"json": "order of keys", "history": "rewritten history"}
     return names.get(site.sort, site.sort)
 
