@@ -10,7 +10,7 @@ from places import SHARED
 from planted import DEFECTS, MIXED, make_systems, name, question, rule, session, stamp, system, tool, write_log
 from planted import NAMES as NAMES_OF
 from planted import shuffled as shuffled_tools
-from planted_calls import clear_results, compact, make_calls, shuffled, stamped
+from planted_calls import clear_results, compact, keep_last, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
 
 from kvprefix.explain.provenance import find_provenance
@@ -137,9 +137,13 @@ def test_a_history_that_is_rewritten(tmp_path, lint_log):
     (cleared,) = facts["sites"]
     assert cleared["kind"] == "rewritten history" and "prompts grow by" in cleared["fix"]
     assert facts["hit_tokens"] + cleared["recoverable_tokens"] == clean["hit_tokens"]
-    facts, _ = lint_log(make_calls(tmp_path / "compact.jsonl", edit=compact))
+
+
+@pytest.mark.parametrize("edit", [compact, keep_last])
+def test_a_history_of_which_messages_are_gone(tmp_path, lint_log, edit):
+    facts, _ = lint_log(make_calls(tmp_path / "shorter.jsonl", edit=edit))
     (gone,) = facts["sites"]
-    assert gone["recoverable_tokens"] is None and not gone["proved"] and "summed up" in gone["reason"]
+    assert gone["recoverable_tokens"] is None and not gone["proved"] and "left out or summed up" in gone["reason"]
     assert facts["recoverable_tokens"] == 0 and gone["estimated_tokens"] > 0 and "an estimate" in gone["fix"]
 
 

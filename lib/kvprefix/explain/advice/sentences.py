@@ -5,6 +5,7 @@ from kvprefix.explain.advice.differ import TOOLS
 from kvprefix.explain.advice.fixes import LAST_MESSAGE, is_cut_out
 from kvprefix.explain.advice.kinds import KINDS
 from kvprefix.explain.advice.units import cut_units
+from kvprefix.files.words import count
 
 _WRITERS = {"user": "message of the user", "tool": "result of a tool", "assistant": "reply of the model"}
 _JSON = {
@@ -70,7 +71,8 @@ def say_fix(proved, kinds, asked):
 def _say_won(proved):
     """Say two shares with as many decimals as tell them apart; of prompts that grow, by how much they do."""
     if proved.site.sort == "history" and proved.grown_tokens > 0:
-        return f": {proved.tokens:,} more tokens are cached, and the prompts grow by {proved.grown_tokens:,} tokens"
+        grown = count(proved.grown_tokens, "token")
+        return f": {proved.tokens:,} more tokens are cached, and the prompts grow by {grown}"
     for decimals in (1, 2):
         one, other = (f"{100 * rate:.{decimals}f} %" for rate in proved.rates)
         if one != other:
