@@ -58,7 +58,10 @@ def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True)
     listed, prover = [*found.ranked, *found.unproved], found.trial.prover
     whole = int(found.prompt_tokens.sum())
     bodies = [prover.bodies.of(int(data.trace.rows[one.site.pair[0]])) for one in listed]
-    sites = [tell_site(one, asked, whole, len(prover.keys)) for one, asked in zip(listed, bodies, strict=True)]
+    sites = [
+        tell_site(one, asked, whole, len(prover.keys), prover.list_values(one.fix))
+        for one, asked in zip(listed, bodies, strict=True)
+    ]
     _decode_sides(data, found, listed, sites)
     bounded = {} if capacity is None else {
         "capacity_blocks": capacity, "bounded_recoverable_tokens": sum(one.bounded_tokens for one in found.ranked)

@@ -397,6 +397,20 @@ def test_tools_as_json_in_a_text(tmp_path, lint_log, change, kind, said):
     assert site["kind"] == kind and site["fix"].startswith(said)
 
 
+def test_of_chats_each_turn_is_a_request(tmp_path, lint_log):
+    def ask(k):
+        return [{"role": "user", "content": question(k)}, {"role": "assistant", "content": f"I will, {k}."}]
+
+    with open(tmp_path / "chats.jsonl", "w") as file:
+        for k in range(20):
+            messages = [one for n in range(3) for one in ask(100 * k + n)]
+            messages = [{"role": "system", "content": system(first=[stamp(k)])}, *messages]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    facts, _ = lint_log(tmp_path / "chats.jsonl")
+    (site,) = facts["sites"]
+    assert (facts["requests"], site["requests"], site["values"]) == (60, 60, 20) and 20 < site["changes"] < 60
+
+
 def test_percentages_are_of_the_log_as_it_is(tmp_path, lint_log):
     facts, _ = lint_log(write_log(tmp_path / "log.jsonl", make_systems("timestamp_first", 30)))
     after = (facts["hit_tokens"] + facts["recoverable_tokens"]) / facts["prompt_tokens"]

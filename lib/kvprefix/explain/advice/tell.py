@@ -1,5 +1,6 @@
 """Say what was found as JSON values and rows; values are masked, so that nobody's name is printed."""
 
+import itertools
 import re
 from collections import Counter
 
@@ -20,7 +21,7 @@ _PLACES = {"system": "system message", "user": "message of the user", "tool": "r
 _FIRST = re.compile(r"^\W*([^\W\d_]+)", re.MULTILINE)
 
 
-def tell_site(proved, asked, whole, keys):
+def tell_site(proved, asked, whole, keys, in_order):
     """Return a site as JSON values.
 
     Parameters
@@ -32,6 +33,8 @@ def tell_site(proved, asked, whole, keys):
         Prompt tokens of all requests.
     keys : int
         How many requests, or conversations of text, there are.
+    in_order : list of str
+        The value of each request that has the site, in arrival order.
 
     Returns
     -------
@@ -49,9 +52,9 @@ def tell_site(proved, asked, whole, keys):
     bounded = {} if proved.bounded_tokens is None else {"bounded_recoverable_tokens": proved.bounded_tokens}
     return {
         "kind": kinds[0], "kinds": kinds, "message": site.path[1] if site.path[0] == "messages" else None,
-        "where": say_where(proved, asked), "example": example, "values": len(set(values)),
-        "changes": sum(a != b for a, b in zip(values, values[1:], strict=False)),
-        "requests": len(values) or len(site.parted), "parted_requests": len(site.parted),
+        "where": say_where(proved, asked), "example": example, "values": len(set(in_order)),
+        "changes": sum(a != b for a, b in itertools.pairwise(in_order)),
+        "requests": len(in_order) or len(site.parted), "parted_requests": len(site.parted),
         "estimated_tokens": site.estimated_tokens, "recoverable_tokens": proved.tokens,
         "fix": say_fix(proved, kinds, asked), "proved": is_proved, "alone_tokens": proved.alone_tokens,
         "recoverable_share": proved.tokens / max(whole, 1) if is_proved else None, **bounded,
