@@ -114,8 +114,8 @@ def know(trace, block_size, said=None, *, outputs=False, walks=None, writers=Non
         writers = find_writers(trace.tokens, said) if writers is None else writers
         messages = find_known_messages(trace.rows, walks.prompt_tokens, said, writers)
         odd = int((~writers.is_known[trace.rows]).sum())
-        said_of_them = "that do not show which messages they hold: none of their tokens counts as template_divergence"
-        notes = [f"{count(odd, 'prompt')} {said_of_them}"] * (odd > 0)
+        of_them = f"messages are not known of {count(odd, 'prompt')}: no token there counts as template_divergence"
+        notes = [of_them] * (odd > 0)
     return Known(trace, block_size, outputs, walks, find_repeats(walks, outputs=outputs), messages, notes)
 
 

@@ -91,7 +91,9 @@ class Explained:
     def notes(self):
         """Return what a reader should know of the data before the numbers."""
         local = [LOCAL] * (not self.has_tokens and self.trace.info.get("is_local", False))
-        return [*self.read_notes(), *local, *[ONE_CONVERSATION] * (len(np.unique(self.conversation)) == 1)]
+        salted = 0 if self.workload is None else self.workload.dataset.get("noted", {}).get("cache salts", 0)
+        apart = [f"{count(salted, 'request')} with a cache_salt: not kept, they share as if without"] * (salted > 0)
+        return [*self.read_notes(), *local, *apart, *[ONE_CONVERSATION] * (len(np.unique(self.conversation)) == 1)]
 
 
 def open_data(parameters, mode="multi_turn", *, progress=True, heeded=()):

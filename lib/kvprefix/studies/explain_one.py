@@ -85,8 +85,9 @@ def find_position(names, name):
     """
     if name in names:
         return names.index(name)
-    begins = [one for one in names if one.startswith(name[: max(len(name) - 1, 1)])]
-    near = begins[:3] or difflib.get_close_matches(name, names, 3)
+    starts = (name.lower(), name.lower()[: max(len(name) - 1, 1)])
+    begins = ([one for one in names if one.lower().startswith(start)] for start in starts)
+    near = next(filter(None, begins), [])[:3] or difflib.get_close_matches(name, names, 3)
     said = f"; near ones: {', '.join(near)}" if near else f"; the first one is {names[0]}" if names else ""
     raise InputError(f"request {name!r} is not among the {count(len(names), 'request')}{said}")
 

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 
 from kvprefix.explain.advice.advise import advise
@@ -12,7 +11,7 @@ from kvprefix.explain.parts import name_requests
 from kvprefix.files.escape import code_markdown, escape_markdown, one_line
 from kvprefix.files.paths import InputError
 from kvprefix.files.words import count
-from kvprefix.studies.explain import ONE_CONVERSATION, open_workload
+from kvprefix.studies.explain import open_workload
 from kvprefix.studies.explain_one import AFTER, BEFORE, find_decoder
 from kvprefix.studies.explain_tables import write_frame, write_json
 from kvprefix.studies.table import measure_table
@@ -59,7 +58,10 @@ def lint(data, *, outputs=False, capacity=None, name="the trace", progress=True)
     listed, prover = [*found.ranked, *found.unproved], found.trial.prover
     whole = int(found.prompt_tokens.sum())
     bodies = [prover.bodies.of(int(data.trace.rows[one.site.pair[0]])) for one in listed]
-    sites = [tell_site(one, asked, whole, len(prover.keys)) for one, asked in zip(listed, bodies, strict=True)]
+    sites = [
+        tell_site(one, asked, whole, len(prover.keys), prover.list_values(one.fix))
+        for one, asked in zip(listed, bodies, strict=True)
+    ]
     _decode_sides(data, found, listed, sites)
     bounded = {} if capacity is None else {
         "capacity_blocks": capacity, "bounded_recoverable_tokens": sum(one.bounded_tokens for one in found.ranked)
@@ -86,14 +88,13 @@ def _decode_sides(data, found, listed, sites):
 
 def _note(data, found):
     """Return what to know before the numbers are read."""
-    one = len(np.unique(data.conversation)) == 1
     seen, whole = int(found.found.seen.sum()), max(int(found.prompt_tokens.sum()), 1)
     at_sites = sum(site.site.estimated_tokens for site in [*found.ranked, *found.unproved])
     rest = seen - at_sites
     said = f"{rest:,} tokens ({100 * rest / whole:.1f} %) behind a place where prompts part were seen before, but no "
     quoted = [f"{said}change that was replayed wins them: text that is quoted, or too little of it"] * (rest > 0)
     left = [f"{count(found.left, 'more place')} with fewer tokens behind were not replayed"] * (found.left > 0)
-    return [*[ONE_CONVERSATION] * one, *[NOTHING_BEGINS_ALIKE] * (not found.hits.any()), *quoted, *left]
+    return [*data.notes(), *[NOTHING_BEGINS_ALIKE] * (not found.hits.any()), *quoted, *left]
 
 
 def study_lint(workload, *, outputs=False, capacity=None):
@@ -145,7 +146,7 @@ def format_lint(facts):
 
     whole = max(facts["prompt_tokens"], 1)
     hits, won = (f"{n:,} ({100 * n / whole:.1f} %)" for n in (facts["hit_tokens"], facts["recoverable_tokens"]))
-    head = f"{facts['requests']:,} requests, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
+    head = f"{count(facts['requests'], 'request')}, {whole:,} prompt tokens: {hits} cached, {won} recoverable"
     is_bounded = "capacity_blocks" in facts
     if is_bounded:
         bounded, blocks = facts["bounded_recoverable_tokens"], facts["capacity_blocks"]

@@ -71,6 +71,7 @@ def test_what_comes_from_outside_is_escaped(run, tmp_path):
 def test_one_conversation_and_none_alike_are_said(run, tmp_path):
     one = write_log(tmp_path / "one.jsonl", make_systems("timestamp_first", 1))
     code, said = run(one, "--format", "json", "--fail-above", "0")
+    assert run(one)[1].out.startswith("1 request, ")
     notes = json.loads(said.out)["notes"]
     assert code == 0 and len(notes) == 2 and "one conversation" in notes[0] and "nothing is cached" in notes[1]
 

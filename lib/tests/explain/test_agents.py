@@ -8,6 +8,7 @@ from samples import save_small_tokenizer
 from kvprefix.files.paths import InputError
 from kvprefix.studies.explain import explain_misses, explain_provenance, open_data
 from kvprefix.studies.explain_one import explain_one
+from kvprefix.studies.lint import lint
 from kvprefix.tokens.tokenizer import QWEN_TOOLS_TEMPLATE, find_tokenizer, load_tokenizer
 from kvprefix.traces.parameters import Parameters
 
@@ -219,3 +220,11 @@ def test_chats_of_text_beside_dialogs_with_tools(tmp_path, monkeypatch):
     for a, b in zip(whole, parted, strict=True):
         assert (a.tokens == b.tokens).all()
     assert (whole[0].table == parted[0].table).all() and whole[0].table.sum() > 0
+
+
+def test_salts_that_are_not_kept_are_said(explain):
+    body = {"messages": [{"role": "user", "content": FIRST}]}
+    calls = [("s0", "chat", body, None), *((f"s{k}", "chat", body | {"cache_salt": f"t{k}"}, None) for k in (1, 2))]
+    data, _ = explain(HEAD + "{{ m.content }}" + TAIL, *calls)
+    said = "2 requests with a cache_salt: not kept, they share as if without"
+    assert said in explain_provenance(data).notes and said in data.notes() and said in lint(data)[0]["notes"]

@@ -69,5 +69,8 @@ def test_a_policy_without_a_tree_does_not_tell_who_evicted():
 def test_an_unknown_request_names_near_ones():
     with pytest.raises(InputError, match="'c3t9' is not among the 3 requests; near ones: c3t0, c3t1"):
         find_position(["c3t0", "c3t1", "c4t0"], "c3t9")
+    for name in ("c4", "C4T0"):
+        with pytest.raises(InputError, match=f"'{name}' is not among the 3 requests; near ones: c4t0$"):
+            find_position(["c3t0", "c3t1", "c4t0"], name)
     with pytest.raises(InputError, match="'qqqqq' is not among the 1 request; the first one is c3t0"):
         find_position(["c3t0"], "qqqqq")

@@ -80,6 +80,20 @@ def test_kinds(kind, values):
     assert [classify([one]) for one in values] == [kind] * len(values)
 
 
+@pytest.mark.parametrize(
+    ("kind", "label", "value", "tail"),
+    [
+        ("date", "Today is ", "25", " November 2026."),
+        ("date", "Today is November ", "25", ", 2026."),
+        ("time", "It is ", "8", " PM."),
+        ("number", "You have ", "25", " rules, since May 2026."),
+        ("number", "Step ", "3", " of the plan"),
+    ],
+)
+def test_a_number_may_be_part_of_a_date(kind, label, value, tail):
+    assert classify([value], label, tail) == kind
+
+
 @given(st.text(alphabet="abcXYZ019 -:@", min_size=1, max_size=30))
 def test_what_is_hidden_keeps_no_digit_and_no_word(value):
     hidden = re.sub(r"<(?:name|text|id|e-mail)>", "", hide(value)[0])
@@ -108,3 +122,12 @@ def test_a_sentence_leaves_its_line_whole():
     site = Site(sort="value", path=("messages", 0, "content"), label="It is ", tail=".", places={1})
     assert change_text("Be kind. It is 8:15.\nGo.", [Fix(site=site)])[0] == "Be kind.\nGo.\nIt is 8:15."
     assert change_text("Be kind. It is 8:15.", [Fix(site=site)])[0] == "Be kind. \nIt is 8:15."
+
+
+def test_lines_in_another_order_keep_their_sentences_and_the_end():
+    site = Site(sort="order", path=("messages", 0, "content"), members={"One.", "Go on.", "Two."})
+    fix, text = Fix(site=site), "One. Go on.\nTwo."
+    for unit in cut_units(text):
+        fix._know(unit)
+    for other in (text, "Two.\nOne. Go on."):
+        assert change_text(other, [fix])[0] == text

@@ -1,6 +1,7 @@
 """Advice on logs with planted defects: found, and won as a plain rewriting of the texts wins it."""
 
 import json
+import random
 import re
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from places import SHARED
 from planted import DEFECTS, MIXED, make_systems, name, question, rule, session, stamp, system, tool, write_log
 from planted import NAMES as NAMES_OF
 from planted import shuffled as shuffled_tools
-from planted_calls import clear_results, compact, make_calls, shuffled, stamped
+from planted_calls import clear_results, compact, keep_last, make_calls, shuffled, stamped
 from samples import save_small_tokenizer
 
 from kvprefix.explain.provenance import find_provenance
@@ -136,9 +137,13 @@ def test_a_history_that_is_rewritten(tmp_path, lint_log):
     (cleared,) = facts["sites"]
     assert cleared["kind"] == "rewritten history" and "prompts grow by" in cleared["fix"]
     assert facts["hit_tokens"] + cleared["recoverable_tokens"] == clean["hit_tokens"]
-    facts, _ = lint_log(make_calls(tmp_path / "compact.jsonl", edit=compact))
+
+
+@pytest.mark.parametrize("edit", [compact, keep_last])
+def test_a_history_of_which_messages_are_gone(tmp_path, lint_log, edit):
+    facts, _ = lint_log(make_calls(tmp_path / "shorter.jsonl", edit=edit))
     (gone,) = facts["sites"]
-    assert gone["recoverable_tokens"] is None and not gone["proved"] and "summed up" in gone["reason"]
+    assert gone["recoverable_tokens"] is None and not gone["proved"] and "left out or summed up" in gone["reason"]
     assert facts["recoverable_tokens"] == 0 and gone["estimated_tokens"] > 0 and "an estimate" in gone["fix"]
 
 
@@ -353,6 +358,57 @@ def test_the_sentence_says_how_tools_are_ordered(tmp_path, lint_log):
     ):
         (site,) = lint_log(make_calls(tmp_path / "log.jsonl", steps=1, sessions=12, tools=tools))[0]["sites"]
         assert site["fix"].startswith(said)
+
+
+def rules_in_any_order(k):
+    """Return a system text whose middle has lines of one sentence or two, in an order of the request."""
+    lines = [f"{f'Case {n} is open. ' * (n % 2)}{rule(n + 20)}" for n in range(6)]
+    return system(middle=random.Random(k).sample(lines, len(lines)))
+
+
+def with_an_empty_line(k):
+    return system().replace("\nRule 3", "\n\nRule 3" if k % 2 else "\nRule 3")
+
+
+@pytest.mark.parametrize(
+    ("make", "best", "kind"), [(rules_in_any_order, 0, "order of lines"), (with_an_empty_line, 0, "whitespace")]
+)
+def test_a_form_is_won_as_if_all_had_it(tmp_path, open_log, lint_log, make, best, kind):
+    facts, _ = lint_log(write_log(tmp_path / "log.jsonl", [make(k) for k in range(30)]))
+    expected = count_hits(open_log, tmp_path, [make(best)] * 30) - facts["hit_tokens"]
+    assert [one["kind"] for one in facts["sites"]] == [kind] and facts["recoverable_tokens"] == expected > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        (shuffled_tools, "order of tools", "Write the tools in one order"),
+        (lambda k: [dict(sorted(tool(n).items(), reverse=k % 2)) for n in range(5)], "order of keys", "Write the keys"),
+        (
+            lambda k: [dict(sorted(one.items(), reverse=k % 2)) for one in shuffled_tools(k)],
+            "order of tools",
+            "Write the tools and their keys in one order",
+        ),
+    ],
+)
+def test_tools_as_json_in_a_text(tmp_path, lint_log, change, kind, said):
+    systems = [system(middle=[f"Use these: {json.dumps(change(k))}"], tools=[]) for k in range(30)]
+    (site,) = lint_log(write_log(tmp_path / "log.jsonl", systems))[0]["sites"]
+    assert site["kind"] == kind and site["fix"].startswith(said)
+
+
+def test_of_chats_each_turn_is_a_request(tmp_path, lint_log):
+    def ask(k):
+        return [{"role": "user", "content": question(k)}, {"role": "assistant", "content": f"I will, {k}."}]
+
+    with open(tmp_path / "chats.jsonl", "w") as file:
+        for k in range(20):
+            messages = [one for n in range(3) for one in ask(100 * k + n)]
+            messages = [{"role": "system", "content": system(first=[stamp(k)])}, *messages]
+            file.write(json.dumps({"messages": messages}) + "\n")
+    facts, _ = lint_log(tmp_path / "chats.jsonl")
+    (site,) = facts["sites"]
+    assert (facts["requests"], site["requests"], site["values"]) == (60, 60, 20) and 20 < site["changes"] < 60
 
 
 def test_percentages_are_of_the_log_as_it_is(tmp_path, lint_log):

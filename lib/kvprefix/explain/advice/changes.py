@@ -110,13 +110,23 @@ def _same_form(unit, known):
 
 
 def _in_order(units, known):
-    """Return units with those that change their order in the order in which they were seen first."""
+    r"""Return units with those that change their order in the order in which they were seen first.
+
+    Each takes along the space behind it, so that sentences stay with their line.
+
+    >>> _in_order(["Two. ", "Go.\n", "One."], {"One.": 0, "Two.": 1, "Go.": 2})
+    ['One.\n', 'Two. ', 'Go.']
+    """
     places = [k for k, unit in enumerate(units) if unit.strip() in known]
-    ordered = sorted((units[k].strip() for k in places), key=known.__getitem__)
-    units = list(units)
-    for k, text in zip(places, ordered, strict=True):
-        units[k] = units[k].replace(units[k].strip(), text, 1)
-    return units
+    ordered = sorted((units[k] for k in places), key=lambda unit: known[unit.strip()])
+    new = list(units)
+    for k, unit in zip(places, ordered, strict=True):
+        new[k] = unit
+    if units and new[-1] is not units[-1]:  # the text ends as it did
+        last = next(k for k, unit in enumerate(new) if unit is units[-1])
+        ends = [unit[len(unit.rstrip()) :] for unit in (new[-1], units[-1])]
+        new[last], new[-1] = (unit.rstrip() + end for unit, end in zip((new[last], new[-1]), ends, strict=True))
+    return new
 
 
 def _order_tools(asked, fixes):

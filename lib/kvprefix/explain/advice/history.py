@@ -51,10 +51,21 @@ def restore(sent, before, reply):
     other = [k for k, same in enumerate(map(operator.is_, before, sent)) if not same]
     if not before or len(sent) < len(before) or any(role_of(sent[k]) != role_of(before[k]) for k in other):
         return {}
+    first = next((k for k in other if sent[k] != before[k]), None)
+    if first is not None and _is_shifted(sent, before, first):
+        return {}
     put = {k: before[k] for k in other if role_of(sent[k]) != "system"}
     if reply and len(before) < len(sent):
         put[len(before)] = restore_reply(sent[len(before)], reply)
     return {k: one for k, one in put.items() if one != sent[k]}
+
+
+def _is_shifted(sent, before, first):
+    """Tell whether messages were left out at a place, so that the rest of those before stands there now."""
+    return any(
+        before[k] == sent[first] and before[k:] == sent[first : first + len(before) - k]
+        for k in range(first + 1, len(before))
+    )
 
 
 def restore_reply(message, said):

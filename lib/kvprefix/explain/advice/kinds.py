@@ -30,28 +30,31 @@ _DATE = re.compile(
 )
 _ID = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{6,}")
 _NUMBER = re.compile(r"[#+-]?\d[\d.,_ /:-]*%?")
+_ABOUT = 20  # characters beside a number that may be of the same date
 _NAME = re.compile(r"@?[^\W\d_][\w'.\u2019-]*(?: [^\W\d_][\w'.\u2019-]*){0,3}")
 
 
-def classify(values, label=""):
+def classify(values, label="", tail=""):
     """Return the kind of some values that stand at one place, that of most of them.
 
     Parameters
     ----------
     values : iterable of str
-    label : str
-        What stands before them.
+    label, tail : str
+        What stands before and behind them: a number may be the day of a date.
 
     Examples
     --------
     >>> [classify([one]) for one in ("2026-01-05T08:00Z", "5. Mai 2026", "req-81f2a9", "1,204", "Ana", "the sky is")]
     ['time', 'date', 'uuid', 'number', 'name', 'text']
+    >>> classify(["25", "26"], "Today is ", " November 2026.")
+    'date'
     """
-    counted = Counter(_classify(one.strip(" .,;:!?\"'()[]{}<>"), label) for one in values if one.strip())
+    counted = Counter(_classify(one.strip(" .,;:!?\"'()[]{}<>"), label, tail) for one in values if one.strip())
     return counted.most_common(1)[0][0] if counted else "text"
 
 
-def _classify(value, label):
+def _classify(value, label, tail):
     if re.search(EMAIL, value):
         return "email"
     if re.search(UUID, value):
@@ -62,7 +65,17 @@ def _classify(value, label):
         if _DATE.search(value):
             return "date"
     if _NUMBER.fullmatch(value):
-        return "time" if re.search(r"\b(time|clock|timestamp)\b", label, re.I) else "number"
+        is_time = re.search(r"\b(time|clock|timestamp)\b", label, re.I) is not None
+        return "time" if is_time else _classify_part(value, label[-_ABOUT:], tail[:_ABOUT])
     if _ID.fullmatch(value):
         return "uuid"
     return "name" if _NAME.fullmatch(value) and (value[:1].isupper() or " " not in value) else "text"
+
+
+def _classify_part(value, label, tail):
+    """Return the kind of what a number is part of."""
+    start, stop = len(label), len(label) + len(value)
+    for kind, pattern in (("time", _TIME), ("date", _DATE)):
+        if any(one.start() < stop and start < one.end() for one in pattern.finditer(f"{label}{value}{tail}")):
+            return kind
+    return "number"

@@ -67,6 +67,16 @@ class Prover:
         """Return what is behind a key: a call, or a whole conversation as an Asked."""
         return self.bodies.of(key) if self.is_calls else self.bodies.whole(key)
 
+    def list_values(self, fix):
+        """Return the values that a fix moves or writes anew, one for each request that has its site; in arrival order.
+
+        Of chats, a key is a whole conversation: a turn has a message only if it holds it.
+        """
+        path, rows = fix.site.path, [row for row in self.trace.rows.tolist() if self._key_of[row] in fix.values]
+        if path[0] == "messages":
+            rows = [row for row in rows if path[1] < self.bodies.counts[row]]
+        return [fix.values[self._key_of[row]] for row in rows]
+
     @functools.cached_property
     def written_times(self):
         """What the template writes of the time of each call, by key; empty if it writes none."""

@@ -5,8 +5,15 @@ from kvprefix.explain.advice.differ import TOOLS
 from kvprefix.explain.advice.fixes import LAST_MESSAGE, is_cut_out
 from kvprefix.explain.advice.kinds import KINDS
 from kvprefix.explain.advice.units import cut_units
+from kvprefix.files.words import count
 
 _WRITERS = {"user": "message of the user", "tool": "result of a tool", "assistant": "reply of the model"}
+_JSON = {
+    ("keys",): "the keys of JSON", ("lists",): "lists in JSON", ("tools",): "the tools",
+    ("keys", "lists"): "the keys of JSON, and its lists,", ("keys", "tools"): "the tools and their keys",
+    ("lists", "tools"): "the tools and the lists in them",
+    ("keys", "lists", "tools"): "the tools, their keys, and the lists in them,",
+}  # fmt: skip
 _VOWELS = ("a", "e", "i", "o")
 
 
@@ -52,7 +59,7 @@ def say_fix(proved, kinds, asked):
     elif site.sort == "template":
         said = "Let the template write the same text for the messages that were there before"
     elif site.sort == "json":
-        said = "Write the keys of JSON in one order"
+        said = f"Write {_JSON[tuple(sorted(site.members))]} in one order" if site.members else "Write JSON in one form"
     else:
         said = _say_order(proved.fix, kinds[0])
     if not proved.rates:
@@ -64,7 +71,8 @@ def say_fix(proved, kinds, asked):
 def _say_won(proved):
     """Say two shares with as many decimals as tell them apart; of prompts that grow, by how much they do."""
     if proved.site.sort == "history" and proved.grown_tokens > 0:
-        return f": {proved.tokens:,} more tokens are cached, and the prompts grow by {proved.grown_tokens:,} tokens"
+        grown = count(proved.grown_tokens, "token")
+        return f": {proved.tokens:,} more tokens are cached, and the prompts grow by {grown}"
     for decimals in (1, 2):
         one, other = (f"{100 * rate:.{decimals}f} %" for rate in proved.rates)
         if one != other:

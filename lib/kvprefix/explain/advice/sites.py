@@ -12,7 +12,7 @@ import numpy as np
 
 from kvprefix.explain.advice.bodies import is_head
 from kvprefix.explain.advice.differ import HISTORY, TEMPLATE, compare_asked
-from kvprefix.explain.advice.units import cut_value, is_like, plain_space, shape, widen
+from kvprefix.explain.advice.units import cut_value, find_orders, is_like, plain_space, shape, widen
 
 MOST_PAIRS = 2000  # requests that are compared with an earlier one: those with most tokens behind
 SLACK = 8  # tokens that a template may write last in a prompt alone
@@ -36,7 +36,7 @@ class Site:
     places : set of int
         Which units of the field it was.
     members : set of str
-        Units whose order changes; of white space, `lines` if empty lines come and go.
+        Units whose order changes; of JSON, see `find_orders`; of white space, `lines` if empty lines come and go.
     parted : dict of int to int
         The requests that part from the nearest earlier one here, and how many of the tokens behind were seen before.
     behind : dict of int to int
@@ -152,6 +152,8 @@ class _Found:
         (site.parted if is_first else site.behind).setdefault(pair[0], tokens)
         if change.sort == "order":
             site.members.add(change.unit)
+        elif change.sort == "json":
+            site.members |= find_orders(change.unit, change.other)
         elif change.sort == "whitespace" and _count_lines(change.unit) != _count_lines(change.other):
             site.members.add("lines")
         if change.sort == site.sort == "only" and site.label != change.unit:  # a value after all
@@ -180,7 +182,7 @@ class _Found:
 
 
 def _count_lines(text):
-    return plain_space(text).count("\n")
+    return plain_space(f"|{text}|").count("\n")  # empty lines that begin or end it count, too
 
 
 def _cut(change):

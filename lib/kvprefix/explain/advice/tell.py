@@ -1,5 +1,6 @@
 """Say what was found as JSON values and rows; values are masked, so that nobody's name is printed."""
 
+import itertools
 import re
 from collections import Counter
 
@@ -20,7 +21,7 @@ _PLACES = {"system": "system message", "user": "message of the user", "tool": "r
 _FIRST = re.compile(r"^\W*([^\W\d_]+)", re.MULTILINE)
 
 
-def tell_site(proved, asked, whole, keys):
+def tell_site(proved, asked, whole, keys, in_order):
     """Return a site as JSON values.
 
     Parameters
@@ -32,6 +33,8 @@ def tell_site(proved, asked, whole, keys):
         Prompt tokens of all requests.
     keys : int
         How many requests, or conversations of text, there are.
+    in_order : list of str
+        The value of each request that has the site, in arrival order.
 
     Returns
     -------
@@ -49,9 +52,9 @@ def tell_site(proved, asked, whole, keys):
     bounded = {} if proved.bounded_tokens is None else {"bounded_recoverable_tokens": proved.bounded_tokens}
     return {
         "kind": kinds[0], "kinds": kinds, "message": site.path[1] if site.path[0] == "messages" else None,
-        "where": say_where(proved, asked), "example": example, "values": len(set(values)),
-        "changes": sum(a != b for a, b in zip(values, values[1:], strict=False)),
-        "requests": len(values) or len(site.parted), "parted_requests": len(site.parted),
+        "where": say_where(proved, asked), "example": example, "values": len(set(in_order)),
+        "changes": sum(a != b for a, b in itertools.pairwise(in_order)),
+        "requests": len(in_order) or len(site.parted), "parted_requests": len(site.parted),
         "estimated_tokens": site.estimated_tokens, "recoverable_tokens": proved.tokens,
         "fix": say_fix(proved, kinds, asked), "proved": is_proved, "alone_tokens": proved.alone_tokens,
         "recoverable_share": proved.tokens / max(whole, 1) if is_proved else None, **bounded,
@@ -92,7 +95,8 @@ def _show(proved, values, common):
         values = values or [one[len(label) : len(one) - len(site.tail)] for one in site.both if one]
         both = [_frame(one, site, common) for one in site.both]
         example = next(iter(proved.fix.texts), site.both[0])
-        return _name_kinds(values[:512], label, common), _frame(example, site, common), both
+        tail = site.tail if site.sort == "value" else ""
+        return _name_kinds(values[:512], (label, tail), common), _frame(example, site, common), both
     if site.sort == "date":
         return [classify(values)], hide(values[0])[0], [hide(one)[0] for one in site.both]
     if site.path == HISTORY:
@@ -125,9 +129,9 @@ def _name_rewritten(sent, before):
     return {classify([cut_value(one.unit, one.other)[1]]) for one in changes} - {"text"}
 
 
-def _name_kinds(values, label, common):
-    """Return the kinds of what differs: that of most values, then those of their parts."""
-    kind, counts = classify(values, label), Counter()
+def _name_kinds(values, about, common):
+    """Return the kinds of what differs: that of most values, then those of their parts; `about` is the text there."""
+    kind, counts = classify(values, *about), Counter()
     for value in values:
         parts = hide(value, common)[1]
         counts.update(parts if len(parts) > 1 else [kind])
@@ -150,6 +154,8 @@ def _name_order(site):
     if site.sort == "order":
         is_tools = site.path == TOOLS or all(is_json(one) for one in site.members)
         return "order of tools" if is_tools else "order of lines"
+    if site.sort == "json" and "tools" in site.members:
+        return "order of tools"
     names = {"json": "order of keys", "history": "rewritten history"}
     return names.get(site.sort, site.sort)
 

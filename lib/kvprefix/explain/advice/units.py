@@ -14,6 +14,7 @@ _BRACKET = re.compile(r"[{\[]")
 _DECODER = json.JSONDecoder()
 _JOINED = re.compile(r"[\w@%+#/\\:.\-]")  # characters within a value
 _ENDS = ".,;:!?"
+_NAMED = {"name", "function"}
 
 
 class Changed(NamedTuple):
@@ -168,23 +169,51 @@ def canonical(text):
     >>> canonical('Of {"b": [2, 1], "a": 1}') == canonical('Of {"a":1,"b":[1,2]}')
     True
     """
+    read = _read_json(text)
+    return None if read is None else read[0] + order_value(read[1])
+
+
+def _read_json(text):
+    """Return what stands before the JSON object or list that ends a text, and its value; None if there is none."""
     text = text.strip().rstrip(",")
     bracket = _BRACKET.search(text)
-    if bracket is None:
-        return None
     try:
-        return text[: bracket.start()] + order_value(json.loads(text[bracket.start() :]))
+        return bracket and (text[: bracket.start()], json.loads(text[bracket.start() :]))
     except (ValueError, RecursionError):
         return None
 
 
-def order_value(value):
-    """Return a JSON value as a text that is equal for any order of its keys and lists."""
+def order_value(value, *, keys=True, lists=True):
+    """Return a JSON value as a text that is equal for any order of its keys and lists, or of one of them."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{json.dumps(k)}:{order_value(value[k])}" for k in sorted(value)) + "}"
+        names = sorted(value) if keys else value
+        return "{" + ",".join(f"{json.dumps(k)}:{order_value(value[k], keys=keys, lists=lists)}" for k in names) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(sorted(map(order_value, value))) + "]"
+        parts = [order_value(one, keys=keys, lists=lists) for one in value]
+        return "[" + ",".join(sorted(parts) if lists else parts) + "]"
     return json.dumps(value)
+
+
+def find_orders(one, other):
+    """Return what of two equal JSON values, or of texts that end with them, has another order.
+
+    Returns
+    -------
+    set of str
+        `keys`, and of lists `tools` if all in them have a name, else `lists`.
+
+    Examples
+    --------
+    >>> find_orders('T: [{"name": "a"}, {"name": "b"}]', 'T: [{"name": "b"}, {"name": "a"}]')
+    {'tools'}
+    """
+    one, other = ((_read_json(text) or ("", text))[1] if isinstance(text, str) else text for text in (one, other))
+    found = {"keys"} if order_value(one, keys=False) != order_value(other, keys=False) else set()
+    if order_value(one, lists=False) == order_value(other, lists=False):
+        return found
+    listed = one.get("tools", one) if isinstance(one, dict) else one
+    is_tools = isinstance(listed, list) and all(isinstance(each, dict) and _NAMED & set(each) for each in listed)
+    return found | {"tools" if is_tools else "lists"}
 
 
 def plain_space(text, *, empty_lines=True):
