@@ -24,7 +24,9 @@ def read_requests(path):
 def write_requests(trace, path, *, progress=True):
     """Write a Trace, a request per line in its order.
 
-    Keys: `request_id`, `timestamp` (ms from the first request), `prompt_token_ids`, `output_token_ids`.
+    Keys: `request_id`, `timestamp` (ms from the first request), `prompt_token_ids`, `output_token_ids`; `conversation`
+    (its number) if there is one of several requests, and `cache_salt` (a number as text, one per combination of salt
+    and adapter) if these differ.
 
     Parameters
     ----------
@@ -39,6 +41,14 @@ def write_requests(trace, path, *, progress=True):
         What was dropped.
     """
     stamps = np.round(1000 * (trace.arrival_s - trace.arrival_s[:1]), 3).tolist()
+    own, notes = {}, []
+    talks = trace.requests["conversation_index"]
+    if talks.duplicated().any():
+        own["conversation"] = talks.tolist()
+        notes.append("dropped: names of conversations (they are numbered)")
+    if trace.contexts is not None:
+        own["cache_salt"] = list(map(str, trace.contexts.tolist()))
+        notes.append("dropped: names of salts and adapters (each combination is a numbered salt)")
 
     bar = show_progress(len(trace), f"writing {path.name}", " requests", shown=progress)
     with write_lines(path) as file, bar:
@@ -47,6 +57,7 @@ def write_requests(trace, path, *, progress=True):
                 "request_id": name, "timestamp": int(stamp) if stamp.is_integer() else stamp,
                 "prompt_token_ids": trace.prompt(i).tolist(), "output_token_ids": trace.generated(i).tolist(),
             }  # fmt: skip
+            line |= {name: values[i] for name, values in own.items()}
             file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             bar.update()
-    return ["dropped: conversations and turns"]
+    return notes

@@ -126,8 +126,9 @@ ENTRIES = (
     ),
     Format(
         name="requests", label="requests of token ids", holds="tokens",
-        definition="JSON Lines of request_id, timestamp (ms), prompt_token_ids, output_token_ids[, conversation]",
-        tools="requests of token ids, as `replay` takes them", not_in_it="texts, conversations",
+        definition="JSON Lines of request_id, timestamp (ms), prompt_token_ids, output_token_ids"
+        "[, conversation, cache_salt, lora_name]",
+        tools="requests of token ids, as `replay` takes them", not_in_it="texts, names of conversations",
         read=_read_requests, write=_write_requests, has_request=lambda record: "prompt_token_ids" in record,
         block_size=16,
     ),

@@ -18,6 +18,7 @@ from kvprefix.formats.call_log import read_call_log
 from kvprefix.formats.convert import convert
 from kvprefix.formats.lookup import list_targets, recognise
 from kvprefix.formats.mooncake import read_mooncake
+from kvprefix.formats.requests import read_requests
 from kvprefix.studies.sweep import load_accesses
 from kvprefix.traces.parquet import read_trace, write_trace
 from kvprefix.traces.trace import make_trace_of
@@ -113,6 +114,20 @@ def test_an_engine_trace_gives_the_tokens_that_it_was_made_of(sample, tmp_path, 
     outputs = [(again.generated(i).tolist(), ours.generated(i).tolist()) for i in range(len(ours))]
     known = [(a, b) for a, b in outputs if a]
     assert all(a == b for a, b in known) and (mode == "single_turn" or known)
+
+
+def test_requests_keep_their_conversations_and_who_may_share(tmp_path, run):
+    salts, talks = [{"cache_salt": "s"}, {}, {"lora_name": "a"}, {"cache_salt": "s"}], ["x", "y", "x", "x"]
+    tokens = {"prompt_token_ids": [1, 2, 3], "output_token_ids": []}
+    rows = [{"request_id": f"r{k}", "timestamp": k, **tokens, "conversation": talk} for k, talk in enumerate(talks)]
+    source = tmp_path / "a.jsonl"
+    source.write_text("".join(json.dumps(row | salt) + "\n" for row, salt in zip(rows, salts, strict=True)))
+    code, out, err = run(source, tmp_path / "b.jsonl", "--to", "requests")
+    assert code == 0 and err == "" and out.count("- dropped: names of ") == 2
+    numbered = zip(rows, [0, 1, 0, 0], "0120", strict=True)
+    assert read_lines(tmp_path / "b.jsonl") == [row | {"conversation": k, "cache_salt": s} for row, k, s in numbered]
+    trace = read_requests(tmp_path / "b.jsonl")
+    assert trace.requests["turn"].tolist() == [0, 0, 1, 2] and trace.contexts.tolist() == [0, 1, 2, 0]
 
 
 def test_a_batch_file_keeps_the_messages_and_shows_the_conversations(sample, tmp_path, run):
