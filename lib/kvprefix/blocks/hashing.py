@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from kvprefix.files.mapped import read_only
 from kvprefix.files.paths import InputError
 from kvprefix.tokens.arrays import copy_prompt
 
@@ -134,13 +135,6 @@ def mark_needed(rows, parent, n_known):
             needed[row] = True
             row = parent[row] if n_known[row] > 0 else -1
     return needed
-
-
-def read_only(array):
-    """Return a read-only view: arrays in memory and in files then share one compiled function."""
-    array = array.view()
-    array.flags.writeable = False
-    return array
 
 
 @njit(cache=True, nogil=True, inline="always")

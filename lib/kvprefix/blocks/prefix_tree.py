@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from kvprefix.files.mapped import read_only
+
 
 class PrefixTree(NamedTuple):
     """The tree, and the path of each row.
@@ -53,15 +55,8 @@ def make_prefix_tree(tokens, *, outputs=False, sampled=False):
     [[(0, 2), (2, 3)], [(0, 2), (2, 4)], [(0, 2)]]
     """
     arrays = tokens.parent, tokens.shared, tokens.own_offsets, tokens.own, tokens.output_offsets, tokens.output
-    parent, start, end, last = _grow(*map(_read_only, arrays), outputs, sampled)
+    parent, start, end, last = _grow(*map(read_only, arrays), outputs, sampled)
     return PrefixTree(start, end, *_list_paths(parent, last))
-
-
-def _read_only(array):
-    """Return a read-only view: arrays in memory and in files then share one compiled function."""
-    array = array.view()
-    array.flags.writeable = False
-    return array
 
 
 class _Growing(NamedTuple):

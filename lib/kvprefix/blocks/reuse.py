@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.hashing import count_blocks, find_firsts, hash_blocks, mark_needed, number_keys, read_only
+from kvprefix.blocks.hashing import count_blocks, find_firsts, hash_blocks, mark_needed, number_keys
 from kvprefix.blocks.partition import keep, name_file, open_exchange
 from kvprefix.files.checks import check_block_size
+from kvprefix.files.mapped import read_only
 from kvprefix.tasks.runner import open_tasks
 from kvprefix.tokens.arrays import PART_TOKENS, MessageTokens, check_parents, strip_template
 

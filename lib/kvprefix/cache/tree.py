@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from kvprefix.cache.heap import Leaves, borrowed, change_leaf, inlined, make_leaves, push_leaf, remove_leaf
+from kvprefix.files.mapped import read_only
 
 
 class TreeTrace(NamedTuple):
@@ -77,12 +78,16 @@ class TreeCache(NamedTuple):
 
 
 def make_tree_trace(trace, hold):
-    """Make a TreeTrace of a PrefixTrace."""
+    """Make a TreeTrace of a PrefixTrace.
+
+    Its arrays are of one kind, whatever the trace holds: numba compiles a loop anew for each mixture, three seconds per
+    policy.
+    """
     order = np.argsort(trace.finish_s, kind="stable") if hold else np.zeros(0, np.int64)
-    return TreeTrace(
-        block_size=trace.block_size, ids=trace.ids, offsets=trace.offsets, parent=trace.parent, depth=trace.depth,
-        arrival_s=trace.arrival_s, finish_s=trace.finish_s, conversation=trace.conversation, finish_order=order,
-    )  # fmt: skip
+    names = [name for name in TreeTrace._fields if name not in ("block_size", "finish_order")]
+    arrays = {name: getattr(trace, name) for name in names} | {"finish_order": order}
+    arrays = {name: read_only(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return TreeTrace(block_size=trace.block_size, **arrays)
 
 
 def make_tree_cache(trace, capacity, queues, record=False):

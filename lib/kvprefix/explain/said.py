@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.hashing import fold, number_keys, read_only
+from kvprefix.blocks.hashing import fold, number_keys
 from kvprefix.files.arrow_arrays import fill_missing, flat_lists, to_array
+from kvprefix.files.mapped import read_only
 from kvprefix.tokens.marks import ASSISTANT, SYSTEM, TOOL, UNKNOWN, USER
 from kvprefix.tokens.messages import add_up
 

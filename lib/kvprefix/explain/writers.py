@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from kvprefix.blocks.hashing import read_only
 from kvprefix.explain.said import no_runs
+from kvprefix.files.mapped import read_only
 from kvprefix.tokens.marks import SYSTEM, TEMPLATE, UNKNOWN
 
 

@@ -16,6 +16,13 @@ def map_array(path, dtype):
     return np.memmap(path, dtype, "r").view(np.ndarray)
 
 
+def read_only(array):
+    """Return a read-only view: arrays in memory and in files then share one compiled function."""
+    array = array.view()
+    array.flags.writeable = False
+    return array
+
+
 def locate(array):
     """Return (path, byte offset) of a contiguous array in a mapped file; None for any other array."""
     base = array

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cache_twin import (
@@ -18,7 +20,8 @@ from kvprefix.cache.curve import count_seen, rate_hits, rate_unbounded
 from kvprefix.cache.policies import POLICIES
 from kvprefix.cache.replay import PrefixCache, replay, replay_each, replay_on_tree
 from kvprefix.cache.rules.opt import Opt, find_next_uses, replay_lookups
-from kvprefix.cache.tree import make_tree_cache, make_tree_trace, run_rule
+from kvprefix.cache.tree import make_tree_cache, make_tree_trace, replay_tree, run_rule
+from kvprefix.files.mapped import read_only
 from kvprefix.files.paths import InputError
 from kvprefix.traces.workload import make_trace
 
@@ -168,6 +171,17 @@ def test_replay_leaves_its_input_alone():
 def test_larger_request_keeps_its_first_blocks(policy):
     # 5 blocks, room for 3: a ab abc stay and hit when it comes again; abcd and abcde never fit
     assert hits("abcde abcde abcde", 3, policy) == [0, 3, 3]
+
+
+def test_a_policy_is_compiled_once_whatever_arrays_a_trace_holds():
+    accesses = make_small(["ab", "a", "ab"], arrival_s=[0, 1, 2]).accesses
+    hits = replay(accesses, 5, "gdsf").tolist()
+    before = len(replay_tree.signatures)
+    for name in ("arrival_s", "finish_s", "conversation", "ids", "offsets", "parent", "depth"):
+        array = getattr(accesses, name)
+        for other in (read_only(array), np.repeat(array, 2)[::2]):
+            assert replay(replace(accesses, **{name: other}), 5, "gdsf").tolist() == hits
+    assert len(replay_tree.signatures) == before
 
 
 def test_larger_request_evicts_all_others():

@@ -60,7 +60,9 @@ SAME = record("Hello there, how are you?", "Fine.", "And now?", "Still fine.")
 EMOJI = record("\U0001f600\u200d\ufe0f \u0301" * 9, "\u2028\U0001f44d", "\U0001f468\u200d\U0001f469")
 FILE, NO_THINK = f"{NAMES[0]}.json", {"think": "constant", "think_median_s": 0.0}
 SHORT = {"block_size": 16, "tokenizer": "fallback"}  # no system prompt of the template's
-CASES = {  # name: (records, parameters)
+CASES = {  # name: (records, parameters); those that take long first
+    "calls of agents": (CALLS, {}),
+    "1,500 turns": ([record(*("ab"[k % 2] for k in range(3000)))], {"budget": 1_250_000, "block_size": 64}),
     "one conversation, its duplicates dropped": ([talk(1, 4)] * 6, {"drop_duplicates": True}),
     "one turn": ([talk(1, 1)], {}),
     "one turn, shorter than a block": ([record("a", "b")], SHORT),
@@ -71,7 +73,6 @@ CASES = {  # name: (records, parameters)
     "a request larger than every pool": ([*talks(5, 2), record(say(0, 4000), "no", "why", "so")], {}),
     "one token a message": ([record("a", "b", "c", "d")] * 3 + [record("e", "f")], SHORT | {"block_size": 1}),
     "12 conversations of 3 turns": (talks(12, 3), {}),
-    "1,500 turns": ([record(*("ab"[k % 2] for k in range(3000)))], {"budget": 1_250_000, "block_size": 64}),
     "blocks of 1, far apart": (talks(5, 2), {"block_size": 1, "arrival_rate": 1e-5}),
     "blocks of 512, in bursts": (talks(8, 2), {"block_size": 512, "arrivals": "gamma:20"}),
     "blocks larger than everything": (talks(3, 2), {"block_size": 100_000}),
@@ -87,7 +88,6 @@ CASES = {  # name: (records, parameters)
     "equal stamps": (talks(5, 2), stamps("7\n" * 5)),
     "stamps, no think time": (talks(5, 3), stamps("0\n10\n20\n30\n40\n") | NO_THINK),
     "names in all scripts": ([one | dict.fromkeys(NAMES, 1) for one in [*talks(3, 2), EMOJI]], {"file": FILE}),
-    "calls of agents": (CALLS, {}),
     "one call": (read_calls(1), {}),
     "calls without times and sessions": (read_calls(12, ["start_time", "end_time", "session_id"]), {}),
     "skipped records": ([{"conversations": []}, record("a", "b", first="gpt"), talk(2, 2), {"x": 1}], {}),
