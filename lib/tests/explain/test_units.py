@@ -12,7 +12,7 @@ from kvprefix.explain.advice.fixes import Fix
 from kvprefix.explain.advice.kinds import classify
 from kvprefix.explain.advice.shown import hide, hide_value
 from kvprefix.explain.advice.sites import Site
-from kvprefix.explain.advice.units import compare_texts, cut_units, cut_value, plain_space
+from kvprefix.explain.advice.units import canonical, compare_texts, cut_units, cut_value, plain_space
 
 PIECES = st.sampled_from(["Be kind.", " ", "\n", "{", '{"a": [1, 2]}', "[", "It is 8:15!", "\t", "]", "\r\n", "x"])
 
@@ -20,6 +20,14 @@ PIECES = st.sampled_from(["Be kind.", " ", "\n", "{", '{"a": [1, 2]}', "[", "It 
 @given(st.lists(PIECES, max_size=20).map("".join))
 def test_units_are_the_text(text):
     assert "".join(cut_units(text)) == text
+
+
+@pytest.mark.parametrize("depth", [100, 450, 900, 5000])
+@pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
+def test_json_of_any_depth_is_compared(depth, begin, end):
+    text = begin * depth + "1" + end * depth
+    assert canonical(text) == canonical(text)
+    assert len(list(compare_texts(f"Of {text}", f"Of {text.replace('1', '2')}"))) == 1
 
 
 @given(st.lists(PIECES, max_size=20).map("".join))

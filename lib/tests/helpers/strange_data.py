@@ -55,7 +55,6 @@ def read_calls(n=None, without=()):
 CALLS = PROJECT / "data/sample/calls.jsonl"
 NAMES = ["95 % 中文数据的字段名称 😀", "\u202eשלום مرحبا\u202c\x07_&#{}", "\\input{x} $a$ ≥ −1", "x" * 90]
 DPI = int(os.environ.get("STRANGE_DPI", 40))
-LAID_OUT = ("12 conversations of 3 turns", "1,500 turns", "names in all scripts", "calls of agents", "one turn")
 SAME = record("Hello there, how are you?", "Fine.", "And now?", "Still fine.")
 EMOJI = record("\U0001f600\u200d\ufe0f \u0301" * 9, "\u2028\U0001f44d", "\U0001f468\u200d\U0001f469")
 FILE, NO_THINK = f"{NAMES[0]}.json", {"think": "constant", "think_median_s": 0.0}
@@ -92,6 +91,8 @@ CASES = {  # name: (records, parameters); those that take long first
     "calls without times and sessions": (read_calls(12, ["start_time", "end_time", "session_id"]), {}),
     "skipped records": ([{"conversations": []}, record("a", "b", first="gpt"), talk(2, 2), {"x": 1}], {}),
 }  # fmt: skip
+LAID_OUT = ("12 conversations of 3 turns", "1,500 turns", "names in all scripts", "calls of agents", "one turn")
+assert set(LAID_OUT) <= set(CASES)
 if A12.exists():
     CASES["the file of 12 that failed"] = (A12, {})
 

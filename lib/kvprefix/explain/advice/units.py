@@ -184,12 +184,22 @@ def _read_json(text):
 
 
 def order_value(value, *, keys=True, lists=True):
-    """Return a JSON value as a text that is equal for any order of its keys and lists, or of one of them."""
+    """Return a JSON value as a text that is equal for any order of its keys and lists, or of one of them.
+
+    A value that is nested too deeply for Python is written as it is.
+    """
+    try:
+        return _order(value, keys, lists)
+    except RecursionError:
+        return json.dumps(value)
+
+
+def _order(value, keys, lists):
     if isinstance(value, dict):
         names = sorted(value) if keys else value
-        return "{" + ",".join(f"{json.dumps(k)}:{order_value(value[k], keys=keys, lists=lists)}" for k in names) + "}"
+        return "{" + ",".join(f"{json.dumps(k)}:{_order(value[k], keys, lists)}" for k in names) + "}"
     if isinstance(value, list):
-        parts = [order_value(one, keys=keys, lists=lists) for one in value]
+        parts = [_order(one, keys, lists) for one in value]
         return "[" + ",".join(sorted(parts) if lists else parts) + "]"
     return json.dumps(value)
 
